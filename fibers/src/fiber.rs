@@ -1,0 +1,171 @@
+//! One fiber: its coroutine, and the state that parking and waking turn on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use ringspun_runtime::Wake;
+
+use crate::interrupt::Interrupt;
+use crate::overflow::{self, Running};
+use crate::scheduler::Scheduler;
+use crate::stack::FiberStack;
+
+type Body = Coroutine<(), (), (), FiberStack>;
+
+/// How often a fiber may ignore that its runtime ends before its stack is unwound.
+const IGNORED_INTERRUPTS: u32 = 1000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// In the run queue.
+    Ready,
+    Running,
+    /// Running, and woken meanwhile: the next park returns at once.
+    Notified,
+    Parked,
+    Done,
+}
+
+pub(crate) struct Fiber {
+    running: Running,
+    scheduler: Rc<Scheduler>,
+    state: Cell<State>,
+    /// Absent before the first resume has been prepared and after the end.
+    body: RefCell<Option<Body>>,
+    /// The way back to the scheduler; set by the fiber itself when it starts, null until then.
+    yielder: Cell<*const Yielder<(), ()>>,
+    cancelled: Cell<bool>,
+    deadline: Cell<Option<Instant>>,
+    ignored_interrupts: Cell<u32>,
+    /// Where the scheduler lists this fiber.
+    pub(crate) listed_at: Cell<usize>,
+}
+
+/// The panic payload that unwinds a fiber which ignores the end of its runtime.
+struct RuntimeEnded;
+
+impl Fiber {
+    pub(crate) fn new(
+        scheduler: Rc<Scheduler>,
+        id: u64,
+        name: Option<Box<str>>,
+        stack: FiberStack,
+        function: impl FnOnce() + 'static,
+    ) -> Rc<Self> {
+        let running =
+            Running { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
+        let fiber = Rc::new(Self {
+            running,
+            scheduler,
+            state: Cell::new(State::Ready),
+            body: RefCell::new(None),
+            yielder: Cell::new(std::ptr::null()),
+            cancelled: Cell::new(false),
+            deadline: Cell::new(None),
+            ignored_interrupts: Cell::new(0),
+            listed_at: Cell::new(usize::MAX),
+        });
+        let this = Rc::downgrade(&fiber);
+        let body = Coroutine::with_stack(stack, move |yielder, ()| {
+            if let Some(fiber) = this.upgrade() {
+                fiber.yielder.set(yielder);
+            }
+            function();
+        });
+        fiber.body.replace(Some(body));
+        fiber
+    }
+
+    pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
+        &self.scheduler
+    }
+
+    /// Runs the fiber until it parks or ends; true at its end.
+    pub(crate) fn resume(&self) -> bool {
+        // The borrow lasts while the fiber runs; nothing else looks at the body, and a fiber cannot
+        // resume itself.
+        let mut body = self.body.borrow_mut();
+        let Some(coroutine) = body.as_mut() else { return true };
+        self.state.set(State::Running);
+        overflow::set_running(Some(&self.running));
+        let result = coroutine.resume(());
+        overflow::set_running(None);
+        match result {
+            CoroutineResult::Yield(()) => false,
+            CoroutineResult::Return(()) => {
+                self.state.set(State::Done);
+                // Gives the stack back now, not when the last handle goes.
+                *body = None;
+                true
+            }
+        }
+    }
+
+    /// Parks the running fiber until the next wake; returns at once if one has come already.
+    pub(crate) fn park(&self) {
+        if self.state.get() == State::Notified {
+            self.state.set(State::Running);
+            return;
+        }
+        debug_assert_eq!(self.state.get(), State::Running, "only the running fiber can park");
+        self.state.set(State::Parked);
+        // SAFETY: the fiber set the yielder when it started, on the stack that it still runs on; only
+        // code on that stack gets here, because parking goes through the scheduler's current fiber.
+        unsafe { &*self.yielder.get() }.suspend(());
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline.get()
+    }
+
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.deadline.set(deadline);
+    }
+
+    /// Interrupts the fiber's current wait, or else its next one.
+    pub(crate) fn cancel(self: Rc<Self>) {
+        self.cancelled.set(true);
+        self.wake();
+    }
+
+    /// The reason for which a wait has to end now, if there is one.
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
+        if self.cancelled.get() || self.scheduler.is_ending() {
+            return Some(Interrupt::Cancelled);
+        }
+        let deadline = self.deadline.get()?;
+        (self.scheduler.event_loop().now() >= deadline).then_some(Interrupt::DeadlineExpired)
+    }
+
+    /// As [`interrupt`](Self::interrupt), and counts it as raised.
+    pub(crate) fn take_interrupt(&self) -> Option<Interrupt> {
+        let interrupt = self.interrupt()?;
+        if interrupt == Interrupt::Cancelled {
+            self.cancelled.set(false);
+        }
+        if self.scheduler.is_ending() && !std::thread::panicking() {
+            let ignored = self.ignored_interrupts.get() + 1;
+            self.ignored_interrupts.set(ignored);
+            if ignored > IGNORED_INTERRUPTS {
+                std::panic::resume_unwind(Box::new(RuntimeEnded));
+            }
+        }
+        Some(interrupt)
+    }
+}
+
+impl Wake for Fiber {
+    fn wake(self: Rc<Self>) {
+        match self.state.get() {
+            State::Parked => {
+                self.state.set(State::Ready);
+                let scheduler = self.scheduler.clone();
+                scheduler.make_ready(self);
+            }
+            State::Running => self.state.set(State::Notified),
+            State::Ready | State::Notified | State::Done => {}
+        }
+    }
+}

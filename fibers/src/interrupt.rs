@@ -1,0 +1,37 @@
+//! Why a wait ended before what it waited for.
+
+use std::fmt;
+use std::io;
+
+/// Why a wait ended early: an error raised at the point where the fiber waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// Somebody cancelled the fiber, or its runtime is ending. A cancel interrupts one wait; the end of
+    /// the runtime interrupts every further one.
+    Cancelled,
+    /// The deadline of the innermost [`with_deadline`](crate::with_deadline) that ran out.
+    DeadlineExpired,
+}
+
+impl fmt::Display for Interrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "fiber cancelled",
+            Self::DeadlineExpired => "deadline expired",
+        })
+    }
+}
+
+impl std::error::Error for Interrupt {}
+
+impl From<Interrupt> for io::Error {
+    /// `TimedOut` for a deadline. A cancel is `Other` and not `Interrupted`, because loops such as
+    /// [`io::Read::read_to_end`] take that one for a signal, and try again.
+    fn from(interrupt: Interrupt) -> Self {
+        let kind = match interrupt {
+            Interrupt::Cancelled => io::ErrorKind::Other,
+            Interrupt::DeadlineExpired => io::ErrorKind::TimedOut,
+        };
+        Self::new(kind, interrupt)
+    }
+}

@@ -1,0 +1,139 @@
+//! Waiting for a fiber's result.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::Wake;
+
+use crate::fiber::Fiber;
+use crate::interrupt::Interrupt;
+use crate::wait::wait;
+
+/// Where a fiber leaves its result.
+pub(crate) struct Packet<T> {
+    result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
+    finished: Cell<bool>,
+    joiner: RefCell<Option<Rc<dyn Wake>>>,
+}
+
+impl<T: 'static> Packet<T> {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiner: RefCell::new(None) })
+    }
+
+    /// Runs a fiber's function, and keeps its result or its panic for the joiner and nobody else.
+    pub(crate) fn run(&self, function: impl FnOnce() -> T) {
+        // What a panic leaves half done is only seen by those who join, and they learn of the panic.
+        let result = catch_unwind(AssertUnwindSafe(function));
+        self.result.set(Some(result));
+        self.finished.set(true);
+        let joiner = self.joiner.take();
+        if let Some(joiner) = joiner {
+            joiner.wake();
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<Result<T, Box<dyn Any + Send>>> {
+        self.result.take()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+}
+
+/// A handle to a fiber. Dropping it lets the fiber run on, unobserved.
+pub struct JoinHandle<T> {
+    pub(crate) packet: Rc<Packet<T>>,
+    pub(crate) fiber: Rc<Fiber>,
+}
+
+impl<T: 'static> JoinHandle<T> {
+    /// Parks until the fiber has ended, and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Panicked`] with the payload if the fiber panicked; [`JoinError::Interrupted`] if
+    /// the *waiting* fiber was cancelled or ran out of time. The joined fiber then runs on.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn join(self) -> Result<T, JoinError> {
+        let waited = wait(|waiter| match self.packet.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                self.packet.joiner.replace(Some(waiter.clone()));
+                Poll::Pending
+            }
+        });
+        match waited {
+            Ok(result) => result.map_err(JoinError::Panicked),
+            Err(interrupt) => Err(JoinError::Interrupted(interrupt)),
+        }
+    }
+
+    /// Raises [`Interrupt::Cancelled`] at the point where the fiber waits, or where it waits next.
+    ///
+    /// An operation in flight is cancelled and waited for; if it succeeds all the same, the fiber gets
+    /// its result, and the interrupt at its next wait. Cancelling a fiber that has ended does nothing.
+    pub fn cancel(&self) {
+        self.fiber.clone().cancel();
+    }
+
+    /// Whether the fiber has ended.
+    pub fn is_finished(&self) -> bool {
+        self.packet.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinHandle")
+    }
+}
+
+/// Why a join gave no result.
+pub enum JoinError {
+    /// The fiber panicked; this is its payload.
+    Panicked(Box<dyn Any + Send>),
+    /// The wait itself was interrupted.
+    Interrupted(Interrupt),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted(interrupt) => interrupt.fmt(f),
+            Self::Panicked(payload) => {
+                let text = payload
+                    .downcast_ref::<&str>()
+                    .copied()
+                    .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+                    .unwrap_or("a value that is not a text");
+                write!(f, "the fiber panicked: {text}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Interrupted(interrupt) => interrupt.into(),
+            panicked => Self::other(panicked.to_string()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Stackful fibers on the event loop of Ringspun.
+//!
+//! A fiber is straight-line code with a stack of its own. Where a thread would block, it *parks*: the
+//! thread runs other fibers, and the fiber goes on when what it waits for is there. The vocabulary is
+//! that of Janet's `ev/` module: [`spawn`], [`JoinHandle::join`], [`sleep`], [`JoinHandle::cancel`],
+//! [`with_deadline`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use ringspun_fibers as fibers;
+//!
+//! let sum = fibers::run(|| {
+//!     let slow = fibers::spawn(|| {
+//!         fibers::sleep(Duration::from_millis(5)).unwrap();
+//!         40
+//!     })
+//!     .unwrap();
+//!     slow.join().unwrap() + 2
+//! })
+//! .unwrap();
+//! assert_eq!(sum, 42);
+//! ```
+//!
+//! # Soundness
+//!
+//! A fiber may lend memory on its stack to the kernel, because it cannot resume, unwind or be freed
+//! before the kernel is done: handles are `!Send`, what a fiber runs is `'static`, and no way leads to
+//! dropping a parked fiber. What a fiber holds may be `!Send`, so fibers never change threads:
+//!
+//! ```compile_fail
+//! fn need_send<T: Send>(_: T) {}
+//! ringspun_fibers::run(|| need_send(ringspun_fibers::spawn(|| 1).unwrap())).unwrap();
+//! ```
+//!
+//! ```compile_fail
+//! let local = String::new();
+//! ringspun_fibers::run(|| ringspun_fibers::spawn(|| local.len())).unwrap();
+//! ```
+
+mod fiber;
+mod interrupt;
+mod join;
+mod overflow;
+mod scheduler;
+mod stack;
+mod wait;
+
+pub use interrupt::Interrupt;
+pub use join::{JoinError, JoinHandle};
+pub use scheduler::{FiberBuilder, FiberStatistics, Remote, Runtime, event_loop, remote, run, spawn, statistics};
+pub use wait::{is_fiber, sleep, wait, wait_for_completion, with_deadline, yield_now};

@@ -1,0 +1,144 @@
+//! A stack overflow ends the process with a message that names the fiber, instead of a bare SIGSEGV.
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Range;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libc::{c_int, c_void, siginfo_t};
+
+/// What the handler needs to know of the running fiber, readable at any instruction.
+pub(crate) struct Running {
+    pub(crate) guard: Range<usize>,
+    pub(crate) stack_size_bytes: usize,
+    pub(crate) id: u64,
+    pub(crate) name: Option<Box<str>>,
+}
+
+thread_local! {
+    /// The fiber that runs on this thread; null between fibers.
+    static RUNNING: Cell<*const Running> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Tells the handler which fiber runs now; it must stay alive until the next call on this thread.
+pub(crate) fn set_running(running: Option<&Running>) {
+    RUNNING.set(running.map_or(std::ptr::null(), |running| running));
+}
+
+/// The actions that were installed before ours, for SIGSEGV and SIGBUS.
+static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] =
+    [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
+const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
+
+/// Installs the handler for the process and an alternate signal stack for this thread, once each.
+pub(crate) fn install() -> io::Result<()> {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
+            // SAFETY: the handler is async-signal-safe; both structures are valid for the call.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_fault as *const () as usize;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                let mut old: libc::sigaction = std::mem::zeroed();
+                if libc::sigaction(signal, &action, &mut old) == 0 {
+                    // Leaked on purpose: the handler may need it until the process ends.
+                    previous.store(Box::into_raw(Box::new(old)), Ordering::Release);
+                }
+            }
+        }
+    });
+    ensure_signal_stack()
+}
+
+/// The standard library gives its own threads an alternate stack; threads made elsewhere have none.
+fn ensure_signal_stack() -> io::Result<()> {
+    const SIZE_BYTES: usize = 64 * 1024;
+    // SAFETY: the structures are valid for the calls. The stack is leaked: the thread's kernel state
+    // refers to it until the thread ends.
+    unsafe {
+        let mut current: libc::stack_t = std::mem::zeroed();
+        if libc::sigaltstack(std::ptr::null(), &mut current) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if current.ss_flags & libc::SS_DISABLE == 0 {
+            return Ok(());
+        }
+        let memory = Box::leak(vec![0u8; SIZE_BYTES].into_boxed_slice());
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIZE_BYTES };
+        if libc::sigaltstack(&stack, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// If the fault is in the running fiber's guard, says so and aborts. Any other fault happens again
+/// under the action that was there before ours.
+extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO, and for these signals it has an address.
+    let address = unsafe { (*information).si_addr() } as usize;
+    let running = RUNNING.get();
+    if !running.is_null() {
+        // SAFETY: set by `set_running`, whose caller keeps it alive while the fiber runs.
+        let running = unsafe { &*running };
+        if running.guard.contains(&address) {
+            report(running);
+            // SAFETY: abort has no preconditions and is async-signal-safe.
+            unsafe { libc::abort() };
+        }
+    }
+    for (candidate, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
+        let previous = previous.load(Ordering::Acquire);
+        if candidate == signal && !previous.is_null() {
+            // SAFETY: stored by `install` and never freed; sigaction is async-signal-safe.
+            unsafe { libc::sigaction(signal, previous, std::ptr::null_mut()) };
+        }
+    }
+}
+
+fn report(running: &Running) {
+    let mut digits = [0u8; 20];
+    write_error(b"ringspun: fiber ");
+    write_error(decimal(running.id, &mut digits));
+    if let Some(name) = &running.name {
+        write_error(b" '");
+        write_error(name.as_bytes());
+        write_error(b"'");
+    }
+    write_error(b" overflowed its stack of ");
+    write_error(decimal(running.stack_size_bytes as u64, &mut digits));
+    write_error(b" bytes; give it a larger one with FiberBuilder::stack_size_bytes\n");
+}
+
+fn write_error(bytes: &[u8]) {
+    // SAFETY: the bytes are valid for their length; write is async-signal-safe. Nobody is left to tell
+    // if it fails.
+    let _ = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Formats without allocating, as a signal handler must.
+fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 || start == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn numbers_are_formatted_whole() {
+        for value in [0, 7, 10, 131_072, u64::MAX] {
+            assert_eq!(decimal(value, &mut [0; 20]), value.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The scheduler: runs what is ready, then turns the event loop, until the main fiber has ended.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringspun_runtime::{Configuration, EventLoop, RemoteWaker, Wait, Wake};
+use slab::Slab;
+
+use crate::fiber::Fiber;
+use crate::join::{JoinHandle, Packet};
+use crate::overflow;
+use crate::stack::StackPool;
+
+/// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
+/// nothing but address space.
+const DEFAULT_STACK_SIZE_BYTES: usize = 128 * 1024;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+}
+
+type RemoteTask = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct Scheduler {
+    event_loop: Rc<EventLoop>,
+    stacks: StackPool,
+    ready: RefCell<VecDeque<Rc<Fiber>>>,
+    /// Fibers that yielded: woken once the fibers that are ready now have run.
+    yielded: RefCell<Vec<Rc<dyn Wake>>>,
+    fibers: RefCell<Slab<Rc<Fiber>>>,
+    running: RefCell<Option<Rc<Fiber>>>,
+    next_id: Cell<u64>,
+    ending: Cell<bool>,
+    stack_size_bytes: usize,
+    remote: Arc<Mutex<Vec<RemoteTask>>>,
+}
+
+impl Scheduler {
+    pub(crate) fn current() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(Option::clone)
+    }
+
+    pub(crate) fn current_fiber(&self) -> Option<Rc<Fiber>> {
+        self.running.borrow().clone()
+    }
+
+    pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    pub(crate) fn make_ready(&self, fiber: Rc<Fiber>) {
+        self.ready.borrow_mut().push_back(fiber);
+    }
+
+    pub(crate) fn wake_later(&self, waiter: Rc<dyn Wake>) {
+        self.yielded.borrow_mut().push(waiter);
+    }
+
+    /// Runs the fibers that are ready now; those they make ready wait for the next batch, after a turn
+    /// of the loop, so that none can keep the loop from turning.
+    fn run_ready(&self) {
+        let batch = self.ready.borrow().len();
+        for _ in 0..batch {
+            let Some(fiber) = self.ready.borrow_mut().pop_front() else { return };
+            self.running.replace(Some(fiber.clone()));
+            let ended = fiber.resume();
+            self.running.replace(None);
+            if ended {
+                let listed = self.fibers.borrow_mut().try_remove(fiber.listed_at.get());
+                drop(listed);
+            }
+        }
+        for waiter in self.yielded.take() {
+            waiter.wake();
+        }
+    }
+
+    fn run_remote_tasks(&self) {
+        let tasks = std::mem::take(&mut *self.remote.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task();
+        }
+    }
+
+    /// Runs until `done`.
+    fn run_until(&self, done: impl Fn() -> bool) -> io::Result<()> {
+        loop {
+            self.run_ready();
+            if done() {
+                return Ok(());
+            }
+            let wait = if self.ready.borrow().is_empty() { Wait::Block } else { Wait::No };
+            self.event_loop.turn(wait)?;
+            self.run_remote_tasks();
+        }
+    }
+
+    /// Cancels every fiber and runs them to their ends, then drains the loop.
+    fn end(&self) -> io::Result<()> {
+        self.ending.set(true);
+        let fibers: Vec<_> = self.fibers.borrow().iter().map(|(_, fiber)| fiber.clone()).collect();
+        for fiber in fibers {
+            fiber.cancel();
+        }
+        self.run_until(|| self.fibers.borrow().is_empty())?;
+        self.event_loop.shutdown()
+    }
+}
+
+/// The running fiber.
+///
+/// Panics outside of a fiber: to wait there is a mistake in the program, as parking would block the
+/// thread for good.
+pub(crate) fn current_fiber() -> Rc<Fiber> {
+    let fiber = Scheduler::current().and_then(|scheduler| scheduler.current_fiber());
+    match fiber {
+        Some(fiber) => fiber,
+        None => panic!("this waits, so it must run in a fiber: start one with ringspun_fibers::run"),
+    }
+}
+
+/// Settings of a runtime of fibers on one thread.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    configuration: Configuration,
+    stack_size_bytes: usize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { configuration: Configuration::default(), stack_size_bytes: DEFAULT_STACK_SIZE_BYTES }
+    }
+}
+
+impl Runtime {
+    /// The default settings: stacks of 128 KiB, and the loop's own defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the usable stack of fibers that do not ask for another, in bytes; rounded up to whole pages.
+    pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
+        self.stack_size_bytes = stack_size_bytes;
+        self
+    }
+
+    /// Sets the sizes of the event loop.
+    pub fn configuration(mut self, configuration: Configuration) -> Self {
+        self.configuration = configuration;
+        self
+    }
+
+    /// Runs `main` in a fiber on this thread and returns its result.
+    ///
+    /// When `main` ends, all other fibers are cancelled: each of their waits, from then on, ends with
+    /// [`Interrupt::Cancelled`](crate::Interrupt::Cancelled). A fiber that goes on for a thousand waits
+    /// all the same is unwound. The call returns when every fiber has ended and every operation's
+    /// terminal completion has come.
+    ///
+    /// # Errors
+    ///
+    /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
+    /// if the loop fails beyond repair; fibers are then leaked, as the kernel may still use their
+    /// memory.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `main`; and if a runtime runs on this thread already.
+    pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+        assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
+        overflow::install()?;
+        let scheduler = Rc::new(Scheduler {
+            event_loop: EventLoop::new(&self.configuration)?,
+            stacks: StackPool::default(),
+            ready: RefCell::default(),
+            yielded: RefCell::default(),
+            fibers: RefCell::default(),
+            running: RefCell::default(),
+            next_id: Cell::new(0),
+            ending: Cell::new(false),
+            stack_size_bytes: self.stack_size_bytes,
+            remote: Arc::default(),
+        });
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                CURRENT.with_borrow_mut(Option::take);
+            }
+        }
+        CURRENT.with_borrow_mut(|current| *current = Some(scheduler.clone()));
+        let _leave = Leave;
+
+        let handle = FiberBuilder::new().name("main").spawn(main)?;
+        let packet = handle.packet.clone();
+        drop(handle);
+        let ran = scheduler.run_until(|| packet.is_finished()).and_then(|()| scheduler.end());
+        if let Err(error) = ran {
+            std::mem::forget(scheduler);
+            return Err(error);
+        }
+        match packet.take() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(payload)) => std::panic::resume_unwind(payload),
+            None => Err(io::Error::other("the main fiber ended without a result")),
+        }
+    }
+}
+
+/// Runs `main` in a fiber on this thread, with the default [`Runtime`].
+///
+/// # Errors
+///
+/// As [`Runtime::run`].
+///
+/// # Panics
+///
+/// As [`Runtime::run`].
+pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+    Runtime::new().run(main)
+}
+
+/// How a fiber is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct FiberBuilder {
+    name: Option<Box<str>>,
+    stack_size_bytes: Option<usize>,
+}
+
+impl FiberBuilder {
+    /// A fiber without a name, on the runtime's default stack size.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the fiber, for the message of a stack overflow.
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the fiber's usable stack in bytes; rounded up to whole pages.
+    pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
+        self.stack_size_bytes = Some(stack_size_bytes);
+        self
+    }
+
+    /// Makes the fiber, which first runs when the caller parks.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if no runtime runs on this thread; the kernel's error if there is no memory, or no
+    /// mapping, for the stack.
+    pub fn spawn<T: 'static>(self, function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
+        let Some(scheduler) = Scheduler::current() else {
+            let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        };
+        let stack = scheduler.stacks.take(self.stack_size_bytes.unwrap_or(scheduler.stack_size_bytes))?;
+        let id = scheduler.next_id.get();
+        scheduler.next_id.set(id + 1);
+        let packet = Packet::new();
+        let result = packet.clone();
+        let fiber =
+            Fiber::new(scheduler.clone(), id, self.name, stack, move || result.run(function));
+        fiber.listed_at.set(scheduler.fibers.borrow_mut().insert(fiber.clone()));
+        scheduler.make_ready(fiber.clone());
+        Ok(JoinHandle { packet, fiber })
+    }
+}
+
+/// Spawns a fiber with the default [`FiberBuilder`].
+///
+/// # Errors
+///
+/// As [`FiberBuilder::spawn`].
+pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
+    FiberBuilder::new().spawn(function)
+}
+
+/// Reaches the fibers of one thread from any other.
+#[derive(Clone)]
+pub struct Remote {
+    tasks: Arc<Mutex<Vec<RemoteTask>>>,
+    waker: RemoteWaker,
+}
+
+impl Remote {
+    /// Has `task` run on the runtime's thread, between two turns. It runs outside of any fiber, so it
+    /// may spawn and cancel but not wait. A task that comes after the runtime has ended never runs.
+    pub fn execute(&self, task: impl FnOnce() + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(task));
+        self.waker.wake();
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+/// A handle by which other threads reach the runtime of this thread, if one runs.
+pub fn remote() -> Option<Remote> {
+    let scheduler = Scheduler::current()?;
+    Some(Remote { tasks: scheduler.remote.clone(), waker: scheduler.event_loop.remote_waker() })
+}
+
+/// The event loop of this thread's runtime, if one runs.
+pub fn event_loop() -> Option<Rc<EventLoop>> {
+    Scheduler::current().map(|scheduler| scheduler.event_loop.clone())
+}
+
+/// Counts of this thread's fibers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiberStatistics {
+    /// Fibers that have not ended, the caller included.
+    pub alive: usize,
+}
+
+/// Counts of this thread's fibers, if a runtime runs on it.
+pub fn statistics() -> Option<FiberStatistics> {
+    let scheduler = Scheduler::current()?;
+    let alive = scheduler.fibers.borrow().len();
+    Some(FiberStatistics { alive })
+}

@@ -1,0 +1,169 @@
+//! Waiting: the one way by which a fiber parks, and what is built on it.
+
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use ringspun_runtime::Wake;
+
+use crate::fiber::Fiber;
+use crate::interrupt::Interrupt;
+use crate::scheduler::{Scheduler, current_fiber};
+
+/// Whether the caller runs in a fiber, and so may wait.
+pub fn is_fiber() -> bool {
+    Scheduler::current().is_some_and(|scheduler| scheduler.current_fiber().is_some())
+}
+
+/// Parks until `poll` is ready.
+///
+/// `poll` is called at once, and again after each wake of the waiter it is given. Wakes may be
+/// spurious. This is the seam on which the net layer stands: `poll` starts what there is to start,
+/// leaves the waiter where a completion finds it, and says `Pending`.
+///
+/// # Errors
+///
+/// The interrupt that ended the wait; `poll` is not called again, and whoever wrote it takes the
+/// waiter back from where it was left.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
+    let fiber = current_fiber();
+    let waiter: Rc<dyn Wake> = fiber.clone();
+    loop {
+        if let Poll::Ready(value) = poll(&waiter) {
+            return Ok(value);
+        }
+        if let Some(interrupt) = fiber.take_interrupt() {
+            return Err(interrupt);
+        }
+        if std::thread::panicking() {
+            // Parking now would show the thread's panic to other fibers.
+            return Err(Interrupt::Cancelled);
+        }
+        park_until(&fiber, fiber.deadline());
+    }
+}
+
+/// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
+/// that the fiber lends.
+///
+/// On an interrupt, `interrupted` is called once, to hurry the operation; the interrupt itself is
+/// raised at the fiber's next [`wait`], unless the caller raises it as part of the result. Returns the
+/// value, and whether it was hurried.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn wait_for_completion<T>(
+    mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>,
+    interrupted: impl FnOnce(),
+) -> (T, bool) {
+    let fiber = current_fiber();
+    let waiter: Rc<dyn Wake> = fiber.clone();
+    let mut interrupted = Some(interrupted);
+    loop {
+        if let Poll::Ready(value) = poll(&waiter) {
+            return (value, interrupted.is_none());
+        }
+        if fiber.interrupt().is_some() {
+            if let Some(interrupted) = interrupted.take() {
+                interrupted();
+            }
+        }
+        // Once hurried, only the completion counts: an expired timer would wake us for nothing.
+        let deadline = fiber.deadline().filter(|_| interrupted.is_some());
+        park_until(&fiber, deadline);
+    }
+}
+
+fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
+    let Some(deadline) = deadline else { return fiber.park() };
+    let event_loop = fiber.scheduler().event_loop();
+    let timer = event_loop.insert_timer(deadline, fiber.clone());
+    fiber.park();
+    event_loop.remove_timer(timer);
+}
+
+/// Parks for `duration`.
+///
+/// # Errors
+///
+/// The interrupt that ended the sleep early.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
+    let fiber = current_fiber();
+    let event_loop = fiber.scheduler().event_loop().clone();
+    let until = event_loop.now() + duration;
+    // A deadline that comes first is an interrupt; the sleep's own end is not.
+    let outer = fiber.deadline();
+    let mut timer = None;
+    let slept = wait(|waiter| {
+        if event_loop.now() >= until {
+            return Poll::Ready(());
+        }
+        if timer.is_none() && outer.is_none_or(|outer| until < outer) {
+            timer = Some(event_loop.insert_timer(until, waiter.clone()));
+        }
+        Poll::Pending
+    });
+    if let Some(timer) = timer {
+        event_loop.remove_timer(timer);
+    }
+    slept
+}
+
+/// Lets every other ready fiber run first.
+///
+/// # Errors
+///
+/// The interrupt that was pending.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn yield_now() -> Result<(), Interrupt> {
+    let mut yielded = false;
+    wait(|waiter| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        let fiber = current_fiber();
+        fiber.scheduler().wake_later(waiter.clone());
+        Poll::Pending
+    })
+}
+
+/// Runs `function` with a deadline: from `duration` on, every wait in it ends with
+/// [`Interrupt::DeadlineExpired`]. Nested deadlines hold together; the earliest counts.
+///
+/// The function is not stopped between waits, and its result is returned whether or not the deadline
+/// has passed.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
+    struct Restore(Rc<Fiber>, Option<Instant>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.0.set_deadline(self.1);
+        }
+    }
+    let fiber = current_fiber();
+    let outer = fiber.deadline();
+    // A duration beyond the clock's range is no deadline.
+    let own = fiber.scheduler().event_loop().now().checked_add(duration);
+    fiber.set_deadline(match (outer, own) {
+        (Some(outer), Some(own)) => Some(outer.min(own)),
+        (outer, own) => outer.or(own),
+    });
+    let _restore = Restore(fiber, outer);
+    function()
+}

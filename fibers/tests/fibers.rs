@@ -1,0 +1,231 @@
+//! Fibers as their users see them: spawn, join, cancel, sleep, deadlines, and what ends them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinError};
+
+const AGES: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_join_gives_the_result() {
+    let total = fibers::run(|| {
+        let handles: Vec<_> = (0..100).map(|n| fibers::spawn(move || n).unwrap()).collect();
+        handles.into_iter().map(|handle| handle.join().unwrap()).sum::<i32>()
+    });
+    assert_eq!(total.unwrap(), 4950);
+}
+
+#[test]
+fn a_panic_reaches_the_joiner_and_nobody_else() {
+    let (panicked, other) = fibers::run(|| {
+        let panics = fibers::spawn(|| -> i32 { panic!("at the disco") }).unwrap();
+        let unobserved = fibers::spawn(|| panic!("nobody joins this one")).unwrap();
+        drop(unobserved);
+        let other = fibers::spawn(|| {
+            fibers::yield_now().unwrap();
+            7
+        })
+        .unwrap();
+        (panics.join(), other.join())
+    })
+    .unwrap();
+    match panicked {
+        Err(JoinError::Panicked(payload)) => {
+            assert_eq!(*payload.downcast_ref::<&str>().unwrap(), "at the disco");
+        }
+        other => panic!("expected the panic, got {other:?}"),
+    }
+    assert_eq!(other.unwrap(), 7);
+}
+
+#[test]
+#[should_panic(expected = "from the main fiber")]
+fn a_panic_of_the_main_fiber_reaches_the_caller_of_run() {
+    let _ = fibers::run(|| panic!("from the main fiber"));
+}
+
+#[test]
+fn a_cancel_is_raised_where_the_fiber_waits_and_once() {
+    let waits = fibers::run(|| {
+        let sleeper = fibers::spawn(|| {
+            let first = fibers::sleep(AGES);
+            let second = fibers::sleep(Duration::from_millis(1));
+            (first, second)
+        })
+        .unwrap();
+        fibers::yield_now().unwrap();
+        sleeper.cancel();
+        sleeper.join().unwrap()
+    });
+    assert_eq!(waits.unwrap(), (Err(Interrupt::Cancelled), Ok(())));
+}
+
+#[test]
+fn a_cancel_before_the_first_run_is_raised_at_the_first_wait() {
+    let waited = fibers::run(|| {
+        let sleeper = fibers::spawn(|| fibers::sleep(AGES)).unwrap();
+        sleeper.cancel();
+        sleeper.join().unwrap()
+    });
+    assert_eq!(waited.unwrap(), Err(Interrupt::Cancelled));
+}
+
+#[test]
+fn joining_can_be_cancelled_and_the_joined_fiber_runs_on() {
+    let ran = fibers::run(|| {
+        let ran = Rc::new(Cell::new(false));
+        let mark = ran.clone();
+        let slow = fibers::spawn(move || {
+            fibers::sleep(Duration::from_millis(5)).unwrap();
+            mark.set(true);
+        })
+        .unwrap();
+        let joiner = fibers::spawn(move || matches!(slow.join(), Err(JoinError::Interrupted(_)))).unwrap();
+        fibers::yield_now().unwrap();
+        joiner.cancel();
+        assert!(joiner.join().unwrap());
+        fibers::sleep(Duration::from_millis(50)).unwrap();
+        ran.get()
+    });
+    assert!(ran.unwrap());
+}
+
+#[test]
+fn the_earliest_deadline_counts_and_ends_with_its_scope() {
+    let waits = fibers::run(|| {
+        let inner = fibers::with_deadline(AGES, || {
+            fibers::with_deadline(Duration::from_millis(1), || (fibers::sleep(AGES), fibers::sleep(AGES)))
+        });
+        let outer = fibers::with_deadline(Duration::from_millis(1), || {
+            fibers::with_deadline(AGES, || fibers::sleep(AGES))
+        });
+        (inner, outer, fibers::sleep(Duration::from_millis(1)))
+    });
+    let expired = Err(Interrupt::DeadlineExpired);
+    assert_eq!(waits.unwrap(), ((expired, expired), expired, Ok(())));
+}
+
+#[test]
+fn timers_that_did_not_fire_are_removed() {
+    fibers::run(|| {
+        for _ in 0..1000 {
+            fibers::with_deadline(AGES, || fibers::sleep(Duration::ZERO)).unwrap();
+            let handle = fibers::spawn(|| fibers::sleep(AGES)).unwrap();
+            fibers::yield_now().unwrap();
+            handle.cancel();
+            handle.join().unwrap().unwrap_err();
+        }
+        assert_eq!(fibers::event_loop().unwrap().statistics().timers, 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn fibers_take_turns() {
+    let order = fibers::run(|| {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let handles: Vec<_> = (0..3)
+            .map(|id| {
+                let order = order.clone();
+                fibers::spawn(move || {
+                    for step in 0..2 {
+                        order.borrow_mut().push((step, id));
+                        fibers::yield_now().unwrap();
+                    }
+                })
+                .unwrap()
+            })
+            .collect();
+        for handle in handles {
+            handle.join().unwrap();
+        }
+        order.take()
+    });
+    assert_eq!(order.unwrap(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+}
+
+#[test]
+fn the_end_of_main_cancels_the_rest_and_runs_their_destructors() {
+    struct Note(Rc<RefCell<Vec<&'static str>>>, &'static str);
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.borrow_mut().push(self.1);
+        }
+    }
+    let ended = Rc::new(RefCell::new(Vec::new()));
+    let (polite, stubborn) = (Note(ended.clone(), "polite"), Note(ended.clone(), "stubborn"));
+    fibers::run(move || {
+        fibers::spawn(move || {
+            let _note = polite;
+            fibers::sleep(AGES).unwrap_err();
+        })
+        .unwrap();
+        fibers::spawn(move || {
+            let _note = stubborn;
+            loop {
+                let _ = fibers::sleep(AGES);
+            }
+        })
+        .unwrap();
+        fibers::yield_now().unwrap();
+    })
+    .unwrap();
+    let mut ended = ended.take();
+    ended.sort_unstable();
+    assert_eq!(ended, ["polite", "stubborn"]);
+}
+
+#[test]
+fn other_threads_reach_the_fibers() {
+    let got = fibers::run(|| {
+        let sleeper = fibers::spawn(|| fibers::sleep(AGES)).unwrap();
+        let remote = fibers::remote().unwrap();
+        let thread = std::thread::spawn(move || {
+            for _ in 0..100 {
+                remote.execute(|| drop(fibers::spawn(|| fibers::sleep(Duration::from_millis(1)))));
+            }
+        });
+        // The thread's last task has run when the fibers it spawned are gone again.
+        thread.join().unwrap();
+        while fibers::statistics().unwrap().alive > 2 {
+            fibers::sleep(Duration::from_millis(1)).unwrap();
+        }
+        sleeper.cancel();
+        sleeper.join().unwrap()
+    });
+    assert_eq!(got.unwrap(), Err(Interrupt::Cancelled));
+}
+
+#[test]
+fn each_thread_has_its_own_runtime_and_only_one() {
+    let threads: Vec<_> = (0..4)
+        .map(|n| std::thread::spawn(move || fibers::run(move || fibers::spawn(move || n).unwrap().join().unwrap())))
+        .collect();
+    for (n, thread) in threads.into_iter().enumerate() {
+        assert_eq!(thread.join().unwrap().unwrap(), n);
+    }
+    let nested = fibers::run(|| std::panic::catch_unwind(|| fibers::run(|| ())).is_err());
+    assert!(nested.unwrap(), "a second runtime on a thread is a mistake in the program");
+}
+
+#[test]
+fn outside_of_a_runtime_spawning_is_an_error() {
+    let error = fibers::spawn(|| ()).unwrap_err();
+    assert!(error.to_string().contains("no runtime of fibers runs on this thread"), "{error}");
+    assert!(!fibers::is_fiber());
+}
+
+#[test]
+fn a_fiber_uses_the_stack_it_asked_for() {
+    fn burn(depth: usize) -> usize {
+        let page = std::hint::black_box([depth as u8; 1024]);
+        if depth == 0 { page[0] as usize } else { burn(depth - 1) + page[1023] as usize % 2 }
+    }
+    let deep = fibers::run(|| {
+        let builder = FiberBuilder::new().stack_size_bytes(4 * 1024 * 1024);
+        builder.spawn(|| burn(1500)).unwrap().join().unwrap()
+    });
+    assert!(deep.unwrap() > 0);
+}

@@ -1,0 +1,147 @@
+//! Receive buffers: one mapping per loop, cut into equal pieces. The backend fills them, a [`Buffer`]
+//! lends one to whoever reads it, and dropping that gives it back.
+//!
+//! Memory follows the connections that are active, not those that are open.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+pub(crate) struct BufferPool {
+    memory: NonNull<c_void>,
+    buffer_size_bytes: usize,
+    count: u16,
+    /// Buffers that came back and that the backend has not handed to the kernel again yet. A stack,
+    /// so that the buffer used last, still in the cache, is the next one filled.
+    returned: RefCell<Vec<u16>>,
+    lent: Cell<u16>,
+}
+
+impl BufferPool {
+    /// Maps `count` buffers; pages get memory when they are first written.
+    pub(crate) fn new(count: u16, buffer_size_bytes: usize) -> io::Result<Rc<Self>> {
+        let length = NonZeroUsize::new(usize::from(count) * buffer_size_bytes).ok_or_else(|| {
+            let text = format!("receive buffers: {count} of {buffer_size_bytes} bytes, expected at least one byte");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
+        let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE)? };
+        let returned = RefCell::new((0..count).rev().collect());
+        Ok(Rc::new(Self { memory, buffer_size_bytes, count, returned, lent: Cell::new(0) }))
+    }
+
+    pub(crate) fn buffer_size_bytes(&self) -> usize {
+        self.buffer_size_bytes
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Buffers that readers hold at the moment.
+    pub(crate) fn lent(&self) -> u16 {
+        self.lent.get()
+    }
+
+    /// Where buffer `id` starts.
+    pub(crate) fn address(&self, id: u16) -> *mut u8 {
+        debug_assert!(id < self.count);
+        self.memory.as_ptr().cast::<u8>().wrapping_add(usize::from(id) * self.buffer_size_bytes)
+    }
+
+    /// Takes a buffer that the backend may fill.
+    pub(crate) fn take_returned(&self) -> Option<u16> {
+        self.returned.borrow_mut().pop()
+    }
+
+    /// Wraps a buffer that the backend has filled with `length` bytes and gives up until it returns.
+    pub(crate) fn lend(self: &Rc<Self>, id: u16, length: u32) -> Buffer {
+        self.lent.set(self.lent.get() + 1);
+        Buffer { pool: self.clone(), id, start: 0, end: length.min(self.buffer_size_bytes as u32) }
+    }
+}
+
+impl Drop for BufferPool {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and this is its exact extent. Every `Buffer` holds the pool, so
+        // no reader is left; the backend ends its receives before it lets go of the pool.
+        let unmapped =
+            unsafe { munmap(self.memory, usize::from(self.count) * self.buffer_size_bytes) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    }
+}
+
+/// Received bytes, in one of the loop's receive buffers, which is given back when this is dropped.
+pub struct Buffer {
+    pool: Rc<BufferPool>,
+    id: u16,
+    start: u32,
+    end: u32,
+}
+
+impl Buffer {
+    /// Forgets the first `count` bytes (all of them, if there are fewer).
+    pub fn consume(&mut self, count: usize) {
+        self.start = self.end.min(self.start.saturating_add(count.try_into().unwrap_or(u32::MAX)));
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start..end` lies within buffer `id`, which the kernel filled and does not own again
+        // before this value is dropped; the pool keeps the mapping alive.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.pool.address(self.id).add(self.start as usize),
+                (self.end - self.start) as usize,
+            )
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.lent.set(self.pool.lent.get() - 1);
+        self.pool.returned.borrow_mut().push(self.id);
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer {{ id: {}, length: {} bytes }}", self.id, self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_dropped_and_is_used_next() {
+        let pool = BufferPool::new(4, 4096).unwrap();
+        let id = pool.take_returned().unwrap();
+        let mut buffer = pool.lend(id, 10);
+        assert_eq!((buffer.len(), pool.lent()), (10, 1));
+        buffer.consume(4);
+        assert_eq!(buffer.len(), 6);
+        buffer.consume(100);
+        assert!(buffer.is_empty());
+        drop(buffer);
+        assert_eq!((pool.take_returned(), pool.lent()), (Some(id), 0));
+    }
+
+    #[test]
+    fn no_buffers_is_an_error_that_names_the_values() {
+        let error = BufferPool::new(0, 4096).err().unwrap();
+        assert!(error.to_string().contains("0 of 4096 bytes"), "{error}");
+    }
+}

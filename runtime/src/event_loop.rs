@@ -1,0 +1,297 @@
+//! The event loop: submits operations, moves their completions to a ready queue, and hands them to
+//! their owners.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::buffers::BufferPool;
+use crate::operation::{Completion, Operation, OperationKey, Owner};
+use crate::slots::Slots;
+use crate::sys::{Backend, RawCompletion};
+use crate::timers::{TimerKey, Timers};
+use crate::wake::{RemoteWaker, Wake};
+
+/// Sizes of a loop. `Configuration::default()` suits a server of any number of connections.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Submissions that one turn can queue before an extra system call is needed. A power of two.
+    pub submission_entries: u32,
+    /// Completions the kernel can queue before it has to allocate. A power of two.
+    pub completion_entries: u32,
+    /// How many receive buffers the loop shares among all its streams. A power of two, at most 32,768.
+    pub receive_buffers: u16,
+    /// The size of each receive buffer.
+    pub receive_buffer_size_bytes: usize,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            submission_entries: 1024,
+            completion_entries: 16 * 1024,
+            // 4 MiB of address space; small messages touch one page of each, which the cache holds.
+            receive_buffers: 256,
+            receive_buffer_size_bytes: 16 * 1024,
+        }
+    }
+}
+
+/// How long a turn may wait for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Submit, take what is there, and return.
+    No,
+    /// Until there is a completion, a due timer or a wake-up.
+    Block,
+}
+
+/// Counts of what a loop holds at the moment; all of them are zero when nothing is left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopStatistics {
+    /// Operations whose terminal completion has not come.
+    pub operations_in_flight: usize,
+    /// Timers armed.
+    pub timers: usize,
+    /// Receive buffers that readers hold.
+    pub buffers_lent: usize,
+}
+
+/// Spent send buffers kept for reuse, and the largest worth keeping.
+const SPARE_SEND_BUFFERS: usize = 64;
+const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
+
+/// An event loop, which belongs to the thread that made it.
+///
+/// # Shutting down
+///
+/// [`shutdown`](Self::shutdown) cancels whatever is in flight and waits for the terminal completions.
+/// Dropping the loop does the same.
+pub struct EventLoop {
+    backend: RefCell<Backend>,
+    slots: RefCell<Slots>,
+    ready: RefCell<VecDeque<RawCompletion>>,
+    timers: RefCell<Timers>,
+    buffers: Rc<BufferPool>,
+    spare_sends: RefCell<Vec<Vec<u8>>>,
+    waker: RemoteWaker,
+    closing: Cell<bool>,
+}
+
+impl EventLoop {
+    /// Makes a loop on the best backend that this machine allows.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if io_uring is missing, refused or too old (it takes Linux 6.0), with the cause
+    /// and the remedy in its text; the kernel's error if descriptors or memory run out.
+    pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
+        let waker = RemoteWaker::new()?;
+        let buffers =
+            BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?;
+        let backend = Backend::new(configuration, buffers.clone(), waker.clone())?;
+        tracing::debug!(backend = backend.name(), "event loop made");
+        Ok(Rc::new(Self {
+            backend: RefCell::new(backend),
+            slots: RefCell::default(),
+            ready: RefCell::default(),
+            timers: RefCell::default(),
+            buffers,
+            spare_sends: RefCell::default(),
+            waker,
+            closing: Cell::new(false),
+        }))
+    }
+
+    /// The name of the backend that serves this loop: `"io_uring"`.
+    pub fn backend_name(&self) -> &'static str {
+        self.backend.borrow().name()
+    }
+
+    /// Submits an operation. It reaches the kernel with the loop's next turn, together with all others.
+    ///
+    /// `owner` takes its completions and is kept alive until the terminal one. On a loop that is
+    /// shutting down the operation ends with `ECANCELED`.
+    pub fn submit(&self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
+        let mut slots = self.slots.borrow_mut();
+        let key = slots.insert(operation, owner);
+        if self.closing.get() {
+            self.ready.borrow_mut().push_back(RawCompletion::failed(key, libc::ECANCELED));
+        } else if let Some(operation) = slots.get(key) {
+            let user_data = key.to_user_data();
+            self.backend.borrow_mut().submit(user_data, operation, &mut self.ready.borrow_mut());
+        }
+        key
+    }
+
+    /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a
+    /// success that was faster. A key whose operation is over matches nothing.
+    pub fn cancel(&self, key: OperationKey) {
+        if self.slots.borrow().get(key).is_some() {
+            self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
+        }
+    }
+
+    /// Cancels an operation and waits for its terminal completion. Completions of other operations that
+    /// come with it go to their owners as in a turn; nothing else runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn cancel_and_wait(&self, key: OperationKey) -> io::Result<()> {
+        self.cancel(key);
+        while self.slots.borrow().get(key).is_some() {
+            self.reap(None)?;
+            self.dispatch();
+        }
+        Ok(())
+    }
+
+    /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then
+    /// wakes the waiters of due timers.
+    ///
+    /// # Errors
+    ///
+    /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
+    /// of memory. Interrupted calls, a full queue and the like are dealt with.
+    pub fn turn(&self, wait: Wait) -> io::Result<()> {
+        let timeout = match wait {
+            Wait::No => Some(Duration::ZERO),
+            Wait::Block => self
+                .timers
+                .borrow()
+                .next_deadline()
+                .map(|deadline| deadline.saturating_duration_since(self.now())),
+        };
+        self.reap(timeout)?;
+        self.dispatch();
+        self.fire_timers();
+        Ok(())
+    }
+
+    /// The loop's clock, which is monotonic.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Arms a timer: `waiter` is woken in the first turn that ends at or after `deadline`.
+    pub fn insert_timer(&self, deadline: Instant, waiter: Rc<dyn Wake>) -> TimerKey {
+        self.timers.borrow_mut().insert(deadline, waiter)
+    }
+
+    /// Disarms a timer; does nothing for one that has fired.
+    pub fn remove_timer(&self, key: TimerKey) {
+        self.timers.borrow_mut().remove(key);
+    }
+
+    /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible.
+    pub fn take_send_buffer(&self) -> Vec<u8> {
+        self.spare_sends.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Fewer than half of the receive buffers are left: whoever holds bytes that nobody waits for
+    /// should copy them out, so that they cannot starve the active streams.
+    pub fn buffers_are_scarce(&self) -> bool {
+        self.buffers.lent() > self.buffers.count() / 2
+    }
+
+    /// A handle that ends this loop's turn from another thread.
+    pub fn remote_waker(&self) -> RemoteWaker {
+        self.waker.clone()
+    }
+
+    /// What the loop holds at the moment.
+    pub fn statistics(&self) -> LoopStatistics {
+        LoopStatistics {
+            operations_in_flight: self.slots.borrow().len(),
+            timers: self.timers.borrow().len(),
+            buffers_lent: usize::from(self.buffers.lent()),
+        }
+    }
+
+    /// Cancels everything in flight and waits for the last terminal completion. Operations submitted
+    /// from then on end with `ECANCELED`.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.closing.set(true);
+        let in_flight = self.slots.borrow().keys();
+        for key in in_flight {
+            self.cancel(key);
+        }
+        while self.slots.borrow().len() > 0 {
+            self.reap(None)?;
+            self.dispatch();
+        }
+        Ok(())
+    }
+
+    fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut ready = self.ready.borrow_mut();
+        let timeout = if ready.is_empty() { timeout } else { Some(Duration::ZERO) };
+        self.backend.borrow_mut().wait(timeout, &mut ready)
+    }
+
+    /// Hands what has been reaped to the owners. No borrow is held while an owner runs.
+    fn dispatch(&self) {
+        loop {
+            let Some(raw) = self.ready.borrow_mut().pop_front() else { return };
+            let buffer = raw.buffer.map(|id| self.buffers.lend(id, raw.result.max(0) as u32));
+            let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
+                debug_assert!(false, "a completion for an operation that is over: {raw:?}");
+                continue;
+            };
+            if let Some(bytes) = found.spent {
+                self.recycle_send_buffer(bytes);
+            }
+            let result = match raw.result {
+                0.. => Ok(raw.result as u32),
+                error => Err(io::Error::from_raw_os_error(-error)),
+            };
+            found.owner.complete(found.kind, Completion { result, more: raw.more, buffer });
+        }
+    }
+
+    fn recycle_send_buffer(&self, mut bytes: Vec<u8>) {
+        let mut spare = self.spare_sends.borrow_mut();
+        if spare.len() < SPARE_SEND_BUFFERS && bytes.capacity() <= SPARE_SEND_BUFFER_MAX_BYTES {
+            bytes.clear();
+            spare.push(bytes);
+        }
+    }
+
+    fn fire_timers(&self) {
+        if self.timers.borrow().len() == 0 {
+            return;
+        }
+        let now = self.now();
+        loop {
+            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { return };
+            waiter.wake();
+        }
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown() {
+            // The kernel may still write to what the slots hold: leaking it is the only safe end.
+            tracing::error!(%error, "the event loop could not be drained; its memory is leaked");
+            std::mem::forget(std::mem::take(&mut *self.slots.borrow_mut()));
+            std::mem::forget(self.buffers.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLoop")
+            .field("backend", &self.backend_name())
+            .field("statistics", &self.statistics())
+            .finish()
+    }
+}

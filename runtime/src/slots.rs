@@ -1,0 +1,114 @@
+//! The slots of operations in flight: who owns each, and the memory the kernel may still use.
+
+use std::rc::Rc;
+
+use slab::Slab;
+
+use crate::operation::{Operation, OperationKey, OperationKind, Owner, SendData};
+
+/// A slab of operations in flight, addressed by index and generation.
+#[derive(Default)]
+pub(crate) struct Slots {
+    slab: Slab<Slot>,
+    next_generation: u32,
+}
+
+struct Slot {
+    generation: u32,
+    operation: Operation,
+    owner: Rc<dyn Owner>,
+}
+
+/// What a completion finds in its slot.
+pub(crate) struct Found {
+    pub(crate) kind: OperationKind,
+    pub(crate) owner: Rc<dyn Owner>,
+    /// The send buffer of a finished operation, for another to use.
+    pub(crate) spent: Option<Vec<u8>>,
+}
+
+impl Slots {
+    /// Stores an operation; it does not move again until it is released.
+    pub(crate) fn insert(&mut self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let index = self.slab.insert(Slot { generation, operation, owner });
+        // More than 2^32 operations in flight do not fit into memory.
+        OperationKey { index: index as u32, generation }
+    }
+
+    /// The operation in flight under `key`, if it is not over yet.
+    pub(crate) fn get(&self, key: OperationKey) -> Option<&Operation> {
+        self.slab
+            .get(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .map(|slot| &slot.operation)
+    }
+
+    /// Looks up the owner for a completion, and releases the slot if that completion is terminal.
+    pub(crate) fn complete(&mut self, key: OperationKey, terminal: bool) -> Option<Found> {
+        let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
+        if !terminal {
+            return Some(Found { kind: slot.operation.kind(), owner: slot.owner.clone(), spent: None });
+        }
+        let slot = self.slab.remove(key.index as usize);
+        let kind = slot.operation.kind();
+        let spent = match slot.operation {
+            Operation::Send { data: SendData::Owned(bytes), .. } => Some(bytes),
+            _ => None,
+        };
+        Some(Found { kind, owner: slot.owner, spent })
+    }
+
+    /// Operations in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The keys of all operations in flight.
+    pub(crate) fn keys(&self) -> Vec<OperationKey> {
+        self.slab
+            .iter()
+            .map(|(index, slot)| OperationKey { index: index as u32, generation: slot.generation })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Completion, Interest};
+
+    struct Nobody;
+    impl Owner for Nobody {
+        fn complete(self: Rc<Self>, _: OperationKind, _: Completion) {}
+    }
+
+    fn poll() -> Operation {
+        Operation::Poll { descriptor: 0, interest: Interest::Readable }
+    }
+
+    #[test]
+    fn a_reused_slot_does_not_answer_to_its_old_key() {
+        let mut slots = Slots::default();
+        let old = slots.insert(poll(), Rc::new(Nobody));
+        assert!(slots.complete(old, false).is_some(), "a multishot completion keeps the slot");
+        assert!(slots.complete(old, true).is_some());
+        let new = slots.insert(poll(), Rc::new(Nobody));
+        assert_eq!(new.index, old.index, "the slot is reused");
+        assert!(slots.complete(old, true).is_none(), "a late completion of the old one finds nothing");
+        assert!(slots.get(new).is_some());
+        assert_eq!(OperationKey::from_user_data(new.to_user_data()), new);
+    }
+
+    #[test]
+    fn the_owner_lives_until_the_terminal_completion() {
+        let mut slots = Slots::default();
+        let owner = Rc::new(Nobody);
+        let key = slots.insert(poll(), owner.clone());
+        assert_eq!(Rc::strong_count(&owner), 2);
+        drop(slots.complete(key, true));
+        assert_eq!(Rc::strong_count(&owner), 1);
+        assert_eq!(slots.len(), 0);
+    }
+}

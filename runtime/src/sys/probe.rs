@@ -1,0 +1,120 @@
+//! What this machine's kernel allows, for `ringspun doctor` and for error texts that name the remedy.
+
+use std::io;
+
+/// One thing the runtime uses when it is there.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    /// What it is called.
+    pub name: &'static str,
+    /// The kernel that brought it.
+    pub since: &'static str,
+    /// Whether this kernel has it.
+    pub available: bool,
+    /// What it is for, and what happens without it.
+    pub purpose: &'static str,
+}
+
+/// The state of io_uring on this machine.
+#[derive(Clone, Debug)]
+pub struct RingReport {
+    /// Why io_uring cannot be used, with the remedy; `None` if it can.
+    pub refusal: Option<String>,
+    /// The features the runtime uses; empty where io_uring is refused.
+    pub features: Vec<Feature>,
+}
+
+/// Puts the cause and the remedy into the error of a refused `io_uring_setup(2)`.
+#[cfg(target_os = "linux")]
+pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let cause = match (error.raw_os_error(), disabled.trim()) {
+        (Some(libc::EPERM), "1" | "2") => {
+            "the administrator disabled it; set sysctl kernel.io_uring_disabled=0 to allow it"
+        }
+        (Some(libc::EPERM), _) => {
+            "a security policy refuses it, as container runtimes do by default; \
+             allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+        }
+        (Some(libc::ENOSYS), _) => "this kernel, or a seccomp profile, does not have it; it takes Linux 6.0 or later",
+        (Some(libc::ENOMEM), _) => "not enough lockable memory; raise the memlock limit (ulimit -l)",
+        (Some(libc::EMFILE | libc::ENFILE), _) => "no file descriptor is left; raise the limit on open files (ulimit -n)",
+        _ => "the kernel refused it",
+    };
+    io::Error::new(io::ErrorKind::Unsupported, format!("io_uring cannot be used: {cause} ({error})"))
+}
+
+/// Asks the kernel what it has, by setting up a small ring.
+#[cfg(target_os = "linux")]
+pub fn ring_report() -> RingReport {
+    use io_uring::{IoUring, Probe, opcode};
+
+    let ring: IoUring = match IoUring::builder().build(8) {
+        Ok(ring) => ring,
+        Err(error) => {
+            return RingReport { refusal: Some(explain_refusal(error).to_string()), features: Vec::new() };
+        }
+    };
+    let mut probe = Probe::new();
+    let probed = ring.submitter().register_probe(&mut probe).is_ok();
+    let has = |code: u8| probed && probe.is_supported(code);
+    let accepts = |apply: fn(&mut io_uring::Builder)| {
+        let mut builder = IoUring::builder();
+        apply(&mut builder);
+        builder.build(8).is_ok()
+    };
+    let feature = |name, since, available, purpose| Feature { name, since, available, purpose };
+    let features = vec![
+        feature(
+            "multishot receive",
+            "6.0",
+            has(opcode::SendZc::CODE),
+            "one submission serves a stream for life; required by the io_uring backend",
+        ),
+        feature(
+            "deferred task work",
+            "6.1",
+            accepts(|builder| {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            }),
+            "completions are posted on our own core, when we ask; without it: cooperative task work",
+        ),
+        feature(
+            "cooperative task work",
+            "5.19",
+            accepts(|builder| {
+                builder.setup_coop_taskrun().setup_taskrun_flag();
+            }),
+            "no interrupts between cores for completions; without it: the kernel's default",
+        ),
+        feature(
+            "submit all",
+            "5.18",
+            accepts(|builder| {
+                builder.setup_submit_all();
+            }),
+            "one bad entry does not hold back the rest of a batch",
+        ),
+        feature(
+            "no dropped completions",
+            "5.5",
+            ring.params().is_feature_nodrop(),
+            "completions beyond the queue wait in the kernel instead of being lost",
+        ),
+        feature(
+            "minimum wait",
+            "6.12",
+            ring.params().is_feature_min_timeout(),
+            "larger batches per system call; not used yet",
+        ),
+    ];
+    let refusal = (!features[0].available)
+        .then(|| "io_uring is too old here: it takes Linux 6.0 or later".to_string());
+    RingReport { refusal, features }
+}
+
+/// Asks the kernel what it has: nothing, on systems without io_uring.
+#[cfg(not(target_os = "linux"))]
+pub fn ring_report() -> RingReport {
+    RingReport { refusal: Some("io_uring exists on Linux only".to_string()), features: Vec::new() }
+}

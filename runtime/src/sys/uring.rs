@@ -1,0 +1,290 @@
+//! The io_uring backend (`io_uring(7)`), for Linux 6.0 and later.
+//!
+//! One ring per thread, with task work deferred to our own `io_uring_enter` where the kernel can
+//! (Linux 6.1): completions are then posted only while we are in the kernel anyway, on our core.
+
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::socket::SockaddrLike;
+
+use super::RawCompletion;
+use crate::Configuration;
+use crate::buffers::BufferPool;
+use crate::operation::{Interest, Operation, OperationKey};
+use crate::wake::RemoteWaker;
+
+/// The `user_data` of requests whose completions say nothing new: a cancel's own.
+const IGNORED: u64 = u64::MAX;
+/// The `user_data` of the poll on the wake-up descriptor.
+const WAKE_UP: u64 = u64::MAX - 1;
+/// The buffer group of the receive buffers; there is only one.
+const BUFFER_GROUP: u16 = 0;
+/// The most one send carries, so that its count fits the completion's 31 bits.
+const SEND_MAX_BYTES: usize = 1 << 30;
+
+pub(crate) struct Uring {
+    ring: IoUring,
+    buffer_ring: BufferRing,
+    waker: RemoteWaker,
+}
+
+impl Uring {
+    pub(crate) fn new(
+        configuration: &Configuration,
+        buffers: Rc<BufferPool>,
+        waker: RemoteWaker,
+    ) -> io::Result<Self> {
+        let ring = new_ring(configuration)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        // Multishot receive has no feature bit of its own; it came with Linux 6.0, as SEND_ZC did.
+        if !probe.is_supported(opcode::SendZc::CODE) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel's io_uring has no multishot receive; it takes Linux 6.0 or later",
+            ));
+        }
+        let buffer_ring = BufferRing::new(&ring, buffers)?;
+        let mut uring = Self { ring, buffer_ring, waker };
+        uring.arm_wake_up(&mut VecDeque::new());
+        Ok(uring)
+    }
+
+    pub(crate) fn submit(
+        &mut self,
+        user_data: u64,
+        operation: &Operation,
+        ready: &mut VecDeque<RawCompletion>,
+    ) {
+        let entry = match operation {
+            Operation::Accept { listener } => opcode::AcceptMulti::new(Fd(*listener))
+                .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+                .build(),
+            Operation::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), BUFFER_GROUP).build(),
+            Operation::Send { socket, data } => {
+                let (start, length) = data.as_raw();
+                // With WAITALL the kernel itself goes on after a short send.
+                opcode::Send::new(Fd(*socket), start, length.min(SEND_MAX_BYTES) as u32)
+                    .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                    .build()
+            }
+            Operation::Connect { socket, address } => {
+                opcode::Connect::new(Fd(*socket), address.as_ptr(), address.len()).build()
+            }
+            Operation::Poll { descriptor, interest } => {
+                let events = match interest {
+                    Interest::Readable => libc::POLLIN,
+                    Interest::Writable => libc::POLLOUT,
+                };
+                opcode::PollAdd::new(Fd(*descriptor), events as u32).build()
+            }
+        };
+        self.push(entry.user_data(user_data), ready);
+    }
+
+    pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
+        self.push(opcode::AsyncCancel::new(user_data).build().user_data(IGNORED), ready);
+    }
+
+    pub(crate) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut VecDeque<RawCompletion>,
+    ) -> io::Result<()> {
+        self.buffer_ring.provide_returned();
+        self.reap(ready);
+        let block = ready.is_empty() && timeout != Some(Duration::ZERO);
+        let submission = self.ring.submission();
+        let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        if idle && !block {
+            return Ok(());
+        }
+        self.enter(if block { 1 } else { 0 }, timeout)?;
+        self.reap(ready);
+        Ok(())
+    }
+
+    /// The one place that enters the kernel, and that knows what its errors mean:
+    ///
+    /// | errno | meaning | what we do |
+    /// | --- | --- | --- |
+    /// | `EINTR` | a signal came | return; the caller's loop comes back |
+    /// | `ETIME` | the timeout passed | return |
+    /// | `EAGAIN` | no memory for requests just now | return; what is queued stays queued |
+    /// | `EBUSY` | completions overflow | return, so that they are reaped first |
+    /// | others | the ring is unusable, or completions are lost (`EBADR`) | an error |
+    fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        let timespec = timeout.map(Timespec::from);
+        let arguments = match &timespec {
+            Some(timespec) if want > 0 => SubmitArgs::new().timespec(timespec),
+            _ => SubmitArgs::new(),
+        };
+        match self.ring.submitter().submit_with_args(want, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Moves completions to `ready`, and nothing more.
+    fn reap(&mut self, ready: &mut VecDeque<RawCompletion>) {
+        let mut woken = false;
+        let mut rearm = false;
+        for entry in self.ring.completion() {
+            match entry.user_data() {
+                IGNORED => {}
+                WAKE_UP => {
+                    woken = true;
+                    rearm |= !cqueue::more(entry.flags());
+                }
+                user_data => ready.push_back(RawCompletion {
+                    key: OperationKey::from_user_data(user_data),
+                    result: entry.result(),
+                    more: cqueue::more(entry.flags()),
+                    buffer: cqueue::buffer_select(entry.flags()),
+                }),
+            }
+        }
+        if woken {
+            self.waker.acknowledge();
+        }
+        if rearm {
+            self.arm_wake_up(ready);
+        }
+    }
+
+    fn arm_wake_up(&mut self, ready: &mut VecDeque<RawCompletion>) {
+        let poll = opcode::PollAdd::new(Fd(self.waker.descriptor()), libc::POLLIN as u32).multi(true);
+        self.push(poll.build().user_data(WAKE_UP), ready);
+    }
+
+    /// Queues an entry; when the submission queue is full, submits it first. If the kernel does not
+    /// take it (`EAGAIN`, `EBUSY`), reaping is what makes it able to.
+    fn push(&mut self, entry: squeue::Entry, ready: &mut VecDeque<RawCompletion>) {
+        loop {
+            // SAFETY: what an entry points to (data, address) lies in the operation's slot, or with
+            // a lender who waits: both outlive the operation. Cancels and polls point to nothing.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // An error that lasts is reported by the next `wait`, which meets it again.
+            let _ = self.enter(0, None);
+            self.reap(ready);
+        }
+    }
+}
+
+/// Sets up a ring with the best set of flags that the kernel takes.
+fn new_ring(configuration: &Configuration) -> io::Result<IoUring> {
+    type Flags = fn(&mut io_uring::Builder);
+    // Best first. SINGLE_ISSUER and TASKRUN_FLAG only pay together with the task-work mode.
+    const MODES: [(&str, Flags); 3] = [
+        ("deferred task work", |builder| {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        }),
+        ("cooperative task work", |builder| {
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+        }),
+        ("default task work", |_| {}),
+    ];
+    let mut refused = None;
+    for (name, apply) in MODES {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(configuration.completion_entries).setup_submit_all().setup_clamp();
+        apply(&mut builder);
+        match builder.build(configuration.submission_entries) {
+            Ok(ring) => {
+                tracing::debug!(mode = name, "io_uring set up");
+                return Ok(ring);
+            }
+            // An unknown flag: try without it. Any other error would only come again.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
+            Err(error) => return Err(super::probe::explain_refusal(error)),
+        }
+    }
+    Err(super::probe::explain_refusal(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
+}
+
+/// The ring through which buffers are handed to the kernel (`io_uring_register_buf_ring(3)`).
+struct BufferRing {
+    entries: NonNull<BufRingEntry>,
+    mask: u16,
+    tail: u16,
+    buffers: Rc<BufferPool>,
+}
+
+impl BufferRing {
+    fn new(ring: &IoUring, buffers: Rc<BufferPool>) -> io::Result<Self> {
+        let count = buffers.count();
+        let length = NonZeroUsize::new(usize::from(count) * size_of::<BufRingEntry>());
+        let Some(length) = length.filter(|_| count.is_power_of_two()) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("receive_buffers: {count}, expected a power of two up to 32768"),
+            ));
+        };
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
+        let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE)? };
+        let buffer_ring = Self {
+            entries: memory.cast(),
+            mask: count - 1,
+            tail: 0,
+            buffers,
+        };
+        // SAFETY: the mapping holds `count` entries, is page-aligned, and outlives the ring: `Uring`
+        // drops its ring first.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                memory.as_ptr() as u64,
+                count,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        Ok(buffer_ring)
+    }
+
+    /// Gives the kernel every buffer that has come back.
+    fn provide_returned(&mut self) {
+        let before = self.tail;
+        while let Some(id) = self.buffers.take_returned() {
+            // SAFETY: the index is masked to the mapping's entries. There are as many entries as
+            // buffers, so this one is not in use: the kernel reads only below the published tail.
+            let entry = unsafe { self.entries.add(usize::from(self.tail & self.mask)).as_mut() };
+            entry.set_addr(self.buffers.address(id) as u64);
+            entry.set_len(self.buffers.buffer_size_bytes() as u32);
+            entry.set_bid(id);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        if self.tail != before {
+            // SAFETY: the tail lies in the first entry of the mapping, aligned to two bytes, and only
+            // this thread writes it; the release store publishes the entries above.
+            unsafe {
+                let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
+                AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+            }
+        }
+    }
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        let length = (usize::from(self.mask) + 1) * size_of::<BufRingEntry>();
+        // SAFETY: our own mapping, whole; the ring that read it has been closed.
+        let unmapped = unsafe { munmap(self.entries.cast(), length) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Waking: a waiter on the loop's own thread, and the loop itself from any thread.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Something that waits on the loop's thread: a parked fiber, or an operation of another runtime.
+pub trait Wake {
+    /// Tells the waiter to look again at what it waits for. Wakes may be spurious and may repeat.
+    fn wake(self: Rc<Self>);
+}
+
+/// Ends a turn of an event loop from any thread or from a signal handler.
+///
+/// Wakes between two turns are merged into one.
+#[derive(Clone, Debug)]
+pub struct RemoteWaker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    eventfd: EventFd,
+    pending: AtomicBool,
+}
+
+impl RemoteWaker {
+    pub(crate) fn new() -> io::Result<Self> {
+        let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { shared: Arc::new(Shared { eventfd, pending: AtomicBool::new(false) }) })
+    }
+
+    /// Makes the loop's current or next [`turn`](crate::EventLoop::turn) return. Async-signal-safe.
+    pub fn wake(&self) {
+        if !self.shared.pending.swap(true, Ordering::AcqRel) {
+            // The only error a one-bit counter can meet is EAGAIN, which means that it is set already.
+            let _ = self.shared.eventfd.write(1);
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.shared.eventfd.as_raw_fd()
+    }
+
+    /// Takes the wake-up, so that the next one writes again. The flag falls before the counter is
+    /// read: a wake in between is seen in the counter or writes anew, and is never lost.
+    pub(crate) fn acknowledge(&self) {
+        self.shared.pending.store(false, Ordering::Release);
+        while let Err(Errno::EINTR) = self.shared.eventfd.read() {}
+    }
+}
