@@ -1,0 +1,32 @@
+//! Ringspun: an io_uring event-loop runtime with stackful fibers, and a network layer shaped like
+//! Janet's `net/` module.
+//!
+//! This is the facade: [`run`] starts fibers on a thread, [`fibers`] and [`net`] are what to use in
+//! them. Each layer is a crate of its own.
+//!
+//! ```
+//! use ringspun::net;
+//!
+//! ringspun::run(|| -> std::io::Result<()> {
+//!     let server = net::server("127.0.0.1:0", |stream| {
+//!         while let Ok(Some(bytes)) = stream.receive() {
+//!             if stream.write(&bytes).is_err() {
+//!                 break;
+//!             }
+//!         }
+//!     })?;
+//!     let client = net::connect(server.localname()?)?;
+//!     client.write(b"hello")?;
+//!     assert_eq!(&*client.receive()?.unwrap(), b"hello");
+//!     Ok(())
+//! })
+//! .unwrap()
+//! .unwrap();
+//! ```
+
+pub use ringspun_fibers as fibers;
+pub use ringspun_fibers::{Runtime, run};
+#[cfg(feature = "janet")]
+pub use ringspun_janet as janet;
+pub use ringspun_net as net;
+pub use ringspun_runtime as runtime;

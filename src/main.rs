@@ -1,1 +1,3 @@
-fn main(){}
+//! The `ringspun` command.
+
+fn main() {}

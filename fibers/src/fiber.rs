@@ -54,8 +54,7 @@ impl Fiber {
         stack: FiberStack,
         function: impl FnOnce() + 'static,
     ) -> Rc<Self> {
-        let running =
-            Running { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
+        let running = Running { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
         let fiber = Rc::new(Self {
             running,
             scheduler,

@@ -47,5 +47,7 @@ mod wait;
 
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
-pub use scheduler::{FiberBuilder, FiberStatistics, Remote, Runtime, event_loop, remote, run, spawn, statistics};
-pub use wait::{is_fiber, sleep, wait, wait_for_completion, with_deadline, yield_now};
+pub use scheduler::{
+    FiberBuilder, FiberStatistics, Remote, Runtime, event_loop, remote, run, spawn, statistics,
+};
+pub use wait::{check, is_fiber, sleep, wait, wait_for_completion, with_deadline, yield_now};

@@ -267,8 +267,7 @@ impl FiberBuilder {
         scheduler.next_id.set(id + 1);
         let packet = Packet::new();
         let result = packet.clone();
-        let fiber =
-            Fiber::new(scheduler.clone(), id, self.name, stack, move || result.run(function));
+        let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, move || result.run(function));
         fiber.listed_at.set(scheduler.fibers.borrow_mut().insert(fiber.clone()));
         scheduler.make_ready(fiber.clone());
         Ok(JoinHandle { packet, fiber })

@@ -46,7 +46,8 @@ impl StackPool {
     /// Fails with the kernel's error when address space or mappings run out.
     pub(crate) fn take(&self, size_bytes: usize) -> io::Result<FiberStack> {
         let size_bytes = size_bytes.max(MINIMUM_STACK_SIZE_BYTES).next_multiple_of(page_size_bytes());
-        let class = self.classes.borrow_mut().entry(size_bytes).or_insert_with(|| SizeClass::new(size_bytes)).clone();
+        let class =
+            self.classes.borrow_mut().entry(size_bytes).or_insert_with(|| SizeClass::new(size_bytes)).clone();
         class.take()
     }
 }

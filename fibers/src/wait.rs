@@ -50,9 +50,9 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 /// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
 /// that the fiber lends.
 ///
-/// On an interrupt, `interrupted` is called once, to hurry the operation; the interrupt itself is
-/// raised at the fiber's next [`wait`], unless the caller raises it as part of the result. Returns the
-/// value, and whether it was hurried.
+/// On an interrupt, `interrupted` is called once, to hurry the operation. The interrupt itself stays
+/// pending: the caller raises it with [`check`] if the operation did not succeed, or else the fiber's
+/// next [`wait`] does.
 ///
 /// # Panics
 ///
@@ -60,23 +60,37 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 pub fn wait_for_completion<T>(
     mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>,
     interrupted: impl FnOnce(),
-) -> (T, bool) {
+) -> T {
     let fiber = current_fiber();
     let waiter: Rc<dyn Wake> = fiber.clone();
     let mut interrupted = Some(interrupted);
     loop {
         if let Poll::Ready(value) = poll(&waiter) {
-            return (value, interrupted.is_none());
+            return value;
         }
-        if fiber.interrupt().is_some() {
-            if let Some(interrupted) = interrupted.take() {
-                interrupted();
-            }
+        if fiber.interrupt().is_some()
+            && let Some(interrupted) = interrupted.take()
+        {
+            interrupted();
+            continue;
         }
         // Once hurried, only the completion counts: an expired timer would wake us for nothing.
         let deadline = fiber.deadline().filter(|_| interrupted.is_some());
         park_until(&fiber, deadline);
     }
+}
+
+/// Raises the interrupt that is pending for the running fiber, if there is one.
+///
+/// # Errors
+///
+/// That interrupt.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn check() -> Result<(), Interrupt> {
+    current_fiber().take_interrupt().map_or(Ok(()), Err)
 }
 
 fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {

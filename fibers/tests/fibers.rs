@@ -201,7 +201,9 @@ fn other_threads_reach_the_fibers() {
 #[test]
 fn each_thread_has_its_own_runtime_and_only_one() {
     let threads: Vec<_> = (0..4)
-        .map(|n| std::thread::spawn(move || fibers::run(move || fibers::spawn(move || n).unwrap().join().unwrap())))
+        .map(|n| {
+            std::thread::spawn(move || fibers::run(move || fibers::spawn(move || n).unwrap().join().unwrap()))
+        })
         .collect();
     for (n, thread) in threads.into_iter().enumerate() {
         assert_eq!(thread.join().unwrap().unwrap(), n);

@@ -91,7 +91,12 @@ fn a_million_fibers_park_in_one_process() {
         for handle in &handles {
             handle.cancel();
         }
-        handles.into_iter().filter(|_| true).map(|handle| handle.join().unwrap()).filter(Result::is_err).count()
+        handles
+            .into_iter()
+            .filter(|_| true)
+            .map(|handle| handle.join().unwrap())
+            .filter(Result::is_err)
+            .count()
     });
     assert_eq!(done.unwrap(), FIBERS);
 }

@@ -1,0 +1,1 @@
+//! The Janet VM on Ringspun's event loop.

@@ -1,0 +1,47 @@
+//! Streams and listeners with the words of Janet's `net/` module: [`listen`], [`connect`], [`server`],
+//! and on a stream `read`, `chunk`, `write`, `flush`, `shutdown`, `localname`, `peername`, `close`.
+//!
+//! ```
+//! use ringspun_fibers as fibers;
+//! use ringspun_net as net;
+//!
+//! fibers::run(|| -> std::io::Result<()> {
+//!     let server = net::server("127.0.0.1:0", |stream| {
+//!         let mut buffer = [0; 1024];
+//!         while let Ok(count @ 1..) = stream.read(&mut buffer) {
+//!             if stream.write(&buffer[..count]).is_err() {
+//!                 break;
+//!             }
+//!         }
+//!     })?;
+//!     let client = net::connect(server.localname()?)?;
+//!     client.write(b"Echo...")?;
+//!     let mut answer = [0; 7];
+//!     client.chunk(&mut answer)?;
+//!     assert_eq!(&answer, b"Echo...");
+//!     server.close();
+//!     Ok(())
+//! })
+//! .unwrap()
+//! .unwrap();
+//! ```
+//!
+//! # Two callers, one meaning
+//!
+//! What a read, a chunk, a write, an accept or a connect *means* is written once, in [`machine`], as
+//! small state machines that are polled. A fiber drives one by parking between polls; the Janet bridge
+//! drives the same one from the completion, with no Rust stack behind it.
+
+mod address;
+mod descriptor;
+mod error;
+mod listener;
+pub mod machine;
+mod stream;
+mod wait_list;
+
+pub use address::{Endpoint, Peer, ResolveError, local_address, peer_address, resolve};
+pub use error::{Closed, OperationError, WriteInterrupted, is_closed};
+pub use listener::{Listener, listen, server};
+pub use ringspun_runtime::Address;
+pub use stream::{Received, Stream, connect};

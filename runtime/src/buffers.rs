@@ -27,7 +27,8 @@ impl BufferPool {
     /// Maps `count` buffers; pages get memory when they are first written.
     pub(crate) fn new(count: u16, buffer_size_bytes: usize) -> io::Result<Rc<Self>> {
         let length = NonZeroUsize::new(usize::from(count) * buffer_size_bytes).ok_or_else(|| {
-            let text = format!("receive buffers: {count} of {buffer_size_bytes} bytes, expected at least one byte");
+            let text =
+                format!("receive buffers: {count} of {buffer_size_bytes} bytes, expected at least one byte");
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -72,8 +73,7 @@ impl Drop for BufferPool {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and this is its exact extent. Every `Buffer` holds the pool, so
         // no reader is left; the backend ends its receives before it lets go of the pool.
-        let unmapped =
-            unsafe { munmap(self.memory, usize::from(self.count) * self.buffer_size_bytes) };
+        let unmapped = unsafe { munmap(self.memory, usize::from(self.count) * self.buffer_size_bytes) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
     }
 }

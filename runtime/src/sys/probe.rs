@@ -36,9 +36,13 @@ pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
             "a security policy refuses it, as container runtimes do by default; \
              allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
         }
-        (Some(libc::ENOSYS), _) => "this kernel, or a seccomp profile, does not have it; it takes Linux 6.0 or later",
+        (Some(libc::ENOSYS), _) => {
+            "this kernel, or a seccomp profile, does not have it; it takes Linux 6.0 or later"
+        }
         (Some(libc::ENOMEM), _) => "not enough lockable memory; raise the memlock limit (ulimit -l)",
-        (Some(libc::EMFILE | libc::ENFILE), _) => "no file descriptor is left; raise the limit on open files (ulimit -n)",
+        (Some(libc::EMFILE | libc::ENFILE), _) => {
+            "no file descriptor is left; raise the limit on open files (ulimit -n)"
+        }
         _ => "the kernel refused it",
     };
     io::Error::new(io::ErrorKind::Unsupported, format!("io_uring cannot be used: {cause} ({error})"))
@@ -108,8 +112,8 @@ pub fn ring_report() -> RingReport {
             "larger batches per system call; not used yet",
         ),
     ];
-    let refusal = (!features[0].available)
-        .then(|| "io_uring is too old here: it takes Linux 6.0 or later".to_string());
+    let refusal =
+        (!features[0].available).then(|| "io_uring is too old here: it takes Linux 6.0 or later".to_string());
     RingReport { refusal, features }
 }
 

@@ -238,21 +238,11 @@ impl BufferRing {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
         let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE)? };
-        let buffer_ring = Self {
-            entries: memory.cast(),
-            mask: count - 1,
-            tail: 0,
-            buffers,
-        };
+        let buffer_ring = Self { entries: memory.cast(), mask: count - 1, tail: 0, buffers };
         // SAFETY: the mapping holds `count` entries, is page-aligned, and outlives the ring: `Uring`
         // drops its ring first.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                memory.as_ptr() as u64,
-                count,
-                BUFFER_GROUP,
-                0,
-            )?;
+            ring.submitter().register_buf_ring_with_flags(memory.as_ptr() as u64, count, BUFFER_GROUP, 0)?;
         }
         Ok(buffer_ring)
     }

@@ -1,0 +1,84 @@
+//! Errors that say which operation failed, on which address.
+
+use std::fmt;
+use std::io;
+
+use ringspun_fibers::Interrupt;
+
+/// The stream or listener was closed by its own side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stream is closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> Self {
+        Self::new(io::ErrorKind::NotConnected, closed)
+    }
+}
+
+/// Whether an error means that the stream was closed by its own side, as opposed to by its peer.
+pub fn is_closed(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| {
+        inner.is::<Closed>() || inner.downcast_ref::<OperationError>().is_some_and(|e| is_closed(&e.source))
+    })
+}
+
+/// An error with the operation and the address in its text. [`io::Error::get_ref`] gives it, and its
+/// source is the kernel's error.
+#[derive(Debug)]
+pub struct OperationError {
+    operation: &'static str,
+    address: String,
+    source: io::Error,
+}
+
+impl OperationError {
+    pub(crate) fn wrap(operation: &'static str, address: impl fmt::Display, source: io::Error) -> io::Error {
+        io::Error::new(source.kind(), Self { operation, address: address.to_string(), source })
+    }
+}
+
+impl fmt::Display for OperationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.operation, self.address, self.source)
+    }
+}
+
+impl std::error::Error for OperationError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A write that was cancelled, or ran out of time, after the kernel had taken part of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteInterrupted {
+    /// What ended the write.
+    pub interrupt: Interrupt,
+    /// Bytes that the kernel took; it may still deliver them.
+    pub written_bytes: usize,
+    /// Bytes that were to be written.
+    pub total_bytes: usize,
+}
+
+impl fmt::Display for WriteInterrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} of {} bytes", self.interrupt, self.written_bytes, self.total_bytes)
+    }
+}
+
+impl std::error::Error for WriteInterrupted {}
+
+impl From<WriteInterrupted> for io::Error {
+    fn from(error: WriteInterrupted) -> Self {
+        Self::new(Self::from(error.interrupt).kind(), error)
+    }
+}

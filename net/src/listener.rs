@@ -1,0 +1,161 @@
+//! Listeners for fibers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringspun_fibers as fibers;
+use ringspun_runtime::EventLoop;
+
+use crate::address::{Peer, local_address};
+use crate::error::{OperationError, is_closed};
+use crate::machine::{Accept, ListenerCore, listen_on};
+use crate::stream::Stream;
+
+/// How long an accept loop waits when descriptors or memory have run out, for connections to end.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that takes connections. Dropping it closes it.
+#[derive(Debug)]
+pub struct Listener {
+    core: Rc<ListenerCore>,
+}
+
+/// Listens for TCP connections at an address; port 0 lets the kernel choose one, which
+/// [`Listener::localname`] tells.
+///
+/// As in Janet, `SO_REUSEADDR` and `SO_REUSEPORT` are set.
+///
+/// # Errors
+///
+/// The resolver's or the kernel's, with the address in the text; `Unsupported` outside of a runtime.
+pub fn listen(address: impl Peer) -> io::Result<Listener> {
+    let endpoint = address.endpoint()?;
+    let event_loop = current_loop()?;
+    let listened = endpoint.resolve(true).and_then(|addresses| listen_on(&addresses, true));
+    let descriptor = listened.map_err(|error| OperationError::wrap("listen", &endpoint, error))?;
+    Ok(Listener { core: ListenerCore::new(event_loop, descriptor) })
+}
+
+/// Listens at an address and serves each connection with `handler` in a fiber of its own, in the
+/// background: [`listen`], and [`Listener::accept_loop`] in a fiber.
+///
+/// # Errors
+///
+/// As [`listen`].
+pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Result<Rc<Listener>> {
+    let listener = Rc::new(listen(address)?);
+    let accepting = listener.clone();
+    fibers::spawn(move || {
+        if let Err(error) = accepting.accept_loop(handler) {
+            eprintln!("ringspun: {error}");
+        }
+    })?;
+    Ok(listener)
+}
+
+pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
+    fibers::event_loop().ok_or_else(|| {
+        let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
+}
+
+impl Listener {
+    /// Parks until there is a connection, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as running out of descriptors; [`Closed`](crate::Closed) once the listener is
+    /// closed; an interrupt of the fiber. A connection that comes after an interrupt waits for the next
+    /// call.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn accept(&self) -> io::Result<Stream> {
+        let mut machine = Accept::new(self.core.clone());
+        let mut left_waiter = None;
+        let accepted = fibers::wait(|waiter| {
+            let polled = machine.poll(waiter);
+            left_waiter = polled.is_pending().then(|| waiter.clone());
+            polled
+        });
+        if let Some(waiter) = left_waiter {
+            machine.abandon(&waiter);
+        }
+        match accepted {
+            Ok(Ok(connection)) => Ok(Stream::from_descriptor(self.core.event_loop().clone(), connection)),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(interrupt) => Err(self.failed(interrupt.into())),
+        }
+    }
+
+    /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
+    /// own. When descriptors or memory run out, it waits for some to come back.
+    ///
+    /// # Errors
+    ///
+    /// Any error of [`accept`](Self::accept) other than being closed or out of resources.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn accept_loop(&self, handler: impl Fn(Stream) + 'static) -> io::Result<()> {
+        let handler = Rc::new(handler);
+        loop {
+            let stream = match self.accept() {
+                Ok(stream) => stream,
+                Err(error) if is_closed(&error) => return Ok(()),
+                Err(error) if is_exhausted(&error) => {
+                    fibers::sleep(EXHAUSTED_PAUSE)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let handler = handler.clone();
+            if fibers::spawn(move || handler(stream)).is_err() {
+                // No memory for a stack: the connection is dropped, so that there is some for others.
+                fibers::sleep(EXHAUSTED_PAUSE)?;
+            }
+        }
+    }
+
+    /// The address that the listener is bound to.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed), or the kernel's.
+    pub fn localname(&self) -> io::Result<SocketAddr> {
+        if self.core.is_closed() {
+            return Err(crate::Closed.into());
+        }
+        local_address(self.core.descriptor())
+    }
+
+    /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
+    /// the port is free when this returns.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    fn failed(&self, error: io::Error) -> io::Error {
+        match local_address(self.core.descriptor()) {
+            Ok(address) if !self.core.is_closed() => OperationError::wrap("accept on", address, error),
+            _ => OperationError::wrap("accept on", "a closed listener", error),
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|inner| inner.source());
+    let errno = source.and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.core.close();
+    }
+}

@@ -1,0 +1,210 @@
+//! A listening socket: one multishot accept, and the queue of connections that nobody has taken yet.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::Poll;
+
+use nix::sys::socket::{Backlog, bind, listen};
+use ringspun_runtime::{Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, Wake};
+
+use crate::descriptor::{Descriptor, set_option, stream_socket};
+use crate::error::Closed;
+use crate::wait_list::WaitList;
+
+/// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
+const BACKLOG: i32 = 1024;
+/// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
+/// backlog, where another process on the same socket can get them.
+const UNTAKEN_MAX: usize = 64;
+
+/// The shared part of a listener, which its operation keeps alive.
+pub struct ListenerCore {
+    event_loop: Rc<EventLoop>,
+    descriptor: Descriptor,
+    input: Cell<Option<OperationKey>>,
+    accepted: RefCell<VecDeque<OwnedFd>>,
+    failed: Cell<Option<i32>>,
+    acceptors: WaitList,
+}
+
+impl ListenerCore {
+    /// Wraps a listening socket.
+    pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        Rc::new(Self {
+            event_loop,
+            descriptor: Descriptor::new(descriptor),
+            input: Cell::new(None),
+            accepted: RefCell::default(),
+            failed: Cell::new(None),
+            acceptors: WaitList::default(),
+        })
+    }
+
+    /// The loop that this listener belongs to.
+    pub fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor.raw()
+    }
+
+    /// Whether [`close`](Self::close) has been called.
+    pub fn is_closed(&self) -> bool {
+        self.descriptor.is_closing()
+    }
+
+    /// Closes the listener; whoever waits is woken to find it closed, connections that nobody has
+    /// taken are closed. Closing again does nothing.
+    ///
+    /// The accept in flight is cancelled and its end is waited for, so that the port is free when this
+    /// returns.
+    pub fn close(&self) {
+        if !self.descriptor.begin_close() {
+            return;
+        }
+        if let Some(key) = self.input.get() {
+            // If the loop cannot be turned any more, the operation keeps the descriptor open, which
+            // is the safe side: a number in use by the kernel is not reused.
+            if self.event_loop.cancel_and_wait(key).is_err() {
+                return;
+            }
+        }
+        self.accepted.take();
+        self.descriptor.close();
+        self.acceptors.wake_all();
+    }
+
+    fn arm(self: &Rc<Self>) {
+        if self.input.get().is_none() {
+            let operation = Operation::Accept { listener: self.descriptor.raw() };
+            self.input.set(Some(self.event_loop.submit(operation, self.clone())));
+        }
+    }
+}
+
+impl Owner for ListenerCore {
+    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+        if !completion.more {
+            self.input.set(None);
+        }
+        match completion.result {
+            Ok(descriptor) => {
+                // SAFETY: the kernel made this descriptor for this completion; nobody else has it.
+                let connection = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
+                if self.is_closed() {
+                    return;
+                }
+                let mut accepted = self.accepted.borrow_mut();
+                accepted.push_back(connection);
+                if accepted.len() > UNTAKEN_MAX {
+                    if let Some(key) = self.input.get() {
+                        self.event_loop.cancel(key);
+                    }
+                }
+            }
+            Err(error) => match error.raw_os_error() {
+                // We paused it, or one connection was over before it was accepted: accept(2) says to
+                // try again.
+                Some(
+                    libc::ECANCELED
+                    | libc::ECONNABORTED
+                    | libc::EINTR
+                    | libc::EAGAIN
+                    | libc::EPROTO
+                    | libc::ENETDOWN
+                    | libc::ENOPROTOOPT
+                    | libc::EHOSTDOWN
+                    | libc::EHOSTUNREACH
+                    | libc::ENETUNREACH
+                    | libc::EPERM,
+                ) => {
+                    if !self.acceptors.is_empty() && !self.is_closed() {
+                        self.arm();
+                    }
+                    return;
+                }
+                errno => self.failed.set(Some(errno.unwrap_or(libc::EIO))),
+            },
+        }
+        self.acceptors.wake_all();
+    }
+}
+
+impl std::fmt::Debug for ListenerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ListenerCore {{ descriptor: {}, closed: {} }}", self.descriptor(), self.is_closed())
+    }
+}
+
+/// Takes connections from a listener.
+#[derive(Debug)]
+pub struct Accept {
+    listener: Rc<ListenerCore>,
+}
+
+impl Accept {
+    /// Prepares to accept from `listener`.
+    pub fn new(listener: Rc<ListenerCore>) -> Self {
+        Self { listener }
+    }
+
+    /// Ready with the next connection. It can be polled again for the one after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`], or the kernel's, such as `EMFILE` when descriptors run out; accepting can go on
+    /// after an error.
+    pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<OwnedFd>> {
+        if self.listener.is_closed() {
+            return Poll::Ready(Err(Closed.into()));
+        }
+        let connection = self.listener.accepted.borrow_mut().pop_front();
+        if let Some(connection) = connection {
+            return Poll::Ready(Ok(connection));
+        }
+        if let Some(errno) = self.listener.failed.take() {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        self.listener.acceptors.add(waiter);
+        self.listener.arm();
+        Poll::Pending
+    }
+
+    /// Gives up. Connections that come later stay in the listener's queue.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        self.listener.acceptors.remove(waiter);
+    }
+}
+
+/// Makes a listening socket on the first address that can be bound. `reuse` sets `SO_REUSEADDR` and
+/// `SO_REUSEPORT`, as Janet's `net/listen` does.
+///
+/// # Errors
+///
+/// That of the last address tried.
+pub fn listen_on(addresses: &[Address], reuse: bool) -> io::Result<OwnedFd> {
+    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match bind_and_listen(address, reuse) {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+fn bind_and_listen(address: &Address, reuse: bool) -> io::Result<OwnedFd> {
+    let descriptor = stream_socket(address)?;
+    if reuse {
+        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    bind(descriptor.as_raw_fd(), address)?;
+    listen(&descriptor, Backlog::new(BACKLOG)?)?;
+    Ok(descriptor)
+}

@@ -1,0 +1,94 @@
+//! Connecting: each address in turn, until one answers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::{Address, EventLoop, Wake};
+
+use super::stream_core::StreamCore;
+use crate::descriptor::{bind_first, stream_socket};
+
+/// Connects to the first of several addresses that answers.
+#[derive(Debug)]
+pub struct Connect {
+    event_loop: Rc<EventLoop>,
+    addresses: VecDeque<Address>,
+    bind_to: Vec<Address>,
+    current: Option<Rc<StreamCore>>,
+    last_error: Option<ConnectError>,
+}
+
+/// Where a connect failed.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// No socket could be made for any address.
+    Socket(io::Error),
+    /// The local address that was asked for could not be taken.
+    Bind(io::Error),
+    /// The last address tried did not answer, or refused.
+    Connect(io::Error),
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Socket(error) | ConnectError::Bind(error) | ConnectError::Connect(error) => error,
+        }
+    }
+}
+
+impl Connect {
+    /// Prepares to connect to one of `addresses`, from one of `bind_to` if there are any.
+    pub fn new(event_loop: Rc<EventLoop>, addresses: Vec<Address>, bind_to: Vec<Address>) -> Self {
+        Self { event_loop, addresses: addresses.into(), bind_to, current: None, last_error: None }
+    }
+
+    /// Ready with the connected stream.
+    ///
+    /// # Errors
+    ///
+    /// That of the last address tried.
+    pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Result<Rc<StreamCore>, ConnectError>> {
+        loop {
+            if let Some(stream) = &self.current {
+                let Some(result) = stream.take_output_result() else {
+                    stream.writers().add(waiter);
+                    return Poll::Pending;
+                };
+                let stream = self.current.take();
+                match (result, stream) {
+                    (Ok(_), Some(stream)) => return Poll::Ready(Ok(stream)),
+                    (Ok(_), None) => {}
+                    // Its drop closes the socket.
+                    (Err(error), _) => self.last_error = Some(ConnectError::Connect(error)),
+                }
+            }
+            let Some(address) = self.addresses.pop_front() else {
+                let none = || ConnectError::Connect(io::ErrorKind::AddrNotAvailable.into());
+                return Poll::Ready(Err(self.last_error.take().unwrap_or_else(none)));
+            };
+            match self.start(address) {
+                Ok(stream) => self.current = Some(stream),
+                Err(error) => self.last_error = Some(error),
+            }
+        }
+    }
+
+    fn start(&self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
+        let socket = stream_socket(&address).map_err(ConnectError::Socket)?;
+        bind_first(&socket, &self.bind_to).map_err(ConnectError::Bind)?;
+        let stream = StreamCore::new(self.event_loop.clone(), socket);
+        stream.start_connect(address);
+        Ok(stream)
+    }
+
+    /// Gives up: the attempt in flight is cancelled, and its socket closed after that.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        if let Some(stream) = self.current {
+            stream.writers().remove(waiter);
+            stream.close();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What each network operation means, as state machines over the loop's operations.
+//!
+//! A machine is polled with a waiter. It does what can be done, submits what has to be submitted, and
+//! is either ready or leaves the waiter where the completion will find it. Whoever gives up on a
+//! machine before it is ready calls its `abandon`, which takes the waiter back and hurries what is in
+//! flight; memory in flight is the loop's, so nothing has to be waited for.
+
+mod accept;
+mod chunk;
+mod connect;
+mod read;
+mod stream_core;
+mod write;
+
+pub use accept::{Accept, ListenerCore, listen_on};
+pub use chunk::Chunk;
+pub use connect::{Connect, ConnectError};
+pub use read::{Amount, Read};
+pub use stream_core::StreamCore;
+pub use write::Write;

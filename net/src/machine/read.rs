@@ -1,0 +1,77 @@
+//! Reading: some bytes, exactly so many, or all there are.
+
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::Wake;
+
+use super::stream_core::StreamCore;
+
+/// How much a [`Read`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Whatever is there first, up to so many bytes: `net/read`.
+    UpTo(usize),
+    /// So many bytes, or fewer at the end of the stream: `net/chunk`.
+    Exactly(usize),
+}
+
+/// Reads from a stream.
+#[derive(Debug)]
+pub struct Read {
+    stream: Rc<StreamCore>,
+    remaining: usize,
+    fill: bool,
+    received: usize,
+}
+
+impl Read {
+    /// Prepares to read from `stream`.
+    pub fn new(stream: Rc<StreamCore>, amount: Amount) -> Self {
+        let (remaining, fill) = match amount {
+            Amount::UpTo(count) => (count, false),
+            Amount::Exactly(count) => (count, true),
+        };
+        Self { stream, remaining, fill, received: 0 }
+    }
+
+    /// Ready with the count of bytes given to `sink`, which is 0 at the end of the stream. Reading up
+    /// to 0 bytes waits until there is something to read, and reads nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed), or the kernel's error, after the bytes that came before it: a chunk
+    /// that has some of its bytes when an error comes is ready with them.
+    pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        loop {
+            if self.stream.has_unread() {
+                let count = self.stream.take_unread(self.remaining, sink);
+                self.received += count;
+                self.remaining -= count;
+                if !self.fill || self.remaining == 0 {
+                    return Poll::Ready(Ok(self.received));
+                }
+                continue;
+            }
+            match self.stream.input_ended() {
+                Ok(false) => {
+                    self.stream.wait_for_input(waiter);
+                    return Poll::Pending;
+                }
+                Ok(true) => return Poll::Ready(Ok(self.received)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Bytes given to the sink so far.
+    pub fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Gives up. Bytes that arrive later stay in the stream's queue for the next reader.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        self.stream.readers().remove(waiter);
+    }
+}

@@ -1,0 +1,321 @@
+//! A connected socket: at most one receive and one send in flight, and the queue between the kernel
+//! and the readers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+
+use ringspun_runtime::{
+    Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
+};
+
+use super::chunk::Chunk;
+use crate::descriptor::Descriptor;
+use crate::error::Closed;
+use crate::wait_list::WaitList;
+
+/// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
+const UNREAD_MAX_BYTES: usize = 256 * 1024;
+
+/// The shared part of a stream, which its operations keep alive.
+pub struct StreamCore {
+    event_loop: Rc<EventLoop>,
+    descriptor: Descriptor,
+    /// The multishot receive, while it is armed.
+    input: Cell<Option<OperationKey>>,
+    unread: RefCell<VecDeque<Chunk>>,
+    unread_bytes: Cell<usize>,
+    end: Cell<End>,
+    readers: WaitList,
+    output: Cell<Output>,
+    /// What the send or connect gave, until the machine that started it takes it.
+    output_result: Cell<Option<io::Result<u32>>>,
+    writers: WaitList,
+}
+
+/// How far the input has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    EndOfStream,
+    /// An errno, to be raised once.
+    Failed(i32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Idle,
+    InFlight(OperationKey),
+    /// In flight, but nobody will take the result.
+    Abandoned(OperationKey),
+    /// Done; the result has not been taken.
+    Finished,
+}
+
+impl StreamCore {
+    /// Wraps a stream socket.
+    pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        Rc::new(Self {
+            event_loop,
+            descriptor: Descriptor::new(descriptor),
+            input: Cell::new(None),
+            unread: RefCell::default(),
+            unread_bytes: Cell::new(0),
+            end: Cell::new(End::Open),
+            readers: WaitList::default(),
+            output: Cell::new(Output::Idle),
+            output_result: Cell::new(None),
+            writers: WaitList::default(),
+        })
+    }
+
+    /// The loop that this stream belongs to.
+    pub fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor.raw()
+    }
+
+    /// Whether [`close`](Self::close) has been called.
+    pub fn is_closed(&self) -> bool {
+        self.descriptor.is_closing()
+    }
+
+    /// Closes the stream: operations in flight are cancelled, whoever waits is woken to find it closed,
+    /// and the descriptor is closed when the last terminal completion has come. Unread bytes are
+    /// dropped. Closing again does nothing.
+    pub fn close(&self) {
+        if !self.descriptor.begin_close() {
+            return;
+        }
+        if let Some(key) = self.input.get() {
+            self.event_loop.cancel(key);
+        }
+        self.cancel_output();
+        self.unread.take();
+        self.unread_bytes.set(0);
+        self.close_descriptor_when_idle();
+        self.readers.wake_all();
+        self.writers.wake_all();
+    }
+
+    /// Shuts down one or both directions (`shutdown(2)`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`] on a closed stream.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.check_open()?;
+        self.descriptor.shutdown(how)
+    }
+
+    /// Sends what the kernel holds back to fill a segment, by switching Nagle's algorithm off and on
+    /// again, as Janet's `net/flush` does. There is no other buffering.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] on a closed stream. A socket without that option has nothing to flush.
+    pub fn flush(&self) -> io::Result<()> {
+        self.check_open()?;
+        for value in [1, 0] {
+            let _ = self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, value);
+        }
+        Ok(())
+    }
+
+    /// Sets `TCP_NODELAY`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`] on a closed stream.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.check_open()?;
+        self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, nodelay.into())
+    }
+
+    pub(crate) fn check_open(&self) -> io::Result<()> {
+        if self.is_closed() { Err(Closed.into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn readers(&self) -> &WaitList {
+        &self.readers
+    }
+
+    pub(crate) fn writers(&self) -> &WaitList {
+        &self.writers
+    }
+
+    /// Takes the next piece of received data, up to `limit` bytes of it.
+    pub(crate) fn take_unread(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        let mut unread = self.unread.borrow_mut();
+        let Some(chunk) = unread.front_mut() else { return 0 };
+        let count = chunk.len().min(limit);
+        sink(&chunk[..count]);
+        chunk.consume(count);
+        if chunk.is_empty() {
+            unread.pop_front();
+        }
+        self.unread_bytes.set(self.unread_bytes.get() - count);
+        count
+    }
+
+    pub(crate) fn take_chunk(&self) -> Option<Chunk> {
+        let chunk = self.unread.borrow_mut().pop_front()?;
+        self.unread_bytes.set(self.unread_bytes.get() - chunk.len());
+        Some(chunk)
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread_bytes.get() > 0
+    }
+
+    /// `Ok(true)` at the end of the stream, `Ok(false)` if more may come; an error is raised once, and
+    /// is the end of the stream from then on, as in the kernel.
+    pub(crate) fn input_ended(&self) -> io::Result<bool> {
+        self.check_open()?;
+        match self.end.get() {
+            End::Open => Ok(false),
+            End::EndOfStream => Ok(true),
+            End::Failed(errno) => {
+                self.end.set(End::EndOfStream);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
+    /// Has the waiter woken when there is input, and arms the receive if it is not armed.
+    pub(crate) fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
+        self.readers.add(waiter);
+        self.arm_input();
+    }
+
+    fn arm_input(self: &Rc<Self>) {
+        if self.input.get().is_none() {
+            let operation = Operation::Receive { socket: self.descriptor.raw() };
+            self.input.set(Some(self.event_loop.submit(operation, self.clone())));
+        }
+    }
+
+    pub(crate) fn output_is_idle(&self) -> bool {
+        self.output.get() == Output::Idle
+    }
+
+    /// Starts a send. The output must be idle.
+    pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
+        debug_assert!(self.output_is_idle());
+        let operation = Operation::Send { socket: self.descriptor.raw(), data };
+        self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
+    }
+
+    /// Starts a connect. The output must be idle.
+    pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
+        debug_assert!(self.output_is_idle());
+        let address = Box::new(address);
+        let operation = Operation::Connect { socket: self.descriptor.raw(), address };
+        self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
+    }
+
+    /// Takes the result of the send or connect that the caller started, once it is there, and lets the
+    /// next writer try.
+    pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
+        if self.output.get() != Output::Finished {
+            return None;
+        }
+        let result = self.output_result.take();
+        self.output.set(Output::Idle);
+        self.writers.wake_all();
+        result
+    }
+
+    /// Hurries the output in flight, if there is one; its result still comes.
+    pub(crate) fn cancel_output(&self) {
+        if let Output::InFlight(key) = self.output.get() {
+            self.event_loop.cancel(key);
+        }
+    }
+
+    /// Cancels the output in flight, and lets its result go to nobody.
+    pub(crate) fn abandon_output(&self) {
+        match self.output.get() {
+            Output::InFlight(key) => {
+                self.event_loop.cancel(key);
+                self.output.set(Output::Abandoned(key));
+            }
+            Output::Finished => drop(self.take_output_result()),
+            Output::Idle | Output::Abandoned(_) => {}
+        }
+    }
+
+    fn input_completed(self: &Rc<Self>, completion: Completion) {
+        if !completion.more {
+            self.input.set(None);
+        }
+        if self.is_closed() {
+            return;
+        }
+        let mut news = true;
+        match completion.result {
+            Ok(0) => self.end.set(End::EndOfStream),
+            Ok(_) => {
+                if let Some(buffer) = completion.buffer {
+                    self.unread_bytes.set(self.unread_bytes.get() + buffer.len());
+                    self.unread.borrow_mut().push_back(Chunk::keep(buffer, &self.event_loop));
+                }
+                if self.unread_bytes.get() > UNREAD_MAX_BYTES {
+                    if let Some(key) = self.input.get() {
+                        self.event_loop.cancel(key);
+                    }
+                }
+            }
+            Err(error) => match error.raw_os_error() {
+                // Buffers ran out, or we paused it ourselves: the stream goes on.
+                Some(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => news = false,
+                errno => self.end.set(End::Failed(errno.unwrap_or(libc::EIO))),
+            },
+        }
+        if news {
+            self.readers.wake_all();
+        } else if !self.readers.is_empty() {
+            self.arm_input();
+        }
+    }
+
+    fn output_completed(&self, result: io::Result<u32>) {
+        if let Output::Abandoned(_) = self.output.get() {
+            self.output.set(Output::Idle);
+        } else {
+            self.output.set(Output::Finished);
+            self.output_result.set(Some(result));
+        }
+        self.writers.wake_all();
+    }
+
+    fn close_descriptor_when_idle(&self) {
+        let output_idle = matches!(self.output.get(), Output::Idle | Output::Finished);
+        if self.is_closed() && self.input.get().is_none() && output_idle {
+            self.descriptor.close();
+        }
+    }
+}
+
+impl Owner for StreamCore {
+    fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
+        match kind {
+            OperationKind::Receive => self.input_completed(completion),
+            _ => self.output_completed(completion.result),
+        }
+        self.close_descriptor_when_idle();
+    }
+}
+
+impl std::fmt::Debug for StreamCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StreamCore {{ descriptor: {}, closed: {} }}", self.descriptor(), self.is_closed())
+    }
+}

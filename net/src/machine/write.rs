@@ -1,0 +1,95 @@
+//! Writing: all bytes, in order, one send in flight per stream.
+
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::{SendData, Wake};
+
+use super::stream_core::StreamCore;
+
+/// Writes to a stream. Several writes on one stream queue up; their bytes never mix.
+#[derive(Debug)]
+pub struct Write {
+    stream: Rc<StreamCore>,
+    written: usize,
+    in_flight: bool,
+    stopping: bool,
+}
+
+impl Write {
+    /// Prepares to write to `stream`.
+    pub fn new(stream: Rc<StreamCore>) -> Self {
+        Self { stream, written: 0, in_flight: false, stopping: false }
+    }
+
+    /// Ready when all of `total` bytes have been taken by the kernel. `data_at` gives the bytes from an
+    /// offset on, or some of them, whenever there is a send to start.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed), `WriteZero`, or the kernel's error, among them `ECANCELED`;
+    /// [`written`](Self::written) says how far it got.
+    pub fn poll(
+        &mut self,
+        waiter: &Rc<dyn Wake>,
+        total: usize,
+        data_at: &mut dyn FnMut(usize) -> SendData,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.in_flight {
+                match self.stream.take_output_result() {
+                    None => {
+                        self.stream.writers().add(waiter);
+                        return Poll::Pending;
+                    }
+                    Some(result) => {
+                        self.in_flight = false;
+                        match result {
+                            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                            Ok(count) => self.written += count as usize,
+                            Err(error) => return Poll::Ready(Err(error)),
+                        }
+                    }
+                }
+            }
+            if self.written >= total {
+                return Poll::Ready(Ok(()));
+            }
+            self.stream.check_open()?;
+            if self.stopping {
+                self.stream.writers().remove(waiter);
+                return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+            }
+            if !self.stream.output_is_idle() {
+                self.stream.writers().add(waiter);
+                return Poll::Pending;
+            }
+            self.stream.start_send(data_at(self.written));
+            self.in_flight = true;
+        }
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Ends the write soon: [`poll`](Self::poll) becomes ready when the kernel no longer reads the bytes,
+    /// with `ECANCELED` unless all of them had been taken by then.
+    pub fn hurry(&mut self) {
+        self.stopping = true;
+        if self.in_flight {
+            self.stream.cancel_output();
+        }
+    }
+
+    /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; what the kernel has
+    /// taken of it is sent all the same.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        self.stream.writers().remove(waiter);
+        if self.in_flight {
+            self.stream.abandon_output();
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Streams for fibers: calls that look as if they blocked.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringspun_fibers as fibers;
+use ringspun_runtime::{EventLoop, LentBytes, SendData};
+
+use crate::address::{Peer, local_address, peer_address};
+use crate::error::{Closed, OperationError, WriteInterrupted};
+use crate::listener::current_loop;
+use crate::machine::{Amount, Chunk, Connect, Read, StreamCore, Write};
+
+/// A connected stream of bytes. Dropping it closes it.
+///
+/// All methods take `&self`: one fiber may read while another writes. [`io::Read`] and [`io::Write`]
+/// are there for `Stream` and `&Stream`, so that crates written for blocking sockets work on fibers.
+#[derive(Debug)]
+pub struct Stream {
+    core: Rc<StreamCore>,
+    read_timeout: Cell<Option<Duration>>,
+    write_timeout: Cell<Option<Duration>>,
+}
+
+/// Connects to an address over TCP, parking until it answers. All addresses of a name are tried in turn.
+///
+/// # Errors
+///
+/// The resolver's, or that of the last address tried, with the address in the text; an interrupt of the
+/// fiber, after which the attempt is cancelled; `Unsupported` outside of a runtime.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn connect(address: impl Peer) -> io::Result<Stream> {
+    let endpoint = address.endpoint()?;
+    let event_loop = current_loop()?;
+    let failed = |error| OperationError::wrap("connect to", &endpoint, error);
+    let addresses = endpoint.resolve(false).map_err(failed)?;
+    let mut machine = Connect::new(event_loop, addresses, Vec::new());
+    let mut left_waiter = None;
+    let connected = fibers::wait(|waiter| {
+        let polled = machine.poll(waiter);
+        left_waiter = polled.is_pending().then(|| waiter.clone());
+        polled
+    });
+    match connected {
+        Ok(Ok(core)) => Ok(Stream::from_core(core)),
+        Ok(Err(error)) => Err(failed(error.into())),
+        Err(interrupt) => {
+            if let Some(waiter) = left_waiter {
+                machine.abandon(&waiter);
+            }
+            Err(failed(interrupt.into()))
+        }
+    }
+}
+
+impl Stream {
+    fn from_core(core: Rc<StreamCore>) -> Self {
+        Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
+    }
+
+    /// Adopts a connected stream socket, such as one inherited from another process.
+    pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
+        Self::from_core(StreamCore::new(event_loop, descriptor))
+    }
+
+    /// Parks until there are bytes, and reads up to `buffer.len()` of them; 0 is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as a reset; [`Closed`] once this side has closed the stream; `TimedOut` after
+    /// the read timeout or a deadline; a cancel of the fiber. Bytes that come after an interrupt wait
+    /// for the next read: none is lost.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_amount(Amount::UpTo(buffer.len()), buffer)
+    }
+
+    /// As [`read`](Self::read), but waits until the buffer is full or the stream ends, and returns how
+    /// many bytes it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read). Bytes read before an interrupt stand at the start of the buffer.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn chunk(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_amount(Amount::Exactly(buffer.len()), buffer)
+    }
+
+    fn read_amount(&self, amount: Amount, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let mut machine = Read::new(self.core.clone(), amount);
+        let mut filled = 0;
+        self.wait_readable(|waiter| {
+            machine.poll(waiter, &mut |bytes| {
+                buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
+                filled += bytes.len();
+            })
+        })
+    }
+
+    /// Parks until there are bytes, and takes them as they came from the kernel, without a copy;
+    /// `None` is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn receive(&self) -> io::Result<Option<Received>> {
+        let core = &self.core;
+        self.wait_readable(|waiter| {
+            if let Some(chunk) = core.take_chunk() {
+                return Poll::Ready(Ok(Some(Received { chunk })));
+            }
+            match core.input_ended() {
+                Ok(true) => Poll::Ready(Ok(None)),
+                Ok(false) => {
+                    core.wait_for_input(waiter);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+    }
+
+    /// Waits for input with the read timeout, and takes the waiter back if the wait is interrupted.
+    fn wait_readable<T>(
+        &self,
+        mut poll: impl FnMut(&Rc<dyn ringspun_runtime::Wake>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        let mut waiting = None;
+        let waited = within(self.read_timeout.get(), || {
+            fibers::wait(|waiter| {
+                let polled = poll(waiter);
+                if polled.is_pending() && waiting.is_none() {
+                    waiting = Some(waiter.clone());
+                }
+                polled
+            })
+        });
+        match waited {
+            Ok(result) => result.map_err(|error| self.failed("read from", error)),
+            Err(interrupt) => {
+                if let Some(waiter) = waiting {
+                    self.core.readers().remove(&waiter);
+                }
+                Err(self.failed("read from", interrupt.into()))
+            }
+        }
+    }
+
+    /// Writes all of `data`, parking until the kernel has taken it, and returns its length.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as a broken pipe; [`Closed`] once this side has closed the stream. A timeout,
+    /// a deadline or a cancel gives [`WriteInterrupted`], with the count of bytes that the kernel took.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn write(&self, data: &[u8]) -> io::Result<usize> {
+        if std::thread::panicking() {
+            // Parking now would show the thread's panic to other fibers.
+            return Err(self.failed("write to", fibers::Interrupt::Cancelled.into()));
+        }
+        let machine = RefCell::new(Write::new(self.core.clone()));
+        let result = within(self.write_timeout.get(), || {
+            let written = fibers::wait_for_completion(
+                |waiter| {
+                    machine.borrow_mut().poll(waiter, data.len(), &mut |offset| {
+                        // SAFETY: `wait_for_completion` does not return before the machine is ready,
+                        // which it is only when no send is in flight; `data` is borrowed until then.
+                        SendData::Lent(unsafe { LentBytes::new(&data[offset..]) })
+                    })
+                },
+                || machine.borrow_mut().hurry(),
+            );
+            written.map_err(|error| match error.raw_os_error() {
+                Some(libc::ECANCELED) => fibers::check().err().map_or(error, |interrupt| {
+                    let written_bytes = machine.borrow().written();
+                    WriteInterrupted { interrupt, written_bytes, total_bytes: data.len() }.into()
+                }),
+                _ => error,
+            })
+        });
+        result.map(|()| data.len()).map_err(|error| self.failed("write to", error))
+    }
+
+    /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does. Nothing is
+    /// buffered on our side, so [`io::Write::flush`] does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub fn flush(&self) -> io::Result<()> {
+        self.core.flush()
+    }
+
+    /// Shuts down reading, writing or both. The peer reads the end of the stream after a shutdown of
+    /// our writing; our own reads end after a shutdown of our reading.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as not being connected any more; [`Closed`].
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.core.shutdown(how).map_err(|error| self.failed("shutdown of", error))
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`], or the kernel's.
+    pub fn localname(&self) -> io::Result<SocketAddr> {
+        self.core.check_open()?;
+        local_address(self.core.descriptor())
+    }
+
+    /// The address of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`], or the kernel's, such as not being connected any more.
+    pub fn peername(&self) -> io::Result<SocketAddr> {
+        self.core.check_open()?;
+        peer_address(self.core.descriptor())
+    }
+
+    /// Sends small writes at once instead of waiting to fill a segment (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`].
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.core.set_nodelay(nodelay)
+    }
+
+    /// Sets how long each read may wait; `None` is for ever. A read that takes longer ends with
+    /// `TimedOut`.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) {
+        self.read_timeout.set(timeout);
+    }
+
+    /// Sets how long each write may wait; `None` is for ever. A write that takes longer ends with
+    /// `TimedOut` and [`WriteInterrupted`].
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.write_timeout.set(timeout);
+    }
+
+    /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
+    /// The descriptor is closed when the kernel is done with it. Closing again does nothing.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
+        if self.core.is_closed() {
+            return OperationError::wrap(operation, "a closed stream", Closed.into());
+        }
+        match peer_address(self.core.descriptor()) {
+            Ok(address) => OperationError::wrap(operation, address, error),
+            Err(_) => OperationError::wrap(operation, "a lost peer", error),
+        }
+    }
+}
+
+fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
+    match timeout {
+        Some(timeout) => fibers::with_deadline(timeout, function),
+        None => function(),
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.core.close();
+    }
+}
+
+impl AsRawFd for Stream {
+    /// For socket options. Reading or writing it takes bytes from under the stream.
+    fn as_raw_fd(&self) -> RawFd {
+        self.core.descriptor()
+    }
+}
+
+impl io::Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Stream::read(self, buffer)
+    }
+}
+
+impl io::Write for &Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Stream::write(self, data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Stream::read(self, buffer)
+    }
+}
+
+impl io::Write for Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Stream::write(self, data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes as they came from the kernel. Dropping them gives their buffer back to the loop.
+#[derive(Debug)]
+pub struct Received {
+    chunk: Chunk,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.chunk
+    }
+}

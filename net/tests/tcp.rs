@@ -1,0 +1,420 @@
+//! TCP for fibers: what each call returns, and what ends it.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringspun_fibers::{self as fibers, Interrupt};
+use ringspun_net::{self as net, Closed, Stream, WriteInterrupted};
+
+const AGES: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_millis(20);
+
+/// Runs `test` in a runtime, and checks that nothing is left when it ends.
+fn run(test: impl FnOnce() -> io::Result<()> + 'static) {
+    fibers::run(move || {
+        test()?;
+        // Streams that were dropped close once their operations have ended.
+        while fibers::event_loop().unwrap().statistics().operations_in_flight > 0
+            || fibers::statistics().unwrap().alive > 1
+        {
+            fibers::sleep(Duration::from_millis(1))?;
+        }
+        let left = fibers::event_loop().unwrap().statistics();
+        assert_eq!((left.timers, left.buffers_lent), (0, 0));
+        io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}
+
+/// Both ends of a connection.
+fn pair() -> io::Result<(Stream, Stream)> {
+    let listener = Rc::new(net::listen("127.0.0.1:0")?);
+    let address = listener.localname()?;
+    let accepting = fibers::spawn(move || listener.accept())?;
+    let client = net::connect(address)?;
+    Ok((client, accepting.join()??))
+}
+
+/// Bytes that tell where they stand in the stream.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index % 251) as u8).collect()
+}
+
+#[test]
+fn both_ends_know_each_other() {
+    run(|| {
+        let (client, served) = pair()?;
+        assert_eq!(client.localname()?, served.peername()?);
+        assert_eq!(client.peername()?, served.localname()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn read_gives_what_is_there_and_chunk_waits_for_all() {
+    run(|| {
+        let (client, served) = pair()?;
+        assert_eq!(client.write(b"one")?, 3);
+        let mut buffer = [0; 8];
+        assert_eq!(served.read(&mut buffer)?, 3);
+        let writer = fibers::spawn(move || -> io::Result<()> {
+            for byte in b"12345678" {
+                client.write(&[*byte])?;
+                fibers::sleep(Duration::from_millis(1))?;
+            }
+            client.write(b"ab")?;
+            Ok(())
+        })?;
+        assert_eq!(served.chunk(&mut buffer)?, 8);
+        assert_eq!(&buffer, b"12345678");
+        assert_eq!(served.chunk(&mut buffer)?, 2, "the end of the stream cuts a chunk short");
+        assert_eq!(served.read(&mut buffer)?, 0);
+        assert_eq!(served.read(&mut buffer)?, 0, "the end of the stream stays");
+        writer.join()??;
+        Ok(())
+    });
+}
+
+#[test]
+fn ten_mebibytes_arrive_whole_and_in_order() {
+    run(|| {
+        let (client, served) = pair()?;
+        let data = pattern(10 << 20);
+        let expected = data.clone();
+        let writer = fibers::spawn(move || client.write(&data))?;
+        let mut got = Vec::new();
+        while let Some(bytes) = served.receive()? {
+            got.extend_from_slice(&bytes);
+        }
+        assert!(got == expected);
+        assert_eq!(writer.join()??, 10 << 20);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_slow_reader_holds_the_writer_and_loses_nothing() {
+    run(|| {
+        let (client, served) = pair()?;
+        let data = pattern(8 << 20);
+        let expected = data.clone();
+        let writer = fibers::spawn(move || client.write(&data))?;
+        let mut first = [0; 1];
+        served.chunk(&mut first)?;
+        fibers::sleep(SOON)?;
+        assert!(!writer.is_finished(), "nobody read, so the writer waits");
+        let mut rest = vec![0; expected.len() - 1];
+        assert_eq!(served.chunk(&mut rest)?, rest.len());
+        assert!(first[0] == expected[0] && rest == expected[1..]);
+        writer.join()??;
+        Ok(())
+    });
+}
+
+#[test]
+fn many_holders_of_data_do_not_starve_the_others() {
+    run(|| {
+        // More streams with unread data than there are receive buffers.
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            let (client, served) = pair()?;
+            client.write(b"x")?;
+            let held = served.receive()?;
+            silent.push((client, served, held));
+        }
+        let (client, served) = pair()?;
+        for _ in 0..100 {
+            client.write(b"ping")?;
+            let mut buffer = [0; 4];
+            assert_eq!(served.chunk(&mut buffer)?, 4);
+        }
+        for (_, _, held) in silent {
+            assert_eq!(&*held.unwrap(), b"x");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_read_timeout_loses_no_byte() {
+    run(|| {
+        let (client, served) = pair()?;
+        served.set_read_timeout(Some(Duration::from_millis(1)));
+        let writer = fibers::spawn(move || -> io::Result<()> {
+            for byte in pattern(200) {
+                client.write(&[byte])?;
+                fibers::sleep(Duration::from_millis(1))?;
+            }
+            Ok(())
+        })?;
+        let (mut got, mut timeouts) = (Vec::new(), 0);
+        let mut buffer = [0; 7];
+        loop {
+            match served.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => got.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::TimedOut => timeouts += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        assert_eq!(got, pattern(200));
+        assert!(timeouts < 1_000_000);
+        writer.join()??;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cancelled_write_says_how_much_was_written() {
+    run(|| {
+        let (client, served) = pair()?;
+        let data = pattern(64 << 20);
+        let expected = data.clone();
+        let writer = fibers::spawn(move || {
+            client.set_write_timeout(Some(SOON));
+            let error = client.write(&data).unwrap_err();
+            let mut source: &dyn std::error::Error = error.get_ref().unwrap();
+            while !source.is::<WriteInterrupted>() {
+                let next = source.source().unwrap();
+                source = match next.downcast_ref::<io::Error>() {
+                    Some(inner) => inner.get_ref().unwrap(),
+                    None => next,
+                };
+            }
+            *source.downcast_ref::<WriteInterrupted>().unwrap()
+        })?;
+        let interrupted = writer.join()?;
+        assert_eq!(interrupted.interrupt, Interrupt::DeadlineExpired);
+        let mut got = Vec::new();
+        while let Some(bytes) = served.receive()? {
+            got.extend_from_slice(&bytes);
+        }
+        assert_eq!(got.len(), interrupted.written_bytes, "what was counted as written arrives");
+        assert!(got == expected[..got.len()]);
+        Ok(())
+    });
+}
+
+#[test]
+fn writes_of_several_fibers_do_not_mix() {
+    run(|| {
+        let (client, served) = pair()?;
+        let client = Rc::new(client);
+        let writers: Vec<_> = (0..4u8)
+            .map(|id| {
+                let client = client.clone();
+                fibers::spawn(move || client.write(&vec![id; 1 << 20]))
+            })
+            .collect::<io::Result<_>>()?;
+        let reader = fibers::spawn(move || -> io::Result<Vec<u8>> {
+            let mut got = vec![0; 4 << 20];
+            served.chunk(&mut got)?;
+            Ok(got)
+        })?;
+        for writer in writers {
+            writer.join()??;
+        }
+        let got = reader.join()??;
+        for piece in got.chunks(1 << 20) {
+            assert!(piece.iter().all(|&byte| byte == piece[0]));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn closing_from_another_fiber_ends_every_wait() {
+    run(|| {
+        let (client, served) = pair()?;
+        let (client, served) = (Rc::new(client), Rc::new(served));
+        let reading = client.clone();
+        let reader = fibers::spawn(move || reading.read(&mut [0; 4]).unwrap_err())?;
+        let writing = client.clone();
+        let writer = fibers::spawn(move || writing.write(&vec![0; 64 << 20]).unwrap_err())?;
+        let listener = Rc::new(net::listen("127.0.0.1:0")?);
+        let accepting = listener.clone();
+        let acceptor = fibers::spawn(move || accepting.accept().unwrap_err())?;
+        fibers::sleep(SOON)?;
+        client.close();
+        client.close();
+        listener.close();
+        for waiter in [reader, writer, acceptor] {
+            let error = waiter.join()?;
+            assert!(net::is_closed(&error), "{error}");
+        }
+        let error = client.read(&mut [0; 4]).unwrap_err();
+        assert!(net::is_closed(&error) && error.to_string().contains(&Closed.to_string()), "{error}");
+        // The peer sees the end, or a reset for what it had not read.
+        let mut sink = vec![0; 1 << 20];
+        while served.read(&mut sink).is_ok_and(|count| count > 0) {}
+        Ok(())
+    });
+}
+
+#[test]
+fn a_closed_port_is_free_at_once() {
+    run(|| {
+        let listener = Rc::new(net::listen("127.0.0.1:0")?);
+        let address = listener.localname()?;
+        let accepting = listener.clone();
+        let acceptor = fibers::spawn(move || accepting.accept().is_err())?;
+        fibers::yield_now()?;
+        fibers::yield_now()?;
+        listener.close();
+        std::net::TcpListener::bind(address)?;
+        assert!(acceptor.join()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn half_close_lets_the_answer_through() {
+    run(|| {
+        let (client, served) = pair()?;
+        client.write(b"question")?;
+        client.shutdown(Shutdown::Write)?;
+        let mut got = String::new();
+        (&served).read_to_string(&mut got)?;
+        assert_eq!(got, "question");
+        (&served).write_all(b"answer")?;
+        served.close();
+        got.clear();
+        (&client).read_to_string(&mut got)?;
+        assert_eq!(got, "answer");
+        Ok(())
+    });
+}
+
+#[test]
+fn errors_name_the_operation_and_the_address() {
+    run(|| {
+        let unused = net::listen("127.0.0.1:0")?;
+        let address = unused.localname()?;
+        unused.close();
+        let refused = net::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let text = refused.to_string();
+        assert!(text.starts_with(&format!("connect to {address}: ")), "{text}");
+
+        let unknown = net::connect("no-such-host.invalid:80").unwrap_err().to_string();
+        assert!(unknown.contains("no-such-host.invalid:80: could not get address info"), "{unknown}");
+
+        let bad = net::listen("127.0.0.1").unwrap_err().to_string();
+        assert!(bad.contains("\"127.0.0.1\": expected HOST:PORT"), "{bad}");
+
+        let (client, served) = pair()?;
+        let peer = client.peername()?;
+        drop(served);
+        let late = loop {
+            match client.write(&[0; 1 << 16]) {
+                Ok(_) => fibers::sleep(Duration::from_millis(1))?,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(late.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{late}");
+        assert!(late.to_string().starts_with("write to "), "{late}, peer {peer}");
+        Ok(())
+    });
+}
+
+#[test]
+fn connecting_can_be_cancelled_and_times_out() {
+    run(|| {
+        // A listener whose backlog is full answers no further connection.
+        let full = std::net::TcpListener::bind("127.0.0.1:0")?;
+        nix_backlog_zero(&full)?;
+        let address = full.local_addr()?;
+        let mut filling = Vec::new();
+        let error = loop {
+            match fibers::with_deadline(SOON, || net::connect(address)) {
+                Ok(stream) => filling.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let connecting = fibers::spawn(move || net::connect(address))?;
+        fibers::sleep(Duration::from_millis(1))?;
+        connecting.cancel();
+        let error = connecting.join()?.unwrap_err();
+        assert!(error.to_string().contains("fiber cancelled"), "{error}");
+        Ok(())
+    });
+}
+
+fn nix_backlog_zero(listener: &std::net::TcpListener) -> io::Result<()> {
+    use std::os::fd::AsFd;
+    let backlog = nix::sys::socket::Backlog::new(0)?;
+    Ok(nix::sys::socket::listen(&listener.as_fd(), backlog)?)
+}
+
+#[test]
+fn the_end_of_main_ends_servers_and_clients() {
+    let served = fibers::run(|| -> io::Result<()> {
+        let server = net::server("127.0.0.1:0", |stream| {
+            let mut buffer = [0; 64];
+            while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        })?;
+        for _ in 0..50 {
+            let address = server.localname()?;
+            fibers::spawn(move || {
+                let stream = net::connect(address)?;
+                stream.read(&mut [0; 1])
+            })?;
+        }
+        fibers::sleep(SOON)?;
+        Ok(())
+    });
+    served.unwrap().unwrap();
+}
+
+#[test]
+fn a_server_serves_many_at_once() {
+    run(|| {
+        let server = net::server("127.0.0.1:0", |stream| {
+            while let Ok(Some(bytes)) = stream.receive() {
+                if stream.write(&bytes).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let address = server.localname()?;
+        let clients: Vec<_> = (0..200usize)
+            .map(|id| {
+                fibers::spawn(move || -> io::Result<()> {
+                    let stream = net::connect(address)?;
+                    for round in 0..20 {
+                        let message = pattern(id * 7 + round + 1);
+                        stream.write(&message)?;
+                        let mut answer = vec![0; message.len()];
+                        stream.chunk(&mut answer)?;
+                        assert!(answer == message);
+                    }
+                    Ok(())
+                })
+            })
+            .collect::<io::Result<_>>()?;
+        for client in clients {
+            client.join()??;
+        }
+        server.close();
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deadline_holds_for_a_whole_exchange() {
+    run(|| {
+        let (client, _served) = pair()?;
+        let error = fibers::with_deadline(SOON, || {
+            client.write(b"hello")?;
+            client.read(&mut [0; 8])
+        })
+        .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        fibers::with_deadline(AGES, || client.write(b"again"))?;
+        Ok(())
+    });
+}
