@@ -1,0 +1,323 @@
+//! What one thread's VM has on the ring: its streams, its parked operations, and the turn of the loop.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use evil_janet as janet;
+use evil_janet::{Janet, JanetStream};
+use ringspun_net::machine::{ListenerCore, StreamCore};
+use ringspun_runtime::{
+    Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
+};
+use slab::Slab;
+
+use crate::functions::methods;
+use crate::parked::Parked;
+
+/// The socket behind a Janet stream.
+#[derive(Clone)]
+pub(crate) enum Socket {
+    Stream(Rc<StreamCore>),
+    Listener(Rc<ListenerCore>),
+}
+
+impl Socket {
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Stream(core) => core.descriptor(),
+            Self::Listener(core) => core.descriptor(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Stream(core) => core.close(),
+            Self::Listener(core) => core.close(),
+        }
+    }
+}
+
+struct Entry {
+    stream: *mut JanetStream,
+    socket: Socket,
+}
+
+thread_local! {
+    static BRIDGE: RefCell<Option<OfThread>> = const { RefCell::new(None) };
+}
+
+/// Detaches the bridge when its thread ends, also where the VM ends without us: in `ev/thread`.
+struct OfThread(Rc<Bridge>);
+
+impl Drop for OfThread {
+    fn drop(&mut self) {
+        self.0.detach();
+    }
+}
+
+/// The ring of the VM on this thread.
+pub(crate) struct Bridge {
+    event_loop: Rc<EventLoop>,
+    streams: RefCell<Slab<Entry>>,
+    /// The index in `streams` plus one, by descriptor; 0 for descriptors that are not ours.
+    by_descriptor: RefCell<Vec<u32>>,
+    parked: RefCell<Slab<Rc<Parked>>>,
+    vm_epoll: Rc<VmEpoll>,
+    /// The thread is ending: the VM must not be called any more.
+    detached: Cell<bool>,
+}
+
+/// The VM's own epoll descriptor as an operation of our loop.
+struct VmEpoll {
+    /// -1 until the VM has waited for the first time.
+    descriptor: Cell<RawFd>,
+    armed: Cell<Option<OperationKey>>,
+    ready: Cell<bool>,
+}
+
+impl Owner for VmEpoll {
+    fn complete(self: Rc<Self>, _: OperationKind, _: Completion) {
+        self.armed.set(None);
+        // An error is readiness too: the VM's own call will meet it and say so.
+        self.ready.set(true);
+    }
+}
+
+impl Bridge {
+    /// The bridge of this thread, if it has one.
+    pub(crate) fn current() -> Option<Rc<Self>> {
+        BRIDGE.try_with(|bridge| bridge.borrow().as_ref().map(|bridge| bridge.0.clone())).ok().flatten()
+    }
+
+    /// The bridge of this thread, made when first used. The VM must be running on this thread.
+    pub(crate) fn get_or_make() -> io::Result<Rc<Self>> {
+        if let Some(bridge) = Self::current() {
+            return Ok(bridge);
+        }
+        let bridge = Rc::new(Self {
+            event_loop: EventLoop::new(&Configuration::default())?,
+            streams: RefCell::default(),
+            by_descriptor: RefCell::default(),
+            parked: RefCell::default(),
+            vm_epoll: Rc::new(VmEpoll {
+                descriptor: Cell::new(-1),
+                armed: Cell::new(None),
+                ready: Cell::new(false),
+            }),
+            detached: Cell::new(false),
+        });
+        // SAFETY: the VM runs on this thread; the root lives until the VM ends.
+        unsafe {
+            let root = janet::janet_abstract(&raw const PARKED_TYPE.0, 1);
+            janet::janet_gcroot(janet::janet_wrap_abstract(root));
+        }
+        BRIDGE.set(Some(OfThread(bridge.clone())));
+        Ok(bridge)
+    }
+
+    pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.get()
+    }
+
+    /// Whether a wait is the VM's. The VM waits without a timeout; the first such wait on this thread
+    /// after the bridge was made, by the VM that made it, tells which descriptor is its own.
+    pub(crate) fn is_vm_wait(&self, descriptor: c_int, timeout_ms: c_int) -> bool {
+        if self.vm_epoll.descriptor.get() == -1 && timeout_ms == -1 {
+            self.vm_epoll.descriptor.set(descriptor);
+        }
+        self.is_vm_epoll(descriptor)
+    }
+
+    pub(crate) fn is_vm_epoll(&self, descriptor: c_int) -> bool {
+        self.vm_epoll.descriptor.get() == descriptor
+    }
+
+    /// One turn of the loop; true if the VM's epoll descriptor has events.
+    pub(crate) fn wait(&self) -> io::Result<bool> {
+        let vm_epoll = &self.vm_epoll;
+        // One-shot, and armed anew for each wait: arming looks at the present state, so events that
+        // did not fit into the VM's last call are seen.
+        if vm_epoll.armed.get().is_none() {
+            let operation =
+                Operation::Poll { descriptor: vm_epoll.descriptor.get(), interest: Interest::Readable };
+            vm_epoll.armed.set(Some(self.event_loop.submit(operation, vm_epoll.clone())));
+        }
+        self.event_loop.turn(Wait::Block)?;
+        Ok(vm_epoll.ready.take())
+    }
+
+    /// Makes the Janet stream of a socket.
+    pub(crate) fn adopt(&self, socket: Socket, flags: u32) -> *mut JanetStream {
+        // SAFETY: the VM runs on this thread. The stream's fields are all set before anyone sees it.
+        let stream = unsafe {
+            let stream: *mut JanetStream =
+                janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
+            stream.write(JanetStream {
+                handle: socket.descriptor(),
+                // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
+                flags: flags | janet::JANET_STREAM_SOCKET,
+                index: 0,
+                read_fiber: std::ptr::null_mut(),
+                write_fiber: std::ptr::null_mut(),
+                methods: methods().cast(),
+            });
+            stream
+        };
+        self.enter(stream, socket);
+        stream
+    }
+
+    fn enter(&self, stream: *mut JanetStream, socket: Socket) {
+        let descriptor = usize::try_from(socket.descriptor()).unwrap_or(0);
+        let index = self.streams.borrow_mut().insert(Entry { stream, socket });
+        // SAFETY: a live stream of this thread's VM. More than 2^32 streams do not fit into memory.
+        unsafe { (*stream).index = index as u32 };
+        let mut by_descriptor = self.by_descriptor.borrow_mut();
+        if by_descriptor.len() <= descriptor {
+            by_descriptor.resize(descriptor + 1, 0);
+        }
+        by_descriptor[descriptor] = index as u32 + 1;
+    }
+
+    /// The socket of a stream that is ours and open, as its flags say. A stream that came from another
+    /// thread is taken in when it is first used here.
+    pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
+        // SAFETY: a live stream of this thread's VM.
+        let (index, descriptor, flags) = unsafe { ((*stream).index, (*stream).handle, (*stream).flags) };
+        if let Some(entry) = self.streams.borrow().get(index as usize)
+            && entry.stream == stream
+        {
+            return entry.socket.clone();
+        }
+        // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
+        // socket owns it, and the stream's number is taken back in `release`.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let socket = if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
+            Socket::Listener(ListenerCore::new(self.event_loop.clone(), descriptor))
+        } else {
+            Socket::Stream(StreamCore::new(self.event_loop.clone(), descriptor))
+        };
+        self.enter(stream, socket.clone());
+        socket
+    }
+
+    /// Closes a stream of ours: `(:close stream)`.
+    pub(crate) fn close(&self, stream: *mut JanetStream) {
+        let socket = self.socket_of(stream);
+        self.release(stream, &socket);
+    }
+
+    /// The VM forgets the stream on this descriptor; true if it was ours.
+    pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
+        let index = usize::try_from(descriptor)
+            .ok()
+            .and_then(|descriptor| self.by_descriptor.borrow().get(descriptor).copied())
+            .and_then(|index| index.checked_sub(1));
+        let Some(index) = index else { return false };
+        let entry =
+            self.streams.borrow().get(index as usize).map(|entry| (entry.stream, entry.socket.clone()));
+        let Some((stream, socket)) = entry else { return false };
+        self.release(stream, &socket);
+        true
+    }
+
+    fn release(&self, stream: *mut JanetStream, socket: &Socket) {
+        // SAFETY: a live stream of this thread's VM, or one that is being collected, whose memory is
+        // still there. Without a descriptor, the VM has nothing to close.
+        let index = unsafe {
+            (*stream).handle = -1;
+            (*stream).flags |= janet::JANET_STREAM_CLOSED;
+            (*stream).index
+        };
+        if let Ok(descriptor) = usize::try_from(socket.descriptor()) {
+            self.by_descriptor.borrow_mut()[descriptor] = 0;
+        }
+        self.streams.borrow_mut().try_remove(index as usize);
+        // Wakes whoever is parked on it: no borrow may be held.
+        socket.close();
+    }
+
+    pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
+        self.parked.borrow_mut().insert(parked)
+    }
+
+    pub(crate) fn unpark(&self, index: usize) -> Option<Rc<Parked>> {
+        self.parked.borrow_mut().try_remove(index)
+    }
+
+    pub(crate) fn parked(&self, index: usize) -> Option<Rc<Parked>> {
+        self.parked.borrow().get(index).cloned()
+    }
+
+    /// Ends the operation on the VM's epoll descriptor, which the VM is about to close.
+    pub(crate) fn let_go_of_vm(&self) -> io::Result<()> {
+        self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key))
+    }
+
+    /// Takes the bridge from this thread, for its VM has ended.
+    pub(crate) fn end_of_vm() {
+        // Detached outside of the borrow: what it closes may ask for the current bridge.
+        let of_thread = BRIDGE.take();
+        drop(of_thread);
+    }
+
+    /// Cancels and drains everything; the VM on this thread has ended, or its thread is ending.
+    fn detach(&self) {
+        if self.detached.replace(true) {
+            return;
+        }
+        self.parked.take();
+        let streams = self.streams.take();
+        for (_, entry) in &streams {
+            entry.socket.close();
+        }
+        if let Err(error) = self.event_loop.shutdown() {
+            tracing::error!(%error, "the ring of a Janet VM could not be drained");
+        }
+    }
+}
+
+/// The one root under which the collector finds what all parked operations hold.
+struct ParkedType(janet::JanetAbstractType);
+
+// SAFETY: nobody writes to it; its name is a static text.
+unsafe impl Sync for ParkedType {}
+
+static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
+    name: c"ringspun/parked-operations".as_ptr(),
+    gc: None,
+    gcmark: Some(mark_parked),
+    get: None,
+    put: None,
+    marshal: None,
+    unmarshal: None,
+    tostring: None,
+    compare: None,
+    hash: None,
+    next: None,
+    call: None,
+    length: None,
+    bytes: None,
+    gcperthread: None,
+});
+
+unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
+    if let Some(bridge) = Bridge::current() {
+        for (_, parked) in &*bridge.parked.borrow() {
+            parked.mark(&|value: Janet| {
+                // SAFETY: called by the collector, with values that were alive when they were parked
+                // and have been marked by us since.
+                unsafe { janet::janet_mark(value) };
+            });
+        }
+    }
+    0
+}
+

@@ -1,0 +1,253 @@
+//! Embedding: make a VM, run a string, a file or the whole `janet` command line, run its loop.
+
+use std::cell::Cell;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use evil_janet as janet;
+use evil_janet::{Janet, JanetFiber, JanetTable};
+
+use crate::bridge::Bridge;
+use crate::functions::{REPLACEMENTS, backend, remember_stock, stock_backend};
+use crate::values::{string, symbol};
+
+/// The environment variable that chooses between the ring and the VM's own net code.
+const NET_VARIABLE: &str = "RINGSPUN_NET";
+
+thread_local! {
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whose code serves the sockets of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// Ours, on the ring.
+    Ring,
+    /// The VM's own, for comparison.
+    Stock,
+}
+
+impl Net {
+    /// What `RINGSPUN_NET` asks for: `stock`, or `ring`, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// [`VmError`], naming any other value.
+    pub fn from_environment() -> Result<Self, VmError> {
+        match std::env::var(NET_VARIABLE).as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("" | "ring") => Ok(Self::Ring),
+            Ok("stock") => Ok(Self::Stock),
+            other => {
+                let value = other.map_or_else(|error| error.to_string(), str::to_string);
+                Err(VmError(format!("{NET_VARIABLE}={value}: expected \"ring\" or \"stock\"")))
+            }
+        }
+    }
+}
+
+/// A Janet VM on this thread.
+///
+/// # Panics
+///
+/// None of its methods panics. An error that Janet code does not catch is printed with its stack trace,
+/// as the VM does, and is the method's error.
+#[derive(Debug)]
+pub struct Vm {
+    environment: *mut JanetTable,
+    /// The VM lives in thread-local variables.
+    not_send: PhantomData<*mut ()>,
+}
+
+/// Why a VM could not be made, or what Janet code failed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmError(String);
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for VmError {}
+
+impl Vm {
+    /// Makes a VM with the net code that [`Net::from_environment`] gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_net`](Self::with_net), and for a bad value in the environment.
+    pub fn new() -> Result<Self, VmError> {
+        Self::with_net(Net::from_environment()?)
+    }
+
+    /// Makes a VM. The ring itself is made when a socket is first used; where io_uring is refused, that
+    /// use raises an error with the cause.
+    ///
+    /// # Errors
+    ///
+    /// If this thread has a VM already, or the VM cannot start.
+    pub fn with_net(net: Net) -> Result<Self, VmError> {
+        if RUNNING.replace(true) {
+            return Err(VmError("a Janet VM runs on this thread already".to_string()));
+        }
+        // From here on, dropping it ends the VM.
+        // SAFETY: no VM is on this thread.
+        if unsafe { janet::janet_init() } != 0 {
+            RUNNING.set(false);
+            return Err(VmError("the Janet VM could not be started".to_string()));
+        }
+        let mut vm = Self { environment: std::ptr::null_mut(), not_send: PhantomData };
+        vm.environment = core_environment(net)?;
+        Ok(vm)
+    }
+
+    /// Runs a whole `janet` command line: flags, script and arguments, REPL. `executable` is what
+    /// programs see as `(dyn *executable*)`. Returns the exit status.
+    ///
+    /// # Errors
+    ///
+    /// If an argument has a zero byte, or the VM has no command line.
+    pub fn command_line(&mut self, executable: &OsStr, arguments: &[OsString]) -> Result<i32, VmError> {
+        let executable = os_string(executable);
+        // SAFETY: the VM runs on this thread, and collects nothing before the fiber is scheduled.
+        let fiber = unsafe {
+            let key = janet::janet_wrap_keyword(janet::janet_csymbol(c"executable".as_ptr()));
+            janet::janet_table_put(self.environment, key, executable);
+            let list = janet::janet_array(0);
+            for argument in arguments {
+                janet::janet_array_push(list, os_string(argument));
+            }
+            self.fiber(c"cli-main", &[janet::janet_wrap_array(list)])?
+        };
+        // SAFETY: a new fiber.
+        Ok(unsafe { janet::janet_loop_fiber(fiber) })
+    }
+
+    /// Evaluates Janet source text, runs the loop until nothing is left to do, and returns the last
+    /// value as `string` shows it.
+    ///
+    /// # Errors
+    ///
+    /// What the code failed with.
+    pub fn run_string(&mut self, source: &str) -> Result<String, VmError> {
+        self.call(c"eval-string", &[string(source)])
+    }
+
+    /// Runs a file as [`run_string`](Self::run_string) runs text; its value is its environment.
+    ///
+    /// # Errors
+    ///
+    /// What the code failed with, or that the file cannot be read.
+    pub fn run_file(&mut self, path: impl AsRef<Path>) -> Result<String, VmError> {
+        self.call(c"dofile", &[os_string(path.as_ref().as_os_str())])
+    }
+
+    /// Runs the loop until nothing is left to do.
+    pub fn run_loop(&mut self) {
+        // SAFETY: the VM runs on this thread and no Janet code does.
+        unsafe { janet::janet_loop() };
+    }
+
+    fn call(&mut self, function: &CStr, arguments: &[Janet]) -> Result<String, VmError> {
+        // SAFETY: the VM runs on this thread. The fiber is a root while the loop runs.
+        unsafe {
+            let fiber = self.fiber(function, arguments)?;
+            let root = janet::janet_wrap_fiber(fiber);
+            janet::janet_gcroot(root);
+            let status = janet::janet_loop_fiber(fiber);
+            let text = text_of((*fiber).last_value);
+            janet::janet_gcunroot(root);
+            if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
+        }
+    }
+
+    /// A new fiber that calls a function of the core environment.
+    fn fiber(&self, function: &CStr, arguments: &[Janet]) -> Result<*mut JanetFiber, VmError> {
+        let name = function.to_string_lossy();
+        let missing = || VmError(format!("this Janet VM has no {name}"));
+        let count = i32::try_from(arguments.len()).map_err(|_| missing())?;
+        // SAFETY: the VM runs on this thread; the value is unwrapped as what it was checked to be.
+        unsafe {
+            let mut value = janet::janet_wrap_nil();
+            janet::janet_resolve(self.environment, janet::janet_csymbol(function.as_ptr()), &mut value);
+            if janet::janet_checktype(value, janet::JanetType_JANET_FUNCTION) == 0 {
+                return Err(missing());
+            }
+            let fiber =
+                janet::janet_fiber(janet::janet_unwrap_function(value), 64, count, arguments.as_ptr());
+            if fiber.is_null() {
+                return Err(missing());
+            }
+            (*fiber).env = self.environment;
+            Ok(fiber)
+        }
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if let Some(bridge) = Bridge::current()
+            && let Err(error) = bridge.let_go_of_vm()
+        {
+            tracing::error!(%error, "the ring of a Janet VM could not be turned");
+        }
+        // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
+        // the bridge hears of.
+        unsafe { janet::janet_deinit() };
+        RUNNING.set(false);
+        Bridge::end_of_vm();
+    }
+}
+
+/// Makes the core environment, with our functions in it before any of its code refers to the VM's own.
+fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
+    const BACKEND: &CStr = c"ringspun/backend";
+    const BACKEND_DOC: &CStr = c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
+        the name of Ringspun's backend, or :stock for Janet's own.";
+    // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
+    unsafe {
+        let replacements = janet::janet_table(0);
+        let backend = match net {
+            Net::Ring => {
+                remember_stock().map_err(|name| {
+                    VmError(format!("this Janet VM has no {}", name.to_string_lossy()))
+                })?;
+                for (name, function) in REPLACEMENTS {
+                    janet::janet_register(name.as_ptr(), Some(function));
+                    let value = janet::janet_wrap_cfunction(Some(function));
+                    janet::janet_table_put(replacements, symbol(name), value);
+                }
+                backend
+            }
+            Net::Stock => stock_backend,
+        };
+        let environment = janet::janet_core_env(replacements);
+        janet::janet_register(BACKEND.as_ptr(), Some(backend));
+        let value = janet::janet_wrap_cfunction(Some(backend));
+        janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
+        Ok(environment)
+    }
+}
+
+/// A Janet string of the bytes of an operating-system string.
+fn os_string(text: &OsStr) -> Janet {
+    let bytes = text.as_bytes();
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    // SAFETY: copies `length` bytes, all of which are there.
+    unsafe { janet::janet_wrap_string(janet::janet_string(bytes.as_ptr(), length)) }
+}
+
+/// A value as Janet's `string` shows it.
+fn text_of(value: Janet) -> String {
+    // SAFETY: the value is alive, and so is its text until the next collection; a string has bytes, so
+    // nothing raises.
+    unsafe {
+        let text = janet::janet_wrap_string(janet::janet_to_string(value));
+        let view = janet::janet_getbytes(&text, 0);
+        let length = usize::try_from(view.len).unwrap_or(0);
+        String::from_utf8_lossy(std::slice::from_raw_parts(view.bytes, length)).into_owned()
+    }
+}
