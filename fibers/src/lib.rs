@@ -50,4 +50,6 @@ pub use join::{JoinError, JoinHandle};
 pub use scheduler::{
     FiberBuilder, FiberStatistics, Remote, Runtime, event_loop, remote, run, spawn, statistics,
 };
-pub use wait::{check, is_fiber, sleep, wait, wait_for_completion, with_deadline, yield_now};
+pub use wait::{
+    check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,
+};

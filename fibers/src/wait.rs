@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use ringspun_runtime::Wake;
+use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
@@ -93,6 +93,15 @@ pub fn check() -> Result<(), Interrupt> {
     current_fiber().take_interrupt().map_or(Ok(()), Err)
 }
 
+/// The interrupt that is pending for the running fiber, without raising it.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn pending_interrupt() -> Option<Interrupt> {
+    current_fiber().interrupt()
+}
+
 fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
     let Some(deadline) = deadline else { return fiber.park() };
     let event_loop = fiber.scheduler().event_loop();
@@ -111,25 +120,29 @@ fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
 ///
 /// Outside of a fiber.
 pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
+    /// Disarms its timer also where the wait unwinds.
+    struct Timer(Rc<EventLoop>, TimerKey);
+    impl Drop for Timer {
+        fn drop(&mut self) {
+            self.0.remove_timer(self.1);
+        }
+    }
     let fiber = current_fiber();
-    let event_loop = fiber.scheduler().event_loop().clone();
-    let until = event_loop.now() + duration;
-    // A deadline that comes first is an interrupt; the sleep's own end is not.
-    let outer = fiber.deadline();
+    let event_loop = fiber.scheduler().event_loop();
+    // A sleep beyond the clock's range has no end of its own.
+    let until = event_loop.now().checked_add(duration);
     let mut timer = None;
-    let slept = wait(|waiter| {
-        if event_loop.now() >= until {
+    wait(|waiter| {
+        if until.is_some_and(|until| event_loop.now() >= until) {
             return Poll::Ready(());
         }
-        if timer.is_none() && outer.is_none_or(|outer| until < outer) {
-            timer = Some(event_loop.insert_timer(until, waiter.clone()));
+        if timer.is_none()
+            && let Some(until) = until
+        {
+            timer = Some(Timer(event_loop.clone(), event_loop.insert_timer(until, waiter.clone())));
         }
         Poll::Pending
-    });
-    if let Some(timer) = timer {
-        event_loop.remove_timer(timer);
-    }
-    slept
+    })
 }
 
 /// Lets every other ready fiber run first.

@@ -320,4 +320,3 @@ unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
     }
     0
 }
-

@@ -77,10 +77,8 @@ pub(crate) fn remember_stock() -> Result<(), &'static CStr> {
             }
         }
     };
-    let method = |name: &'static CStr, function: Function| JanetMethod {
-        name: name.as_ptr(),
-        cfun: Some(function),
-    };
+    let method =
+        |name: &'static CStr, function: Function| JanetMethod { name: name.as_ptr(), cfun: Some(function) };
     // In the order of the VM's own, because `keys` of a stream shows it.
     let methods = Box::new([
         method(c"chunk", net_chunk),
@@ -177,9 +175,13 @@ unsafe fn read_or_chunk(
         janet::janet_stream_flags(stream, flags);
         let all = takes_all && janet::janet_keyeq(*arguments.add(1), c"all".as_ptr()) != 0;
         // `net/read` looks at its buffer first, `net/chunk` at its number.
-        let early = if takes_all { janet::janet_optbuffer(arguments, count, 2, 10) } else { std::ptr::null_mut() };
-        let early_timeout_s =
-            if takes_all { janet::janet_optnumber(arguments, count, 3, f64::INFINITY) } else { f64::INFINITY };
+        let early =
+            if takes_all { janet::janet_optbuffer(arguments, count, 2, 10) } else { std::ptr::null_mut() };
+        let early_timeout_s = if takes_all {
+            janet::janet_optnumber(arguments, count, 3, f64::INFINITY)
+        } else {
+            f64::INFINITY
+        };
         let amount = if all { i32::MAX } else { janet::janet_getnat(arguments, 1) };
         let (buffer, timeout_s) = if takes_all {
             (early, early_timeout_s)

@@ -81,7 +81,9 @@ unsafe fn kernel_epoll_wait(
     // `epoll_pwait` without a mask is `epoll_wait`, and exists on every architecture.
     let no_mask = std::ptr::null::<libc::sigset_t>();
     // SAFETY: the caller vouches for `events`. The mask's size is not looked at without a mask.
-    unsafe { libc::syscall(libc::SYS_epoll_pwait, descriptor, events, maximum, timeout_ms, no_mask, 8) as c_int }
+    unsafe {
+        libc::syscall(libc::SYS_epoll_pwait, descriptor, events, maximum, timeout_ms, no_mask, 8) as c_int
+    }
 }
 
 unsafe fn kernel_epoll_ctl(

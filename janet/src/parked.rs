@@ -291,7 +291,8 @@ impl Wake for Parked {
         let outcome = match self.poll() {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
-                let expired = self.deadline.is_some_and(|deadline| self.bridge.event_loop().now() >= deadline);
+                let expired =
+                    self.deadline.is_some_and(|deadline| self.bridge.event_loop().now() >= deadline);
                 if !expired {
                     return;
                 }

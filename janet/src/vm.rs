@@ -160,7 +160,11 @@ impl Vm {
             let status = janet::janet_loop_fiber(fiber);
             let text = text_of((*fiber).last_value);
             janet::janet_gcunroot(root);
-            if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
+            if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD {
+                Ok(text)
+            } else {
+                Err(VmError(text))
+            }
         }
     }
 
@@ -205,16 +209,16 @@ impl Drop for Vm {
 /// Makes the core environment, with our functions in it before any of its code refers to the VM's own.
 fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
     const BACKEND: &CStr = c"ringspun/backend";
-    const BACKEND_DOC: &CStr = c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
+    const BACKEND_DOC: &CStr =
+        c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
         the name of Ringspun's backend, or :stock for Janet's own.";
     // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
     unsafe {
         let replacements = janet::janet_table(0);
         let backend = match net {
             Net::Ring => {
-                remember_stock().map_err(|name| {
-                    VmError(format!("this Janet VM has no {}", name.to_string_lossy()))
-                })?;
+                remember_stock()
+                    .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
                 for (name, function) in REPLACEMENTS {
                     janet::janet_register(name.as_ptr(), Some(function));
                     let value = janet::janet_wrap_cfunction(Some(function));

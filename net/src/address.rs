@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
 use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, getpeername, getsockname};
@@ -148,6 +148,7 @@ pub fn resolve(host: &str, service: Option<&str>, passive: bool) -> Result<Vec<A
     // SAFETY: the resolver's list is valid until it is freed below; each entry's address has the
     // length that the entry states.
     while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: as above.
         let address = unsafe { SockaddrStorage::from_raw(entry.ai_addr, Some(entry.ai_addrlen)) };
         addresses.extend(address);
         next = entry.ai_next;
@@ -176,9 +177,8 @@ pub fn peer_address(descriptor: RawFd) -> io::Result<SocketAddr> {
 }
 
 fn to_socket_addr(address: Address) -> io::Result<SocketAddr> {
-    let v4 = |address: &SockaddrIn| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(address.ip())), address.port());
-    let v6 =
-        |address: &SockaddrIn6| SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address.ip())), address.port());
+    let v4 = |address: &SockaddrIn| SocketAddr::new(IpAddr::V4(address.ip()), address.port());
+    let v6 = |address: &SockaddrIn6| SocketAddr::new(IpAddr::V6(address.ip()), address.port());
     let known = address.as_sockaddr_in().map(v4).or_else(|| address.as_sockaddr_in6().map(v6));
     known.ok_or_else(|| {
         let text = format!("address family {:?}: expected IPv4 or IPv6", address.family());

@@ -31,6 +31,15 @@ pub fn is_closed(error: &io::Error) -> bool {
     })
 }
 
+/// The interrupt behind an error of a stream or a listener, if a cancel or a deadline caused it.
+pub fn interrupt_of(error: &io::Error) -> Option<Interrupt> {
+    let inner = error.get_ref()?;
+    let direct = inner.downcast_ref::<Interrupt>().copied();
+    let write = || inner.downcast_ref::<WriteInterrupted>().map(|write| write.interrupt);
+    let wrapped = || inner.downcast_ref::<OperationError>().and_then(|error| interrupt_of(&error.source));
+    direct.or_else(write).or_else(wrapped)
+}
+
 /// An error with the operation and the address in its text. [`io::Error::get_ref`] gives it, and its
 /// source is the kernel's error.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::EventLoop;
 
 use crate::address::{Peer, local_address};
-use crate::error::{OperationError, is_closed};
+use crate::error::{OperationError, interrupt_of, is_closed};
 use crate::machine::{Accept, ListenerCore, listen_on};
 use crate::stream::Stream;
 
@@ -48,8 +48,12 @@ pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Res
     let listener = Rc::new(listen(address)?);
     let accepting = listener.clone();
     fibers::spawn(move || {
-        if let Err(error) = accepting.accept_loop(handler) {
-            eprintln!("ringspun: {error}");
+        match accepting.accept_loop(handler) {
+            Err(error) if interrupt_of(&error).is_none() => {
+                tracing::error!(%error, "a server stopped accepting");
+            }
+            // Closed, or cancelled with its runtime: as it should be.
+            _ => {}
         }
     })?;
     Ok(listener)
@@ -75,6 +79,7 @@ impl Listener {
     ///
     /// Outside of a fiber.
     pub fn accept(&self) -> io::Result<Stream> {
+        fibers::check().map_err(|interrupt| self.failed(interrupt.into()))?;
         let mut machine = Accept::new(self.core.clone());
         let mut left_waiter = None;
         let accepted = fibers::wait(|waiter| {

@@ -147,6 +147,7 @@ impl Stream {
         &self,
         mut poll: impl FnMut(&Rc<dyn ringspun_runtime::Wake>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
+        fibers::check().map_err(|interrupt| self.failed("read from", interrupt.into()))?;
         let mut waiting = None;
         let waited = within(self.read_timeout.get(), || {
             fibers::wait(|waiter| {
@@ -179,13 +180,47 @@ impl Stream {
     ///
     /// Outside of a fiber.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
+        let (written_bytes, result) = self.write_counted(data);
+        match result {
+            Ok(()) => Ok(data.len()),
+            Err(WriteError::Interrupted(interrupt)) => {
+                // Raised here and now, so not once more at the next wait.
+                let _ = fibers::check();
+                let error = WriteInterrupted { interrupt, written_bytes, total_bytes: data.len() };
+                Err(self.failed("write to", error.into()))
+            }
+            Err(WriteError::Failed(error)) => Err(self.failed("write to", error)),
+        }
+    }
+
+    /// As [`io::Write::write`] has it: an error means that no byte was written. After a part, the
+    /// interrupt or the error is met again by the next call.
+    fn write_part(&self, data: &[u8]) -> io::Result<usize> {
+        let (written_bytes, result) = self.write_counted(data);
+        match result {
+            Ok(()) => Ok(data.len()),
+            Err(_) if written_bytes > 0 => Ok(written_bytes),
+            Err(WriteError::Interrupted(interrupt)) => {
+                let _ = fibers::check();
+                Err(self.failed("write to", interrupt.into()))
+            }
+            Err(WriteError::Failed(error)) => Err(self.failed("write to", error)),
+        }
+    }
+
+    /// Writes all of `data`, or as much as goes before something ends it. A cancel that ends it half way
+    /// stays pending.
+    fn write_counted(&self, data: &[u8]) -> (usize, Result<(), WriteError>) {
         if std::thread::panicking() {
             // Parking now would show the thread's panic to other fibers.
-            return Err(self.failed("write to", fibers::Interrupt::Cancelled.into()));
+            return (0, Err(WriteError::Interrupted(fibers::Interrupt::Cancelled)));
         }
-        let machine = RefCell::new(Write::new(self.core.clone()));
-        let result = within(self.write_timeout.get(), || {
-            let written = fibers::wait_for_completion(
+        within(self.write_timeout.get(), || {
+            if let Some(interrupt) = fibers::pending_interrupt() {
+                return (0, Err(WriteError::Interrupted(interrupt)));
+            }
+            let machine = RefCell::new(Write::new(self.core.clone()));
+            let result = fibers::wait_for_completion(
                 |waiter| {
                     machine.borrow_mut().poll(waiter, data.len(), &mut |offset| {
                         // SAFETY: `wait_for_completion` does not return before the machine is ready,
@@ -195,15 +230,12 @@ impl Stream {
                 },
                 || machine.borrow_mut().hurry(),
             );
-            written.map_err(|error| match error.raw_os_error() {
-                Some(libc::ECANCELED) => fibers::check().err().map_or(error, |interrupt| {
-                    let written_bytes = machine.borrow().written();
-                    WriteInterrupted { interrupt, written_bytes, total_bytes: data.len() }.into()
-                }),
-                _ => error,
-            })
-        });
-        result.map(|()| data.len()).map_err(|error| self.failed("write to", error))
+            let result = result.map_err(|error| match (error.raw_os_error(), fibers::pending_interrupt()) {
+                (Some(libc::ECANCELED), Some(interrupt)) => WriteError::Interrupted(interrupt),
+                _ => WriteError::Failed(error),
+            });
+            (machine.borrow().written(), result)
+        })
     }
 
     /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does. Nothing is
@@ -284,6 +316,12 @@ impl Stream {
     }
 }
 
+/// What ended a write.
+enum WriteError {
+    Interrupted(fibers::Interrupt),
+    Failed(io::Error),
+}
+
 fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
     match timeout {
         Some(timeout) => fibers::with_deadline(timeout, function),
@@ -312,7 +350,7 @@ impl io::Read for &Stream {
 
 impl io::Write for &Stream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        Stream::write(self, data)
+        self.write_part(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -328,7 +366,7 @@ impl io::Read for Stream {
 
 impl io::Write for Stream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        Stream::write(self, data)
+        self.write_part(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {

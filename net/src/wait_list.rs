@@ -5,8 +5,11 @@ use std::rc::Rc;
 
 use ringspun_runtime::Wake;
 
-/// Waiters in the order in which they came. All of them are woken at once and look again: a waiter that
-/// has lost interest can then never swallow the wake-up of another.
+/// Waiters in the order in which they came.
+///
+/// Where any of them may go on, all are woken at once and look again: a waiter that has lost interest
+/// can then never swallow the wake-up of another. Where only the first may go on, it stays first until
+/// it removes itself, which wakes the next.
 #[derive(Default)]
 pub(crate) struct WaitList {
     /// Mostly one, so that the common case allocates nothing.
@@ -31,8 +34,24 @@ impl WaitList {
     }
 
     pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) {
-        self.first.borrow_mut().take_if(|present| Rc::ptr_eq(present, waiter));
-        self.rest.borrow_mut().retain(|present| !Rc::ptr_eq(present, waiter));
+        let mut first = self.first.borrow_mut();
+        let mut rest = self.rest.borrow_mut();
+        rest.retain(|present| !Rc::ptr_eq(present, waiter));
+        if first.take_if(|present| Rc::ptr_eq(present, waiter)).is_some() && !rest.is_empty() {
+            *first = Some(rest.remove(0));
+        }
+    }
+
+    pub(crate) fn is_first(&self, waiter: &Rc<dyn Wake>) -> bool {
+        self.first.borrow().as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter))
+    }
+
+    /// Wakes the first waiter, which stays in the list.
+    pub(crate) fn wake_first(&self) {
+        let first = self.first.borrow().clone();
+        if let Some(waiter) = first {
+            waiter.wake();
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

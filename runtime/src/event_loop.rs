@@ -183,7 +183,9 @@ impl EventLoop {
 
     /// Disarms a timer; does nothing for one that has fired.
     pub fn remove_timer(&self, key: TimerKey) {
-        self.timers.borrow_mut().remove(key);
+        let waiter = self.timers.borrow_mut().remove(key);
+        // Dropped here, where it may do what it likes.
+        drop(waiter);
     }
 
     /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible.
@@ -200,6 +202,11 @@ impl EventLoop {
     /// A handle that ends this loop's turn from another thread.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) has drained the loop: nothing is carried out any more.
+    pub fn is_shut_down(&self) -> bool {
+        self.closing.get() && self.slots.borrow().len() == 0
     }
 
     /// What the loop holds at the moment.
@@ -227,6 +234,8 @@ impl EventLoop {
             self.reap(None)?;
             self.dispatch();
         }
+        let timers = self.timers.take();
+        drop(timers);
         Ok(())
     }
 
@@ -236,9 +245,12 @@ impl EventLoop {
         self.backend.borrow_mut().wait(timeout, &mut ready)
     }
 
-    /// Hands what has been reaped to the owners. No borrow is held while an owner runs.
+    /// Hands what has been reaped to the owners. No borrow is held while an owner runs. Completions that
+    /// owners cause meanwhile are for the next turn: between the two, those who were woken give their
+    /// buffers back.
     fn dispatch(&self) {
-        loop {
+        let batch = self.ready.borrow().len();
+        for _ in 0..batch {
             let Some(raw) = self.ready.borrow_mut().pop_front() else { return };
             let buffer = raw.buffer.map(|id| self.buffers.lend(id, raw.result.max(0) as u32));
             let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {

@@ -44,11 +44,10 @@ impl Timers {
     }
 
     /// Removes a timer that has not fired; does nothing for one that has.
-    pub(crate) fn remove(&mut self, key: TimerKey) {
-        let Some(timer) = self.slab.get(key.index as usize) else { return };
-        if timer.generation == key.generation {
-            self.take_at(timer.position as usize);
-        }
+    pub(crate) fn remove(&mut self, key: TimerKey) -> Option<Rc<dyn Wake>> {
+        let timer = self.slab.get(key.index as usize)?;
+        let position = timer.position as usize;
+        (timer.generation == key.generation).then(|| self.take_at(position))
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {

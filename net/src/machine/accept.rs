@@ -101,10 +101,10 @@ impl Owner for ListenerCore {
                 }
                 let mut accepted = self.accepted.borrow_mut();
                 accepted.push_back(connection);
-                if accepted.len() > UNTAKEN_MAX {
-                    if let Some(key) = self.input.get() {
-                        self.event_loop.cancel(key);
-                    }
+                if accepted.len() > UNTAKEN_MAX
+                    && let Some(key) = self.input.get()
+                {
+                    self.event_loop.cancel(key);
                 }
             }
             Err(error) => match error.raw_os_error() {

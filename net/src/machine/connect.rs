@@ -57,6 +57,7 @@ impl Connect {
                     stream.writers().add(waiter);
                     return Poll::Pending;
                 };
+                stream.leave_writers(waiter);
                 let stream = self.current.take();
                 match (result, stream) {
                     (Ok(_), Some(stream)) => return Poll::Ready(Ok(stream)),

@@ -39,8 +39,8 @@ pub struct StreamCore {
 /// How far the input has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    Open,
-    EndOfStream,
+    NotYet,
+    Reached,
     /// An errno, to be raised once.
     Failed(i32),
 }
@@ -64,7 +64,7 @@ impl StreamCore {
             input: Cell::new(None),
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
-            end: Cell::new(End::Open),
+            end: Cell::new(End::NotYet),
             readers: WaitList::default(),
             output: Cell::new(Output::Idle),
             output_result: Cell::new(None),
@@ -140,7 +140,7 @@ impl StreamCore {
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
-        if self.is_closed() { Err(Closed.into()) } else { Ok(()) }
+        if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
     }
 
     pub(crate) fn readers(&self) -> &WaitList {
@@ -180,10 +180,10 @@ impl StreamCore {
     pub(crate) fn input_ended(&self) -> io::Result<bool> {
         self.check_open()?;
         match self.end.get() {
-            End::Open => Ok(false),
-            End::EndOfStream => Ok(true),
+            End::NotYet => Ok(false),
+            End::Reached => Ok(true),
             End::Failed(errno) => {
-                self.end.set(End::EndOfStream);
+                self.end.set(End::Reached);
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
@@ -221,16 +221,22 @@ impl StreamCore {
         self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
     }
 
-    /// Takes the result of the send or connect that the caller started, once it is there, and lets the
-    /// next writer try.
+    /// Takes the result of the send or connect that the caller started, once it is there.
     pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
         if self.output.get() != Output::Finished {
             return None;
         }
-        let result = self.output_result.take();
         self.output.set(Output::Idle);
-        self.writers.wake_all();
-        result
+        self.output_result.take()
+    }
+
+    /// Takes a writer out of the queue, and lets the next one try.
+    pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
+        let was_first = self.writers.is_first(waiter);
+        self.writers.remove(waiter);
+        if was_first {
+            self.writers.wake_first();
+        }
     }
 
     /// Hurries the output in flight, if there is one; its result still comes.
@@ -261,16 +267,16 @@ impl StreamCore {
         }
         let mut news = true;
         match completion.result {
-            Ok(0) => self.end.set(End::EndOfStream),
+            Ok(0) => self.end.set(End::Reached),
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
                     self.unread_bytes.set(self.unread_bytes.get() + buffer.len());
                     self.unread.borrow_mut().push_back(Chunk::keep(buffer, &self.event_loop));
                 }
-                if self.unread_bytes.get() > UNREAD_MAX_BYTES {
-                    if let Some(key) = self.input.get() {
-                        self.event_loop.cancel(key);
-                    }
+                if self.unread_bytes.get() > UNREAD_MAX_BYTES
+                    && let Some(key) = self.input.get()
+                {
+                    self.event_loop.cancel(key);
                 }
             }
             Err(error) => match error.raw_os_error() {
@@ -293,7 +299,7 @@ impl StreamCore {
             self.output.set(Output::Finished);
             self.output_result.set(Some(result));
         }
-        self.writers.wake_all();
+        self.writers.wake_first();
     }
 
     fn close_descriptor_when_idle(&self) {

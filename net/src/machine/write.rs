@@ -36,21 +36,29 @@ impl Write {
         total: usize,
         data_at: &mut dyn FnMut(usize) -> SendData,
     ) -> Poll<io::Result<()>> {
+        // From the first poll to the last, this write stands in the stream's queue of writers.
+        self.stream.writers().add(waiter);
+        let polled = self.advance(waiter, total, data_at);
+        if polled.is_ready() {
+            self.stream.leave_writers(waiter);
+        }
+        polled
+    }
+
+    fn advance(
+        &mut self,
+        waiter: &Rc<dyn Wake>,
+        total: usize,
+        data_at: &mut dyn FnMut(usize) -> SendData,
+    ) -> Poll<io::Result<()>> {
         loop {
             if self.in_flight {
-                match self.stream.take_output_result() {
-                    None => {
-                        self.stream.writers().add(waiter);
-                        return Poll::Pending;
-                    }
-                    Some(result) => {
-                        self.in_flight = false;
-                        match result {
-                            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                            Ok(count) => self.written += count as usize,
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
-                    }
+                let Some(result) = self.stream.take_output_result() else { return Poll::Pending };
+                self.in_flight = false;
+                match result {
+                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Ok(count) => self.written += count as usize,
+                    Err(error) => return Poll::Ready(Err(error)),
                 }
             }
             if self.written >= total {
@@ -58,11 +66,9 @@ impl Write {
             }
             self.stream.check_open()?;
             if self.stopping {
-                self.stream.writers().remove(waiter);
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
             }
-            if !self.stream.output_is_idle() {
-                self.stream.writers().add(waiter);
+            if !self.stream.writers().is_first(waiter) || !self.stream.output_is_idle() {
                 return Poll::Pending;
             }
             self.stream.start_send(data_at(self.written));
@@ -87,9 +93,9 @@ impl Write {
     /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; what the kernel has
     /// taken of it is sent all the same.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
-        self.stream.writers().remove(waiter);
         if self.in_flight {
             self.stream.abandon_output();
         }
+        self.stream.leave_writers(waiter);
     }
 }

@@ -100,7 +100,6 @@ impl Uring {
         timeout: Option<Duration>,
         ready: &mut VecDeque<RawCompletion>,
     ) -> io::Result<()> {
-        self.buffer_ring.provide_returned();
         self.reap(ready);
         let block = ready.is_empty() && timeout != Some(Duration::ZERO);
         let submission = self.ring.submission();
@@ -124,6 +123,8 @@ impl Uring {
     /// | `EBUSY` | completions overflow | return, so that they are reaped first |
     /// | others | the ring is unusable, or completions are lost (`EBADR`) | an error |
     fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        // First, so that a receive in this very batch finds them.
+        self.buffer_ring.provide_returned();
         let timespec = timeout.map(Timespec::from);
         let arguments = match &timespec {
             Some(timespec) if want > 0 => SubmitArgs::new().timespec(timespec),
