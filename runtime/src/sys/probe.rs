@@ -122,3 +122,41 @@ pub fn ring_report() -> RingReport {
 pub fn ring_report() -> RingReport {
     RingReport { refusal: Some("io_uring exists on Linux only".to_string()), features: Vec::new() }
 }
+
+/// Asks the kernel for guards below stacks that live in the page tables (`MADV_GUARD_INSTALL`), by making
+/// one.
+pub fn stack_guards() -> Feature {
+    Feature {
+        name: "guards without mappings",
+        since: "6.13",
+        available: can_install_guard(),
+        purpose: "a million fiber stacks fit in a few mappings; without it: vm.max_map_count limits them",
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn can_install_guard() -> bool {
+    use std::num::NonZeroUsize;
+
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+    /// As in Linux's `mman-common.h`; the libc crate does not have it.
+    const MADV_GUARD_INSTALL: i32 = 102;
+    // A page of any size that Linux knows.
+    const LENGTH: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
+    let Ok(start) = (unsafe { mmap_anonymous(None, LENGTH, protection, MapFlags::MAP_PRIVATE) }) else {
+        return false;
+    };
+    // SAFETY: the range is our own new mapping, which nobody uses and which is unmapped whole below.
+    unsafe {
+        let installed = libc::madvise(start.as_ptr(), LENGTH.get(), MADV_GUARD_INSTALL) == 0;
+        installed & munmap(start, LENGTH.get()).is_ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn can_install_guard() -> bool {
+    false
+}

@@ -1,0 +1,41 @@
+//! Addresses on the command line.
+
+use ringspun::net::{Endpoint, Peer};
+
+/// Reads HOST:PORT. The host and a port's name are looked up when the address is used; a port's number
+/// is checked here, because the resolver cuts one that is too large down to 16 bits.
+///
+/// The message says what is wrong; clap names the value and the option in front of it.
+pub fn parse_tcp(text: &str) -> Result<Endpoint, String> {
+    let expected = "expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000";
+    let (host, port) = text.rsplit_once(':').ok_or(expected)?;
+    if host.is_empty() {
+        return Err(format!("there is no host, {expected}"));
+    }
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && port.parse::<u16>().is_err() {
+        return Err(format!("port {port:?} is not from 0 to 65535, {expected}"));
+    }
+    text.endpoint().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_tcp;
+
+    #[test]
+    fn hosts_and_ports_are_taken_as_they_are() {
+        for text in ["127.0.0.1:0", "[::1]:65535", "localhost:http"] {
+            assert_eq!(parse_tcp(text).map(|endpoint| endpoint.to_string()), Ok(text.to_string()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_gets_the_form_that_was_expected() {
+        for text in ["nonsense", ":80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:99999999999999999999", ""]
+        {
+            let error = parse_tcp(text).unwrap_err();
+            assert!(error.contains("expected HOST:PORT"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The limits of the process and the machine, and what each means for the number of connections.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use ringspun::runtime::Configuration;
+use ringspun::runtime::probe::Feature;
+
+use super::text::{binary_size, grouped};
+
+/// Descriptors that a server needs for itself: the standard streams, ring, wake-up and listener, and
+/// some to spare.
+const OWN_DESCRIPTORS: u64 = 10;
+/// What the listeners of `ringspun::net` ask for, as Janet's do.
+const LISTENER_BACKLOG: u64 = 1024;
+/// Memory of one idle connection of `ringspun serve echo`, as measured: 4.9 KB in the process, of which a
+/// page is its fiber's stack, and 4.6 KB in the kernel.
+const IDLE_CONNECTION_BYTES: u64 = 9_500;
+
+/// One limit, with what it means.
+pub struct Limit {
+    /// The name in JSON.
+    pub name: &'static str,
+    /// The name that an administrator knows it by.
+    pub title: &'static str,
+    pub fields: Vec<Field>,
+    pub meaning: String,
+}
+
+/// One number of a limit.
+pub struct Field {
+    /// The name in JSON, with the unit.
+    pub name: &'static str,
+    /// What the number is called in text; empty if the limit has only this one.
+    pub label: &'static str,
+    pub amount: Amount,
+}
+
+#[derive(Clone, Copy)]
+pub enum Amount {
+    Count(u64),
+    Bytes(u64),
+    Unlimited,
+}
+
+/// Reads all limits; what this system does not tell is left out.
+pub fn gather(stack_guards: &Feature) -> Vec<Limit> {
+    let found = [
+        open_files(),
+        locked_memory(),
+        accept_backlog(),
+        mappings(stack_guards.available),
+        ring_switch(),
+        local_ports(),
+        memory(),
+    ];
+    found.into_iter().flatten().collect()
+}
+
+fn open_files() -> Option<Limit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let meaning = if hard == RLIM_INFINITY {
+        "Does not limit the connections of a process that raises its soft limit, as `ringspun serve` does."
+            .to_string()
+    } else {
+        let connections = |limit: u64| grouped(limit.saturating_sub(OWN_DESCRIPTORS));
+        let below = match soft < hard {
+            true => format!(" A program that does not raise its soft limit stops at {}.", connections(soft)),
+            false => String::new(),
+        };
+        format!(
+            "At most about {} connections in this process: each takes a descriptor.{below} Raise it with \
+             ulimit -n, or LimitNOFILE= in a systemd unit.",
+            connections(hard)
+        )
+    };
+    let fields = vec![
+        Field { name: "soft", label: "soft", amount: resource_amount(soft, Amount::Count) },
+        Field { name: "hard", label: "hard", amount: resource_amount(hard, Amount::Count) },
+    ];
+    Some(Limit { name: "open_files", title: "open files", fields, meaning })
+}
+
+fn locked_memory() -> Option<Limit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    let loop_bytes = event_loop_locked_bytes();
+    let room = match soft {
+        RLIM_INFINITY => String::new(),
+        _ => format!(": room for {}, in all processes of the user together", grouped(soft / loop_bytes)),
+    };
+    let meaning = format!(
+        "Connections take none of it. An event loop, one per thread, takes {} of it since Linux 6.14, unless \
+         the user has CAP_IPC_LOCK{room}. Kernels from 5.12 to 6.13 charge nothing.",
+        binary_size(loop_bytes)
+    );
+    let fields = vec![
+        Field { name: "soft_bytes", label: "soft", amount: resource_amount(soft, Amount::Bytes) },
+        Field { name: "hard_bytes", label: "hard", amount: resource_amount(hard, Amount::Bytes) },
+    ];
+    Some(Limit { name: "locked_memory", title: "locked memory", fields, meaning })
+}
+
+/// The pages that the kernel charges for a loop's queues and its ring of receive buffers.
+fn event_loop_locked_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4096;
+    let sizes = Configuration::default();
+    let (submissions, completions) =
+        (u64::from(sizes.submission_entries), u64::from(sizes.completion_entries));
+    let submission_entries = 64 * submissions;
+    // The queues' heads and tails, the completions, and the indices of the submissions.
+    let queues = 256 + 16 * completions + 4 * submissions;
+    let buffer_ring = 16 * u64::from(sizes.receive_buffers);
+    [submission_entries, queues, buffer_ring].iter().map(|bytes| bytes.next_multiple_of(PAGE_BYTES)).sum()
+}
+
+fn accept_backlog() -> Option<Limit> {
+    let value = sysctl("net/core/somaxconn")?;
+    let meaning = format!(
+        "At most {} connections wait at a listener to be accepted (it asks for {}). In a burst beyond that, \
+         clients try again after a second. Does not limit the connections that are open.",
+        grouped(value.min(LISTENER_BACKLOG)),
+        grouped(LISTENER_BACKLOG)
+    );
+    Some(Limit { name: "somaxconn", title: "net.core.somaxconn", fields: single(value), meaning })
+}
+
+fn mappings(guards_take_none: bool) -> Option<Limit> {
+    let value = sysctl("vm/max_map_count")?;
+    let meaning = match guards_take_none {
+        true => "Does not limit fibers here: the guards of their stacks take no mappings.".to_string(),
+        false => format!(
+            "At most about {} fibers in this process, and so connections: before Linux 6.13, a stack and its \
+             guard take two mappings.",
+            grouped(value / 2)
+        ),
+    };
+    Some(Limit { name: "max_map_count", title: "vm.max_map_count", fields: single(value), meaning })
+}
+
+fn ring_switch() -> Option<Limit> {
+    let value = sysctl("kernel/io_uring_disabled")?;
+    let meaning = match value {
+        0 => "io_uring is open to every process, unless a seccomp profile refuses it.",
+        1 => {
+            "io_uring is only for CAP_SYS_ADMIN and the group named by sysctl kernel.io_uring_group. Set it \
+             to 0 to open it to every process."
+        }
+        _ => "io_uring is refused to every process. Set it to 0 to allow it.",
+    };
+    Some(Limit {
+        name: "io_uring_disabled",
+        title: "kernel.io_uring_disabled",
+        fields: single(value),
+        meaning: meaning.to_string(),
+    })
+}
+
+fn local_ports() -> Option<Limit> {
+    let text = read_sysctl("net/ipv4/ip_local_port_range")?;
+    let mut bounds = text.split_whitespace().map(str::parse::<u64>);
+    let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
+    let ports = (last + 1).saturating_sub(first);
+    let meaning = format!(
+        "At most {} connections from one local address to one address and port: it limits clients, such as \
+         load generators, and not servers.",
+        grouped(ports)
+    );
+    let fields = vec![
+        Field { name: "first", label: "first", amount: Amount::Count(first) },
+        Field { name: "last", label: "last", amount: Amount::Count(last) },
+        Field { name: "ports", label: "ports", amount: Amount::Count(ports) },
+    ];
+    Some(Limit { name: "local_ports", title: "net.ipv4.ip_local_port_range", fields, meaning })
+}
+
+fn memory() -> Option<Limit> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes_of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    };
+    let (total, machine) = (bytes_of("MemTotal:")?, bytes_of("MemAvailable:")?);
+    let group = control_group_room();
+    let available = group.map_or(machine, |room| room.min(machine));
+    let bound = if available < machine { " The control group's limit counts here." } else { "" };
+    let meaning = format!(
+        "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel. \
+         Bytes that wait in socket buffers come on top.{bound}",
+        grouped(rounded(available / IDLE_CONNECTION_BYTES)),
+        binary_size(IDLE_CONNECTION_BYTES)
+    );
+    let fields = vec![
+        Field { name: "available_bytes", label: "available", amount: Amount::Bytes(available) },
+        Field { name: "total_bytes", label: "in all", amount: Amount::Bytes(total) },
+    ];
+    Some(Limit { name: "memory", title: "memory", fields, meaning })
+}
+
+/// What the memory limits of the process's control groups (version 2) leave, if there are any.
+fn control_group_room() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let room_of = |group: PathBuf| {
+        let read = |file| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+        // "max" is no number: that group has no limit.
+        read("memory.max").map(|limit| limit.saturating_sub(read("memory.current").unwrap_or(0)))
+    };
+    Path::new(own).ancestors().filter_map(|group| room_of(root.join(group))).min()
+}
+
+/// Two significant digits: an estimate should not look like more.
+fn rounded(estimate: u64) -> u64 {
+    let digits = estimate.checked_ilog10().unwrap_or(0);
+    let unit = 10_u64.pow(digits.saturating_sub(1));
+    estimate / unit * unit
+}
+
+fn resource_amount(limit: u64, unit: fn(u64) -> Amount) -> Amount {
+    if limit == RLIM_INFINITY { Amount::Unlimited } else { unit(limit) }
+}
+
+fn single(value: u64) -> Vec<Field> {
+    vec![Field { name: "value", label: "", amount: Amount::Count(value) }]
+}
+
+fn read_sysctl(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(path)).ok()
+}
+
+fn sysctl(path: &str) -> Option<u64> {
+    read_sysctl(path)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_keep_two_digits() {
+        assert_eq!([0, 7, 42, 123, 2_595_667].map(rounded), [0, 7, 42, 120, 2_500_000]);
+    }
+
+    #[test]
+    fn a_loop_locks_whole_pages() {
+        assert!(event_loop_locked_bytes() > 0 && event_loop_locked_bytes().is_multiple_of(4096));
+    }
+
+    #[test]
+    fn older_kernels_are_told_that_mappings_limit_fibers() {
+        let meaning = |guards_take_none| mappings(guards_take_none).map(|limit| limit.meaning);
+        // Where there is no such limit, there is nothing to tell.
+        assert!(meaning(true).is_none_or(|text| text.starts_with("Does not limit fibers here")));
+        assert!(meaning(false).is_none_or(|text| text.starts_with("At most about ")));
+    }
+}

@@ -1,0 +1,93 @@
+//! `ringspun doctor`: whether Ringspun can run here, on which backend, and how far the machine goes.
+//!
+//! This file gathers the report; `limits` says what each limit means; `text` and `json` print it.
+
+mod json;
+mod limits;
+mod text;
+
+use std::env;
+use std::io;
+use std::process::ExitCode;
+
+use ringspun::runtime::probe::{self, Feature, RingReport};
+use ringspun::runtime::{Configuration, EventLoop};
+
+use self::limits::Limit;
+use super::output;
+
+const BACKEND_VARIABLE: &str = "RINGSPUN_BACKEND";
+
+/// All that there is to tell.
+struct Report {
+    system: String,
+    kernel_release: String,
+    architecture: String,
+    backend: Backend,
+    ring: RingReport,
+    stack_guards: Feature,
+    limits: Vec<Limit>,
+}
+
+/// Which backend would serve.
+struct Backend {
+    /// What `RINGSPUN_BACKEND` asks for, if it is set.
+    requested: Option<String>,
+    /// The backend's name, or why there is none.
+    chosen: Result<&'static str, io::Error>,
+    reason: String,
+}
+
+/// Prints the report. Fails if Ringspun cannot run here.
+pub fn doctor(as_json: bool) -> ExitCode {
+    let report = Report::gather();
+    let printed = output::print(&if as_json { json::render(&report) } else { text::render(&report) });
+    if let Err(error) = printed {
+        output::complain(error);
+        return ExitCode::FAILURE;
+    }
+    match report.backend.chosen {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(format_args!("cannot run here: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Report {
+    fn gather() -> Self {
+        // It cannot fail with the buffer that nix passes; a report without it is still of use.
+        let name = nix::sys::utsname::uname().ok();
+        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+            name.as_ref().map_or("unknown".into(), |name| of(name).to_string_lossy().into_owned())
+        };
+        let stack_guards = probe::stack_guards();
+        Self {
+            system: text(|name| name.sysname()),
+            kernel_release: text(|name| name.release()),
+            architecture: text(|name| name.machine()),
+            backend: Backend::choose(),
+            ring: probe::ring_report(),
+            limits: limits::gather(&stack_guards),
+            stack_guards,
+        }
+    }
+}
+
+impl Backend {
+    /// Makes a loop as a program would, so that the answer cannot differ from what a program gets.
+    fn choose() -> Self {
+        let requested = env::var_os(BACKEND_VARIABLE).filter(|value| !value.is_empty());
+        let requested = requested.map(|value| value.to_string_lossy().into_owned());
+        let chosen = EventLoop::new(&Configuration::default()).map(|event_loop| event_loop.backend_name());
+        let reason = match (&chosen, &requested) {
+            (Err(error), _) => error.to_string(),
+            (Ok(_), Some(requested)) => format!("{BACKEND_VARIABLE}={requested} asks for it"),
+            (Ok(_), None) => {
+                format!("the best that this machine allows; {BACKEND_VARIABLE} is not set")
+            }
+        };
+        Self { requested, chosen, reason }
+    }
+}

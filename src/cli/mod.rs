@@ -1,0 +1,70 @@
+//! The command line: what can be asked for, and who answers.
+//!
+//! The exit status is 0 when what was asked for was done, 1 when it failed while running, and 2 when it
+//! could not be understood.
+
+mod address;
+mod doctor;
+mod janet;
+mod limits;
+mod output;
+mod serve;
+mod stop;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  ringspun janet server.janet           run a Janet program on Ringspun's network layer
+  ringspun serve echo --tcp [::1]:7000  send back whatever comes in on a port
+  ringspun doctor                       see what this machine allows, and how far it goes";
+
+/// Massively concurrent servers on io_uring and stackful fibers.
+#[derive(Parser)]
+#[command(name = "ringspun", version, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run Janet, with its network module on Ringspun's event loop
+    ///
+    /// Takes what the `janet` command takes: a script and its arguments, -e, a REPL without either.
+    #[command(disable_help_flag = true)]
+    Janet {
+        /// Janet's own options, a script, and the script's arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run a built-in server, until SIGINT or SIGTERM
+    Serve {
+        #[command(subcommand)]
+        server: serve::Server,
+    },
+    /// Tell whether Ringspun can run here, and what limits the number of connections
+    ///
+    /// The exit status is 0 if Ringspun can run here, and 1 if it cannot.
+    Doctor {
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command that the process was started with; `arguments` begin with the program's name.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    // Janet has flags of its own, and `--` means something to it: nothing after the word is ours.
+    if arguments.get(1).is_some_and(|word| word == "janet") {
+        return janet::janet(arguments.into_iter().skip(2).collect());
+    }
+    match CommandLine::parse_from(arguments).command {
+        Command::Janet { arguments } => janet::janet(arguments),
+        Command::Serve { server } => serve::serve(server),
+        Command::Doctor { json } => doctor::doctor(json),
+    }
+}
