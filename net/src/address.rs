@@ -40,6 +40,11 @@ impl Endpoint {
                 format!("address {text:?}: expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         };
+        if service.bytes().all(|byte| byte.is_ascii_digit()) && service.parse::<u16>().is_err() {
+            // The resolver would cut it to 16 bits and say nothing.
+            let message = format!("address {text:?}: port {service}, expected 0 to 65535");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Ok(Self::new(host, service))
     }

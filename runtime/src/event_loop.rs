@@ -75,6 +75,8 @@ pub struct EventLoop {
     ready: RefCell<VecDeque<RawCompletion>>,
     timers: RefCell<Timers>,
     buffers: Rc<BufferPool>,
+    /// Who met a lack of receive buffers, in order.
+    starved: RefCell<VecDeque<Rc<dyn Wake>>>,
     spare_sends: RefCell<Vec<Vec<u8>>>,
     waker: RemoteWaker,
     closing: Cell<bool>,
@@ -99,6 +101,7 @@ impl EventLoop {
             ready: RefCell::default(),
             timers: RefCell::default(),
             buffers,
+            starved: RefCell::default(),
             spare_sends: RefCell::default(),
             waker,
             closing: Cell::new(false),
@@ -157,7 +160,9 @@ impl EventLoop {
     /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
     /// of memory. Interrupted calls, a full queue and the like are dealt with.
     pub fn turn(&self, wait: Wait) -> io::Result<()> {
+        let feeding = self.feed_starved();
         let timeout = match wait {
+            _ if feeding => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
             Wait::Block => self
                 .timers
@@ -199,6 +204,16 @@ impl EventLoop {
         self.buffers.lent() > self.buffers.count() / 2
     }
 
+    /// Has `waiter` woken in one of the next turns, when there are receive buffers for it: for a receive
+    /// that ended with `ENOBUFS`, and is to be armed again then.
+    ///
+    /// If thousands armed again at once, each turn would feed as many as there are buffers and turn the
+    /// others away, at the full price of a receive each: at 10,000 connections this took four fifths of
+    /// the time.
+    pub fn wait_for_buffers(&self, waiter: Rc<dyn Wake>) {
+        self.starved.borrow_mut().push_back(waiter);
+    }
+
     /// A handle that ends this loop's turn from another thread.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
@@ -234,9 +249,24 @@ impl EventLoop {
             self.reap(None)?;
             self.dispatch();
         }
-        let timers = self.timers.take();
-        drop(timers);
+        let (timers, starved) = (self.timers.take(), self.starved.take());
+        drop((timers, starved));
         Ok(())
+    }
+
+    /// Wakes as many of the starved as half of the free buffers can feed; the other half is for the
+    /// streams that are armed. True if any was woken.
+    fn feed_starved(&self) -> bool {
+        let count = self.starved.borrow().len();
+        if count == 0 {
+            return false;
+        }
+        let free = usize::from(self.buffers.count() - self.buffers.lent());
+        for _ in 0..count.min((free / 2).max(1)) {
+            let Some(waiter) = self.starved.borrow_mut().pop_front() else { break };
+            waiter.wake();
+        }
+        true
     }
 
     fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {

@@ -47,10 +47,11 @@ impl RemoteWaker {
         self.shared.eventfd.as_raw_fd()
     }
 
-    /// Takes the wake-up, so that the next one writes again. The flag falls before the counter is
-    /// read: a wake in between is seen in the counter or writes anew, and is never lost.
+    /// Takes the wake-up, so that the next one writes again. The counter is read before the flag falls:
+    /// the other way round, a wake in between would leave the flag up and the counter empty, and no
+    /// later one would write. A wake between the two writes nothing and needs not: the loop is awake.
     pub(crate) fn acknowledge(&self) {
-        self.shared.pending.store(false, Ordering::Release);
         while let Err(Errno::EINTR) = self.shared.eventfd.read() {}
+        self.shared.pending.store(false, Ordering::Release);
     }
 }

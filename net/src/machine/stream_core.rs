@@ -280,8 +280,12 @@ impl StreamCore {
                 }
             }
             Err(error) => match error.raw_os_error() {
-                // Buffers ran out, or we paused it ourselves: the stream goes on.
-                Some(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => news = false,
+                Some(libc::ENOBUFS) => {
+                    self.event_loop.wait_for_buffers(self.clone());
+                    return;
+                }
+                // We paused it ourselves, or nothing happened: the stream goes on.
+                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => news = false,
                 errno => self.end.set(End::Failed(errno.unwrap_or(libc::EIO))),
             },
         }
@@ -317,6 +321,15 @@ impl Owner for StreamCore {
             _ => self.output_completed(completion.result),
         }
         self.close_descriptor_when_idle();
+    }
+}
+
+/// There are receive buffers again.
+impl Wake for StreamCore {
+    fn wake(self: Rc<Self>) {
+        if !self.is_closed() && !self.readers.is_empty() {
+            self.arm_input();
+        }
     }
 }
 

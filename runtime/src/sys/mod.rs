@@ -47,11 +47,16 @@ impl Backend {
         waker: RemoteWaker,
     ) -> io::Result<Self> {
         match std::env::var(BACKEND_VARIABLE).as_deref() {
-            Err(_) | Ok("" | "uring") => Self::new_uring(configuration, buffers, waker),
-            Ok(other) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{BACKEND_VARIABLE}={other}: expected \"uring\", the only backend of this version"),
-            )),
+            Err(std::env::VarError::NotPresent) | Ok("" | "uring") => {
+                Self::new_uring(configuration, buffers, waker)
+            }
+            other => {
+                let value = other.map_or_else(|error| error.to_string(), str::to_string);
+                let text = format!(
+                    "{BACKEND_VARIABLE}={value}: expected \"uring\", the only backend of this version"
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
         }
     }
 

@@ -45,7 +45,7 @@ impl Uring {
     ) -> io::Result<Self> {
         let ring = new_ring(configuration)?;
         let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
+        ring.submitter().register_probe(&mut probe).map_err(super::probe::explain_refusal)?;
         // Multishot receive has no feature bit of its own; it came with Linux 6.0, as SEND_ZC did.
         if !probe.is_supported(opcode::SendZc::CODE) {
             return Err(io::Error::new(
@@ -242,9 +242,11 @@ impl BufferRing {
         let buffer_ring = Self { entries: memory.cast(), mask: count - 1, tail: 0, buffers };
         // SAFETY: the mapping holds `count` entries, is page-aligned, and outlives the ring: `Uring`
         // drops its ring first.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(memory.as_ptr() as u64, count, BUFFER_GROUP, 0)?;
-        }
+        let registered = unsafe {
+            let start = memory.as_ptr() as u64;
+            ring.submitter().register_buf_ring_with_flags(start, count, BUFFER_GROUP, 0)
+        };
+        registered.map_err(super::probe::explain_refusal)?;
         Ok(buffer_ring)
     }
 
