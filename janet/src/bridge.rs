@@ -66,6 +66,9 @@ pub(crate) struct Bridge {
     by_descriptor: RefCell<Vec<u32>>,
     parked: RefCell<Slab<Rc<Parked>>>,
     vm_epoll: Rc<VmEpoll>,
+    /// The one root under which the collector finds what all parked operations hold. It has the form of
+    /// a stream without waiters, and stands in for the stream that a connecting fiber does not have yet.
+    anchor: *mut JanetStream,
     /// The thread is ending: the VM must not be called any more.
     detached: Cell<bool>,
 }
@@ -97,8 +100,26 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
+        let event_loop = EventLoop::new(&Configuration::default())?;
+        // SAFETY: the VM runs on this thread; all fields are set before the collector can look. The
+        // root lives until the VM ends.
+        let anchor = unsafe {
+            let anchor: *mut JanetStream =
+                janet::janet_abstract(&raw const PARKED_TYPE.0, size_of::<JanetStream>()).cast();
+            anchor.write(JanetStream {
+                handle: -1,
+                flags: janet::JANET_STREAM_CLOSED,
+                index: 0,
+                read_fiber: std::ptr::null_mut(),
+                write_fiber: std::ptr::null_mut(),
+                methods: std::ptr::null(),
+            });
+            janet::janet_gcroot(janet::janet_wrap_abstract(anchor.cast()));
+            anchor
+        };
         let bridge = Rc::new(Self {
-            event_loop: EventLoop::new(&Configuration::default())?,
+            event_loop,
+            anchor,
             streams: RefCell::default(),
             by_descriptor: RefCell::default(),
             parked: RefCell::default(),
@@ -109,17 +130,16 @@ impl Bridge {
             }),
             detached: Cell::new(false),
         });
-        // SAFETY: the VM runs on this thread; the root lives until the VM ends.
-        unsafe {
-            let root = janet::janet_abstract(&raw const PARKED_TYPE.0, 1);
-            janet::janet_gcroot(janet::janet_wrap_abstract(root));
-        }
         BRIDGE.set(Some(OfThread(bridge.clone())));
         Ok(bridge)
     }
 
     pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
         &self.event_loop
+    }
+
+    pub(crate) fn anchor(&self) -> *mut JanetStream {
+        self.anchor
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -284,7 +304,7 @@ impl Bridge {
     }
 }
 
-/// The one root under which the collector finds what all parked operations hold.
+/// The type of [`Bridge::anchor`].
 struct ParkedType(janet::JanetAbstractType);
 
 // SAFETY: nobody writes to it; its name is a static text.

@@ -104,12 +104,13 @@ impl Parked {
             self.timer.set(Some(bridge.event_loop().insert_timer(deadline, self.clone())));
         }
         // SAFETY: the root fiber of this thread's VM, which is running and so has no operation. The
-        // VM reads two fields of `ev_stream` when the operation ends, so it must not be null.
+        // VM marks `ev_stream` and reads two of its fields when the operation ends, so it must be there
+        // even while there is no stream yet.
         unsafe {
             debug_assert!((*self.fiber).ev_callback.is_none());
             (*self.fiber).ev_callback = Some(fiber_event);
             (*self.fiber).ev_stream =
-                if self.stream.is_null() { NO_STREAM.as_pointer() } else { self.stream };
+                if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
             janet::janet_ev_inc_refcount();
         }
@@ -123,6 +124,7 @@ impl Parked {
         // SAFETY: alive, because it was marked until now.
         unsafe {
             (*self.fiber).ev_callback = None;
+            (*self.fiber).ev_stream = std::ptr::null_mut();
             (*self.fiber).ev_state = std::ptr::null_mut();
             janet::janet_ev_dec_refcount();
         }
@@ -368,28 +370,6 @@ fn connect_error(error: &ConnectError) -> Janet {
         },
     }
 }
-
-/// Stands in for the stream that a connecting fiber does not have yet. The VM compares its two fibers,
-/// which are null, with the one that ends, and nothing more.
-struct NoStream(JanetStream);
-
-// SAFETY: nobody writes to it.
-unsafe impl Sync for NoStream {}
-
-impl NoStream {
-    fn as_pointer(&'static self) -> *mut JanetStream {
-        (&raw const self.0).cast_mut()
-    }
-}
-
-static NO_STREAM: NoStream = NoStream(JanetStream {
-    handle: -1,
-    flags: janet::JANET_STREAM_CLOSED,
-    index: 0,
-    read_fiber: std::ptr::null_mut(),
-    write_fiber: std::ptr::null_mut(),
-    methods: std::ptr::null(),
-});
 
 /// Called by the VM when anything but us resumes or closes what the fiber waits on.
 unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
