@@ -109,8 +109,7 @@ impl Parked {
         unsafe {
             debug_assert!((*self.fiber).ev_callback.is_none());
             (*self.fiber).ev_callback = Some(fiber_event);
-            (*self.fiber).ev_stream =
-                if self.stream.is_null() { bridge.anchor() } else { self.stream };
+            (*self.fiber).ev_stream = if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
             janet::janet_ev_inc_refcount();
         }
