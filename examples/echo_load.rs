@@ -62,9 +62,11 @@ struct Connection {
 }
 
 fn drive(plan: &Plan) -> io::Result<()> {
+    // Declared first, so dropped last: the kernel writes into it for as long as the ring lives.
+    let mut buffers = Buffers::new();
     let mut ring =
         IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(32 * 1024).build(4096)?;
-    let mut buffers = Buffers::new(&ring)?;
+    buffers.register(&ring)?;
     let now = Instant::now();
     let mut connections = (0..plan.connections)
         .map(|_| Ok(Connection { stream: TcpStream::connect(plan.target)?, sent_at: now, missing: 0 }))
@@ -164,21 +166,24 @@ struct Buffers {
 struct Page([u8; BUFFERS as usize * size_of::<BufRingEntry>()]);
 
 impl Buffers {
-    fn new(ring: &IoUring) -> io::Result<Self> {
+    fn new() -> Self {
         let memory = vec![0; usize::from(BUFFERS) * BUFFER_SIZE_BYTES];
         let entries = Box::new(Page([0; BUFFERS as usize * size_of::<BufRingEntry>()]));
-        let mut buffers = Self { entries, memory, tail: 0 };
-        let address = (&raw mut *buffers.entries) as u64;
-        // SAFETY: the page holds that many entries and lives as long as the ring.
+        Self { entries, memory, tail: 0 }
+    }
+
+    fn register(&mut self, ring: &IoUring) -> io::Result<()> {
+        let address = self.entries.0.as_mut_ptr() as u64;
+        // SAFETY: the page holds that many entries and outlives the ring, which is declared after it.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, BUFFERS, 0, 0)? };
-        (0..BUFFERS).for_each(|buffer| buffers.give_back(buffer));
-        buffers.publish();
-        Ok(buffers)
+        (0..BUFFERS).for_each(|buffer| self.give_back(buffer));
+        self.publish();
+        Ok(())
     }
 
     fn give_back(&mut self, buffer: u16) {
         let address = &mut self.memory[usize::from(buffer) * BUFFER_SIZE_BYTES];
-        let entries = (&raw mut *self.entries).cast::<BufRingEntry>();
+        let entries = self.entries.0.as_mut_ptr().cast::<BufRingEntry>();
         // SAFETY: the index is below the number of entries; the kernel does not read above the tail.
         let entry = unsafe { &mut *entries.add(usize::from(self.tail % BUFFERS)) };
         entry.set_addr(address as *mut u8 as u64);
@@ -190,7 +195,7 @@ impl Buffers {
     fn publish(&mut self) {
         // SAFETY: the tail lies in the first entry, aligned; only this thread writes it.
         unsafe {
-            let tail = BufRingEntry::tail((&raw const *self.entries).cast()).cast_mut();
+            let tail = BufRingEntry::tail(self.entries.0.as_ptr().cast()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
         }
     }
