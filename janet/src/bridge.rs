@@ -15,6 +15,7 @@ use ringspun_runtime::{
 use slab::Slab;
 
 use crate::functions::methods;
+use crate::hooks;
 use crate::parked::Parked;
 
 /// The socket behind a Janet stream.
@@ -64,6 +65,8 @@ pub(crate) struct Bridge {
     streams: RefCell<Slab<Entry>>,
     /// The index in `streams` plus one, by descriptor; 0 for descriptors that are not ours.
     by_descriptor: RefCell<Vec<u32>>,
+    /// Sockets of streams that the collector has taken, to be closed before the next wait.
+    collected: RefCell<Vec<Socket>>,
     parked: RefCell<Slab<Rc<Parked>>>,
     vm_epoll: Rc<VmEpoll>,
     /// The one root under which the collector finds what all parked operations hold. It has the form of
@@ -75,8 +78,7 @@ pub(crate) struct Bridge {
 
 /// The VM's own epoll descriptor as an operation of our loop.
 struct VmEpoll {
-    /// -1 until the VM has waited for the first time.
-    descriptor: Cell<RawFd>,
+    descriptor: RawFd,
     armed: Cell<Option<OperationKey>>,
     ready: Cell<bool>,
 }
@@ -100,6 +102,7 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
+        let vm_epoll = hooks::epoll_of_vm()?;
         let event_loop = EventLoop::new(&Configuration::default())?;
         // SAFETY: the VM runs on this thread; all fields are set before the collector can look. The
         // root lives until the VM ends.
@@ -122,9 +125,10 @@ impl Bridge {
             anchor,
             streams: RefCell::default(),
             by_descriptor: RefCell::default(),
+            collected: RefCell::default(),
             parked: RefCell::default(),
             vm_epoll: Rc::new(VmEpoll {
-                descriptor: Cell::new(-1),
+                descriptor: vm_epoll,
                 armed: Cell::new(None),
                 ready: Cell::new(false),
             }),
@@ -146,27 +150,16 @@ impl Bridge {
         self.detached.get()
     }
 
-    /// Whether a wait is the VM's. The VM waits without a timeout; the first such wait on this thread
-    /// after the bridge was made, by the VM that made it, tells which descriptor is its own.
-    pub(crate) fn is_vm_wait(&self, descriptor: c_int, timeout_ms: c_int) -> bool {
-        if self.vm_epoll.descriptor.get() == -1 && timeout_ms == -1 {
-            self.vm_epoll.descriptor.set(descriptor);
-        }
-        self.is_vm_epoll(descriptor)
-    }
-
-    pub(crate) fn is_vm_epoll(&self, descriptor: c_int) -> bool {
-        self.vm_epoll.descriptor.get() == descriptor
-    }
-
     /// One turn of the loop; true if the VM's epoll descriptor has events.
     pub(crate) fn wait(&self) -> io::Result<bool> {
+        // Closing a listener turns the loop: the list must not be borrowed.
+        let collected = self.collected.take();
+        collected.iter().for_each(Socket::close);
         let vm_epoll = &self.vm_epoll;
         // One-shot, and armed anew for each wait: arming looks at the present state, so events that
         // did not fit into the VM's last call are seen.
         if vm_epoll.armed.get().is_none() {
-            let operation =
-                Operation::Poll { descriptor: vm_epoll.descriptor.get(), interest: Interest::Readable };
+            let operation = Operation::Poll { descriptor: vm_epoll.descriptor, interest: Interest::Readable };
             vm_epoll.armed.set(Some(self.event_loop.submit(operation, vm_epoll.clone())));
         }
         self.event_loop.turn(Wait::Block)?;
@@ -232,9 +225,14 @@ impl Bridge {
     pub(crate) fn close(&self, stream: *mut JanetStream) {
         let socket = self.socket_of(stream);
         self.release(stream, &socket);
+        // Wakes whoever is parked on it: no borrow may be held.
+        socket.close();
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.
+    ///
+    /// The collector calls this in the middle of its work, also in its last one, when the VM ends and
+    /// fibers that are still parked may be gone already: nobody can be woken here.
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let index = usize::try_from(descriptor)
             .ok()
@@ -245,6 +243,7 @@ impl Bridge {
             self.streams.borrow().get(index as usize).map(|entry| (entry.stream, entry.socket.clone()));
         let Some((stream, socket)) = entry else { return false };
         self.release(stream, &socket);
+        self.collected.borrow_mut().push(socket);
         true
     }
 
@@ -260,8 +259,6 @@ impl Bridge {
             self.by_descriptor.borrow_mut()[descriptor] = 0;
         }
         self.streams.borrow_mut().try_remove(index as usize);
-        // Wakes whoever is parked on it: no borrow may be held.
-        socket.close();
     }
 
     pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
@@ -294,10 +291,8 @@ impl Bridge {
             return;
         }
         self.parked.take();
-        let streams = self.streams.take();
-        for (_, entry) in &streams {
-            entry.socket.close();
-        }
+        let (streams, collected) = (self.streams.take(), self.collected.take());
+        streams.iter().map(|(_, entry)| &entry.socket).chain(&collected).for_each(Socket::close);
         if let Err(error) = self.event_loop.shutdown() {
             tracing::error!(%error, "the ring of a Janet VM could not be drained");
         }

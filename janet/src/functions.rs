@@ -115,6 +115,11 @@ pub(crate) fn remember_stock() -> Result<(), &'static CStr> {
     Ok(())
 }
 
+/// Whether any VM of this process has our functions, so that streams of ours can turn up in every other.
+pub(crate) fn is_in_use() -> bool {
+    STOCK.get().is_some()
+}
+
 fn stock() -> &'static Stock {
     match STOCK.get() {
         Some(stock) => stock,

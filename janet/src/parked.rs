@@ -20,6 +20,10 @@ use crate::values::{Verdict, error_string, explained, nil, string};
 const SEND_PIECE_BYTES: usize = 64 * 1024;
 /// How long an accept loop waits when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// `JANET_FIBER_EV_FLAG_IN_FLIGHT` of the VM's `fiber.h`, which is not in its public header: the fiber's
+/// `ev_state` belongs to an operation of the kernel. Without it, a VM that ends frees `ev_state`, which
+/// is no memory here.
+const EV_FLAG_IN_FLIGHT: i32 = 0x1;
 
 /// What the fiber waits for, and what the collector has to keep for it.
 pub(crate) enum Work {
@@ -111,6 +115,7 @@ impl Parked {
             (*self.fiber).ev_callback = Some(fiber_event);
             (*self.fiber).ev_stream = if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
+            (*self.fiber).flags |= EV_FLAG_IN_FLIGHT;
             janet::janet_ev_inc_refcount();
         }
     }
@@ -125,6 +130,7 @@ impl Parked {
             (*self.fiber).ev_callback = None;
             (*self.fiber).ev_stream = std::ptr::null_mut();
             (*self.fiber).ev_state = std::ptr::null_mut();
+            (*self.fiber).flags &= !EV_FLAG_IN_FLIGHT;
             janet::janet_ev_dec_refcount();
         }
     }
@@ -376,10 +382,12 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         return;
     }
     // SAFETY: the VM passes a live fiber whose callback this is, so `ev_state` is ours: an index plus
-    // one. It must be null when we return, or the VM would free it.
+    // one. It must be null when we return, or the VM would free it; without the flag, the VM counts the
+    // operation as ended.
     let index = unsafe {
         let index = (*fiber).ev_state.addr();
         (*fiber).ev_state = std::ptr::null_mut();
+        (*fiber).flags &= !EV_FLAG_IN_FLIGHT;
         index.wrapping_sub(1)
     };
     let Some(bridge) = Bridge::current() else { return };

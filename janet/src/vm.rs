@@ -12,6 +12,7 @@ use evil_janet::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::functions::{REPLACEMENTS, backend, remember_stock, stock_backend};
+use crate::hooks;
 use crate::values::{string, symbol};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
@@ -201,6 +202,7 @@ impl Drop for Vm {
         // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
+        hooks::forget_epoll_of_vm();
         RUNNING.set(false);
         Bridge::end_of_vm();
     }
