@@ -223,7 +223,8 @@
 ### connections are accepted in the order in which they were made
 (def listener (net/listen "127.0.0.1" "0"))
 (def [host port] (net/localname listener))
-(def clients (seq [number :range [0 20]] (def client (net/connect host port)) (net/write client (string number)) client))
+(defn numbered [number] (def client (net/connect host port)) (net/write client (string number)) client)
+(def clients (map numbered (range 20)))
 (show (seq [_ :range [0 20]] (with [peer (net/accept listener)] (string (net/read peer 10)))))
 (:close listener)
 (each client clients (:close client))
@@ -257,7 +258,8 @@
 (def server (net/server "127.0.0.1" "0" (fn [connection] (net/write connection "hi") (:close connection))))
 (def [host port] (net/localname server))
 (def finished (ev/chan 100))
-(repeat 100 (ev/spawn (with [client (net/connect host port)] (ev/give finished (string (net/read client 10))))))
+(repeat 100
+  (ev/spawn (with [client (net/connect host port)] (ev/give finished (string (net/read client 10))))))
 (show (frequencies (seq [_ :range [0 100]] (ev/take finished))))
 (:close server)
 

@@ -45,8 +45,8 @@
 ### an accept loop is cancelled
 (def listener (net/listen "127.0.0.1" "0"))
 (def [host port] (net/localname listener))
-(def acceptor
-  (background (net/accept-loop listener (fn [connection] (net/write connection "looped") (:close connection)))))
+(defn handler [connection] (net/write connection "looped") (:close connection))
+(def acceptor (background (net/accept-loop listener handler)))
 (with [client (net/connect host port)] (show (net/read client 10)))
 (ev/cancel acceptor "no more")
 (settle)

@@ -151,7 +151,8 @@
 (:close listener)
 
 ### an accept loop survives that descriptors run out
-(def server (net/server "127.0.0.1" "0" (fn [connection] (net/write connection "served") (:close connection))))
+(defn handler [connection] (net/write connection "served") (:close connection))
+(def server (net/server "127.0.0.1" "0" handler))
 (def [host port] (net/localname server))
 (def waste @[])
 (protect (forever (array/push waste (os/open "/dev/null"))))
