@@ -130,7 +130,8 @@ impl From<ResolveError> for io::Error {
 pub fn resolve(host: &str, service: Option<&str>, passive: bool) -> Result<Vec<Address>, ResolveError> {
     // The resolver would give the same, after opening files and a netlink socket, and with more stack
     // than a small fiber has.
-    if let (Ok(ip), Ok(port)) = (host.parse::<IpAddr>(), service.unwrap_or("0").parse::<u16>()) {
+    let port = Some(service.unwrap_or("0")).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    if let (Ok(ip), Some(Ok(port))) = (host.parse::<IpAddr>(), port.map(str::parse::<u16>)) {
         return Ok(vec![SocketAddr::new(ip, port).into()]);
     }
     let c_string = |text: &str| {
