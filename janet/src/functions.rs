@@ -196,14 +196,16 @@ unsafe fn read_or_chunk(
         };
         let amount = amount as usize;
         let amount = if fill || all { Amount::Exactly(amount) } else { Amount::UpTo(amount) };
-        carry_out(start_read(stream, amount, buffer, timeout_s))
+        let own_buffer =
+            count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
+        carry_out(start_read(stream, amount, (buffer, own_buffer), timeout_s))
     }
 }
 
 unsafe fn start_read(
     stream: *mut JanetStream,
     amount: Amount,
-    buffer: *mut janet::JanetBuffer,
+    (buffer, own_buffer): (*mut janet::JanetBuffer, bool),
     timeout_s: f64,
 ) -> Verdict {
     let bridge = match bridge() {
@@ -213,7 +215,7 @@ unsafe fn start_read(
     let Socket::Stream(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected readable stream"));
     };
-    let work = Work::Read { machine: Read::new(core, amount), buffer };
+    let work = Work::Read { machine: Read::new(core, amount), buffer, own_buffer };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
 }

@@ -27,11 +27,26 @@ const EV_FLAG_IN_FLIGHT: i32 = 0x1;
 
 /// What the fiber waits for, and what the collector has to keep for it.
 pub(crate) enum Work {
-    Read { machine: Read, buffer: *mut JanetBuffer },
-    Write { machine: Write, data: Janet },
-    Accept { machine: Accept },
-    AcceptLoop { machine: Accept, handler: *mut JanetFunction },
-    Connect { machine: Connect },
+    /// `own_buffer` says that the program did not pass the buffer, so only the result shows it.
+    Read {
+        machine: Read,
+        buffer: *mut JanetBuffer,
+        own_buffer: bool,
+    },
+    Write {
+        machine: Write,
+        data: Janet,
+    },
+    Accept {
+        machine: Accept,
+    },
+    AcceptLoop {
+        machine: Accept,
+        handler: *mut JanetFunction,
+    },
+    Connect {
+        machine: Connect,
+    },
 }
 
 /// How the fiber goes on.
@@ -161,7 +176,18 @@ impl Parked {
         let waiter: Rc<dyn Wake> = self.clone();
         let work = self.work.take();
         match work {
-            Some(Work::Read { machine, .. }) => machine.abandon(&waiter),
+            Some(Work::Read { machine, buffer, own_buffer }) => {
+                // SAFETY: alive, by its mark; what abandoning wakes does not touch this buffer, which
+                // the program has not seen.
+                let bytes = unsafe {
+                    let count = usize::try_from((*buffer).count).unwrap_or(0);
+                    match own_buffer && count > 0 {
+                        true => std::slice::from_raw_parts((*buffer).data, count),
+                        false => &[],
+                    }
+                };
+                machine.abandon(&waiter, bytes);
+            }
             Some(Work::Write { machine, .. }) => machine.abandon(&waiter),
             Some(Work::Accept { machine } | Work::AcceptLoop { machine, .. }) => machine.abandon(&waiter),
             Some(Work::Connect { machine }) => machine.abandon(&waiter),
@@ -174,7 +200,7 @@ impl Parked {
         let mut work = self.work.borrow_mut();
         let Some(work) = work.as_mut() else { return Poll::Pending };
         match work {
-            Work::Read { machine, buffer } => poll_read(machine, &waiter, *buffer),
+            Work::Read { machine, buffer, .. } => poll_read(machine, &waiter, *buffer),
             Work::Write { machine, data } => self.poll_write(machine, &waiter, *data),
             Work::Accept { machine } => machine.poll(&waiter).map(|accepted| match accepted {
                 Ok(connection) => Outcome::Value(self.connection(connection)),

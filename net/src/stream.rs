@@ -13,7 +13,7 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Peer, local_address, peer_address};
-use crate::error::{Closed, OperationError, WriteInterrupted};
+use crate::error::{Closed, OperationError, WriteInterrupted, interrupt_of};
 use crate::listener::current_loop;
 use crate::machine::{Amount, Chunk, Connect, Read, StreamCore, Write};
 
@@ -92,7 +92,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read). Bytes read before an interrupt stand at the start of the buffer.
+    /// As [`read`](Self::read). What had come before an interrupt waits for the next read, too.
     ///
     /// # Panics
     ///
@@ -107,12 +107,17 @@ impl Stream {
         }
         let mut machine = Read::new(self.core.clone(), amount);
         let mut filled = 0;
-        self.wait_readable(|waiter| {
+        let read = self.wait_readable(|waiter| {
             machine.poll(waiter, &mut |bytes| {
                 buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
                 filled += bytes.len();
             })
-        })
+        });
+        // An error has no room for a count, so what an interrupt cut short is there for the next read.
+        if read.as_ref().is_err_and(|error| interrupt_of(error).is_some()) {
+            self.core.put_back(&buffer[..filled]);
+        }
+        read
     }
 
     /// Parks until there are bytes, and takes them as they came from the kernel, without a copy;
