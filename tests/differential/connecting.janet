@@ -282,3 +282,23 @@
 (show (net/connect "224.0.0.1" "80"))
 (show (net/connect "127.0.0.1" "0"))
 (show (net/connect "fe80::1" "80"))
+
+### ports that are numbers in other ways
+(def listener (net/listen "127.0.0.1" "0"))
+(def [host port] (net/localname listener))
+(each [way text] [["number" port] ["text" (string port)] ["leading zero" (string "0" port)]
+                  ["one round more" (+ port 65536)] ["one round more as text" (string (+ port 65536))]
+                  ["plus" (string "+" port)] ["leading space" (string " " port)]
+                  ["hexadecimal" (string/format "0x%x" port)] ["decimal point" (string port ".0")]
+                  ["very large" (string port "00000000000000000000")]]
+  (def outcome (protect (net/connect host text)))
+  (printf "%s: %q" way (if (outcome 0) (type (outcome 1)) (outcome 1))))
+(:close listener)
+
+### hosts that are numbers in other ways
+(def listener (net/listen "127.0.0.1" "0"))
+(def [_ port] (net/localname listener))
+(each host ["127.0.0.1" "127.1" "2130706433" "0x7f.1" "0177.0.0.1" "127.0.0.01" "::ffff:127.0.0.1"]
+  (def outcome (protect (net/connect host port)))
+  (printf "%q: %q" host (if (outcome 0) ((net/peername (outcome 1)) 0) (outcome 1))))
+(:close listener)
