@@ -38,6 +38,14 @@ impl Socket {
             Self::Listener(core) => core.close(),
         }
     }
+
+    /// Without waiting for anything in flight.
+    fn close_later(&self) {
+        match self {
+            Self::Stream(core) => core.close(),
+            Self::Listener(core) => core.close_later(),
+        }
+    }
 }
 
 struct Entry {
@@ -65,8 +73,11 @@ pub(crate) struct Bridge {
     /// The index in `streams` plus one, by descriptor; 0 for descriptors that are not ours.
     by_descriptor: RefCell<Vec<u32>>,
     parked: RefCell<Slab<Rc<Parked>>>,
+    /// Stands in for the stream that a connecting fiber does not have yet. A real one, because the
+    /// collector marks whatever a fiber waited on last; closed, and a root.
+    no_stream: *mut JanetStream,
     vm_epoll: Rc<VmEpoll>,
-    /// The thread is ending: the VM must not be called any more.
+    /// The VM is ending, or its thread is: it must not be called any more.
     detached: Cell<bool>,
 }
 
@@ -97,11 +108,24 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
+        let event_loop = EventLoop::new(&Configuration::default())?;
+        // SAFETY: the VM runs on this thread; nothing is collected before the values are roots, which
+        // they are until the VM ends. The first two have no contents.
+        let no_stream = unsafe {
+            let parked = janet::janet_abstract(&raw const PARKED_TYPE.0, 1);
+            janet::janet_gcroot(janet::janet_wrap_abstract(parked));
+            let end = janet::janet_abstract_threaded(&raw const END_TYPE.0, 1);
+            janet::janet_gcroot(janet::janet_wrap_abstract(end));
+            let no_stream = new_stream(-1, janet::JANET_STREAM_CLOSED);
+            janet::janet_gcroot(janet::janet_wrap_abstract(no_stream.cast()));
+            no_stream
+        };
         let bridge = Rc::new(Self {
-            event_loop: EventLoop::new(&Configuration::default())?,
+            event_loop,
             streams: RefCell::default(),
             by_descriptor: RefCell::default(),
             parked: RefCell::default(),
+            no_stream,
             vm_epoll: Rc::new(VmEpoll {
                 descriptor: Cell::new(-1),
                 armed: Cell::new(None),
@@ -109,11 +133,6 @@ impl Bridge {
             }),
             detached: Cell::new(false),
         });
-        // SAFETY: the VM runs on this thread; the root lives until the VM ends.
-        unsafe {
-            let root = janet::janet_abstract(&raw const PARKED_TYPE.0, 1);
-            janet::janet_gcroot(janet::janet_wrap_abstract(root));
-        }
         BRIDGE.set(Some(OfThread(bridge.clone())));
         Ok(bridge)
     }
@@ -155,21 +174,9 @@ impl Bridge {
 
     /// Makes the Janet stream of a socket.
     pub(crate) fn adopt(&self, socket: Socket, flags: u32) -> *mut JanetStream {
-        // SAFETY: the VM runs on this thread. The stream's fields are all set before anyone sees it.
-        let stream = unsafe {
-            let stream: *mut JanetStream =
-                janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
-            stream.write(JanetStream {
-                handle: socket.descriptor(),
-                // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
-                flags: flags | janet::JANET_STREAM_SOCKET,
-                index: 0,
-                read_fiber: std::ptr::null_mut(),
-                write_fiber: std::ptr::null_mut(),
-                methods: methods().cast(),
-            });
-            stream
-        };
+        // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
+        // SAFETY: the VM runs on this thread.
+        let stream = unsafe { new_stream(socket.descriptor(), flags | janet::JANET_STREAM_SOCKET) };
         self.enter(stream, socket);
         stream
     }
@@ -212,6 +219,8 @@ impl Bridge {
     pub(crate) fn close(&self, stream: *mut JanetStream) {
         let socket = self.socket_of(stream);
         self.release(stream, &socket);
+        // Wakes whoever is parked on it: no borrow may be held.
+        socket.close();
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.
@@ -225,6 +234,8 @@ impl Bridge {
             self.streams.borrow().get(index as usize).map(|entry| (entry.stream, entry.socket.clone()));
         let Some((stream, socket)) = entry else { return false };
         self.release(stream, &socket);
+        // Mostly in the middle of a collection, where no other fiber may be resumed.
+        socket.close_later();
         true
     }
 
@@ -240,8 +251,10 @@ impl Bridge {
             self.by_descriptor.borrow_mut()[descriptor] = 0;
         }
         self.streams.borrow_mut().try_remove(index as usize);
-        // Wakes whoever is parked on it: no borrow may be held.
-        socket.close();
+    }
+
+    pub(crate) fn no_stream(&self) -> *mut JanetStream {
+        self.no_stream
     }
 
     pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
@@ -256,9 +269,17 @@ impl Bridge {
         self.parked.borrow().get(index).cloned()
     }
 
-    /// Ends the operation on the VM's epoll descriptor, which the VM is about to close.
-    pub(crate) fn let_go_of_vm(&self) -> io::Result<()> {
-        self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key))
+    /// The VM is about to free everything it has, and to close its epoll descriptor. Its streams come
+    /// to [`release_descriptor`](Self::release_descriptor) one by one.
+    fn let_go_of_vm(&self) {
+        self.detached.set(true);
+        for (_, parked) in &*self.parked.borrow() {
+            parked.let_go_of_fiber();
+        }
+        let let_go = self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key));
+        if let Err(error) = let_go {
+            tracing::error!(%error, "the ring of a Janet VM could not be turned");
+        }
     }
 
     /// Takes the bridge from this thread, for its VM has ended.
@@ -270,30 +291,50 @@ impl Bridge {
 
     /// Cancels and drains everything; the VM on this thread has ended, or its thread is ending.
     fn detach(&self) {
-        if self.detached.replace(true) {
-            return;
-        }
-        self.parked.take();
-        let streams = self.streams.take();
+        self.detached.set(true);
+        let (parked, streams) = (self.parked.take(), self.streams.take());
         for (_, entry) in &streams {
             entry.socket.close();
         }
+        drop((parked, streams));
         if let Err(error) = self.event_loop.shutdown() {
             tracing::error!(%error, "the ring of a Janet VM could not be drained");
         }
     }
 }
 
-/// The one root under which the collector finds what all parked operations hold.
-struct ParkedType(janet::JanetAbstractType);
+/// Makes a Janet stream of ours, all of whose fields are set.
+///
+/// # Safety
+///
+/// The VM must be running on this thread.
+unsafe fn new_stream(handle: RawFd, flags: u32) -> *mut JanetStream {
+    // SAFETY: the VM runs, says the caller; the memory has the size of a stream.
+    unsafe {
+        let stream: *mut JanetStream =
+            janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
+        stream.write(JanetStream {
+            handle,
+            flags,
+            index: u32::MAX,
+            read_fiber: std::ptr::null_mut(),
+            write_fiber: std::ptr::null_mut(),
+            methods: methods().cast(),
+        });
+        stream
+    }
+}
+
+/// A type whose values are there for what the VM calls when it meets them.
+struct AbstractType(janet::JanetAbstractType);
 
 // SAFETY: nobody writes to it; its name is a static text.
-unsafe impl Sync for ParkedType {}
+unsafe impl Sync for AbstractType {}
 
-static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
-    name: c"ringspun/parked-operations".as_ptr(),
+const NO_METHODS: janet::JanetAbstractType = janet::JanetAbstractType {
+    name: c"ringspun".as_ptr(),
     gc: None,
-    gcmark: Some(mark_parked),
+    gcmark: None,
     get: None,
     put: None,
     marshal: None,
@@ -306,7 +347,29 @@ static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
     length: None,
     bytes: None,
     gcperthread: None,
+};
+
+/// The one root under which the collector finds what all parked operations hold.
+static PARKED_TYPE: AbstractType = AbstractType(janet::JanetAbstractType {
+    name: c"ringspun/parked-operations".as_ptr(),
+    gcmark: Some(mark_parked),
+    ..NO_METHODS
 });
+
+/// A value that tells when a VM ends, on whichever way: when its owner drops it, with its thread, or in
+/// `os/exit`. Before it frees anything else, the VM lets go of what it shares with other threads.
+static END_TYPE: AbstractType = AbstractType(janet::JanetAbstractType {
+    name: c"ringspun/end-of-vm".as_ptr(),
+    gcperthread: Some(vm_ends),
+    ..NO_METHODS
+});
+
+unsafe extern "C" fn vm_ends(_: *mut c_void, _: usize) -> c_int {
+    if let Some(bridge) = Bridge::current() {
+        bridge.let_go_of_vm();
+    }
+    0
+}
 
 unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
     if let Some(bridge) = Bridge::current() {

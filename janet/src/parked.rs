@@ -45,6 +45,7 @@ pub(crate) struct Parked {
     /// The fiber's schedule count when it parked: a higher one means that something else resumes it.
     schedule_id: u32,
     work: RefCell<Option<Work>>,
+    /// Where the bridge lists it; `usize::MAX` before it is parked and after that.
     index: Cell<usize>,
     deadline: Option<Instant>,
     timer: Cell<Option<TimerKey>>,
@@ -108,8 +109,7 @@ impl Parked {
         unsafe {
             debug_assert!((*self.fiber).ev_callback.is_none());
             (*self.fiber).ev_callback = Some(fiber_event);
-            (*self.fiber).ev_stream =
-                if self.stream.is_null() { NO_STREAM.as_pointer() } else { self.stream };
+            (*self.fiber).ev_stream = if self.stream.is_null() { bridge.no_stream() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
             janet::janet_ev_inc_refcount();
         }
@@ -117,7 +117,7 @@ impl Parked {
 
     /// Takes the operation off the fiber.
     fn unpark(&self) {
-        if self.bridge.unpark(self.index.get()).is_none() {
+        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
             return;
         }
         // SAFETY: alive, because it was marked until now.
@@ -125,6 +125,15 @@ impl Parked {
             (*self.fiber).ev_callback = None;
             (*self.fiber).ev_state = std::ptr::null_mut();
             janet::janet_ev_dec_refcount();
+        }
+    }
+
+    /// Takes from the fiber what the VM would free as its own, for the VM is ending.
+    pub(crate) fn let_go_of_fiber(&self) {
+        // SAFETY: alive, because it was marked until now and the VM has freed nothing yet.
+        unsafe {
+            (*self.fiber).ev_callback = None;
+            (*self.fiber).ev_state = std::ptr::null_mut();
         }
     }
 
@@ -369,28 +378,6 @@ fn connect_error(error: &ConnectError) -> Janet {
     }
 }
 
-/// Stands in for the stream that a connecting fiber does not have yet. The VM compares its two fibers,
-/// which are null, with the one that ends, and nothing more.
-struct NoStream(JanetStream);
-
-// SAFETY: nobody writes to it.
-unsafe impl Sync for NoStream {}
-
-impl NoStream {
-    fn as_pointer(&'static self) -> *mut JanetStream {
-        (&raw const self.0).cast_mut()
-    }
-}
-
-static NO_STREAM: NoStream = NoStream(JanetStream {
-    handle: -1,
-    flags: janet::JANET_STREAM_CLOSED,
-    index: 0,
-    read_fiber: std::ptr::null_mut(),
-    write_fiber: std::ptr::null_mut(),
-    methods: std::ptr::null(),
-});
-
 /// Called by the VM when anything but us resumes or closes what the fiber waits on.
 unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
     if event != janet::JanetAsyncEvent_JANET_ASYNC_EVENT_DEINIT {
@@ -409,6 +396,7 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         // when they start and ours do not.
         unsafe { janet::janet_gcroot(janet::janet_wrap_abstract((*fiber).ev_stream.cast())) };
         parked.abandon();
+        parked.index.set(usize::MAX);
         bridge.unpark(index);
     }
 }

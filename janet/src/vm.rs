@@ -193,11 +193,6 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        if let Some(bridge) = Bridge::current()
-            && let Err(error) = bridge.let_go_of_vm()
-        {
-            tracing::error!(%error, "the ring of a Janet VM could not be turned");
-        }
         // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
