@@ -370,7 +370,7 @@ fn transfer(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
     let (of_sender, choices, shared) = (client.clone(), random.fork(), storm.clone());
     let sender = fibers::spawn(move || {
         let sent = send(&shared, choices, &of_sender, salt, pieces);
-        if pieces % 2 == 0 {
+        if pieces.is_multiple_of(2) {
             of_sender.close();
         } else {
             // Fails if the stream has been closed or reset.
