@@ -219,9 +219,9 @@ impl EventLoop {
         self.waker.clone()
     }
 
-    /// Whether [`shutdown`](Self::shutdown) has drained the loop: nothing is carried out any more.
+    /// Whether [`shutdown`](Self::shutdown) has begun: nothing is carried out any more.
     pub fn is_shut_down(&self) -> bool {
-        self.closing.get() && self.slots.borrow().len() == 0
+        self.closing.get()
     }
 
     /// What the loop holds at the moment.

@@ -76,6 +76,20 @@ impl ListenerCore {
         self.acceptors.wake_all();
     }
 
+    /// As [`close`](Self::close), but waits for nothing: the port is free when the accept in flight has
+    /// ended. For callers in whose place no completion may be handled.
+    pub fn close_later(&self) {
+        if !self.descriptor.begin_close() {
+            return;
+        }
+        match self.input.get() {
+            Some(key) => self.event_loop.cancel(key),
+            None => self.descriptor.close(),
+        }
+        self.accepted.take();
+        self.acceptors.wake_all();
+    }
+
     fn arm(self: &Rc<Self>) {
         if self.input.get().is_none() {
             let operation = Operation::Accept { listener: self.descriptor.raw() };
@@ -88,6 +102,9 @@ impl Owner for ListenerCore {
     fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
         if !completion.more {
             self.input.set(None);
+            if self.is_closed() {
+                self.descriptor.close();
+            }
         }
         match completion.result {
             Ok(descriptor) => {
@@ -120,10 +137,13 @@ impl Owner for ListenerCore {
                     | libc::ENETUNREACH
                     | libc::EPERM,
                 ) => {
-                    if !self.acceptors.is_empty() && !self.is_closed() {
-                        self.arm();
+                    // Those who wait while the loop ends are woken, to find that it has.
+                    if !self.event_loop.is_shut_down() {
+                        if !self.acceptors.is_empty() && !self.is_closed() {
+                            self.arm();
+                        }
+                        return;
                     }
-                    return;
                 }
                 errno => self.failed.set(Some(errno.unwrap_or(libc::EIO))),
             },
@@ -157,7 +177,7 @@ impl Accept {
     /// [`Closed`], or the kernel's, such as `EMFILE` when descriptors run out; accepting can go on
     /// after an error.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<OwnedFd>> {
-        if self.listener.is_closed() {
+        if self.listener.is_closed() || self.listener.event_loop.is_shut_down() {
             return Poll::Ready(Err(Closed.into()));
         }
         let connection = self.listener.accepted.borrow_mut().pop_front();

@@ -293,8 +293,8 @@ impl StreamCore {
                     self.event_loop.wait_for_buffers(self.clone());
                     return;
                 }
-                // We paused it ourselves, or nothing happened: the stream goes on.
-                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => news = false,
+                // We paused it ourselves, or nothing happened: the stream goes on, unless the loop ends.
+                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => news = self.event_loop.is_shut_down(),
                 errno => self.end.set(End::Failed(errno.unwrap_or(libc::EIO))),
             },
         }
