@@ -62,7 +62,7 @@ impl ListenerCore {
     /// taken are closed. Closing again does nothing.
     ///
     /// The accept in flight is cancelled and its end is waited for, so that the port is free when this
-    /// returns.
+    /// returns. Completions of other operations that come meanwhile are handed to their owners.
     pub fn close(&self) {
         if !self.descriptor.begin_close() {
             return;

@@ -43,6 +43,10 @@ impl Read {
     ///
     /// [`Closed`](crate::Closed), or the kernel's error, once the bytes that came before it have been
     /// given to the sink.
+    ///
+    /// # Panics
+    ///
+    /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         loop {
             if self.stream.has_unread() {
