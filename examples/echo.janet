@@ -1,6 +1,6 @@
 # An echo server: one fiber per connection. Prints the address that it listens at.
 (def server (net/listen "127.0.0.1" (get (dyn :args) 1 "0")))
-(print (string/join (map string (net/localname server)) ":"))
+(printf "listening at %s:%d" ;(net/localname server))
 (flush)
 
 (defn serve [connection]

@@ -1,94 +1,202 @@
-//! Drives an echo server: `echo_load HOST:PORT CONNECTIONS SECONDS [BYTES]` keeps one message in flight
-//! on each connection and prints one line of JSON with what came back. A yardstick for scripts and
-//! tests; `ringspun load` will be the real instrument.
+//! Drives an echo server: `echo_load HOST:PORT CONNECTIONS SECONDS` keeps one 64-byte message in flight
+//! on each connection and prints one line of JSON with what came back.
+//!
+//! A yardstick for scripts, so it is a bare io_uring loop without anything of ours: it does not measure
+//! us with ourselves, and it costs less than the servers it drives. `ringspun load` will be the real
+//! instrument.
 
-use std::cell::Cell;
-use std::io;
+use std::io::{self, Error, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use ringspun::{Runtime, fibers, net};
+use io_uring::types::{BufRingEntry, Fd};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+const MESSAGE: [u8; 64] = [b'x'; 64];
+const BUFFERS: u16 = 256;
+const BUFFER_SIZE_BYTES: usize = 256;
+/// Marks the `user_data` of sends; the rest is the connection's index.
+const SEND: u64 = 1 << 32;
 
 struct Plan {
-    target: String,
+    target: SocketAddr,
     connections: usize,
     duration: Duration,
-    message_bytes: usize,
 }
 
 fn main() -> ExitCode {
-    let plan = match plan() {
-        Ok(plan) => plan,
-        Err(text) => {
-            eprintln!("{text}\nusage: echo_load HOST:PORT CONNECTIONS SECONDS [BYTES]");
-            return ExitCode::from(2);
-        }
-    };
-    match Runtime::new().stack_size_bytes(32 * 1024).run(move || drive(plan)).flatten() {
+    let outcome = plan()
+        .map_err(|text| (2, text))
+        .and_then(|plan| drive(&plan).map_err(|error| (1, format!("echo_load: {}: {error}", plan.target))));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo_load: {error}");
-            ExitCode::FAILURE
+        Err((status, text)) => {
+            eprintln!("{text}");
+            ExitCode::from(status)
         }
     }
 }
 
 fn plan() -> Result<Plan, String> {
-    let mut arguments = std::env::args().skip(1);
-    let mut next = |what: &str| arguments.next().ok_or(format!("{what} is missing"));
-    let target = next("HOST:PORT")?;
-    let connections = number(&next("CONNECTIONS")?)?;
-    let duration = Duration::from_secs(number(&next("SECONDS")?)? as u64);
-    let message_bytes = arguments.next().map_or(Ok(64), |text| number(&text))?;
-    Ok(Plan { target, connections, duration, message_bytes })
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [target, connections, seconds] = arguments.as_slice() else {
+        return Err("usage: echo_load HOST:PORT CONNECTIONS SECONDS".to_string());
+    };
+    let resolved = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let target = resolved.ok_or(format!("{target:?}: expected HOST:PORT"))?;
+    let duration = Duration::from_secs(number(seconds)?);
+    Ok(Plan { target, connections: number(connections)? as usize, duration })
 }
 
-fn number(text: &str) -> Result<usize, String> {
+fn number(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or(format!("{text:?}: expected a positive number"))
 }
 
-fn drive(plan: Plan) -> io::Result<()> {
-    let opened =
-        (0..plan.connections).map(|_| net::connect(plan.target.as_str())).collect::<io::Result<Vec<_>>>()?;
-    let echoes = Rc::new(Cell::new(0u64));
-    let slowest = Rc::new(Cell::new(Duration::ZERO));
-    let start = Instant::now();
-    let end = start + plan.duration;
-    let clients = opened
-        .into_iter()
-        .map(|stream| {
-            let (echoes, slowest) = (echoes.clone(), slowest.clone());
-            let message = vec![b'x'; plan.message_bytes];
-            fibers::spawn(move || -> io::Result<()> {
-                let mut sent = Instant::now();
-                while sent < end {
-                    stream.write(&message)?;
-                    let mut missing = message.len();
-                    while missing > 0 {
-                        let received = stream.receive()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                        missing = missing.saturating_sub(received.len());
-                    }
-                    let now = Instant::now();
-                    slowest.set(slowest.get().max(now - sent));
-                    sent = now;
-                    echoes.set(echoes.get() + 1);
-                }
-                Ok(())
-            })
-        })
+struct Connection {
+    stream: TcpStream,
+    sent_at: Instant,
+    missing: usize,
+}
+
+fn drive(plan: &Plan) -> io::Result<()> {
+    // Declared first, so dropped last: the kernel writes into it for as long as the ring lives.
+    let mut buffers = Buffers::new();
+    let mut ring =
+        IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(32 * 1024).build(4096)?;
+    buffers.register(&ring)?;
+    let now = Instant::now();
+    let mut connections = (0..plan.connections)
+        .map(|_| Ok(Connection { stream: TcpStream::connect(plan.target)?, sent_at: now, missing: 0 }))
         .collect::<io::Result<Vec<_>>>()?;
-    for client in clients {
-        client.join()??;
+
+    let start = Instant::now();
+    for (index, connection) in connections.iter_mut().enumerate() {
+        receive(&mut ring, index, connection)?;
+        connection.sent_at = start;
+        send(&mut ring, index, connection)?;
+    }
+    let (mut echoes, mut slowest, mut busy) = (0u64, Duration::ZERO, connections.len());
+    let end = start + plan.duration;
+    let mut completions = Vec::new();
+    while busy > 0 {
+        ring.submit_and_wait(1)?;
+        completions.extend(ring.completion());
+        let now = Instant::now();
+        for completion in completions.drain(..) {
+            let index = completion.user_data() as u32 as usize;
+            if completion.user_data() & SEND != 0 {
+                if completion.result() != MESSAGE.len() as i32 {
+                    return Err(failure(completion.result()));
+                }
+                continue;
+            }
+            if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
+                buffers.give_back(buffer);
+            }
+            let connection = &mut connections[index];
+            if !cqueue::more(completion.flags()) {
+                // Out of buffers, which come back with each turn.
+                receive(&mut ring, index, connection)?;
+            }
+            match completion.result() {
+                received @ 1.. => connection.missing = connection.missing.saturating_sub(received as usize),
+                error if error == -libc::ENOBUFS => continue,
+                other => return Err(failure(other)),
+            }
+            if connection.missing == 0 {
+                echoes += 1;
+                slowest = slowest.max(now - connection.sent_at);
+                if now < end {
+                    connection.sent_at = now;
+                    send(&mut ring, index, connection)?;
+                } else {
+                    busy -= 1;
+                }
+            }
+        }
+        buffers.publish();
     }
     let elapsed = start.elapsed();
     println!(
-        "{{\"connections\":{},\"echoes\":{},\"seconds\":{:.3},\"echoes_per_second\":{:.0},\"slowest_ms\":{:.1}}}",
+        "{{\"connections\":{},\"echoes\":{echoes},\"seconds\":{:.3},\"echoes_per_second\":{:.0},\"slowest_ms\":{:.1}}}",
         plan.connections,
-        echoes.get(),
         elapsed.as_secs_f64(),
-        echoes.get() as f64 / elapsed.as_secs_f64(),
-        slowest.get().as_secs_f64() * 1000.0,
+        echoes as f64 / elapsed.as_secs_f64(),
+        slowest.as_secs_f64() * 1000.0,
     );
     Ok(())
+}
+
+fn failure(result: i32) -> Error {
+    if result < 0 { Error::from_raw_os_error(-result) } else { ErrorKind::UnexpectedEof.into() }
+}
+
+fn receive(ring: &mut IoUring, index: usize, connection: &Connection) -> io::Result<()> {
+    let descriptor = Fd(connection.stream.as_raw_fd());
+    push(ring, opcode::RecvMulti::new(descriptor, 0).build().user_data(index as u64))
+}
+
+fn send(ring: &mut IoUring, index: usize, connection: &mut Connection) -> io::Result<()> {
+    connection.missing = MESSAGE.len();
+    let descriptor = Fd(connection.stream.as_raw_fd());
+    let entry = opcode::Send::new(descriptor, MESSAGE.as_ptr(), MESSAGE.len() as u32).build();
+    push(ring, entry.user_data(SEND | index as u64))
+}
+
+fn push(ring: &mut IoUring, entry: squeue::Entry) -> io::Result<()> {
+    // SAFETY: entries point at static bytes or at nothing; the descriptors stay open until the end.
+    while unsafe { ring.submission().push(&entry) }.is_err() {
+        ring.submit()?;
+    }
+    Ok(())
+}
+
+/// Receive buffers and the ring that hands them to the kernel.
+struct Buffers {
+    /// Page-aligned, as the kernel wants it.
+    entries: Box<Page>,
+    memory: Vec<u8>,
+    tail: u16,
+}
+
+#[repr(align(4096))]
+struct Page([u8; BUFFERS as usize * size_of::<BufRingEntry>()]);
+
+impl Buffers {
+    fn new() -> Self {
+        let memory = vec![0; usize::from(BUFFERS) * BUFFER_SIZE_BYTES];
+        let entries = Box::new(Page([0; BUFFERS as usize * size_of::<BufRingEntry>()]));
+        Self { entries, memory, tail: 0 }
+    }
+
+    fn register(&mut self, ring: &IoUring) -> io::Result<()> {
+        let address = self.entries.0.as_mut_ptr() as u64;
+        // SAFETY: the page holds that many entries and outlives the ring, which is declared after it.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, BUFFERS, 0, 0)? };
+        (0..BUFFERS).for_each(|buffer| self.give_back(buffer));
+        self.publish();
+        Ok(())
+    }
+
+    fn give_back(&mut self, buffer: u16) {
+        let address = &mut self.memory[usize::from(buffer) * BUFFER_SIZE_BYTES];
+        let entries = self.entries.0.as_mut_ptr().cast::<BufRingEntry>();
+        // SAFETY: the index is below the number of entries; the kernel does not read above the tail.
+        let entry = unsafe { &mut *entries.add(usize::from(self.tail % BUFFERS)) };
+        entry.set_addr(address as *mut u8 as u64);
+        entry.set_len(BUFFER_SIZE_BYTES as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&mut self) {
+        // SAFETY: the tail lies in the first entry, aligned; only this thread writes it.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.0.as_ptr().cast()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
 }

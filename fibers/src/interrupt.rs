@@ -3,13 +3,16 @@
 use std::fmt;
 use std::io;
 
-/// Why a wait ended early: an error raised at the point where the fiber waits.
+/// Why a wait ended early: an error raised at the point where the fiber waits, as by Janet's `ev/cancel`
+/// and `ev/deadline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
     /// Somebody cancelled the fiber, or its runtime is ending. A cancel interrupts one wait; the end of
-    /// the runtime interrupts every further one.
+    /// the runtime interrupts every further one. A fiber that unwinds from a panic cannot wait, and gets
+    /// this as well.
     Cancelled,
-    /// The deadline of the innermost [`with_deadline`](crate::with_deadline) that ran out.
+    /// The earliest deadline of those that [`with_deadline`](crate::with_deadline) set for the fiber has
+    /// passed. It interrupts every further wait until that call has returned.
     DeadlineExpired,
 }
 

@@ -46,7 +46,8 @@ impl<T: 'static> Packet<T> {
     }
 }
 
-/// A handle to a fiber. Dropping it lets the fiber run on, unobserved.
+/// A handle to a fiber, from [`spawn`](crate::spawn) or [`FiberBuilder`](crate::FiberBuilder). Dropping it
+/// lets the fiber run on, unobserved: its result, or its panic, is dropped.
 pub struct JoinHandle<T> {
     pub(crate) packet: Rc<Packet<T>>,
     pub(crate) fiber: Rc<Fiber>,
@@ -58,11 +59,26 @@ impl<T: 'static> JoinHandle<T> {
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the fiber panicked; [`JoinError::Interrupted`] if
-    /// the *waiting* fiber was cancelled or ran out of time. The joined fiber then runs on.
+    /// the *waiting* fiber was cancelled or ran out of time. The joined fiber then runs on, unobserved.
     ///
     /// # Panics
     ///
     /// Outside of a fiber.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers::{self as fibers, JoinError};
+    ///
+    /// fibers::run(|| {
+    ///     let sum = fibers::spawn(|| 40 + 2).unwrap();
+    ///     assert_eq!(sum.join().unwrap(), 42);
+    ///
+    ///     let panics = fibers::spawn(|| panic!("at the disco")).unwrap();
+    ///     assert!(matches!(panics.join(), Err(JoinError::Panicked(_))));
+    /// })
+    /// .unwrap();
+    /// ```
     pub fn join(self) -> Result<T, JoinError> {
         let waited = wait(|waiter| match self.packet.take() {
             Some(result) => Poll::Ready(result),
@@ -80,12 +96,29 @@ impl<T: 'static> JoinHandle<T> {
     /// Raises [`Interrupt::Cancelled`] at the point where the fiber waits, or where it waits next.
     ///
     /// An operation in flight is cancelled and waited for; if it succeeds all the same, the fiber gets
-    /// its result, and the interrupt at its next wait. Cancelling a fiber that has ended does nothing.
+    /// its result, and the interrupt at its next wait. Cancelling a fiber that has ended does nothing;
+    /// cancelling twice before the fiber has run raises one interrupt.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringspun_fibers::{self as fibers, Interrupt};
+    ///
+    /// fibers::run(|| {
+    ///     let sleeper = fibers::spawn(|| fibers::sleep(Duration::MAX)).unwrap();
+    ///     fibers::yield_now().unwrap(); // it falls asleep
+    ///     sleeper.cancel();
+    ///     assert_eq!(sleeper.join().unwrap(), Err(Interrupt::Cancelled));
+    /// })
+    /// .unwrap();
+    /// ```
     pub fn cancel(&self) {
         self.fiber.clone().cancel();
     }
 
-    /// Whether the fiber has ended.
+    /// Whether the fiber has ended, so that [`join`](Self::join) will not park.
     pub fn is_finished(&self) -> bool {
         self.packet.is_finished()
     }
@@ -99,9 +132,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 /// Why a join gave no result.
 pub enum JoinError {
-    /// The fiber panicked; this is its payload.
+    /// The fiber panicked; this is its payload, as [`std::panic::catch_unwind`] gives it.
     Panicked(Box<dyn Any + Send>),
-    /// The wait itself was interrupted.
+    /// The wait for the fiber was interrupted; the fiber itself was not.
     Interrupted(Interrupt),
 }
 
@@ -130,6 +163,7 @@ impl fmt::Debug for JoinError {
 impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
+    /// As an [`Interrupt`] is converted; a panic is `Other`, with its text and without its payload.
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Interrupted(interrupt) => interrupt.into(),

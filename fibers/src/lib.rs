@@ -21,6 +21,13 @@
 //! assert_eq!(sum, 42);
 //! ```
 //!
+//! A runtime takes Linux 6.0 or later, as its event loop does.
+//!
+//! # Interrupts
+//!
+//! A wait ends early when the fiber is cancelled, when a deadline of it has passed, or when its runtime
+//! ends: the wait then returns an [`Interrupt`]. Between waits a fiber is never stopped.
+//!
 //! # Soundness
 //!
 //! A fiber may lend memory on its stack to the kernel, because it cannot resume, unwind or be freed

@@ -127,6 +127,19 @@ pub(crate) fn current_fiber() -> Rc<Fiber> {
 }
 
 /// Settings of a runtime of fibers on one thread.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers::{self as fibers, Runtime};
+///
+/// // A thousand fibers on small stacks.
+/// let sum = Runtime::new().stack_size_bytes(16 * 1024).run(|| {
+///     let fibers: Vec<_> = (0..1000).map(|n| fibers::spawn(move || n).unwrap()).collect();
+///     fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum::<u32>()
+/// });
+/// assert_eq!(sum.unwrap(), 499_500);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Runtime {
     configuration: Configuration,
@@ -145,7 +158,11 @@ impl Runtime {
         Self::default()
     }
 
-    /// Sets the usable stack of fibers that do not ask for another, in bytes; rounded up to whole pages.
+    /// Sets the usable stack of fibers that do not ask for another, `main` among them, in bytes: at least
+    /// 8 KiB, rounded up to whole pages. Pages that are never touched take no memory.
+    ///
+    /// A fiber that needs more ends the process, with a message that names it. Leave room for the C code
+    /// that runs on it, such as `getaddrinfo(3)`, whose need depends on how the system looks names up.
     pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
         self.stack_size_bytes = stack_size_bytes;
         self
@@ -167,12 +184,13 @@ impl Runtime {
     /// # Errors
     ///
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
-    /// if the loop fails beyond repair; fibers are then leaked, as the kernel may still use their
-    /// memory.
+    /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
+    /// still use their memory.
     ///
     /// # Panics
     ///
-    /// With the panic of `main`; and if a runtime runs on this thread already.
+    /// With the panic of `main`, once everything has ended; with that of a task of a [`Remote`], at once,
+    /// leaking the fibers; and if a runtime runs on this thread already.
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
         assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
         overflow::install()?;
@@ -213,7 +231,8 @@ impl Runtime {
     }
 }
 
-/// Runs `main` in a fiber on this thread, with the default [`Runtime`].
+/// Runs `main` in a fiber on this thread, with the default [`Runtime`], and returns its result when every
+/// fiber has ended.
 ///
 /// # Errors
 ///
@@ -227,6 +246,23 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
 }
 
 /// How a fiber is to be made.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers::{self as fibers, FiberBuilder};
+///
+/// fn depth_of(list: &[u8]) -> usize {
+///     list.split_first().map_or(0, |(_, rest)| 1 + depth_of(rest))
+/// }
+///
+/// fibers::run(|| {
+///     let builder = FiberBuilder::new().name("deep").stack_size_bytes(4 * 1024 * 1024);
+///     let deep = builder.spawn(|| depth_of(&[0; 10_000])).unwrap();
+///     assert_eq!(deep.join().unwrap(), 10_000);
+/// })
+/// .unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct FiberBuilder {
     name: Option<Box<str>>,
@@ -245,13 +281,13 @@ impl FiberBuilder {
         self
     }
 
-    /// Sets the fiber's usable stack in bytes; rounded up to whole pages.
+    /// Sets the fiber's usable stack in bytes: at least 8 KiB, rounded up to whole pages.
     pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
         self.stack_size_bytes = Some(stack_size_bytes);
         self
     }
 
-    /// Makes the fiber, which first runs when the caller parks.
+    /// Makes the fiber, which first runs after the caller has parked or ended.
     ///
     /// # Errors
     ///
@@ -283,7 +319,33 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<J
     FiberBuilder::new().spawn(function)
 }
 
-/// Reaches the fibers of one thread from any other.
+/// Reaches the fibers of one thread from any other. It may outlive the runtime.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::time::Duration;
+///
+/// use ringspun_fibers as fibers;
+///
+/// thread_local! {
+///     static MESSAGES: Cell<u32> = const { Cell::new(0) };
+/// }
+///
+/// fibers::run(|| {
+///     let remote = fibers::remote().unwrap();
+///     let thread = std::thread::spawn(move || {
+///         // Runs on the first thread, so it sees that thread's messages.
+///         remote.execute(|| MESSAGES.set(MESSAGES.get() + 1));
+///     });
+///     while MESSAGES.get() == 0 {
+///         fibers::sleep(Duration::from_millis(1)).unwrap();
+///     }
+///     thread.join().unwrap();
+/// })
+/// .unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Remote {
     tasks: Arc<Mutex<Vec<RemoteTask>>>,
@@ -291,8 +353,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Has `task` run on the runtime's thread, between two turns. It runs outside of any fiber, so it
-    /// may spawn and cancel but not wait. A task that comes after the runtime has ended never runs.
+    /// Has `task` run on the runtime's thread, between two turns, in the order of the calls. It runs
+    /// outside of any fiber, so it may spawn and cancel but not wait. A task that comes while the runtime
+    /// ends, or later, may never run; it is dropped with the last `Remote`, on that one's thread.
+    ///
+    /// Does not block, and is not for signal handlers, as it takes a lock and memory. A panic of the task
+    /// is the panic of [`Runtime::run`].
     pub fn execute(&self, task: impl FnOnce() + Send + 'static) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(task));
         self.waker.wake();
@@ -305,13 +371,13 @@ impl std::fmt::Debug for Remote {
     }
 }
 
-/// A handle by which other threads reach the runtime of this thread, if one runs.
+/// A handle by which other threads reach the runtime of this thread; `None` if none runs.
 pub fn remote() -> Option<Remote> {
     let scheduler = Scheduler::current()?;
     Some(Remote { tasks: scheduler.remote.clone(), waker: scheduler.event_loop.remote_waker() })
 }
 
-/// The event loop of this thread's runtime, if one runs.
+/// The event loop of this thread's runtime, if one runs. The runtime turns it, and nobody else should.
 pub fn event_loop() -> Option<Rc<EventLoop>> {
     Scheduler::current().map(|scheduler| scheduler.event_loop.clone())
 }
@@ -323,7 +389,7 @@ pub struct FiberStatistics {
     pub alive: usize,
 }
 
-/// Counts of this thread's fibers, if a runtime runs on it.
+/// Counts of this thread's fibers; `None` if no runtime runs on it.
 pub fn statistics() -> Option<FiberStatistics> {
     let scheduler = Scheduler::current()?;
     let alive = scheduler.fibers.borrow().len();

@@ -10,7 +10,7 @@ use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
 use crate::scheduler::{Scheduler, current_fiber};
 
-/// Whether the caller runs in a fiber, and so may wait.
+/// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
 pub fn is_fiber() -> bool {
     Scheduler::current().is_some_and(|scheduler| scheduler.current_fiber().is_some())
 }
@@ -19,7 +19,8 @@ pub fn is_fiber() -> bool {
 ///
 /// `poll` is called at once, and again after each wake of the waiter it is given. Wakes may be
 /// spurious. This is the seam on which the net layer stands: `poll` starts what there is to start,
-/// leaves the waiter where a completion finds it, and says `Pending`.
+/// leaves the waiter where a completion finds it, and says `Pending`. What is ready goes before an
+/// interrupt: one that is pending is raised only where the fiber would park.
 ///
 /// # Errors
 ///
@@ -28,7 +29,41 @@ pub fn is_fiber() -> bool {
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber. A fiber that goes on for a thousand interrupts after its runtime has begun to end
+/// is unwound from here, by a panic that prints nothing.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::{Cell, RefCell};
+/// use std::rc::Rc;
+/// use std::task::Poll;
+///
+/// use ringspun_fibers as fibers;
+///
+/// fibers::run(|| {
+///     // A gate that one fiber opens, and another waits for.
+///     let open = Rc::new(Cell::new(false));
+///     let waiting = Rc::new(RefCell::new(None));
+///     let gate = (open.clone(), waiting.clone());
+///     let opener = fibers::spawn(move || {
+///         gate.0.set(true);
+///         let waiter: Option<Rc<dyn ringspun_runtime::Wake>> = gate.1.take();
+///         waiter.unwrap().wake();
+///     })
+///     .unwrap();
+///     fibers::wait(|waiter| match open.get() {
+///         true => Poll::Ready(()),
+///         false => {
+///             waiting.replace(Some(waiter.clone()));
+///             Poll::Pending
+///         }
+///     })
+///     .unwrap();
+///     assert!(opener.is_finished());
+/// })
+/// .unwrap();
+/// ```
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
     let fiber = current_fiber();
     let waiter: Rc<dyn Wake> = fiber.clone();
@@ -50,9 +85,12 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 /// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
 /// that the fiber lends.
 ///
-/// On an interrupt, `interrupted` is called once, to hurry the operation. The interrupt itself stays
-/// pending: the caller raises it with [`check`] if the operation did not succeed, or else the fiber's
-/// next [`wait`] does.
+/// On an interrupt, `interrupted` is called once, to hurry the operation, and `poll` again after it. The
+/// interrupt itself stays pending: the caller raises it with [`check`] if the operation did not succeed,
+/// or else the fiber's next [`wait`] does.
+///
+/// Neither closure may panic while the operation is in flight, as that would unwind past the memory lent.
+/// Not for fibers that unwind from a panic: parking then shows the thread's panic to other fibers.
 ///
 /// # Panics
 ///
@@ -80,15 +118,16 @@ pub fn wait_for_completion<T>(
     }
 }
 
-/// Raises the interrupt that is pending for the running fiber, if there is one.
+/// Raises the interrupt that is pending for the running fiber, if there is one, without waiting: for
+/// long computations, and before work that should not begin after a cancel.
 ///
 /// # Errors
 ///
-/// That interrupt.
+/// That interrupt. A cancel is over once it has been raised.
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber, and as [`wait`].
 pub fn check() -> Result<(), Interrupt> {
     current_fiber().take_interrupt().map_or(Ok(()), Err)
 }
@@ -110,7 +149,8 @@ fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
     event_loop.remove_timer(timer);
 }
 
-/// Parks for `duration`.
+/// Parks for `duration` at least; a duration of zero does not park. One beyond the clock's range, such as
+/// [`Duration::MAX`], ends by an interrupt only.
 ///
 /// # Errors
 ///
@@ -118,7 +158,7 @@ fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber, and as [`wait`].
 pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
     /// Disarms its timer also where the wait unwinds.
     struct Timer(Rc<EventLoop>, TimerKey);
@@ -145,15 +185,15 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
     })
 }
 
-/// Lets every other ready fiber run first.
+/// Lets every other ready fiber run first, and the event loop turn once.
 ///
 /// # Errors
 ///
-/// The interrupt that was pending.
+/// The interrupt that was pending, without letting others run, or that came meanwhile.
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber, and as [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
     let mut yielded = false;
     wait(|waiter| {
@@ -167,15 +207,32 @@ pub fn yield_now() -> Result<(), Interrupt> {
     })
 }
 
-/// Runs `function` with a deadline: from `duration` on, every wait in it ends with
-/// [`Interrupt::DeadlineExpired`]. Nested deadlines hold together; the earliest counts.
+/// Runs `function` with a deadline: once `duration` has passed, every wait in it that would park ends with
+/// [`Interrupt::DeadlineExpired`]. Nested deadlines hold together; the earliest counts. Fibers that the
+/// function spawns do not have the deadline.
 ///
 /// The function is not stopped between waits, and its result is returned whether or not the deadline
-/// has passed.
+/// has passed. A duration beyond the clock's range is no deadline.
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber; and with the panic of `function`, after which the deadline is gone.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers::{self as fibers, Interrupt};
+///
+/// fibers::run(|| {
+///     let slept = fibers::with_deadline(Duration::from_millis(1), || fibers::sleep(Duration::MAX));
+///     assert_eq!(slept, Err(Interrupt::DeadlineExpired));
+///     // It ends with its scope.
+///     assert_eq!(fibers::check(), Ok(()));
+/// })
+/// .unwrap();
+/// ```
 pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
     struct Restore(Rc<Fiber>, Option<Instant>);
     impl Drop for Restore {

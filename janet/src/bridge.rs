@@ -15,6 +15,7 @@ use ringspun_runtime::{
 use slab::Slab;
 
 use crate::functions::methods;
+use crate::hooks;
 use crate::parked::Parked;
 
 /// The socket behind a Janet stream.
@@ -36,14 +37,6 @@ impl Socket {
         match self {
             Self::Stream(core) => core.close(),
             Self::Listener(core) => core.close(),
-        }
-    }
-
-    /// Without waiting for anything in flight.
-    fn close_later(&self) {
-        match self {
-            Self::Stream(core) => core.close(),
-            Self::Listener(core) => core.close_later(),
         }
     }
 }
@@ -72,19 +65,20 @@ pub(crate) struct Bridge {
     streams: RefCell<Slab<Entry>>,
     /// The index in `streams` plus one, by descriptor; 0 for descriptors that are not ours.
     by_descriptor: RefCell<Vec<u32>>,
+    /// Sockets of streams that the collector has taken, to be closed before the next wait.
+    collected: RefCell<Vec<Socket>>,
     parked: RefCell<Slab<Rc<Parked>>>,
-    /// Stands in for the stream that a connecting fiber does not have yet. A real one, because the
-    /// collector marks whatever a fiber waited on last; closed, and a root.
-    no_stream: *mut JanetStream,
     vm_epoll: Rc<VmEpoll>,
-    /// The VM is ending, or its thread is: it must not be called any more.
+    /// The one root under which the collector finds what all parked operations hold. It has the form of
+    /// a stream without waiters, and stands in for the stream that a connecting fiber does not have yet.
+    anchor: *mut JanetStream,
+    /// The thread is ending: the VM must not be called any more.
     detached: Cell<bool>,
 }
 
 /// The VM's own epoll descriptor as an operation of our loop.
 struct VmEpoll {
-    /// -1 until the VM has waited for the first time.
-    descriptor: Cell<RawFd>,
+    descriptor: RawFd,
     armed: Cell<Option<OperationKey>>,
     ready: Cell<bool>,
 }
@@ -108,26 +102,33 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
+        let vm_epoll = hooks::epoll_of_vm()?;
         let event_loop = EventLoop::new(&Configuration::default())?;
-        // SAFETY: the VM runs on this thread; nothing is collected before the values are roots, which
-        // they are until the VM ends. The first two have no contents.
-        let no_stream = unsafe {
-            let parked = janet::janet_abstract(&raw const PARKED_TYPE.0, 1);
-            janet::janet_gcroot(janet::janet_wrap_abstract(parked));
-            let end = janet::janet_abstract_threaded(&raw const END_TYPE.0, 1);
-            janet::janet_gcroot(janet::janet_wrap_abstract(end));
-            let no_stream = new_stream(-1, janet::JANET_STREAM_CLOSED);
-            janet::janet_gcroot(janet::janet_wrap_abstract(no_stream.cast()));
-            no_stream
+        // SAFETY: the VM runs on this thread; all fields are set before the collector can look. The
+        // root lives until the VM ends.
+        let anchor = unsafe {
+            let anchor: *mut JanetStream =
+                janet::janet_abstract(&raw const PARKED_TYPE.0, size_of::<JanetStream>()).cast();
+            anchor.write(JanetStream {
+                handle: -1,
+                flags: janet::JANET_STREAM_CLOSED,
+                index: 0,
+                read_fiber: std::ptr::null_mut(),
+                write_fiber: std::ptr::null_mut(),
+                methods: std::ptr::null(),
+            });
+            janet::janet_gcroot(janet::janet_wrap_abstract(anchor.cast()));
+            anchor
         };
         let bridge = Rc::new(Self {
             event_loop,
+            anchor,
             streams: RefCell::default(),
             by_descriptor: RefCell::default(),
+            collected: RefCell::default(),
             parked: RefCell::default(),
-            no_stream,
             vm_epoll: Rc::new(VmEpoll {
-                descriptor: Cell::new(-1),
+                descriptor: vm_epoll,
                 armed: Cell::new(None),
                 ready: Cell::new(false),
             }),
@@ -141,31 +142,24 @@ impl Bridge {
         &self.event_loop
     }
 
+    pub(crate) fn anchor(&self) -> *mut JanetStream {
+        self.anchor
+    }
+
     pub(crate) fn is_detached(&self) -> bool {
         self.detached.get()
     }
 
-    /// Whether a wait is the VM's. The VM waits without a timeout; the first such wait on this thread
-    /// after the bridge was made, by the VM that made it, tells which descriptor is its own.
-    pub(crate) fn is_vm_wait(&self, descriptor: c_int, timeout_ms: c_int) -> bool {
-        if self.vm_epoll.descriptor.get() == -1 && timeout_ms == -1 {
-            self.vm_epoll.descriptor.set(descriptor);
-        }
-        self.is_vm_epoll(descriptor)
-    }
-
-    pub(crate) fn is_vm_epoll(&self, descriptor: c_int) -> bool {
-        self.vm_epoll.descriptor.get() == descriptor
-    }
-
     /// One turn of the loop; true if the VM's epoll descriptor has events.
     pub(crate) fn wait(&self) -> io::Result<bool> {
+        // Closing a listener turns the loop: the list must not be borrowed.
+        let collected = self.collected.take();
+        collected.iter().for_each(Socket::close);
         let vm_epoll = &self.vm_epoll;
         // One-shot, and armed anew for each wait: arming looks at the present state, so events that
         // did not fit into the VM's last call are seen.
         if vm_epoll.armed.get().is_none() {
-            let operation =
-                Operation::Poll { descriptor: vm_epoll.descriptor.get(), interest: Interest::Readable };
+            let operation = Operation::Poll { descriptor: vm_epoll.descriptor, interest: Interest::Readable };
             vm_epoll.armed.set(Some(self.event_loop.submit(operation, vm_epoll.clone())));
         }
         self.event_loop.turn(Wait::Block)?;
@@ -174,9 +168,21 @@ impl Bridge {
 
     /// Makes the Janet stream of a socket.
     pub(crate) fn adopt(&self, socket: Socket, flags: u32) -> *mut JanetStream {
-        // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
-        // SAFETY: the VM runs on this thread.
-        let stream = unsafe { new_stream(socket.descriptor(), flags | janet::JANET_STREAM_SOCKET) };
+        // SAFETY: the VM runs on this thread. The stream's fields are all set before anyone sees it.
+        let stream = unsafe {
+            let stream: *mut JanetStream =
+                janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
+            stream.write(JanetStream {
+                handle: socket.descriptor(),
+                // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
+                flags: flags | janet::JANET_STREAM_SOCKET,
+                index: 0,
+                read_fiber: std::ptr::null_mut(),
+                write_fiber: std::ptr::null_mut(),
+                methods: methods().cast(),
+            });
+            stream
+        };
         self.enter(stream, socket);
         stream
     }
@@ -224,6 +230,9 @@ impl Bridge {
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.
+    ///
+    /// The collector calls this in the middle of its work, also in its last one, when the VM ends and
+    /// fibers that are still parked may be gone already: nobody can be woken here.
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let index = usize::try_from(descriptor)
             .ok()
@@ -234,8 +243,7 @@ impl Bridge {
             self.streams.borrow().get(index as usize).map(|entry| (entry.stream, entry.socket.clone()));
         let Some((stream, socket)) = entry else { return false };
         self.release(stream, &socket);
-        // Mostly in the middle of a collection, where no other fiber may be resumed.
-        socket.close_later();
+        self.collected.borrow_mut().push(socket);
         true
     }
 
@@ -253,10 +261,6 @@ impl Bridge {
         self.streams.borrow_mut().try_remove(index as usize);
     }
 
-    pub(crate) fn no_stream(&self) -> *mut JanetStream {
-        self.no_stream
-    }
-
     pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
         self.parked.borrow_mut().insert(parked)
     }
@@ -269,17 +273,9 @@ impl Bridge {
         self.parked.borrow().get(index).cloned()
     }
 
-    /// The VM is about to free everything it has, and to close its epoll descriptor. Its streams come
-    /// to [`release_descriptor`](Self::release_descriptor) one by one.
-    fn let_go_of_vm(&self) {
-        self.detached.set(true);
-        for (_, parked) in &*self.parked.borrow() {
-            parked.let_go_of_fiber();
-        }
-        let let_go = self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key));
-        if let Err(error) = let_go {
-            tracing::error!(%error, "the ring of a Janet VM could not be turned");
-        }
+    /// Ends the operation on the VM's epoll descriptor, which the VM is about to close.
+    pub(crate) fn let_go_of_vm(&self) -> io::Result<()> {
+        self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key))
     }
 
     /// Takes the bridge from this thread, for its VM has ended.
@@ -291,50 +287,28 @@ impl Bridge {
 
     /// Cancels and drains everything; the VM on this thread has ended, or its thread is ending.
     fn detach(&self) {
-        self.detached.set(true);
-        let (parked, streams) = (self.parked.take(), self.streams.take());
-        for (_, entry) in &streams {
-            entry.socket.close();
+        if self.detached.replace(true) {
+            return;
         }
-        drop((parked, streams));
+        self.parked.take();
+        let (streams, collected) = (self.streams.take(), self.collected.take());
+        streams.iter().map(|(_, entry)| &entry.socket).chain(&collected).for_each(Socket::close);
         if let Err(error) = self.event_loop.shutdown() {
             tracing::error!(%error, "the ring of a Janet VM could not be drained");
         }
     }
 }
 
-/// Makes a Janet stream of ours, all of whose fields are set.
-///
-/// # Safety
-///
-/// The VM must be running on this thread.
-unsafe fn new_stream(handle: RawFd, flags: u32) -> *mut JanetStream {
-    // SAFETY: the VM runs, says the caller; the memory has the size of a stream.
-    unsafe {
-        let stream: *mut JanetStream =
-            janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
-        stream.write(JanetStream {
-            handle,
-            flags,
-            index: u32::MAX,
-            read_fiber: std::ptr::null_mut(),
-            write_fiber: std::ptr::null_mut(),
-            methods: methods().cast(),
-        });
-        stream
-    }
-}
-
-/// A type whose values are there for what the VM calls when it meets them.
-struct AbstractType(janet::JanetAbstractType);
+/// The type of [`Bridge::anchor`].
+struct ParkedType(janet::JanetAbstractType);
 
 // SAFETY: nobody writes to it; its name is a static text.
-unsafe impl Sync for AbstractType {}
+unsafe impl Sync for ParkedType {}
 
-const NO_METHODS: janet::JanetAbstractType = janet::JanetAbstractType {
-    name: c"ringspun".as_ptr(),
+static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
+    name: c"ringspun/parked-operations".as_ptr(),
     gc: None,
-    gcmark: None,
+    gcmark: Some(mark_parked),
     get: None,
     put: None,
     marshal: None,
@@ -347,29 +321,7 @@ const NO_METHODS: janet::JanetAbstractType = janet::JanetAbstractType {
     length: None,
     bytes: None,
     gcperthread: None,
-};
-
-/// The one root under which the collector finds what all parked operations hold.
-static PARKED_TYPE: AbstractType = AbstractType(janet::JanetAbstractType {
-    name: c"ringspun/parked-operations".as_ptr(),
-    gcmark: Some(mark_parked),
-    ..NO_METHODS
 });
-
-/// A value that tells when a VM ends, on whichever way: when its owner drops it, with its thread, or in
-/// `os/exit`. Before it frees anything else, the VM lets go of what it shares with other threads.
-static END_TYPE: AbstractType = AbstractType(janet::JanetAbstractType {
-    name: c"ringspun/end-of-vm".as_ptr(),
-    gcperthread: Some(vm_ends),
-    ..NO_METHODS
-});
-
-unsafe extern "C" fn vm_ends(_: *mut c_void, _: usize) -> c_int {
-    if let Some(bridge) = Bridge::current() {
-        bridge.let_go_of_vm();
-    }
-    0
-}
 
 unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
     if let Some(bridge) = Bridge::current() {

@@ -115,6 +115,11 @@ pub(crate) fn remember_stock() -> Result<(), &'static CStr> {
     Ok(())
 }
 
+/// Whether any VM of this process has our functions, so that streams of ours can turn up in every other.
+pub(crate) fn is_in_use() -> bool {
+    STOCK.get().is_some()
+}
+
 fn stock() -> &'static Stock {
     match STOCK.get() {
         Some(stock) => stock,
@@ -191,14 +196,16 @@ unsafe fn read_or_chunk(
         };
         let amount = amount as usize;
         let amount = if fill || all { Amount::Exactly(amount) } else { Amount::UpTo(amount) };
-        carry_out(start_read(stream, amount, buffer, timeout_s))
+        let own_buffer =
+            count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
+        carry_out(start_read(stream, amount, (buffer, own_buffer), timeout_s))
     }
 }
 
 unsafe fn start_read(
     stream: *mut JanetStream,
     amount: Amount,
-    buffer: *mut janet::JanetBuffer,
+    (buffer, own_buffer): (*mut janet::JanetBuffer, bool),
     timeout_s: f64,
 ) -> Verdict {
     let bridge = match bridge() {
@@ -208,7 +215,7 @@ unsafe fn start_read(
     let Socket::Stream(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected readable stream"));
     };
-    let work = Work::Read { machine: Read::new(core, amount), buffer };
+    let work = Work::Read { machine: Read::new(core, amount), buffer, own_buffer };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
 }

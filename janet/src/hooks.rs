@@ -2,19 +2,60 @@
 //!
 //! The VM is a C library that is linked into the program; its calls of `epoll_wait` and `epoll_ctl`
 //! resolve to the definitions here instead of the C library's. They concern exactly one epoll
-//! descriptor per thread: that of the VM on a thread that has used the ring. Every other call goes to
-//! the kernel unchanged.
+//! descriptor per thread: that of the VM there. Every other call goes to the kernel unchanged.
 //!
 //! | the VM calls | which means | we |
 //! | --- | --- | --- |
 //! | `epoll_wait(vm, .., -1)` | nothing is left to run | turn our loop, in which the VM's descriptor is one polled operation |
 //! | `epoll_ctl(vm, DEL, fd)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
+//! | `epoll_ctl(vm, ADD, timer)` | the VM starts | remember its descriptor |
 
+use std::cell::Cell;
 use std::ffi::c_int;
+use std::io;
 
+use evil_janet as janet;
 use libc::epoll_event;
 
 use crate::bridge::Bridge;
+use crate::functions::is_in_use;
+
+/// More than the VM's state takes, whose size is not public.
+const VM_STATE_SPAN_BYTES: usize = 1024;
+
+thread_local! {
+    /// The epoll descriptor of this thread's VM; -1 for none.
+    static VM_EPOLL: Cell<c_int> = const { Cell::new(-1) };
+}
+
+/// The epoll descriptor of the VM on this thread.
+///
+/// # Errors
+///
+/// If the VM does not use the `epoll_ctl` of this file.
+pub(crate) fn epoll_of_vm() -> io::Result<c_int> {
+    match VM_EPOLL.get() {
+        -1 => Err(io::Error::other("the Janet VM does not wait by epoll")),
+        descriptor => Ok(descriptor),
+    }
+}
+
+/// The VM on this thread has closed its descriptor.
+pub(crate) fn forget_epoll_of_vm() {
+    VM_EPOLL.set(-1);
+}
+
+/// Whether an epoll instance is told of the VM's timer. The VM shows its descriptor to nobody, but it
+/// registers the timer under the timer's place in the VM's own state, where no one else's data is.
+fn is_vm_introduction(operation: c_int, event: *const epoll_event) -> bool {
+    if operation != libc::EPOLL_CTL_ADD || event.is_null() {
+        return false;
+    }
+    // SAFETY: an event that is added is valid; the structure may be packed. The other is the address of
+    // a thread-local variable of the VM, whether it runs or not.
+    let (data, state) = unsafe { ((*event).u64, janet::janet_local_vm().addr()) };
+    usize::try_from(data).is_ok_and(|address| (state..state + VM_STATE_SPAN_BYTES).contains(&address))
+}
 
 /// Stands in for `epoll_wait(2)`.
 ///
@@ -29,7 +70,8 @@ pub(crate) unsafe extern "C" fn epoll_wait(
     timeout_ms: c_int,
 ) -> c_int {
     if let Some(bridge) = Bridge::current()
-        && bridge.is_vm_wait(descriptor, timeout_ms)
+        && descriptor == VM_EPOLL.get()
+        && timeout_ms == -1
     {
         return match bridge.wait() {
             // SAFETY: the caller's own arguments, without waiting.
@@ -54,11 +96,11 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
     target: c_int,
     event: *mut epoll_event,
 ) -> c_int {
-    if operation == libc::EPOLL_CTL_DEL
-        && let Some(bridge) = Bridge::current()
-        && bridge.is_vm_epoll(descriptor)
-    {
-        if bridge.release_descriptor(target) {
+    if is_vm_introduction(operation, event) {
+        VM_EPOLL.set(descriptor);
+    }
+    if operation == libc::EPOLL_CTL_DEL && descriptor == VM_EPOLL.get() && is_in_use() {
+        if Bridge::current().is_some_and(|bridge| bridge.release_descriptor(target)) {
             return 0;
         }
         // SAFETY: the caller's own arguments.

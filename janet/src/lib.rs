@@ -39,3 +39,7 @@ mod values;
 mod vm;
 
 pub use vm::{Net, Vm, VmError};
+
+/// Whether the VM's C code was compiled with optimisation (`CFLAGS` with `-O1` or more when this crate
+/// was built). Without it, Janet runs at half its speed.
+pub const VM_OPTIMISED: bool = cfg!(vm_optimised);

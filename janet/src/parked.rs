@@ -20,14 +20,33 @@ use crate::values::{Verdict, error_string, explained, nil, string};
 const SEND_PIECE_BYTES: usize = 64 * 1024;
 /// How long an accept loop waits when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// `JANET_FIBER_EV_FLAG_IN_FLIGHT` of the VM's `fiber.h`, which is not in its public header: the fiber's
+/// `ev_state` belongs to an operation of the kernel. Without it, a VM that ends frees `ev_state`, which
+/// is no memory here.
+const EV_FLAG_IN_FLIGHT: i32 = 0x1;
 
 /// What the fiber waits for, and what the collector has to keep for it.
 pub(crate) enum Work {
-    Read { machine: Read, buffer: *mut JanetBuffer },
-    Write { machine: Write, data: Janet },
-    Accept { machine: Accept },
-    AcceptLoop { machine: Accept, handler: *mut JanetFunction },
-    Connect { machine: Connect },
+    /// `own_buffer` says that the program did not pass the buffer, so only the result shows it.
+    Read {
+        machine: Read,
+        buffer: *mut JanetBuffer,
+        own_buffer: bool,
+    },
+    Write {
+        machine: Write,
+        data: Janet,
+    },
+    Accept {
+        machine: Accept,
+    },
+    AcceptLoop {
+        machine: Accept,
+        handler: *mut JanetFunction,
+    },
+    Connect {
+        machine: Connect,
+    },
 }
 
 /// How the fiber goes on.
@@ -45,7 +64,6 @@ pub(crate) struct Parked {
     /// The fiber's schedule count when it parked: a higher one means that something else resumes it.
     schedule_id: u32,
     work: RefCell<Option<Work>>,
-    /// Where the bridge lists it; `usize::MAX` before it is parked and after that.
     index: Cell<usize>,
     deadline: Option<Instant>,
     timer: Cell<Option<TimerKey>>,
@@ -105,35 +123,30 @@ impl Parked {
             self.timer.set(Some(bridge.event_loop().insert_timer(deadline, self.clone())));
         }
         // SAFETY: the root fiber of this thread's VM, which is running and so has no operation. The
-        // VM reads two fields of `ev_stream` when the operation ends, so it must not be null.
+        // VM marks `ev_stream` and reads two of its fields when the operation ends, so it must be there
+        // even while there is no stream yet.
         unsafe {
             debug_assert!((*self.fiber).ev_callback.is_none());
             (*self.fiber).ev_callback = Some(fiber_event);
-            (*self.fiber).ev_stream = if self.stream.is_null() { bridge.no_stream() } else { self.stream };
+            (*self.fiber).ev_stream = if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
+            (*self.fiber).flags |= EV_FLAG_IN_FLIGHT;
             janet::janet_ev_inc_refcount();
         }
     }
 
     /// Takes the operation off the fiber.
     fn unpark(&self) {
-        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
+        if self.bridge.unpark(self.index.get()).is_none() {
             return;
         }
         // SAFETY: alive, because it was marked until now.
         unsafe {
             (*self.fiber).ev_callback = None;
+            (*self.fiber).ev_stream = std::ptr::null_mut();
             (*self.fiber).ev_state = std::ptr::null_mut();
+            (*self.fiber).flags &= !EV_FLAG_IN_FLIGHT;
             janet::janet_ev_dec_refcount();
-        }
-    }
-
-    /// Takes from the fiber what the VM would free as its own, for the VM is ending.
-    pub(crate) fn let_go_of_fiber(&self) {
-        // SAFETY: alive, because it was marked until now and the VM has freed nothing yet.
-        unsafe {
-            (*self.fiber).ev_callback = None;
-            (*self.fiber).ev_state = std::ptr::null_mut();
         }
     }
 
@@ -163,7 +176,18 @@ impl Parked {
         let waiter: Rc<dyn Wake> = self.clone();
         let work = self.work.take();
         match work {
-            Some(Work::Read { machine, .. }) => machine.abandon(&waiter),
+            Some(Work::Read { machine, buffer, own_buffer }) => {
+                // SAFETY: alive, by its mark; what abandoning wakes does not touch this buffer, which
+                // the program has not seen.
+                let bytes = unsafe {
+                    let count = usize::try_from((*buffer).count).unwrap_or(0);
+                    match own_buffer && count > 0 {
+                        true => std::slice::from_raw_parts((*buffer).data, count),
+                        false => &[],
+                    }
+                };
+                machine.abandon(&waiter, bytes);
+            }
             Some(Work::Write { machine, .. }) => machine.abandon(&waiter),
             Some(Work::Accept { machine } | Work::AcceptLoop { machine, .. }) => machine.abandon(&waiter),
             Some(Work::Connect { machine }) => machine.abandon(&waiter),
@@ -176,7 +200,7 @@ impl Parked {
         let mut work = self.work.borrow_mut();
         let Some(work) = work.as_mut() else { return Poll::Pending };
         match work {
-            Work::Read { machine, buffer } => poll_read(machine, &waiter, *buffer),
+            Work::Read { machine, buffer, .. } => poll_read(machine, &waiter, *buffer),
             Work::Write { machine, data } => self.poll_write(machine, &waiter, *data),
             Work::Accept { machine } => machine.poll(&waiter).map(|accepted| match accepted {
                 Ok(connection) => Outcome::Value(self.connection(connection)),
@@ -384,10 +408,12 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         return;
     }
     // SAFETY: the VM passes a live fiber whose callback this is, so `ev_state` is ours: an index plus
-    // one. It must be null when we return, or the VM would free it.
+    // one. It must be null when we return, or the VM would free it; without the flag, the VM counts the
+    // operation as ended.
     let index = unsafe {
         let index = (*fiber).ev_state.addr();
         (*fiber).ev_state = std::ptr::null_mut();
+        (*fiber).flags &= !EV_FLAG_IN_FLIGHT;
         index.wrapping_sub(1)
     };
     let Some(bridge) = Bridge::current() else { return };
@@ -396,7 +422,6 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         // when they start and ours do not.
         unsafe { janet::janet_gcroot(janet::janet_wrap_abstract((*fiber).ev_stream.cast())) };
         parked.abandon();
-        parked.index.set(usize::MAX);
         bridge.unpark(index);
     }
 }

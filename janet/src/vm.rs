@@ -12,6 +12,7 @@ use evil_janet::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::functions::{REPLACEMENTS, backend, remember_stock, stock_backend};
+use crate::hooks;
 use crate::values::{string, symbol};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
@@ -48,7 +49,9 @@ impl Net {
     }
 }
 
-/// A Janet VM on this thread.
+/// A Janet VM on this thread. Dropping it ends the VM, and closes the streams that its programs left open.
+///
+/// Its loop blocks the thread; Rust fibers of the same thread do not run meanwhile.
 ///
 /// # Panics
 ///
@@ -83,8 +86,8 @@ impl Vm {
         Self::with_net(Net::from_environment()?)
     }
 
-    /// Makes a VM. The ring itself is made when a socket is first used; where io_uring is refused, that
-    /// use raises an error with the cause.
+    /// Makes a VM. The ring itself is made when a socket is first used; where io_uring is refused or older
+    /// than Linux 6.0, that use raises an error with the cause.
     ///
     /// # Errors
     ///
@@ -109,7 +112,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// If an argument has a zero byte, or the VM has no command line.
+    /// If the VM has no command line. What a program fails with is printed, and shows in the exit status.
     pub fn command_line(&mut self, executable: &OsStr, arguments: &[OsString]) -> Result<i32, VmError> {
         let executable = os_string(executable);
         // SAFETY: the VM runs on this thread, and collects nothing before the fiber is scheduled.
@@ -145,7 +148,8 @@ impl Vm {
         self.call(c"dofile", &[os_string(path.as_ref().as_os_str())])
     }
 
-    /// Runs the loop until nothing is left to do.
+    /// Runs the loop until nothing is left to do: no fiber is ready, and none waits for a timer, a socket
+    /// or a thread.
     pub fn run_loop(&mut self) {
         // SAFETY: the VM runs on this thread and no Janet code does.
         unsafe { janet::janet_loop() };
@@ -193,9 +197,15 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        if let Some(bridge) = Bridge::current()
+            && let Err(error) = bridge.let_go_of_vm()
+        {
+            tracing::error!(%error, "the ring of a Janet VM could not be turned");
+        }
         // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
+        hooks::forget_epoll_of_vm();
         RUNNING.set(false);
         Bridge::end_of_vm();
     }

@@ -9,7 +9,8 @@ use std::os::fd::RawFd;
 use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, getpeername, getsockname};
 use ringspun_runtime::Address;
 
-/// A host and a port as the user named them; a name is resolved when it is used.
+/// A host and a port as the user named them; a name is resolved when it is used. Shown as `host:port`, with
+/// brackets around an IPv6 address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
@@ -17,18 +18,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `host` is a name or a numeric address; `service` a port number or a name from `services(5)`.
+    /// `host` is a name or a numeric address, without brackets; `service` a port number from 0 to 65535 or
+    /// a name from `services(5)`. Neither is looked at before the endpoint is resolved.
     pub fn new(host: impl Into<String>, service: impl Into<String>) -> Self {
         Self { host: host.into(), service: service.into() }
     }
 
-    /// The addresses of this endpoint, in the order in which they should be tried.
+    /// The addresses of this endpoint, in the order in which they should be tried (RFC 6724). `passive` is
+    /// for listening.
     ///
-    /// Blocks the thread for names that are not numeric, for as long as the resolver takes.
+    /// Blocks the thread for names that are not numeric, for as long as the resolver takes; no interrupt
+    /// ends it.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`] inside of an [`io::Error`].
+    /// `NotFound`, with the text of a [`ResolveError`].
     pub fn resolve(&self, passive: bool) -> io::Result<Vec<Address>> {
         resolve(&self.host, Some(&self.service), passive).map_err(io::Error::from)
     }
@@ -60,7 +64,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// What can name a peer or a place to listen: `"host:port"`, `("host", port)`, a [`SocketAddr`], an
-/// [`Endpoint`].
+/// [`Endpoint`]. An IPv6 address in a text stands in brackets: `"[::1]:8000"`.
 pub trait Peer {
     /// The endpoint it names.
     ///
@@ -101,7 +105,8 @@ impl Peer for (&str, u16) {
     }
 }
 
-/// Why a name has no address; the text is the resolver's own.
+/// Why a name has no address; the text is the resolver's own (`gai_strerror(3)`). As an [`io::Error`] it
+/// is a text of the kind `NotFound`, also where the resolver failed for a while only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolveError {
     text: String,
@@ -121,13 +126,20 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Asks `getaddrinfo(3)` for the stream addresses of a host and a service. `passive` is for listening.
-/// Blocks the thread for as long as the resolver takes.
+/// Asks `getaddrinfo(3)` for the stream addresses of a host and a service; without a service, their port is
+/// 0. `passive` is for listening. Blocks the thread for as long as the resolver takes, on the caller's
+/// stack.
 ///
 /// # Errors
 ///
-/// The resolver's, with its text.
+/// The resolver's, with its text; one of our own for a text with a zero byte.
 pub fn resolve(host: &str, service: Option<&str>, passive: bool) -> Result<Vec<Address>, ResolveError> {
+    // The resolver would give the same, after opening files and a netlink socket, and with more stack
+    // than a small fiber has.
+    let port = Some(service.unwrap_or("0")).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    if let (Ok(ip), Some(Ok(port))) = (host.parse::<IpAddr>(), port.map(str::parse::<u16>)) {
+        return Ok(vec![SocketAddr::new(ip, port).into()]);
+    }
     let c_string = |text: &str| {
         CString::new(text)
             .map_err(|_| ResolveError { text: format!("{text:?} has a zero byte, which no name has") })
@@ -163,7 +175,7 @@ pub fn resolve(host: &str, service: Option<&str>, passive: bool) -> Result<Vec<A
     Ok(addresses)
 }
 
-/// The local address of a socket.
+/// The local address of a socket; the descriptor must be open.
 ///
 /// # Errors
 ///
@@ -172,7 +184,7 @@ pub fn local_address(descriptor: RawFd) -> io::Result<SocketAddr> {
     getsockname::<SockaddrStorage>(descriptor).map_err(io::Error::from).and_then(to_socket_addr)
 }
 
-/// The address of a socket's peer.
+/// The address of a socket's peer; the descriptor must be open.
 ///
 /// # Errors
 ///

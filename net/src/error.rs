@@ -5,7 +5,8 @@ use std::io;
 
 use ringspun_fibers::Interrupt;
 
-/// The stream or listener was closed by its own side.
+/// The stream or listener was closed by its own side. As an [`io::Error`] its kind is `NotConnected`;
+/// [`is_closed`] tells it from a lost connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -31,7 +32,29 @@ pub fn is_closed(error: &io::Error) -> bool {
     })
 }
 
-/// The interrupt behind an error of a stream or a listener, if a cancel or a deadline caused it.
+/// The interrupt behind an error of a stream or a listener, if a cancel, a deadline or a timeout of the
+/// stream caused it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers::{self as fibers, Interrupt};
+/// use ringspun_net as net;
+///
+/// fibers::run(|| -> std::io::Result<()> {
+///     let listener = net::listen("127.0.0.1:0")?;
+///     let client = net::connect(listener.localname()?)?;
+///     client.set_read_timeout(Some(Duration::from_millis(1)));
+///     let error = client.receive().unwrap_err(); // nobody sends anything
+///     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+///     assert_eq!(net::interrupt_of(&error), Some(Interrupt::DeadlineExpired));
+///     Ok(())
+/// })
+/// .unwrap()
+/// .unwrap();
+/// ```
 pub fn interrupt_of(error: &io::Error) -> Option<Interrupt> {
     let inner = error.get_ref()?;
     let direct = inner.downcast_ref::<Interrupt>().copied();
@@ -41,7 +64,9 @@ pub fn interrupt_of(error: &io::Error) -> Option<Interrupt> {
 }
 
 /// An error with the operation and the address in its text. [`io::Error::get_ref`] gives it, and its
-/// source is the kernel's error.
+/// source is the cause: the kernel's error, with its number, or [`Closed`], an [`Interrupt`] or a
+/// [`WriteInterrupted`], each inside of an [`io::Error`]. The outer error has the kind of its cause, and
+/// no [`raw_os_error`](io::Error::raw_os_error).
 #[derive(Debug)]
 pub struct OperationError {
     operation: &'static str,
@@ -67,12 +92,12 @@ impl std::error::Error for OperationError {
     }
 }
 
-/// A write that was cancelled, or ran out of time, after the kernel had taken part of its bytes.
+/// A write that was cancelled, or ran out of time, before the kernel had taken all of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteInterrupted {
     /// What ended the write.
     pub interrupt: Interrupt,
-    /// Bytes that the kernel took; it may still deliver them.
+    /// Bytes that the kernel took, which may be none; it may still deliver them.
     pub written_bytes: usize,
     /// Bytes that were to be written.
     pub total_bytes: usize,

@@ -26,6 +26,10 @@
 //! .unwrap();
 //! ```
 //!
+//! What waits must run in a fiber, and ends early with the fiber's interrupts: a cancel, or a deadline of
+//! [`with_deadline`](ringspun_fibers::with_deadline). Errors name the operation and the address;
+//! [`is_closed`] and [`interrupt_of`] tell what is behind one. The ring takes Linux 6.0 or later.
+//!
 //! # Two callers, one meaning
 //!
 //! What a read, a chunk, a write, an accept or a connect *means* is written once, in [`machine`], as

@@ -16,7 +16,10 @@ use crate::stream::Stream;
 /// How long an accept loop waits when descriptors or memory have run out, for connections to end.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// A socket that takes connections. Dropping it closes it.
+/// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
+/// [`close`](Self::close) does.
+///
+/// Connections are accepted ahead of their takers: some 64 wait on our side, the others in the kernel.
 #[derive(Debug)]
 pub struct Listener {
     core: Rc<ListenerCore>,
@@ -25,11 +28,14 @@ pub struct Listener {
 /// Listens for TCP connections at an address; port 0 lets the kernel choose one, which
 /// [`Listener::localname`] tells.
 ///
-/// As in Janet, `SO_REUSEADDR` and `SO_REUSEPORT` are set.
+/// As in Janet's `net/listen`, `SO_REUSEADDR` and `SO_REUSEPORT` are set (`socket(7)`), and up to 1,024
+/// connections wait in the kernel, or as many as `net.core.somaxconn` allows. The first address of a name
+/// that can be bound is taken. A name that is not numeric blocks the thread while it is looked up.
 ///
 /// # Errors
 ///
-/// The resolver's or the kernel's, with the address in the text; `Unsupported` outside of a runtime.
+/// The resolver's or the kernel's, with the address in the text; `InvalidInput` for a text that is no
+/// address; `Unsupported` outside of a runtime.
 pub fn listen(address: impl Peer) -> io::Result<Listener> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
@@ -39,11 +45,14 @@ pub fn listen(address: impl Peer) -> io::Result<Listener> {
 }
 
 /// Listens at an address and serves each connection with `handler` in a fiber of its own, in the
-/// background: [`listen`], and [`Listener::accept_loop`] in a fiber.
+/// background, as Janet's `net/server` does: [`listen`], and [`Listener::accept_loop`] in a fiber.
+///
+/// That fiber holds the listener too: it serves until [`Listener::close`] or the end of the runtime, and
+/// dropping what this returns does not stop it.
 ///
 /// # Errors
 ///
-/// As [`listen`].
+/// As [`listen`], and as [`FiberBuilder::spawn`](fibers::FiberBuilder::spawn).
 pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Result<Rc<Listener>> {
     let listener = Rc::new(listen(address)?);
     let accepting = listener.clone();
@@ -71,9 +80,10 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The kernel's, such as running out of descriptors; [`Closed`](crate::Closed) once the listener is
-    /// closed; an interrupt of the fiber. A connection that comes after an interrupt waits for the next
-    /// call.
+    /// The kernel's, such as running out of descriptors (`EMFILE`, `ENFILE`), after which accepting can go
+    /// on; [`Closed`](crate::Closed) once the listener is closed; an interrupt of the fiber. A connection
+    /// that comes after an interrupt waits for the next call. Connections that were over before they were
+    /// accepted are passed over, as `accept(2)` advises.
     ///
     /// # Panics
     ///
@@ -98,15 +108,43 @@ impl Listener {
     }
 
     /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
-    /// own. When descriptors or memory run out, it waits for some to come back.
+    /// own, as Janet's `net/accept-loop` does. When descriptors or memory run out, it waits for some to
+    /// come back, 50 ms at a time. A handler that panics ends its own connection only.
     ///
     /// # Errors
     ///
-    /// Any error of [`accept`](Self::accept) other than being closed or out of resources.
+    /// Any error of [`accept`](Self::accept) other than being closed or out of resources. An interrupt
+    /// ends the loop, and not the fibers that it has started.
     ///
     /// # Panics
     ///
     /// Outside of a fiber.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    ///
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let listener = Rc::new(net::listen("127.0.0.1:0")?);
+    ///     let address = listener.localname()?;
+    ///     let closing = listener.clone();
+    ///     fibers::spawn(move || {
+    ///         let client = net::connect(address).unwrap();
+    ///         assert_eq!(&*client.receive().unwrap().unwrap(), b"hello");
+    ///         closing.close();
+    ///     })?;
+    ///     // Returns when the listener is closed.
+    ///     listener.accept_loop(|stream| {
+    ///         stream.write(b"hello").unwrap();
+    ///     })
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
     pub fn accept_loop(&self, handler: impl Fn(Stream) + 'static) -> io::Result<()> {
         let handler = Rc::new(handler);
         loop {
@@ -127,7 +165,7 @@ impl Listener {
         }
     }
 
-    /// The address that the listener is bound to.
+    /// The address that the listener is bound to (`getsockname(2)`), with the port that the kernel chose.
     ///
     /// # Errors
     ///
@@ -140,7 +178,9 @@ impl Listener {
     }
 
     /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
-    /// the port is free when this returns.
+    /// connections that nobody has taken are closed. The port is free when this returns, for which it
+    /// blocks the thread until the kernel has let go of the socket
+    /// ([`EventLoop::cancel_and_wait`]). Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }

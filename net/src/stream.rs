@@ -13,14 +13,18 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Peer, local_address, peer_address};
-use crate::error::{Closed, OperationError, WriteInterrupted};
+use crate::error::{Closed, OperationError, WriteInterrupted, interrupt_of};
 use crate::listener::current_loop;
 use crate::machine::{Amount, Chunk, Connect, Read, StreamCore, Write};
 
 /// A connected stream of bytes. Dropping it closes it.
 ///
-/// All methods take `&self`: one fiber may read while another writes. [`io::Read`] and [`io::Write`]
-/// are there for `Stream` and `&Stream`, so that crates written for blocking sockets work on fibers.
+/// All methods take `&self`: one fiber may read while another writes. Several that write take turns, and
+/// their bytes never mix. [`io::Read`] and [`io::Write`] are there for `Stream` and `&Stream`, so that
+/// crates written for blocking sockets work on fibers; a cancel of the fiber is then an error of the kind
+/// `Other`, never `Interrupted`, which those crates would try again.
+///
+/// Bytes are received ahead of their reader, up to some 256 KiB; then the peer has to wait.
 #[derive(Debug)]
 pub struct Stream {
     core: Rc<StreamCore>,
@@ -28,16 +32,42 @@ pub struct Stream {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// Connects to an address over TCP, parking until it answers. All addresses of a name are tried in turn.
+/// Connects to an address over TCP, parking until it answers. All addresses of a name are tried in turn,
+/// each for as long as the kernel does (`tcp(7)`, `tcp_syn_retries`), so a deadline is advisable. A name
+/// that is not numeric blocks the thread while it is looked up, which no deadline ends.
 ///
 /// # Errors
 ///
 /// The resolver's, or that of the last address tried, with the address in the text; an interrupt of the
-/// fiber, after which the attempt is cancelled; `Unsupported` outside of a runtime.
+/// fiber, after which the attempt is cancelled; `InvalidInput` for a text that is no address;
+/// `Unsupported` outside of a runtime.
 ///
 /// # Panics
 ///
-/// Outside of a fiber.
+/// Outside of a fiber on a thread that has a runtime, as in a task of a [`Remote`](fibers::Remote).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers as fibers;
+/// use ringspun_net as net;
+///
+/// fibers::run(|| -> std::io::Result<()> {
+///     let server = net::server("127.0.0.1:0", |stream| {
+///         stream.write(b"hello").unwrap();
+///     })?;
+///     let address = server.localname()?;
+///     let client = fibers::with_deadline(Duration::from_secs(60), || net::connect(address))?;
+///     let mut greeting = [0; 5];
+///     assert_eq!(client.chunk(&mut greeting)?, 5);
+///     assert_eq!(&greeting, b"hello");
+///     Ok(())
+/// })
+/// .unwrap()
+/// .unwrap();
+/// ```
 pub fn connect(address: impl Peer) -> io::Result<Stream> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
@@ -67,12 +97,14 @@ impl Stream {
         Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
     }
 
-    /// Adopts a connected stream socket, such as one inherited from another process.
+    /// Adopts a connected stream socket, such as one inherited from another process. `event_loop` is that
+    /// of this thread's runtime ([`fibers::event_loop`]): on another, nothing would ever arrive.
     pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
         Self::from_core(StreamCore::new(event_loop, descriptor))
     }
 
-    /// Parks until there are bytes, and reads up to `buffer.len()` of them; 0 is the end of the stream.
+    /// Parks until there are bytes, and reads up to `buffer.len()` of them; 0 is the end of the stream, or
+    /// an empty buffer.
     ///
     /// # Errors
     ///
@@ -92,7 +124,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read). Bytes read before an interrupt stand at the start of the buffer.
+    /// As [`read`](Self::read). What had come before an interrupt waits for the next read, too; what had
+    /// come before an error of the kernel is in the buffer, but nothing tells how much.
     ///
     /// # Panics
     ///
@@ -107,12 +140,17 @@ impl Stream {
         }
         let mut machine = Read::new(self.core.clone(), amount);
         let mut filled = 0;
-        self.wait_readable(|waiter| {
+        let read = self.wait_readable(|waiter| {
             machine.poll(waiter, &mut |bytes| {
                 buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
                 filled += bytes.len();
             })
-        })
+        });
+        // An error has no room for a count, so what an interrupt cut short is there for the next read.
+        if read.as_ref().is_err_and(|error| interrupt_of(error).is_some()) {
+            self.core.put_back(&buffer[..filled]);
+        }
+        read
     }
 
     /// Parks until there are bytes, and takes them as they came from the kernel, without a copy;
@@ -125,6 +163,34 @@ impl Stream {
     /// # Panics
     ///
     /// Outside of a fiber.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Shutdown;
+    ///
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let echo = net::server("127.0.0.1:0", |stream| {
+    ///         while let Ok(Some(bytes)) = stream.receive() {
+    ///             stream.write(&bytes).unwrap();
+    ///         }
+    ///     })?;
+    ///     let client = net::connect(echo.localname()?)?;
+    ///     client.write(b"hello")?;
+    ///     client.shutdown(Shutdown::Write)?;
+    ///     let mut answer = Vec::new();
+    ///     while let Some(bytes) = client.receive()? {
+    ///         answer.extend_from_slice(&bytes);
+    ///     }
+    ///     assert_eq!(answer, b"hello");
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let core = &self.core;
         self.wait_readable(|waiter| {
@@ -169,12 +235,14 @@ impl Stream {
         }
     }
 
-    /// Writes all of `data`, parking until the kernel has taken it, and returns its length.
+    /// Writes all of `data`, parking until the kernel has taken it, and returns its length. The kernel
+    /// reads it where it is, without a copy of ours.
     ///
     /// # Errors
     ///
     /// The kernel's, such as a broken pipe; [`Closed`] once this side has closed the stream. A timeout,
-    /// a deadline or a cancel gives [`WriteInterrupted`], with the count of bytes that the kernel took.
+    /// a deadline or a cancel gives [`WriteInterrupted`], with the count of bytes that the kernel took. A
+    /// send that cannot be stopped at once is waited for.
     ///
     /// # Panics
     ///
@@ -238,7 +306,8 @@ impl Stream {
         })
     }
 
-    /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does. Nothing is
+    /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does: it sets
+    /// `TCP_NODELAY` and takes it back, so [`set_nodelay`](Self::set_nodelay) is off after it. Nothing is
     /// buffered on our side, so [`io::Write::flush`] does nothing.
     ///
     /// # Errors
@@ -248,8 +317,8 @@ impl Stream {
         self.core.flush()
     }
 
-    /// Shuts down reading, writing or both. The peer reads the end of the stream after a shutdown of
-    /// our writing; our own reads end after a shutdown of our reading.
+    /// Shuts down reading, writing or both (`shutdown(2)`). The peer reads the end of the stream after a
+    /// shutdown of our writing; our own reads end after a shutdown of our reading. Does not wait.
     ///
     /// # Errors
     ///
@@ -258,7 +327,7 @@ impl Stream {
         self.core.shutdown(how).map_err(|error| self.failed("shutdown of", error))
     }
 
-    /// The address of this side.
+    /// The address of this side (`getsockname(2)`).
     ///
     /// # Errors
     ///
@@ -268,7 +337,7 @@ impl Stream {
         local_address(self.core.descriptor())
     }
 
-    /// The address of the peer.
+    /// The address of the peer (`getpeername(2)`).
     ///
     /// # Errors
     ///
@@ -278,7 +347,7 @@ impl Stream {
         peer_address(self.core.descriptor())
     }
 
-    /// Sends small writes at once instead of waiting to fill a segment (`TCP_NODELAY`).
+    /// Sends small writes at once instead of waiting to fill a segment (`TCP_NODELAY`, `tcp(7)`).
     ///
     /// # Errors
     ///
@@ -288,19 +357,19 @@ impl Stream {
     }
 
     /// Sets how long each read may wait; `None` is for ever. A read that takes longer ends with
-    /// `TimedOut`.
+    /// `TimedOut`, and so does one that has to wait at all where this is zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);
     }
 
     /// Sets how long each write may wait; `None` is for ever. A write that takes longer ends with
-    /// `TimedOut` and [`WriteInterrupted`].
+    /// `TimedOut` and [`WriteInterrupted`]. With zero, nothing is written.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
 
     /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
-    /// The descriptor is closed when the kernel is done with it. Closing again does nothing.
+    /// Bytes that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel is done with it. Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }
@@ -336,7 +405,8 @@ impl Drop for Stream {
 }
 
 impl AsRawFd for Stream {
-    /// For socket options. Reading or writing it takes bytes from under the stream.
+    /// For socket options. Reading or writing it takes bytes from under the stream; after
+    /// [`close`](Self::close), the number may mean another file.
     fn as_raw_fd(&self) -> RawFd {
         self.core.descriptor()
     }
@@ -374,7 +444,9 @@ impl io::Write for Stream {
     }
 }
 
-/// Bytes as they came from the kernel. Dropping them gives their buffer back to the loop.
+/// Bytes as they came from the kernel, from [`Stream::receive`]: one at least, and mostly no more than one
+/// of the loop's receive buffers holds (16 KiB by default). Dropping them gives their buffer back to the
+/// loop, which has few: whoever keeps bytes for long should copy them.
 #[derive(Debug)]
 pub struct Received {
     chunk: Chunk,

@@ -168,6 +168,21 @@ fn a_read_timeout_loses_no_byte() {
 }
 
 #[test]
+fn a_chunk_that_times_out_half_way_loses_no_byte() {
+    run(|| {
+        let (client, served) = pair()?;
+        client.write(b"first half, ")?;
+        let mut buffer = [0; 23];
+        let error = fibers::with_deadline(SOON, || served.chunk(&mut buffer)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        client.write(b"second half")?;
+        assert_eq!(served.chunk(&mut buffer)?, 23);
+        assert_eq!(&buffer, b"first half, second half");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_cancelled_write_says_how_much_was_written() {
     run(|| {
         let (client, served) = pair()?;

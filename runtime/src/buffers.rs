@@ -79,6 +79,10 @@ impl Drop for BufferPool {
 }
 
 /// Received bytes, in one of the loop's receive buffers, which is given back when this is dropped.
+///
+/// The loop has [`Configuration::receive_buffers`](crate::Configuration::receive_buffers) of them for all
+/// its streams: whoever keeps bytes for long should copy them and let go of the buffer. It may outlive
+/// the loop.
 pub struct Buffer {
     pool: Rc<BufferPool>,
     id: u16,
@@ -87,7 +91,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Forgets the first `count` bytes (all of them, if there are fewer).
+    /// Forgets the first `count` bytes (all of them, if there are fewer): the rest moves to the front of
+    /// what this dereferences to.
     pub fn consume(&mut self, count: usize) {
         self.start = self.end.min(self.start.saturating_add(count.try_into().unwrap_or(u32::MAX)));
     }

@@ -17,13 +17,15 @@ use crate::wake::{RemoteWaker, Wake};
 /// Sizes of a loop. `Configuration::default()` suits a server of any number of connections.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Submissions that one turn can queue before an extra system call is needed. A power of two.
+    /// Submissions that one turn can queue before an extra system call is needed. The kernel rounds it up
+    /// to a power of two, and down to what it allows (32,768; `io_uring_setup(2)`).
     pub submission_entries: u32,
-    /// Completions the kernel can queue before it has to allocate. A power of two.
+    /// Completions the kernel can queue before it has to allocate. Rounded likewise; at least as many as
+    /// `submission_entries`.
     pub completion_entries: u32,
     /// How many receive buffers the loop shares among all its streams. A power of two, at most 32,768.
     pub receive_buffers: u16,
-    /// The size of each receive buffer.
+    /// The size of each receive buffer in bytes: at least 1, less than 4 GiB.
     pub receive_buffer_size_bytes: usize,
 }
 
@@ -44,14 +46,15 @@ impl Default for Configuration {
 pub enum Wait {
     /// Submit, take what is there, and return.
     No,
-    /// Until there is a completion, a due timer or a wake-up.
+    /// Until there is a completion, a due timer or a wake-up. It may return earlier, as when a signal
+    /// comes.
     Block,
 }
 
 /// Counts of what a loop holds at the moment; all of them are zero when nothing is left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopStatistics {
-    /// Operations whose terminal completion has not come.
+    /// Operations whose terminal completion has not been handed to its owner.
     pub operations_in_flight: usize,
     /// Timers armed.
     pub timers: usize,
@@ -63,12 +66,19 @@ pub struct LoopStatistics {
 const SPARE_SEND_BUFFERS: usize = 64;
 const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// An event loop, which belongs to the thread that made it.
+/// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
+///
+/// The crate's [front page](crate) shows one at work.
 ///
 /// # Shutting down
 ///
 /// [`shutdown`](Self::shutdown) cancels whatever is in flight and waits for the terminal completions.
-/// Dropping the loop does the same.
+/// Dropping the loop does the same; but a loop is not dropped while the owner of an operation in flight
+/// holds it.
+///
+/// # Forking
+///
+/// The child of a `fork(2)` must not use the loop: a ring belongs to the process that made it.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     slots: RefCell<Slots>,
@@ -83,12 +93,15 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Makes a loop on the best backend that this machine allows.
+    /// Makes a loop on the best backend that this machine allows, or on the one that the environment
+    /// variable `RINGSPUN_BACKEND` names: `uring`, the only one of this version.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if io_uring is missing, refused or too old (it takes Linux 6.0), with the cause
-    /// and the remedy in its text; the kernel's error if descriptors or memory run out.
+    /// `Unsupported` if io_uring is missing, refused or too old (it takes Linux 6.0), or if there is no
+    /// memory or descriptor for it, with the cause and the remedy in its text; `InvalidInput` for a
+    /// number of receive buffers that is not a power of two, for buffers of no bytes, and for another
+    /// value of `RINGSPUN_BACKEND`; the kernel's error if descriptors or memory run out elsewhere.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
         let waker = RemoteWaker::new()?;
         let buffers =
@@ -116,7 +129,8 @@ impl EventLoop {
     /// Submits an operation. It reaches the kernel with the loop's next turn, together with all others.
     ///
     /// `owner` takes its completions and is kept alive until the terminal one. On a loop that is
-    /// shutting down the operation ends with `ECANCELED`.
+    /// shutting down the operation ends with `ECANCELED`; after that, nobody turns the loop, and it stays
+    /// where it is.
     pub fn submit(&self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
         let mut slots = self.slots.borrow_mut();
         let key = slots.insert(operation, owner);
@@ -130,15 +144,18 @@ impl EventLoop {
     }
 
     /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a
-    /// success that was faster. A key whose operation is over matches nothing.
+    /// success that was faster. A key whose operation is over matches nothing. The request reaches the
+    /// kernel with the loop's next turn.
     pub fn cancel(&self, key: OperationKey) {
         if self.slots.borrow().get(key).is_some() {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
         }
     }
 
-    /// Cancels an operation and waits for its terminal completion. Completions of other operations that
-    /// come with it go to their owners as in a turn; nothing else runs.
+    /// Cancels an operation and blocks the thread until its terminal completion, which comes at once for
+    /// anything but a request that the kernel cannot interrupt. Completions of other operations that come
+    /// with it go to their owners as in a turn, so no borrow that an owner takes may be held here; no timer
+    /// fires, and nobody who waits for buffers is woken.
     ///
     /// # Errors
     ///
@@ -176,12 +193,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// The loop's clock, which is monotonic.
+    /// The loop's clock, which is monotonic, read now.
     pub fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Arms a timer: `waiter` is woken in the first turn that ends at or after `deadline`.
+    /// Arms a timer: `waiter` is woken once, in the first turn that ends at or after `deadline`. A turn
+    /// that blocks wakes up for it. Takes O(log n) of n timers, as removing it does.
     pub fn insert_timer(&self, deadline: Instant, waiter: Rc<dyn Wake>) -> TimerKey {
         self.timers.borrow_mut().insert(deadline, waiter)
     }
@@ -193,7 +211,8 @@ impl EventLoop {
         drop(waiter);
     }
 
-    /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible.
+    /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible: that of a
+    /// send that has ended.
     pub fn take_send_buffer(&self) -> Vec<u8> {
         self.spare_sends.borrow_mut().pop().unwrap_or_default()
     }
@@ -205,7 +224,8 @@ impl EventLoop {
     }
 
     /// Has `waiter` woken in one of the next turns, when there are receive buffers for it: for a receive
-    /// that ended with `ENOBUFS`, and is to be armed again then.
+    /// that ended with `ENOBUFS`, and is to be armed again then. At least one is woken in each turn, and
+    /// no turn blocks while any is left.
     ///
     /// If thousands armed again at once, each turn would feed as many as there are buffers and turn the
     /// others away, at the full price of a receive each: at 10,000 connections this took four fifths of
@@ -214,7 +234,7 @@ impl EventLoop {
         self.starved.borrow_mut().push_back(waiter);
     }
 
-    /// A handle that ends this loop's turn from another thread.
+    /// A handle that ends this loop's turn from another thread or from a signal handler.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
     }
@@ -233,8 +253,9 @@ impl EventLoop {
         }
     }
 
-    /// Cancels everything in flight and waits for the last terminal completion. Operations submitted
-    /// from then on end with `ECANCELED`.
+    /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations
+    /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody. Shutting
+    /// down again does nothing.
     ///
     /// # Errors
     ///

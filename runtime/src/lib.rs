@@ -12,6 +12,49 @@
 //!
 //! A slot and the memory its operation uses are released at the operation's *terminal* completion and
 //! never earlier: cancelling only asks the kernel to hurry.
+//!
+//! The only backend of this version is io_uring, which takes Linux 6.0 or later.
+//!
+//! ```
+//! use std::cell::RefCell;
+//! use std::io::Write;
+//! use std::os::fd::AsRawFd;
+//! use std::os::unix::net::UnixStream;
+//! use std::rc::Rc;
+//!
+//! use ringspun_runtime::{Completion, Configuration, EventLoop, Operation, OperationKind, Owner, Wait};
+//!
+//! /// Keeps what it receives, and whether its operation is over.
+//! #[derive(Default)]
+//! struct Receiver {
+//!     received: RefCell<Vec<u8>>,
+//!     ended: RefCell<bool>,
+//! }
+//!
+//! impl Owner for Receiver {
+//!     fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+//!         if let Some(buffer) = completion.buffer {
+//!             self.received.borrow_mut().extend_from_slice(&buffer);
+//!         }
+//!         self.ended.replace(!completion.more);
+//!     }
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let event_loop = EventLoop::new(&Configuration::default())?;
+//! let (mut sender, socket) = UnixStream::pair()?;
+//! let receiver = Rc::new(Receiver::default());
+//! // The socket stays open until the terminal completion: the loop does not own it.
+//! event_loop.submit(Operation::Receive { socket: socket.as_raw_fd() }, receiver.clone());
+//! sender.write_all(b"hello")?;
+//! drop(sender);
+//! while !*receiver.ended.borrow() {
+//!     event_loop.turn(Wait::Block)?;
+//! }
+//! assert_eq!(*receiver.received.borrow(), b"hello");
+//! # Ok(())
+//! # }
+//! ```
 
 mod buffers;
 mod event_loop;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::Buffer;
 
-/// Names one submitted operation.
+/// Names one submitted operation of one [`EventLoop`](crate::EventLoop).
 ///
 /// The generation makes keys of finished operations harmless: they match nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,31 +27,39 @@ impl OperationKey {
     }
 }
 
-/// An operation to submit.
+/// An operation to submit with [`EventLoop::submit`](crate::EventLoop::submit). Each fails with the errors
+/// of the system call that it is named after.
 ///
 /// The descriptors must stay open until the operation's terminal completion; the loop does not own them.
+/// Closing one earlier ends nothing: the kernel holds on to the socket, and its number may come to mean
+/// another.
 #[derive(Debug)]
 pub enum Operation {
-    /// Accept connections, one completion each, until cancelled or failed (multishot, Linux 5.19).
-    /// Accepted descriptors are close-on-exec and non-blocking.
+    /// Accept connections, one completion each, until cancelled or failed (`accept(2)`;
+    /// `io_uring_prep_multishot_accept(3)`, Linux 5.19). A completion's count is the descriptor of a
+    /// connection, close-on-exec and non-blocking, which belongs to the owner from then on: also where it
+    /// comes after a cancel.
     Accept {
         /// The listening socket.
         listener: RawFd,
     },
-    /// Receive bytes into the loop's buffers, one completion per piece, until the end of the stream,
-    /// an error, a cancel, or a lack of buffers (multishot, Linux 6.0).
+    /// Receive bytes into the loop's buffers, one completion per piece, until the end of the stream (a
+    /// count of 0), an error, a cancel, or a lack of buffers (`ENOBUFS`; see
+    /// [`EventLoop::wait_for_buffers`](crate::EventLoop::wait_for_buffers)). It may also end after any
+    /// piece, for the owner to submit it again (`recv(2)`; `io_uring_prep_recv_multishot(3)`, Linux 6.0).
     Receive {
         /// A connected socket.
         socket: RawFd,
     },
-    /// Send all of the data; a lower count in the completion means that the send was cut short.
+    /// Send all of the data, or its first GiB if it has more. A lower count in the completion means that
+    /// the send was cut short, by a cancel or an error (`send(2)` with `MSG_NOSIGNAL` and `MSG_WAITALL`).
     Send {
         /// A connected socket.
         socket: RawFd,
         /// The bytes, which live until the terminal completion.
         data: SendData,
     },
-    /// Connect a socket to an address.
+    /// Connect a socket to an address (`connect(2)`). The completion's count is 0.
     Connect {
         /// An unconnected socket.
         socket: RawFd,
@@ -59,7 +67,7 @@ pub enum Operation {
         address: Box<Address>,
     },
     /// Wait once for a descriptor to become readable or writable. The completion's count is the
-    /// `poll(2)` event mask.
+    /// `poll(2)` event mask, which may have `POLLERR` and `POLLHUP` alone.
     Poll {
         /// Any pollable descriptor.
         descriptor: RawFd,
@@ -68,7 +76,7 @@ pub enum Operation {
     },
 }
 
-/// A socket address in the form the kernel takes.
+/// A socket address in the form the kernel takes (`sockaddr_storage`, `socket(7)`).
 pub type Address = nix::sys::socket::SockaddrStorage;
 
 /// Which readiness [`Operation::Poll`] waits for.
@@ -138,8 +146,9 @@ impl LentBytes {
     ///
     /// # Safety
     ///
-    /// The bytes must stay valid and unmodified until the operation's terminal completion. A fiber
-    /// holds to that by not resuming before it.
+    /// The bytes must stay valid and unmodified until the operation's terminal completion, whatever
+    /// becomes of the lender: a panic must not unwind past them. A fiber holds to that by not resuming
+    /// before the completion.
     pub unsafe fn new(bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr(), length: bytes.len() }
     }
@@ -148,19 +157,24 @@ impl LentBytes {
 /// What became of an operation.
 #[derive(Debug)]
 pub struct Completion {
-    /// The count, descriptor or event mask of a success; the kernel's error otherwise. A cancelled
-    /// operation ends with `ECANCELED`, unless it succeeded before the cancel reached it.
+    /// The count in bytes, descriptor or event mask of a success; the kernel's error otherwise. A
+    /// cancelled operation ends with `ECANCELED`, unless it succeeded before the cancel reached it.
     pub result: io::Result<u32>,
     /// Further completions of the same operation will follow: this one is not terminal.
     pub more: bool,
-    /// The received bytes of an [`Operation::Receive`].
+    /// The received bytes of an [`Operation::Receive`]; `None` at the end of the stream and for an error.
     pub buffer: Option<Buffer>,
 }
 
-/// Receives the completions of the operations it submitted. An owner is kept alive until then.
+/// Receives the completions of the operations it submitted. The loop keeps an owner alive until the
+/// terminal completion of each; an owner that holds the loop thus keeps it alive as well.
 pub trait Owner {
-    /// Takes one completion. Called from [`EventLoop::turn`](crate::EventLoop::turn) and
-    /// [`EventLoop::cancel_and_wait`](crate::EventLoop::cancel_and_wait); it may submit and cancel,
-    /// and must not block.
+    /// Takes one completion. Called from [`EventLoop::turn`](crate::EventLoop::turn),
+    /// [`EventLoop::cancel_and_wait`](crate::EventLoop::cancel_and_wait) and
+    /// [`EventLoop::shutdown`](crate::EventLoop::shutdown); it may submit and cancel, and must not block
+    /// or panic.
+    ///
+    /// An owner that submits an operation again whenever it ends has to stop at `ECANCELED`: on a loop
+    /// that shuts down, each ends with that, and the shutdown waits for the last.
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion);
 }

@@ -28,7 +28,9 @@ pub(crate) struct Found {
 }
 
 impl Slots {
-    /// Stores an operation; it does not move again until it is released.
+    /// Stores an operation until its terminal completion. The operation itself moves when the slab grows;
+    /// what the kernel is given a pointer to (send data, an address) lies on the heap or with a lender,
+    /// and does not.
     pub(crate) fn insert(&mut self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);

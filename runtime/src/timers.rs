@@ -8,7 +8,9 @@ use slab::Slab;
 
 use crate::wake::Wake;
 
-/// Names one armed timer.
+/// Names one armed timer of one [`EventLoop`](crate::EventLoop).
+///
+/// The generation makes keys of timers that have fired harmless: they match nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerKey {
     index: u32,

@@ -62,20 +62,17 @@ impl ListenerCore {
     /// taken are closed. Closing again does nothing.
     ///
     /// The accept in flight is cancelled and its end is waited for, so that the port is free when this
-    /// returns.
+    /// returns. Completions of other operations that come meanwhile are handed to their owners.
     pub fn close(&self) {
         if !self.descriptor.begin_close() {
             return;
         }
-        if let Some(key) = self.input.get() {
-            // If the loop cannot be turned any more, the operation keeps the descriptor open, which
-            // is the safe side: a number in use by the kernel is not reused.
-            if self.event_loop.cancel_and_wait(key).is_err() {
-                return;
-            }
-        }
+        let ended = self.input.get().is_none_or(|key| self.event_loop.cancel_and_wait(key).is_ok());
         self.accepted.take();
-        self.descriptor.close();
+        // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
+        if ended {
+            self.descriptor.close();
+        }
         self.acceptors.wake_all();
     }
 

@@ -41,8 +41,12 @@ impl Read {
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed), or the kernel's error, after the bytes that came before it: a chunk
-    /// that has some of its bytes when an error comes is ready with them.
+    /// [`Closed`](crate::Closed), or the kernel's error, once the bytes that came before it have been
+    /// given to the sink.
+    ///
+    /// # Panics
+    ///
+    /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         loop {
             if self.stream.has_unread() {
@@ -70,8 +74,10 @@ impl Read {
         self.received
     }
 
-    /// Gives up. Bytes that arrive later stay in the stream's queue for the next reader.
-    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+    /// Gives up. Bytes that arrive later stay in the stream's queue for the next reader, and so do those
+    /// to `put_back`: what the sink was given and whoever gives up will not use.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>, put_back: &[u8]) {
         self.stream.readers().remove(waiter);
+        self.stream.put_back(put_back);
     }
 }

@@ -165,6 +165,15 @@ impl StreamCore {
         count
     }
 
+    /// Puts bytes back in front of what is unread, for the next reader.
+    pub(crate) fn put_back(&self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.is_closed() {
+            self.unread_bytes.set(self.unread_bytes.get() + bytes.len());
+            self.unread.borrow_mut().push_front(Chunk::Owned { bytes: Box::from(bytes), start: 0 });
+            self.readers.wake_all();
+        }
+    }
+
     pub(crate) fn take_chunk(&self) -> Option<Chunk> {
         let chunk = self.unread.borrow_mut().pop_front()?;
         self.unread_bytes.set(self.unread_bytes.get() - chunk.len());

@@ -14,7 +14,7 @@ use crate::buffers::BufferPool;
 use crate::operation::{Operation, OperationKey};
 use crate::wake::RemoteWaker;
 
-/// A completion as the backend saw it.
+/// A completion as the backend saw it, in the terms of `io_uring_enter(2)`.
 #[derive(Debug)]
 pub(crate) struct RawCompletion {
     pub(crate) key: OperationKey,
@@ -82,8 +82,8 @@ impl Backend {
         }
     }
 
-    /// Queues an operation whose slot stays where it is until the terminal completion. Completions
-    /// that have to be reaped to make room go to `ready`.
+    /// Queues an operation whose slot keeps it until the terminal completion. Completions that have to be
+    /// reaped to make room go to `ready`.
     pub(crate) fn submit(
         &mut self,
         user_data: u64,
@@ -96,6 +96,8 @@ impl Backend {
         }
     }
 
+    /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
+    /// of its own, and the request with none.
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
         match self {
             #[cfg(target_os = "linux")]

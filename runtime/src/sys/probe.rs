@@ -7,7 +7,7 @@ use std::io;
 pub struct Feature {
     /// What it is called.
     pub name: &'static str,
-    /// The kernel that brought it.
+    /// The version of Linux that brought it, such as `"6.1"`.
     pub since: &'static str,
     /// Whether this kernel has it.
     pub available: bool,
@@ -48,7 +48,8 @@ pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("io_uring cannot be used: {cause} ({error})"))
 }
 
-/// Asks the kernel what it has, by setting up a small ring.
+/// Asks the kernel what it has, by setting up small rings and letting them go again
+/// (`io_uring_setup(2)`; `IORING_REGISTER_PROBE` in `io_uring_register(2)`).
 #[cfg(target_os = "linux")]
 pub fn ring_report() -> RingReport {
     use io_uring::{IoUring, Probe, opcode};
@@ -123,8 +124,8 @@ pub fn ring_report() -> RingReport {
     RingReport { refusal: Some("io_uring exists on Linux only".to_string()), features: Vec::new() }
 }
 
-/// Asks the kernel for guards below stacks that live in the page tables (`MADV_GUARD_INSTALL`), by making
-/// one.
+/// Asks the kernel for guards below stacks that live in the page tables (`MADV_GUARD_INSTALL` in
+/// `madvise(2)`), by making one.
 pub fn stack_guards() -> Feature {
     Feature {
         name: "guards without mappings",

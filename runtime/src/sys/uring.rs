@@ -31,6 +31,7 @@ const BUFFER_GROUP: u16 = 0;
 /// The most one send carries, so that its count fits the completion's 31 bits.
 const SEND_MAX_BYTES: usize = 1 << 30;
 
+/// One ring, and what is registered with it. Fields are dropped in order: the ring before its buffers.
 pub(crate) struct Uring {
     ring: IoUring,
     buffer_ring: BufferRing,
@@ -59,6 +60,7 @@ impl Uring {
         Ok(uring)
     }
 
+    /// Queues the request for an operation; `io_uring_enter(2)` describes each.
     pub(crate) fn submit(
         &mut self,
         user_data: u64,
@@ -172,15 +174,16 @@ impl Uring {
     }
 
     /// Queues an entry; when the submission queue is full, submits it first. If the kernel does not
-    /// take it (`EAGAIN`, `EBUSY`), reaping is what makes it able to.
+    /// take it (`EAGAIN`, `EBUSY`), reaping is what makes it able to: this tries until there is room.
     fn push(&mut self, entry: squeue::Entry, ready: &mut VecDeque<RawCompletion>) {
         loop {
-            // SAFETY: what an entry points to (data, address) lies in the operation's slot, or with
-            // a lender who waits: both outlive the operation. Cancels and polls point to nothing.
+            // SAFETY: what an entry points to (data, address) lies in heap memory that the operation's
+            // slot owns, or with a lender who waits: both outlive the operation, and neither moves when
+            // the slot does. Cancels and polls point to nothing.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // An error that lasts is reported by the next `wait`, which meets it again.
+            // Errors that pass are met by trying again; this has no way to report one that lasts.
             let _ = self.enter(0, None);
             self.reap(ready);
         }

@@ -31,6 +31,7 @@ pub fn render(report: &Report) -> String {
             "refusal": report.ring.refusal,
             "features": report.ring.features.iter().map(feature_value).collect::<Vec<_>>(),
         },
+        "janet_vm": { "optimised": ringspun::janet::VM_OPTIMISED },
         "stack_guards": feature_value(&report.stack_guards),
         "limits": limits,
     });

@@ -1,0 +1,1 @@
+//! Benchmarks of Ringspun's inner parts: `cargo bench --manifest-path benches/Cargo.toml`.

@@ -1,0 +1,60 @@
+# Shared by the scripts: where the project is, and what has to be installed before it builds.
+# Sourced, not run.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Prints the leading comment block of a script as its help.
+show_help() { sed -n '2,/^$/s/^# \{0,1\}//p' "$1"; }
+
+# The command that installs, as arguments: packages for apt, dnf, pacman, zypper, apk and brew, in this order.
+install_packages() {
+    local what=$1 apt=$2 dnf=$3 pacman=$4 zypper=$5 apk=$6 brew=$7
+    local -a command update=()
+    if command -v apt-get >/dev/null; then
+        command=(apt-get install -y -qq $apt); update=(apt-get update -qq)
+    elif command -v dnf >/dev/null; then command=(dnf install -y -q $dnf)
+    elif command -v pacman >/dev/null; then command=(pacman -S --noconfirm --needed $pacman)
+    elif command -v zypper >/dev/null; then command=(zypper --non-interactive install $zypper)
+    elif command -v apk >/dev/null; then command=(apk add $apk)
+    elif command -v brew >/dev/null; then command=(brew install $brew)
+    else
+        say "$what is missing, and no known package manager is here to install it."
+        exit 1
+    fi
+    local -a root=()
+    if [ "$(id -u)" -ne 0 ] && [ "${command[0]}" != brew ]; then
+        if sudo -n true 2>/dev/null; then root=(sudo -n); else
+            say "$what is missing. Install it with:  sudo ${command[*]}"
+            exit 1
+        fi
+    fi
+    say "installing $what: ${command[*]}"
+    [ ${#update[@]} -eq 0 ] || "${root[@]}" "${update[@]}" >&2
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" "${command[@]}" >&2
+}
+
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    local pattern
+    for pattern in /usr/lib/llvm*/lib /usr/lib/llvm/*/lib* /usr/lib /usr/lib64 /usr/lib/*-linux-* \
+        /usr/local/lib /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
+        compgen -G "$pattern/libclang.so*" >/dev/null && return 0
+        compgen -G "$pattern/libclang-[0-9]*.so*" >/dev/null && return 0
+        compgen -G "$pattern/libclang.dylib" >/dev/null && return 0
+    done
+    return 1
+}
+
+# Makes sure that everything the build needs is there: Rust, a C compiler, and libclang, from which the
+# bindings to the Janet VM are made.
+ensure_build_tools() {
+    if ! command -v cargo >/dev/null; then
+        say "Rust is missing. Install it as https://rustup.rs says, then run this again."
+        exit 1
+    fi
+    command -v cc >/dev/null || install_packages "a C compiler" "gcc libc6-dev" gcc base-devel gcc "gcc musl-dev" gcc
+    have_libclang || install_packages libclang libclang-dev clang-devel clang clang-devel clang-dev llvm
+}

@@ -1,0 +1,166 @@
+### several fibers may read from one stream
+# Stock keeps one reader per stream: the first is never resumed.
+(def [client peer] (connected))
+(background (net/read client 4))
+(background (net/read client 4))
+(net/write peer "bothread")
+(settle)
+(ev/sleep 0.05)
+(os/exit 0)
+--- ring
+(net/read client 4) => @"both"
+(net/read client 4) => @"read"
+--- stock
+(net/read client 4) => @"both"
+
+### several fibers may write to one stream, and take turns
+# Stock keeps one writer per stream: the first is never resumed, and its last bytes are never sent.
+(def [client peer] (connected))
+(def size 5000000)
+(background (net/write client (buffer/new-filled size (chr "a"))))
+(background (net/write client (buffer/new-filled size (chr "b"))))
+(def received @"")
+(show (= received (net/chunk peer (* 2 size) received 1)))
+(show (deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))))
+(os/exit 0)
+--- ring
+(net/write client (buffer/new-filled size (chr "a"))) => nil
+(net/write client (buffer/new-filled size (chr "b"))) => nil
+(= received (net/chunk peer (* 2 size) received 1)) => true
+(deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))) => true
+--- stock
+(net/write client (buffer/new-filled size (chr "b"))) => nil
+(= received (net/chunk peer (* 2 size) received 1)) !! "timeout"
+(deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))) => false
+
+### several fibers may accept from one listener
+# Stock keeps one acceptor per listener: the first is never resumed.
+(def listener (net/listen "127.0.0.1" "0"))
+(def [host port] (net/localname listener))
+(background (net/accept listener))
+(background (net/accept listener))
+(def clients [(net/connect host port) (net/connect host port)])
+(settle)
+(ev/sleep 0.05)
+(os/exit 0)
+--- ring
+(net/accept listener) => <core/stream [fd=N]>
+(net/accept listener) => <core/stream [fd=N]>
+--- stock
+(net/accept listener) => <core/stream [fd=N]>
+
+### an accept tells that descriptors have run out
+# Stock ignores the error and goes on waiting.
+(def listener (net/listen "127.0.0.1" "0"))
+(def [host port] (net/localname listener))
+(def client (net/connect host port))
+(def waste @[])
+(protect (forever (array/push waste (os/open "/dev/null"))))
+(show (net/accept listener 0.2))
+(each stream waste (:close stream))
+(show (net/accept listener 5))
+(os/exit 0)
+--- ring
+(net/accept listener 0.2) !! "Too many open files"
+(net/accept listener 5) => <core/stream [fd=N]>
+--- stock
+(net/accept listener 0.2) !! "timeout"
+(net/accept listener 5) => <core/stream [fd=N]>
+
+### an accept tells that its listener was shut down
+# Stock ignores the error and goes on waiting.
+(def listener (net/listen "127.0.0.1" "0"))
+(background (net/accept listener 0.2))
+(net/shutdown listener :rw)
+(ev/sleep 0.3)
+(os/exit 0)
+--- ring
+(net/accept listener 0.2) !! "Invalid argument"
+--- stock
+(net/accept listener 0.2) !! "timeout"
+
+### a connection works in the thread that it is given to
+# Stock never registers the stream with the event loop of its new thread, and ends the process when it is
+# collected there.
+(def [client peer] (connected))
+(def answers (ev/thread-chan 10))
+(ev/spawn (ev/sleep 0.02) (net/write peer "across"))
+(ev/thread (fn [stream] (ev/give answers (protect (net/read stream 100 @"" 1)))) client)
+(show (ev/take answers))
+--- ring
+(ev/take answers) => (true @"across")
+--- stock, exit status 1
+janet top level signal - "No such file or directory"
+
+### a listener works in the thread that it is given to
+# Stock never registers the stream with the event loop of its new thread.
+(def listener (net/listen "127.0.0.1" "0"))
+(def [host port] (net/localname listener))
+(def ready (ev/thread-chan 1))
+(ev/spawn-thread
+  (ev/give ready true)
+  (with [peer (net/accept listener)] (net/write peer "from the thread")))
+(ev/take ready)
+(ev/sleep 0.05)
+(with [client (net/connect host port)] (show (net/read client 100 @"" 1)))
+(os/exit 0)
+--- ring
+(net/read client 100 @"" 1) => @"from the thread"
+--- stock
+(net/read client 100 @"" 1) !! "timeout"
+
+### a stream may be given to a thread that does not use it
+# Stock raises the error of the system call in the middle of a collection, and the process ends.
+(def [client peer] (connected))
+(def answers (ev/thread-chan 10))
+(ev/thread (fn [stream] (ev/give answers :given)) client)
+(show (ev/take answers))
+(net/write peer "still here")
+(show (net/read client 100))
+--- ring
+(ev/take answers) => :given
+(net/read client 100) => @"still here"
+--- stock, exit status 1
+janet top level signal - "No such file or directory"
+
+### a listener that is closed in the turn of an accept
+# Operations go to the kernel together, at the end of the VM's turn, and what other fibers do to the
+# stream before that comes first. Stock tries each at once, with a system call.
+(def listener (net/listen "127.0.0.1" "0"))
+(def [host port] (net/localname listener))
+(def client (net/connect host port))
+(ev/spawn (:close listener))
+(show (net/accept listener))
+--- ring
+(net/accept listener) => nil
+--- stock
+(net/accept listener) => <core/stream [fd=N]>
+
+### a stream that is closed in the turn of a read
+# As above.
+(def [client peer] (connected))
+(net/write peer "0123456789")
+(ev/spawn (:close client))
+(show (net/read client 4))
+--- ring
+(net/read client 4) => nil
+--- stock
+(net/read client 4) => @"0123"
+
+### a timeout of nothing is for what the kernel has now, not for the end of the stream behind it
+# The end of the stream is a completion of its own, in the next turn.
+(def [client peer] (connected))
+(net/write peer "0123456789")
+(:close peer)
+(def buffer @"")
+(show (net/read client :all buffer 0))
+(show buffer)
+(show (net/read client :all buffer 0))
+--- ring
+(net/read client :all buffer 0) !! "timeout"
+buffer => @"0123456789"
+(net/read client :all buffer 0) => nil
+--- stock
+(net/read client :all buffer 0) => @"0123456789"
+buffer => @"0123456789"
+(net/read client :all buffer 0) => nil
