@@ -91,3 +91,22 @@ fn two_vms_storm_on_two_threads() {
     }
     assert_eq!(descriptors(), before, "descriptors after the VMs, and before");
 }
+
+#[test]
+#[ignore = "a control for scripts/sanitize, which expects the sanitizer to stop it"]
+fn control_the_vm_writes_to_freed_memory() {
+    use evil_janet::{janet_buffer, janet_buffer_deinit, janet_buffer_push_u8};
+
+    let _vm = Vm::with_net(Net::Ring).unwrap();
+    // SAFETY: none; the VM's own code writes to a buffer that it has freed.
+    unsafe {
+        let buffer = janet_buffer(100);
+        let freed = (*buffer).data;
+        janet_buffer_deinit(buffer);
+        (*buffer).data = freed;
+        (*buffer).capacity = 100;
+        janet_buffer_push_u8(buffer, 7);
+    }
+    println!("nobody noticed");
+    std::process::exit(0);
+}

@@ -10,7 +10,7 @@ mod scenes;
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -238,4 +238,44 @@ fn runtimes_end_in_the_middle_of_everything() {
     let ended: usize = storm.hits.iter().map(|hits| hits[Means::End as usize].get()).sum();
     // All but the small write and what the two at the ends of a stream meet, whatever the timing.
     assert!(ended >= 9 * runtimes, "{ended} operations of {runtimes} runtimes");
+}
+
+#[test]
+#[ignore = "a control for scripts/sanitize, which expects the sanitizer to stop it"]
+fn control_a_fiber_reads_freed_memory() {
+    let value = fibers::run(|| {
+        let boxed = Box::new(7u64);
+        let freed = &raw const *boxed;
+        drop(boxed);
+        fibers::yield_now().unwrap();
+        // SAFETY: none; that it has none is what the sanitizer is to find.
+        unsafe { freed.read_volatile() }
+    });
+    println!("nobody noticed: {value:?}");
+}
+
+/// The kernel reads memory behind the sanitizer's back. Freed memory is filled, so that the bytes on their
+/// way tell.
+#[test]
+#[ignore = "a control for scripts/sanitize, which expects it to fail"]
+fn control_the_kernel_reads_freed_memory() {
+    use ringspun_runtime::{Completion, LentBytes, OperationKind, Owner, SendData};
+
+    struct Nobody;
+    impl Owner for Nobody {
+        fn complete(self: Rc<Self>, _: OperationKind, _: Completion) {}
+    }
+    fibers::run(|| {
+        let (client, served) = pair().unwrap();
+        let data = vec![7u8; 4096];
+        // SAFETY: none; the data is freed below, before the loop's next turn submits the send.
+        let lent = SendData::Lent(unsafe { LentBytes::new(&data) });
+        let send = ringspun_runtime::Operation::Send { socket: client.as_raw_fd(), data: lent };
+        fibers::event_loop().unwrap().submit(send, Rc::new(Nobody));
+        drop(data);
+        let mut got = vec![0; 4096];
+        served.chunk(&mut got).unwrap();
+        assert!(got.iter().all(|byte| *byte == 7), "the kernel sent freed memory: {:?}", &got[..8]);
+    })
+    .unwrap();
 }

@@ -108,7 +108,7 @@ pub fn written_bytes(error: &io::Error) -> usize {
 }
 
 /// Reads to the end, in every way and whatever interrupts it, and returns how many bytes came. Each must
-/// be the next of the pattern.
+/// be the next of the pattern: what an interrupt cut short is there for the next read.
 pub fn receive(storm: &Storm, mut random: Random, stream: &Stream, salt: u8) -> usize {
     let mut received = 0;
     let mut buffer = vec![0; 16 * 1024];
@@ -120,7 +120,6 @@ pub fn receive(storm: &Storm, mut random: Random, stream: &Stream, salt: u8) -> 
         let expected = pattern(salt, received, length);
         let (operation, result) = match random.below(3) {
             0 => (Operation::Read, limit.hold(|| stream.read(buffer))),
-            // An interrupted chunk puts back what it has: the next read must give it again.
             1 => (Operation::Chunk, limit.hold(|| stream.chunk(buffer))),
             _ => {
                 let result = limit.hold(|| stream.receive());
