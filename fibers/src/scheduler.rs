@@ -93,10 +93,7 @@ impl Scheduler {
     fn run_remote_tasks(&self) {
         let tasks = std::mem::take(&mut self.remote.lock().unwrap_or_else(PoisonError::into_inner).tasks);
         for task in tasks {
-            // As with a fiber's: its panic concerns nobody else, and the panic hook has told it.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(task)) {
-                std::mem::forget(payload);
-            }
+            contain_panic(task);
         }
     }
 
@@ -122,6 +119,16 @@ impl Scheduler {
         }
         self.run_until(|| self.fibers.borrow().is_empty())?;
         self.event_loop.shutdown()
+    }
+}
+
+/// Runs what nobody waits for, so that its panic, which the panic hook has told, concerns nobody.
+fn contain_panic(function: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(function)) {
+        // The payload's own drop may panic. Somebody who does that twice is not listened to.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
     }
 }
 
@@ -323,11 +330,8 @@ impl FiberBuilder {
         let result = packet.clone();
         let body = move || {
             result.run(function);
-            // A result that nobody waits for any more is dropped here, and its panic concerns nobody: the
-            // panic hook has told it.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
-                std::mem::forget(payload);
-            }
+            // A result that nobody waits for any more is dropped here.
+            contain_panic(|| drop(result));
         };
         let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, body);
         fiber.listed_at.set(scheduler.fibers.borrow_mut().insert(fiber.clone()));
