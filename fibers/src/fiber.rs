@@ -44,7 +44,7 @@ pub(crate) struct Fiber {
 }
 
 /// The panic payload that unwinds a fiber which ignores the end of its runtime.
-struct RuntimeEnded;
+struct Unwound;
 
 impl Fiber {
     pub(crate) fn new(
@@ -148,7 +148,7 @@ impl Fiber {
             let ignored = self.ignored_interrupts.get() + 1;
             self.ignored_interrupts.set(ignored);
             if ignored > IGNORED_INTERRUPTS {
-                std::panic::resume_unwind(Box::new(RuntimeEnded));
+                std::panic::resume_unwind(Box::new(Unwound));
             }
         }
         Some(interrupt)

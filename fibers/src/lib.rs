@@ -55,7 +55,7 @@ mod wait;
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
 pub use scheduler::{
-    FiberBuilder, FiberStatistics, Remote, Runtime, event_loop, remote, run, spawn, statistics,
+    FiberBuilder, FiberStatistics, Remote, Runtime, RuntimeEnded, event_loop, remote, run, spawn, statistics,
 };
 pub use wait::{
     check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,

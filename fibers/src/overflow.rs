@@ -77,10 +77,11 @@ fn ensure_signal_stack() -> io::Result<()> {
 /// If the fault is in the running fiber's guard, says so and aborts. Any other fault happens again
 /// under the action that was there before ours.
 extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mut c_void) {
-    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO, and for these signals it has an address.
-    let address = unsafe { (*information).si_addr() } as usize;
+    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault of our own has a positive code, and
+    // an address; a signal that somebody sent has neither.
+    let (fault, address) = unsafe { ((*information).si_code > 0, (*information).si_addr() as usize) };
     let running = RUNNING.get();
-    if !running.is_null() {
+    if fault && !running.is_null() {
         // SAFETY: set by `set_running`, whose caller keeps it alive while the fiber runs.
         let running = unsafe { &*running };
         if running.guard.contains(&address) {
@@ -95,6 +96,11 @@ extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mu
             // SAFETY: stored by `install` and never freed; sigaction is async-signal-safe.
             unsafe { libc::sigaction(signal, previous, std::ptr::null_mut()) };
         }
+    }
+    if !fault {
+        // It will not come again by itself.
+        // SAFETY: raise has no preconditions and is async-signal-safe.
+        unsafe { libc::raise(signal) };
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +25,13 @@ thread_local! {
 
 type RemoteTask = Box<dyn FnOnce() + Send>;
 
+/// What other threads have asked for.
+#[derive(Default)]
+struct RemoteQueue {
+    tasks: Vec<RemoteTask>,
+    ended: bool,
+}
+
 pub(crate) struct Scheduler {
     event_loop: Rc<EventLoop>,
     stacks: StackPool,
@@ -35,7 +43,7 @@ pub(crate) struct Scheduler {
     next_id: Cell<u64>,
     ending: Cell<bool>,
     stack_size_bytes: usize,
-    remote: Arc<Mutex<Vec<RemoteTask>>>,
+    remote: Arc<Mutex<RemoteQueue>>,
 }
 
 impl Scheduler {
@@ -83,9 +91,12 @@ impl Scheduler {
     }
 
     fn run_remote_tasks(&self) {
-        let tasks = std::mem::take(&mut *self.remote.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut self.remote.lock().unwrap_or_else(PoisonError::into_inner).tasks);
         for task in tasks {
-            task();
+            // As with a fiber's: its panic concerns nobody else, and the panic hook has told it.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(task)) {
+                std::mem::forget(payload);
+            }
         }
     }
 
@@ -209,7 +220,14 @@ impl Runtime {
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {
-                CURRENT.with_borrow_mut(Option::take);
+                let scheduler = CURRENT.take();
+                if let Some(scheduler) = scheduler {
+                    let mut remote = scheduler.remote.lock().unwrap_or_else(PoisonError::into_inner);
+                    remote.ended = true;
+                    let tasks = std::mem::take(&mut remote.tasks);
+                    drop(remote);
+                    drop(tasks);
+                }
             }
         }
         CURRENT.with_borrow_mut(|current| *current = Some(scheduler.clone()));
@@ -303,7 +321,15 @@ impl FiberBuilder {
         scheduler.next_id.set(id + 1);
         let packet = Packet::new();
         let result = packet.clone();
-        let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, move || result.run(function));
+        let body = move || {
+            result.run(function);
+            // A result that nobody waits for any more is dropped here, and its panic concerns nobody: the
+            // panic hook has told it.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
+                std::mem::forget(payload);
+            }
+        };
+        let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, body);
         fiber.listed_at.set(scheduler.fibers.borrow_mut().insert(fiber.clone()));
         scheduler.make_ready(fiber.clone());
         Ok(JoinHandle { packet, fiber })
@@ -337,7 +363,7 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<J
 ///     let remote = fibers::remote().unwrap();
 ///     let thread = std::thread::spawn(move || {
 ///         // Runs on the first thread, so it sees that thread's messages.
-///         remote.execute(|| MESSAGES.set(MESSAGES.get() + 1));
+///         remote.execute(|| MESSAGES.set(MESSAGES.get() + 1)).unwrap();
 ///     });
 ///     while MESSAGES.get() == 0 {
 ///         fibers::sleep(Duration::from_millis(1)).unwrap();
@@ -348,22 +374,43 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<J
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    tasks: Arc<Mutex<Vec<RemoteTask>>>,
+    queue: Arc<Mutex<RemoteQueue>>,
     waker: RemoteWaker,
 }
 
 impl Remote {
     /// Has `task` run on the runtime's thread, between two turns, in the order of the calls. It runs
     /// outside of any fiber, so it may spawn and cancel but not wait. A task that comes while the runtime
-    /// ends, or later, may never run; it is dropped with the last `Remote`, on that one's thread.
+    /// ends may be dropped without being run, on the runtime's thread.
     ///
-    /// Does not block, and is not for signal handlers, as it takes a lock and memory. A panic of the task
-    /// is the panic of [`Runtime::run`].
-    pub fn execute(&self, task: impl FnOnce() + Send + 'static) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(task));
+    /// Is not for signal handlers, as it takes a lock and memory. A panic of the task ends only the task.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeEnded`]; the task is dropped.
+    pub fn execute(&self, task: impl FnOnce() + Send + 'static) -> Result<(), RuntimeEnded> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.ended {
+            return Err(RuntimeEnded);
+        }
+        queue.tasks.push(Box::new(task));
+        drop(queue);
         self.waker.wake();
+        Ok(())
     }
 }
+
+/// The runtime that a [`Remote`] reached has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeEnded;
+
+impl std::fmt::Display for RuntimeEnded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the runtime has ended")
+    }
+}
+
+impl std::error::Error for RuntimeEnded {}
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -374,7 +421,7 @@ impl std::fmt::Debug for Remote {
 /// A handle by which other threads reach the runtime of this thread; `None` if none runs.
 pub fn remote() -> Option<Remote> {
     let scheduler = Scheduler::current()?;
-    Some(Remote { tasks: scheduler.remote.clone(), waker: scheduler.event_loop.remote_waker() })
+    Some(Remote { queue: scheduler.remote.clone(), waker: scheduler.event_loop.remote_waker() })
 }
 
 /// The event loop of this thread's runtime, if one runs. The runtime turns it, and nobody else should.

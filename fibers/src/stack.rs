@@ -31,6 +31,10 @@ pub(crate) const MINIMUM_STACK_SIZE_BYTES: usize = 8 * 1024;
 /// Stacks in the first mapping of a size; each further mapping has twice as many as the last.
 const FIRST_MAPPING_STACKS: usize = 64;
 const LARGEST_MAPPING_STACKS: usize = 64 * 1024;
+/// The largest mapping (16 GiB where addresses have 64 bits), unless one stack alone is larger.
+const MAPPING_MAX_BYTES: usize = 1 << (usize::BITS / 2 + 2);
+/// The largest stack that can be asked for, so that sums of sizes cannot overflow.
+const MAXIMUM_STACK_SIZE_BYTES: usize = isize::MAX as usize / 4;
 /// Free stacks that keep their pages; those beyond give them back.
 const HOT_STACKS: usize = 1024;
 
@@ -45,7 +49,12 @@ impl StackPool {
     ///
     /// Fails with the kernel's error when address space or mappings run out.
     pub(crate) fn take(&self, size_bytes: usize) -> io::Result<FiberStack> {
-        let size_bytes = size_bytes.max(MINIMUM_STACK_SIZE_BYTES).next_multiple_of(page_size_bytes());
+        let size_bytes = size_bytes.max(MINIMUM_STACK_SIZE_BYTES);
+        if size_bytes > MAXIMUM_STACK_SIZE_BYTES {
+            let text = format!("stack of {size_bytes} bytes: expected at most {MAXIMUM_STACK_SIZE_BYTES}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let size_bytes = size_bytes.next_multiple_of(page_size_bytes());
         let class =
             self.classes.borrow_mut().entry(size_bytes).or_insert_with(|| SizeClass::new(size_bytes)).clone();
         class.take()
@@ -109,6 +118,8 @@ impl SizeClass {
     fn map_more(&self) -> io::Result<()> {
         let mut mappings = self.mappings.borrow_mut();
         let stacks = (FIRST_MAPPING_STACKS << mappings.len().min(16)).min(LARGEST_MAPPING_STACKS);
+        // Large stacks are mapped in smaller numbers, for systems that count address space.
+        let stacks = stacks.min((MAPPING_MAX_BYTES / self.slot_size_bytes()).max(1));
         let length = stacks * self.slot_size_bytes();
         let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;

@@ -184,7 +184,8 @@ fn other_threads_reach_the_fibers() {
         let remote = fibers::remote().unwrap();
         let thread = std::thread::spawn(move || {
             for _ in 0..100 {
-                remote.execute(|| drop(fibers::spawn(|| fibers::sleep(Duration::from_millis(1)))));
+                let task = || drop(fibers::spawn(|| fibers::sleep(Duration::from_millis(1))));
+                remote.execute(task).unwrap();
             }
         });
         // The thread's last task has run when the fibers it spawned are gone again.
@@ -230,4 +231,72 @@ fn a_fiber_uses_the_stack_it_asked_for() {
         builder.spawn(|| burn(1500)).unwrap().join().unwrap()
     });
     assert!(deep.unwrap() > 0);
+}
+
+#[test]
+fn a_panic_while_an_unwanted_result_is_dropped_ends_only_that() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the drop of a result");
+        }
+    }
+    let other = fibers::run(|| {
+        drop(fibers::spawn(|| Bomb).unwrap());
+        let remote = fibers::remote().unwrap();
+        remote.execute(|| panic!("in a remote task")).unwrap();
+        fibers::sleep(Duration::from_millis(1)).unwrap();
+        fibers::spawn(|| 5).unwrap().join().unwrap()
+    });
+    assert_eq!(other.unwrap(), 5);
+}
+
+#[test]
+fn a_remote_learns_that_its_runtime_has_ended() {
+    let remote = fibers::run(|| fibers::remote().unwrap()).unwrap();
+    assert_eq!(remote.execute(|| ()), Err(fibers::RuntimeEnded));
+}
+
+#[test]
+fn a_stack_of_absurd_size_is_an_error_that_names_it() {
+    let error = fibers::run(|| FiberBuilder::new().stack_size_bytes(usize::MAX).spawn(|| ()).unwrap_err());
+    assert!(error.unwrap().to_string().contains(&usize::MAX.to_string()));
+}
+
+#[test]
+fn a_wake_up_that_is_reaped_while_a_fiber_runs_is_not_lost() {
+    use ringspun_runtime::{Completion, Interest, Operation, OperationKind, Owner, Wake};
+    struct Nobody;
+    impl Owner for Nobody {
+        fn complete(self: Rc<Self>, _: OperationKind, _: Completion) {}
+    }
+    thread_local! {
+        static RAN: Cell<bool> = const { Cell::new(false) };
+        static WAITER: RefCell<Option<Rc<dyn Wake>>> = const { RefCell::new(None) };
+    }
+    let woken = fibers::run(|| {
+        let remote = fibers::remote().unwrap();
+        let wake = || {
+            RAN.set(true);
+            WAITER.take().into_iter().for_each(Wake::wake);
+        };
+        std::thread::spawn(move || remote.execute(wake)).join().unwrap().unwrap();
+        // More than a submission queue holds, so the ring is entered, and the wake-up reaped, here.
+        let (silent, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&silent);
+        let poll = || Operation::Poll { descriptor, interest: Interest::Readable };
+        let event_loop = fibers::event_loop().unwrap();
+        let keys: Vec<_> = (0..5000).map(|_| event_loop.submit(poll(), Rc::new(Nobody))).collect();
+        let woken = fibers::with_deadline(Duration::from_secs(60), || {
+            fibers::wait(|waiter| {
+                WAITER.set(Some(waiter.clone()));
+                // A deadline that had to wake the loop does not count.
+                let in_time = RAN.get() && fibers::pending_interrupt().is_none();
+                if in_time { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            })
+        });
+        keys.into_iter().for_each(|key| event_loop.cancel_and_wait(key).unwrap());
+        woken
+    });
+    assert_eq!(woken.unwrap(), Ok(()));
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use evil_janet as janet;
 use evil_janet::{Janet, JanetBuffer, JanetFiber, JanetFunction, JanetStream};
 use ringspun_net::is_closed;
-use ringspun_net::machine::{Accept, Connect, ConnectError, Read, StreamCore, Write};
+use ringspun_net::machine::{
+    Accept, Connect, ConnectError, EXHAUSTED_PAUSE, Read, StreamCore, Write, is_exhausted,
+};
 use ringspun_runtime::{SendData, TimerKey, Wake};
 
 use crate::bridge::{Bridge, Socket};
@@ -18,8 +20,6 @@ use crate::values::{Verdict, error_string, explained, nil, string};
 
 /// How much of a Janet value is copied for one send.
 const SEND_PIECE_BYTES: usize = 64 * 1024;
-/// How long an accept loop waits when descriptors or memory have run out.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// `JANET_FIBER_EV_FLAG_IN_FLIGHT` of the VM's `fiber.h`, which is not in its public header: the fiber's
 /// `ev_state` belongs to an operation of the kernel. Without it, a VM that ends frees `ev_state`, which
 /// is no memory here.
@@ -137,7 +137,7 @@ impl Parked {
 
     /// Takes the operation off the fiber.
     fn unpark(&self) {
-        if self.bridge.unpark(self.index.get()).is_none() {
+        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
             return;
         }
         // SAFETY: alive, because it was marked until now.
@@ -267,15 +267,15 @@ impl Parked {
                 Poll::Ready(Err(error)) if is_closed(&error) => {
                     return Poll::Ready(Outcome::Value(nil()));
                 }
-                Poll::Ready(Err(error)) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                Poll::Ready(Err(error)) => match is_exhausted(&error) {
+                    true => {
                         let event_loop = self.bridge.event_loop();
                         let later = event_loop.now() + EXHAUSTED_PAUSE;
                         self.disarm_timer();
                         self.timer.set(Some(event_loop.insert_timer(later, self.clone())));
                         return Poll::Pending;
                     }
-                    _ => return Poll::Ready(Outcome::Error(error_string(&error))),
+                    false => return Poll::Ready(Outcome::Error(error_string(&error))),
                 },
             }
         }
@@ -422,6 +422,7 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         // when they start and ours do not.
         unsafe { janet::janet_gcroot(janet::janet_wrap_abstract((*fiber).ev_stream.cast())) };
         parked.abandon();
+        parked.index.set(usize::MAX);
         bridge.unpark(index);
     }
 }

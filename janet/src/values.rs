@@ -31,10 +31,10 @@ pub(crate) fn string(text: &str) -> Janet {
 
 /// The kernel's text for an error, which is what stock Janet raises.
 pub(crate) fn error_text(error: &io::Error) -> String {
-    let Some(errno) = error.raw_os_error() else { return error.to_string() };
-    // SAFETY: strerror returns a terminated string that stays valid until the next call on this thread.
-    let text = unsafe { CStr::from_ptr(libc::strerror(errno)) };
-    text.to_string_lossy().into_owned()
+    let text = error.to_string();
+    // The standard library adds the number, which stock Janet does not show.
+    let number = error.raw_os_error().map(|errno| format!(" (os error {errno})"));
+    number.and_then(|number| text.strip_suffix(&number).map(str::to_string)).unwrap_or(text)
 }
 
 pub(crate) fn error_string(error: &io::Error) -> Janet {

@@ -126,7 +126,7 @@ impl Vm {
             self.fiber(c"cli-main", &[janet::janet_wrap_array(list)])?
         };
         // SAFETY: a new fiber.
-        Ok(unsafe { janet::janet_loop_fiber(fiber) })
+        Ok(unsafe { run_rooted(fiber) }.0)
     }
 
     /// Evaluates Janet source text, runs the loop until nothing is left to do, and returns the last
@@ -156,20 +156,10 @@ impl Vm {
     }
 
     fn call(&mut self, function: &CStr, arguments: &[Janet]) -> Result<String, VmError> {
-        // SAFETY: the VM runs on this thread. The fiber is a root while the loop runs.
-        unsafe {
-            let fiber = self.fiber(function, arguments)?;
-            let root = janet::janet_wrap_fiber(fiber);
-            janet::janet_gcroot(root);
-            let status = janet::janet_loop_fiber(fiber);
-            let text = text_of((*fiber).last_value);
-            janet::janet_gcunroot(root);
-            if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD {
-                Ok(text)
-            } else {
-                Err(VmError(text))
-            }
-        }
+        let fiber = self.fiber(function, arguments)?;
+        // SAFETY: a new fiber.
+        let (status, text) = unsafe { run_rooted(fiber) };
+        if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
     }
 
     /// A new fiber that calls a function of the core environment.
@@ -238,6 +228,24 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
         let value = janet::janet_wrap_cfunction(Some(backend));
         janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
         Ok(environment)
+    }
+}
+
+/// Runs a fiber and the loop until nothing is left to do, and gives the fiber's status and last value. The
+/// fiber is a root meanwhile: the loop may go on, and collect, long after the fiber has ended.
+///
+/// # Safety
+///
+/// A new fiber of this thread's VM, on which no Janet code runs.
+unsafe fn run_rooted(fiber: *mut JanetFiber) -> (i32, String) {
+    // SAFETY: as the caller says.
+    unsafe {
+        let root = janet::janet_wrap_fiber(fiber);
+        janet::janet_gcroot(root);
+        let status = janet::janet_loop_fiber(fiber);
+        let text = text_of((*fiber).last_value);
+        janet::janet_gcunroot(root);
+        (status, text)
     }
 }
 

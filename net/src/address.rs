@@ -34,7 +34,18 @@ impl Endpoint {
     ///
     /// `NotFound`, with the text of a [`ResolveError`].
     pub fn resolve(&self, passive: bool) -> io::Result<Vec<Address>> {
+        self.check_port()?;
         resolve(&self.host, Some(&self.service), passive).map_err(io::Error::from)
+    }
+
+    /// The resolver would cut a larger port to 16 bits and say nothing.
+    fn check_port(&self) -> io::Result<()> {
+        let is_number = self.service.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && self.service.parse::<u16>().is_err() {
+            let message = format!("port {}: expected 0 to 65535", self.service);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(())
     }
 
     fn parse(text: &str) -> io::Result<Self> {
@@ -44,11 +55,6 @@ impl Endpoint {
                 format!("address {text:?}: expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         };
-        if service.bytes().all(|byte| byte.is_ascii_digit()) && service.parse::<u16>().is_err() {
-            // The resolver would cut it to 16 bits and say nothing.
-            let message = format!("address {text:?}: port {service}, expected 0 to 65535");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Ok(Self::new(host, service))
     }

@@ -57,6 +57,15 @@ impl Descriptor {
         }
     }
 
+    pub(crate) fn option(&self, level: i32, name: i32) -> io::Result<i32> {
+        let mut value = 0;
+        let mut length = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the value has room for the `int` whose length is passed.
+        let got =
+            unsafe { libc::getsockopt(self.raw, level, name, (&raw mut value).cast(), &raw mut length) };
+        if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    }
+
     pub(crate) fn set_option(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
         set_option(self.raw, level, name, value)
     }

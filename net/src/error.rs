@@ -63,6 +63,14 @@ pub fn interrupt_of(error: &io::Error) -> Option<Interrupt> {
     direct.or_else(write).or_else(wrapped)
 }
 
+/// The kernel's number for an error (`errno(3)`), also where an operation and an address were added, with
+/// which [`io::Error::raw_os_error`] gives none.
+pub fn errno_of(error: &io::Error) -> Option<i32> {
+    let wrapped =
+        || error.get_ref()?.downcast_ref::<OperationError>().and_then(|error| errno_of(&error.source));
+    error.raw_os_error().or_else(wrapped)
+}
+
 /// An error with the operation and the address in its text. [`io::Error::get_ref`] gives it, and its
 /// source is the cause: the kernel's error, with its number, or [`Closed`], an [`Interrupt`] or a
 /// [`WriteInterrupted`], each inside of an [`io::Error`]. The outer error has the kind of its cause, and

@@ -45,7 +45,7 @@ mod stream;
 mod wait_list;
 
 pub use address::{Endpoint, Peer, ResolveError, local_address, peer_address, resolve};
-pub use error::{Closed, OperationError, WriteInterrupted, interrupt_of, is_closed};
+pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
 pub use listener::{Listener, listen, server};
 pub use ringspun_runtime::Address;
 pub use stream::{Received, Stream, connect};

@@ -3,18 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use ringspun_fibers as fibers;
 use ringspun_runtime::EventLoop;
 
 use crate::address::{Peer, local_address};
 use crate::error::{OperationError, interrupt_of, is_closed};
-use crate::machine::{Accept, ListenerCore, listen_on};
+use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted, listen_on};
 use crate::stream::Stream;
-
-/// How long an accept loop waits when descriptors or memory have run out, for connections to end.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
 /// [`close`](Self::close) does.
@@ -191,12 +187,6 @@ impl Listener {
             _ => OperationError::wrap("accept on", "a closed listener", error),
         }
     }
-}
-
-fn is_exhausted(error: &io::Error) -> bool {
-    let source = error.get_ref().and_then(|inner| inner.source());
-    let errno = source.and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
-    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 impl Drop for Listener {

@@ -13,7 +13,7 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Peer, local_address, peer_address};
-use crate::error::{Closed, OperationError, WriteInterrupted, interrupt_of};
+use crate::error::{Closed, OperationError, WriteInterrupted};
 use crate::listener::current_loop;
 use crate::machine::{Amount, Chunk, Connect, Read, StreamCore, Write};
 
@@ -146,8 +146,8 @@ impl Stream {
                 filled += bytes.len();
             })
         });
-        // An error has no room for a count, so what an interrupt cut short is there for the next read.
-        if read.as_ref().is_err_and(|error| interrupt_of(error).is_some()) {
+        // An error has no room for a count, so what it cut short is there for the next read.
+        if read.is_err() {
             self.core.put_back(&buffer[..filled]);
         }
         read

@@ -26,9 +26,14 @@ pub(crate) struct BufferPool {
 impl BufferPool {
     /// Maps `count` buffers; pages get memory when they are first written.
     pub(crate) fn new(count: u16, buffer_size_bytes: usize) -> io::Result<Rc<Self>> {
-        let length = NonZeroUsize::new(usize::from(count) * buffer_size_bytes).ok_or_else(|| {
-            let text =
-                format!("receive buffers: {count} of {buffer_size_bytes} bytes, expected at least one byte");
+        let length = u32::try_from(buffer_size_bytes)
+            .ok()
+            .and_then(|_| usize::from(count).checked_mul(buffer_size_bytes).and_then(NonZeroUsize::new));
+        let length = length.ok_or_else(|| {
+            let text = format!(
+                "receive buffers: {count} of {buffer_size_bytes} bytes, expected 1 to {} bytes in all",
+                usize::MAX
+            );
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

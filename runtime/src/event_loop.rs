@@ -153,20 +153,32 @@ impl EventLoop {
     }
 
     /// Cancels an operation and blocks the thread until its terminal completion, which comes at once for
-    /// anything but a request that the kernel cannot interrupt. Completions of other operations that come
-    /// with it go to their owners as in a turn, so no borrow that an owner takes may be held here; no timer
-    /// fires, and nobody who waits for buffers is woken.
+    /// anything but a request that the kernel cannot interrupt. Only this operation's completions go to
+    /// their owner; those of others that come meanwhile wait for the next turn.
     ///
     /// # Errors
     ///
     /// As [`turn`](Self::turn).
     pub fn cancel_and_wait(&self, key: OperationKey) -> io::Result<()> {
         self.cancel(key);
-        while self.slots.borrow().get(key).is_some() {
-            self.reap(None)?;
-            self.dispatch();
-        }
-        Ok(())
+        let mut others = VecDeque::new();
+        let mut reaped = self.ready.take();
+        let ended = loop {
+            for raw in reaped.drain(..) {
+                if raw.key == key { self.deliver(raw) } else { others.push_back(raw) }
+            }
+            if self.slots.borrow().get(key).is_none() {
+                break Ok(());
+            }
+            if let Err(error) = self.backend.borrow_mut().wait(None, &mut reaped) {
+                break Err(error);
+            }
+        };
+        let mut ready = self.ready.borrow_mut();
+        // What the owner caused comes after what was there before.
+        others.append(&mut ready);
+        *ready = others;
+        ended
     }
 
     /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then
@@ -283,6 +295,9 @@ impl EventLoop {
             return false;
         }
         let free = usize::from(self.buffers.count() - self.buffers.lent());
+        if free == 0 {
+            return false;
+        }
         for _ in 0..count.min((free / 2).max(1)) {
             let Some(waiter) = self.starved.borrow_mut().pop_front() else { break };
             waiter.wake();
@@ -303,20 +318,24 @@ impl EventLoop {
         let batch = self.ready.borrow().len();
         for _ in 0..batch {
             let Some(raw) = self.ready.borrow_mut().pop_front() else { return };
-            let buffer = raw.buffer.map(|id| self.buffers.lend(id, raw.result.max(0) as u32));
-            let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
-                debug_assert!(false, "a completion for an operation that is over: {raw:?}");
-                continue;
-            };
-            if let Some(bytes) = found.spent {
-                self.recycle_send_buffer(bytes);
-            }
-            let result = match raw.result {
-                0.. => Ok(raw.result as u32),
-                error => Err(io::Error::from_raw_os_error(-error)),
-            };
-            found.owner.complete(found.kind, Completion { result, more: raw.more, buffer });
+            self.deliver(raw);
         }
+    }
+
+    fn deliver(&self, raw: RawCompletion) {
+        let buffer = raw.buffer.map(|id| self.buffers.lend(id, raw.result.max(0) as u32));
+        let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
+            debug_assert!(false, "a completion for an operation that is over: {raw:?}");
+            return;
+        };
+        if let Some(bytes) = found.spent {
+            self.recycle_send_buffer(bytes);
+        }
+        let result = match raw.result {
+            0.. => Ok(raw.result as u32),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        };
+        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer });
     }
 
     fn recycle_send_buffer(&self, mut bytes: Vec<u8>) {

@@ -60,6 +60,7 @@ impl RemoteWaker {
     /// later one would write. A wake between the two writes nothing and needs not: the loop is awake.
     pub(crate) fn acknowledge(&self) {
         while let Err(Errno::EINTR) = self.shared.eventfd.read() {}
-        self.shared.pending.store(false, Ordering::Release);
+        // Acquires too: what was written before a wake that merged into this one is seen after it.
+        self.shared.pending.swap(false, Ordering::AcqRel);
     }
 }

@@ -34,7 +34,8 @@ impl StopSignals {
         thread::Builder::new().name("signals".into()).spawn(move || {
             let first = wait(signals);
             let Some(remote) = reachable.get() else { end(first) };
-            remote.execute(stop);
+            // A runtime that has ended has nothing left to stop.
+            let _ = remote.execute(stop);
             end(wait(signals))
         })?;
         Ok(Self { remote })

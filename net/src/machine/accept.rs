@@ -6,12 +6,13 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::sys::socket::{Backlog, bind, listen};
 use ringspun_runtime::{Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, Wake};
 
 use crate::descriptor::{Descriptor, set_option, stream_socket};
-use crate::error::Closed;
+use crate::error::{Closed, errno_of};
 use crate::wait_list::WaitList;
 
 /// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
@@ -19,6 +20,14 @@ const BACKLOG: i32 = 1024;
 /// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
 /// backlog, where another process on the same socket can get them.
 const UNTAKEN_MAX: usize = 64;
+
+/// How long a loop of accepts should wait when [`is_exhausted`], for connections to end.
+pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether accepting failed for want of descriptors or memory (`accept(2)`): a later try may succeed.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(errno_of(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
 
 /// The shared part of a listener, which its operation keeps alive.
 pub struct ListenerCore {

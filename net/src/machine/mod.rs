@@ -12,7 +12,7 @@ mod read;
 mod stream_core;
 mod write;
 
-pub use accept::{Accept, ListenerCore, listen_on};
+pub use accept::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted, listen_on};
 pub use chunk::Chunk;
 pub use connect::{Connect, ConnectError};
 pub use read::{Amount, Read};

@@ -120,11 +120,14 @@ impl StreamCore {
     ///
     /// # Errors
     ///
-    /// [`Closed`] on a closed stream. A socket without that option has nothing to flush.
+    /// [`Closed`] on a closed stream; the kernel's for a socket that is not TCP.
     pub fn flush(&self) -> io::Result<()> {
         self.check_open()?;
-        for value in [1, 0] {
-            let _ = self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, value);
+        // With the algorithm off, nothing is held back, and it must stay off.
+        if self.descriptor.option(libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
+            for value in [1, 0] {
+                self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, value)?;
+            }
         }
         Ok(())
     }
@@ -153,15 +156,15 @@ impl StreamCore {
 
     /// Takes the next piece of received data, up to `limit` bytes of it.
     pub(crate) fn take_unread(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
-        let mut unread = self.unread.borrow_mut();
-        let Some(chunk) = unread.front_mut() else { return 0 };
+        // Taken out while the sink looks at it: the sink may use the stream.
+        let Some(mut chunk) = self.unread.borrow_mut().pop_front() else { return 0 };
         let count = chunk.len().min(limit);
+        self.unread_bytes.set(self.unread_bytes.get() - count);
         sink(&chunk[..count]);
         chunk.consume(count);
-        if chunk.is_empty() {
-            unread.pop_front();
+        if !chunk.is_empty() {
+            self.unread.borrow_mut().push_front(chunk);
         }
-        self.unread_bytes.set(self.unread_bytes.get() - count);
         count
     }
 

@@ -36,6 +36,10 @@ pub(crate) struct Uring {
     ring: IoUring,
     buffer_ring: BufferRing,
     waker: RemoteWaker,
+    /// A wake-up was reaped, and `wait` has not returned since.
+    woken: bool,
+    /// Entries that found the submission queue full while the kernel took none.
+    backlog: VecDeque<squeue::Entry>,
 }
 
 impl Uring {
@@ -55,7 +59,7 @@ impl Uring {
             ));
         }
         let buffer_ring = BufferRing::new(&ring, buffers)?;
-        let mut uring = Self { ring, buffer_ring, waker };
+        let mut uring = Self { ring, buffer_ring, waker, woken: false, backlog: VecDeque::new() };
         uring.arm_wake_up(&mut VecDeque::new());
         Ok(uring)
     }
@@ -103,15 +107,17 @@ impl Uring {
         ready: &mut VecDeque<RawCompletion>,
     ) -> io::Result<()> {
         self.reap(ready);
-        let block = ready.is_empty() && timeout != Some(Duration::ZERO);
+        self.submit_backlog(ready)?;
+        let nothing_new = ready.is_empty() && self.backlog.is_empty() && !self.woken;
+        let block = nothing_new && timeout != Some(Duration::ZERO);
         let submission = self.ring.submission();
         let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
         drop(submission);
-        if idle && !block {
-            return Ok(());
+        if block || !idle {
+            self.enter(if block { 1 } else { 0 }, timeout)?;
+            self.reap(ready);
         }
-        self.enter(if block { 1 } else { 0 }, timeout)?;
-        self.reap(ready);
+        self.woken = false;
         Ok(())
     }
 
@@ -143,8 +149,7 @@ impl Uring {
 
     /// Moves completions to `ready`, and nothing more.
     fn reap(&mut self, ready: &mut VecDeque<RawCompletion>) {
-        let mut woken = false;
-        let mut rearm = false;
+        let (mut woken, mut rearm) = (false, false);
         for entry in self.ring.completion() {
             match entry.user_data() {
                 IGNORED => {}
@@ -162,6 +167,7 @@ impl Uring {
         }
         if woken {
             self.waker.acknowledge();
+            self.woken = true;
         }
         if rearm {
             self.arm_wake_up(ready);
@@ -173,20 +179,45 @@ impl Uring {
         self.push(poll.build().user_data(WAKE_UP), ready);
     }
 
-    /// Queues an entry; when the submission queue is full, submits it first. If the kernel does not
-    /// take it (`EAGAIN`, `EBUSY`), reaping is what makes it able to: this tries until there is room.
+    /// Queues an entry; when the submission queue is full, submits it first. If the kernel takes nothing
+    /// just now (`EAGAIN`, `EBUSY`), the entry waits in the backlog, in order; `wait` goes on with it, and
+    /// reports an error that lasts.
     fn push(&mut self, entry: squeue::Entry, ready: &mut VecDeque<RawCompletion>) {
-        loop {
-            // SAFETY: what an entry points to (data, address) lies in heap memory that the operation's
-            // slot owns, or with a lender who waits: both outlive the operation, and neither moves when
-            // the slot does. Cancels and polls point to nothing.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+        if self.backlog.is_empty() {
+            if self.try_push(&entry) {
                 return;
             }
-            // Errors that pass are met by trying again; this has no way to report one that lasts.
             let _ = self.enter(0, None);
             self.reap(ready);
+            // Reaping may have queued an entry of its own.
+            if self.backlog.is_empty() && self.try_push(&entry) {
+                return;
+            }
         }
+        self.backlog.push_back(entry);
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what an entry points to (data, address) lies in heap memory that the operation's slot
+        // owns, or with a lender who waits: both outlive the operation, and neither moves when the slot
+        // does. Cancels and polls point to nothing.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Submits what has been waiting, for as long as the kernel takes it.
+    fn submit_backlog(&mut self, ready: &mut VecDeque<RawCompletion>) -> io::Result<()> {
+        while let Some(entry) = self.backlog.pop_front() {
+            if self.try_push(&entry) {
+                continue;
+            }
+            self.enter(0, None)?;
+            self.reap(ready);
+            if !self.try_push(&entry) {
+                self.backlog.push_front(entry);
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
