@@ -1,5 +1,6 @@
 //! The scheduler: runs what is ready, then turns the event loop, until the main fiber has ended.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -95,7 +96,7 @@ impl Scheduler {
         for task in tasks {
             // As with a fiber's: its panic concerns nobody else, and the panic hook has told it.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(task)) {
-                std::mem::forget(payload);
+                discard(payload);
             }
         }
     }
@@ -122,6 +123,14 @@ impl Scheduler {
         }
         self.run_until(|| self.fibers.borrow().is_empty())?;
         self.event_loop.shutdown()
+    }
+}
+
+/// Drops the payload of a panic that concerns nobody. If even its drop panics, what that gives is leaked:
+/// there has to be an end.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
     }
 }
 
@@ -326,7 +335,7 @@ impl FiberBuilder {
             // A result that nobody waits for any more is dropped here, and its panic concerns nobody: the
             // panic hook has told it.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
-                std::mem::forget(payload);
+                discard(payload);
             }
         };
         let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, body);
