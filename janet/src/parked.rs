@@ -64,6 +64,8 @@ pub(crate) struct Parked {
     /// The fiber's schedule count when it parked: a higher one means that something else resumes it.
     schedule_id: u32,
     work: RefCell<Option<Work>>,
+    /// The loop has the outcome for the fiber, which has not resumed yet.
+    delivered: Cell<bool>,
     index: Cell<usize>,
     deadline: Option<Instant>,
     timer: Cell<Option<TimerKey>>,
@@ -92,13 +94,16 @@ pub(crate) unsafe fn start(
         stream,
         schedule_id,
         work: RefCell::new(Some(work)),
+        delivered: Cell::new(false),
         index: Cell::new(usize::MAX),
         deadline: deadline_after(bridge, timeout_s),
         timer: Cell::new(None),
     });
-    match parked.poll() {
-        Poll::Ready(outcome) => parked.schedule(outcome),
-        Poll::Pending => parked.park(),
+    let polled = parked.poll();
+    parked.clone().park();
+    match polled {
+        Poll::Ready(outcome) => parked.deliver(outcome),
+        Poll::Pending => parked.arm_timer(),
     }
     Verdict::Await
 }
@@ -119,9 +124,6 @@ impl Parked {
         let bridge = self.bridge.clone();
         let index = bridge.park(self.clone());
         self.index.set(index);
-        if let Some(deadline) = self.deadline {
-            self.timer.set(Some(bridge.event_loop().insert_timer(deadline, self.clone())));
-        }
         // SAFETY: the root fiber of this thread's VM, which is running and so has no operation. The
         // VM marks `ev_stream` and reads two of its fields when the operation ends, so it must be there
         // even while there is no stream yet.
@@ -135,23 +137,15 @@ impl Parked {
         }
     }
 
-    /// Takes the operation off the fiber.
-    fn unpark(&self) {
-        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
-            return;
-        }
-        // SAFETY: alive, because it was marked until now.
-        unsafe {
-            (*self.fiber).ev_callback = None;
-            (*self.fiber).ev_stream = std::ptr::null_mut();
-            (*self.fiber).ev_state = std::ptr::null_mut();
-            (*self.fiber).flags &= !EV_FLAG_IN_FLIGHT;
-            janet::janet_ev_dec_refcount();
-        }
-    }
-
     fn is_parked(&self) -> bool {
         self.index.get() != usize::MAX
+    }
+
+    fn arm_timer(self: Rc<Self>) {
+        if let Some(deadline) = self.deadline {
+            let timer = self.bridge.event_loop().insert_timer(deadline, self.clone());
+            self.timer.set(Some(timer));
+        }
     }
 
     fn disarm_timer(&self) {
@@ -160,8 +154,11 @@ impl Parked {
         }
     }
 
-    /// Has the loop resume the fiber.
-    fn schedule(&self, outcome: Outcome) {
+    /// Has the loop resume the fiber. The operation stays on the fiber until it does: something else may
+    /// still overtake the outcome, and then bytes that were read go back.
+    fn deliver(&self, outcome: Outcome) {
+        self.disarm_timer();
+        self.delivered.set(true);
         let (value, signal) = match outcome {
             Outcome::Value(value) => (value, janet::JanetSignal_JANET_SIGNAL_OK),
             Outcome::Error(value) => (value, janet::JanetSignal_JANET_SIGNAL_ERROR),
@@ -313,7 +310,7 @@ impl Parked {
 impl Wake for Parked {
     /// A completion, the timer, or a close: looks again.
     fn wake(self: Rc<Self>) {
-        if !self.is_parked() || self.bridge.is_detached() {
+        if !self.is_parked() || self.delivered.get() || self.bridge.is_detached() {
             return;
         }
         // SAFETY: alive, because it is marked while it is parked.
@@ -333,10 +330,7 @@ impl Wake for Parked {
                 Outcome::Error(string("timeout"))
             }
         };
-        self.disarm_timer();
-        self.work.take();
-        self.unpark();
-        self.schedule(outcome);
+        self.deliver(outcome);
     }
 }
 
@@ -402,7 +396,7 @@ fn connect_error(error: &ConnectError) -> Janet {
     }
 }
 
-/// Called by the VM when anything but us resumes or closes what the fiber waits on.
+/// Called by the VM when the fiber resumes, by our outcome or by anything else.
 unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
     if event != janet::JanetAsyncEvent_JANET_ASYNC_EVENT_DEINIT {
         return;
@@ -421,7 +415,12 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         // SAFETY: the VM is about to take one root of this stream back, which its own operations add
         // when they start and ours do not.
         unsafe { janet::janet_gcroot(janet::janet_wrap_abstract((*fiber).ev_stream.cast())) };
-        parked.abandon();
+        // SAFETY: as above.
+        let resumed_by = unsafe { (*fiber).sched_id };
+        let overtaken = resumed_by != parked.schedule_id.wrapping_add(1);
+        if overtaken || !parked.delivered.get() {
+            parked.abandon();
+        }
         parked.index.set(usize::MAX);
         bridge.unpark(index);
     }

@@ -159,3 +159,10 @@ fn many_writers_of_one_stream_end_when_it_closes() {
         .unwrap();
     assert_eq!(answer, "20000");
 }
+
+#[test]
+fn a_cancel_that_overtakes_a_finished_read_loses_no_byte() {
+    let mut vm = Vm::with_net(Net::Ring).unwrap();
+    let value = vm.run_string(include_str!("overtaken.janet")).unwrap();
+    assert_eq!(value, "0 missing, overtaken: true");
+}
