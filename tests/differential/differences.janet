@@ -13,6 +13,21 @@
 --- stock
 (net/read client 4) => @"both"
 
+### a chunk that times out half way loses no byte
+# Stock has the first half in a buffer that nobody sees.
+(def [client peer] (connected))
+(net/write peer "first half, ")
+(show (net/chunk client 23 nil 0.05))
+(net/write peer "second half")
+(show (net/chunk client 23 nil 0.05))
+(os/exit 0)
+--- ring
+(net/chunk client 23 nil 0.05) !! "timeout"
+(net/chunk client 23 nil 0.05) => @"first half, second half"
+--- stock
+(net/chunk client 23 nil 0.05) !! "timeout"
+(net/chunk client 23 nil 0.05) !! "timeout"
+
 ### several fibers may write to one stream, and take turns
 # Stock keeps one writer per stream: the first is never resumed, and its last bytes are never sent.
 (def [client peer] (connected))
