@@ -5,6 +5,7 @@ use std::io;
 
 /// Why a wait ended early: an error raised at the point where the fiber waits, as by Janet's `ev/cancel`
 /// and `ev/deadline`.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
     /// Somebody cancelled the fiber, or its runtime is ending. A cancel interrupts one wait; the end of

@@ -434,6 +434,7 @@ pub fn event_loop() -> Option<Rc<EventLoop>> {
 }
 
 /// Counts of this thread's fibers.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiberStatistics {
     /// Fibers that have not ended, the caller included.

@@ -52,7 +52,8 @@ pub enum Wait {
 }
 
 /// Counts of what a loop holds at the moment; all of them are zero when nothing is left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LoopStatistics {
     /// Operations whose terminal completion has not been handed to its owner.
     pub operations_in_flight: usize,

@@ -33,6 +33,7 @@ impl OperationKey {
 /// The descriptors must stay open until the operation's terminal completion; the loop does not own them.
 /// Closing one earlier ends nothing: the kernel holds on to the socket, and its number may come to mean
 /// another.
+#[non_exhaustive]
 #[derive(Debug)]
 pub enum Operation {
     /// Accept connections, one completion each, until cancelled or failed (`accept(2)`;
@@ -89,6 +90,7 @@ pub enum Interest {
 }
 
 /// The kind of an [`Operation`], for the owner's `match`.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
     /// [`Operation::Accept`]

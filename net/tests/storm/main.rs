@@ -68,12 +68,11 @@ fn configuration(random: &mut Random) -> Configuration {
 
 /// Checks that nothing is left, once the loop has seen the last of what was cancelled.
 fn check_that_nothing_is_left(descriptors_before: usize) {
-    const NOTHING: LoopStatistics = LoopStatistics { operations_in_flight: 0, timers: 0, buffers_lent: 0 };
     let left = || {
         let fibers = fibers::statistics().unwrap();
         (fibers::event_loop().unwrap().statistics(), fibers.alive, descriptors())
     };
-    let nothing = (NOTHING, 1, descriptors_before);
+    let nothing = (LoopStatistics::default(), 1, descriptors_before);
     for _ in 0..5_000 {
         if left() == nothing {
             return;

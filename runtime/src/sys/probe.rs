@@ -3,6 +3,7 @@
 use std::io;
 
 /// One thing the runtime uses when it is there.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Feature {
     /// What it is called.
@@ -16,6 +17,7 @@ pub struct Feature {
 }
 
 /// The state of io_uring on this machine.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct RingReport {
     /// Why io_uring cannot be used, with the remedy; `None` if it can.
