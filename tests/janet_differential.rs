@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// How long a program may take; one that takes longer has failed.
@@ -99,23 +100,26 @@ fn run(mut command: Command) -> Run {
     let mut child = command.spawn().unwrap();
     let output = collect(child.stdout.take().unwrap());
     let errors = collect(child.stderr.take().unwrap());
+    let group = Pid::from_raw(child.id().try_into().unwrap());
     let start = Instant::now();
-    let status = loop {
-        match child.try_wait().unwrap() {
-            Some(status) => break Some(status),
-            None if start.elapsed() > PROGRAM_MAX => break None,
-            None => thread::sleep(Duration::from_millis(1)),
+    let in_time = loop {
+        // Leaves the process to be waited for, so that its number is nobody else's yet.
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(group), look).unwrap() {
+            WaitStatus::StillAlive if start.elapsed() > PROGRAM_MAX => break false,
+            WaitStatus::StillAlive => thread::sleep(Duration::from_millis(1)),
+            _ => break true,
         }
     };
-    // What it started must not outlive it, nor hold its output open. Usually nothing is left.
-    let _ = killpg(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGKILL);
+    // What it started must not outlive it, nor hold its output open.
+    killpg(group, Signal::SIGKILL).unwrap();
+    let status = child.wait().unwrap();
     let mut errors = errors.join().unwrap();
-    if status.is_none() {
-        child.wait().unwrap();
+    if !in_time {
         errors.push_str("\n(killed, because it took too long)");
     }
     let output = normalised(&output.join().unwrap());
-    Run { outcome: Outcome { exit_status: status.and_then(|status| status.code()), output }, errors }
+    Run { outcome: Outcome { exit_status: status.code(), output }, errors }
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {

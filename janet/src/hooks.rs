@@ -122,9 +122,18 @@ unsafe fn kernel_epoll_wait(
 ) -> c_int {
     // `epoll_pwait` without a mask is `epoll_wait`, and exists on every architecture.
     let no_mask = std::ptr::null::<libc::sigset_t>();
+    let mask_size_bytes = 8_usize;
     // SAFETY: the caller vouches for `events`. The mask's size is not looked at without a mask.
     unsafe {
-        libc::syscall(libc::SYS_epoll_pwait, descriptor, events, maximum, timeout_ms, no_mask, 8) as c_int
+        libc::syscall(
+            libc::SYS_epoll_pwait,
+            descriptor,
+            events,
+            maximum,
+            timeout_ms,
+            no_mask,
+            mask_size_bytes,
+        ) as c_int
     }
 }
 
