@@ -41,6 +41,7 @@ impl Socket {
     }
 }
 
+#[derive(Clone)]
 struct Entry {
     stream: *mut JanetStream,
     socket: Socket,
@@ -62,9 +63,8 @@ impl Drop for OfThread {
 /// The ring of the VM on this thread.
 pub(crate) struct Bridge {
     event_loop: Rc<EventLoop>,
-    streams: RefCell<Slab<Entry>>,
-    /// The index in `streams` plus one, by descriptor; 0 for descriptors that are not ours.
-    by_descriptor: RefCell<Vec<u32>>,
+    /// The open streams, by descriptor: a number stays taken until its socket is closed.
+    streams: RefCell<Vec<Option<Entry>>>,
     /// Sockets of streams that the collector has taken, to be closed before the next wait.
     collected: RefCell<Vec<Socket>>,
     parked: RefCell<Slab<Rc<Parked>>>,
@@ -124,7 +124,6 @@ impl Bridge {
             event_loop,
             anchor,
             streams: RefCell::default(),
-            by_descriptor: RefCell::default(),
             collected: RefCell::default(),
             parked: RefCell::default(),
             vm_epoll: Rc::new(VmEpoll {
@@ -188,26 +187,28 @@ impl Bridge {
     }
 
     fn enter(&self, stream: *mut JanetStream, socket: Socket) {
-        let descriptor = usize::try_from(socket.descriptor()).unwrap_or(0);
-        let index = self.streams.borrow_mut().insert(Entry { stream, socket });
-        // SAFETY: a live stream of this thread's VM. More than 2^32 streams do not fit into memory.
-        unsafe { (*stream).index = index as u32 };
-        let mut by_descriptor = self.by_descriptor.borrow_mut();
-        if by_descriptor.len() <= descriptor {
-            by_descriptor.resize(descriptor + 1, 0);
+        let Ok(descriptor) = usize::try_from(socket.descriptor()) else { return };
+        let mut streams = self.streams.borrow_mut();
+        if streams.len() <= descriptor {
+            streams.resize_with(descriptor + 1, || None);
         }
-        by_descriptor[descriptor] = index as u32 + 1;
+        streams[descriptor] = Some(Entry { stream, socket });
+    }
+
+    fn entry_at(&self, descriptor: RawFd) -> Option<Entry> {
+        let descriptor = usize::try_from(descriptor).ok()?;
+        self.streams.borrow().get(descriptor)?.clone()
     }
 
     /// The socket of a stream that is ours and open, as its flags say. A stream that came from another
     /// thread is taken in when it is first used here.
     pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.
-        let (index, descriptor, flags) = unsafe { ((*stream).index, (*stream).handle, (*stream).flags) };
-        if let Some(entry) = self.streams.borrow().get(index as usize)
+        let (descriptor, flags) = unsafe { ((*stream).handle, (*stream).flags) };
+        if let Some(entry) = self.entry_at(descriptor)
             && entry.stream == stream
         {
-            return entry.socket.clone();
+            return entry.socket;
         }
         // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
         // socket owns it, and the stream's number is taken back in `release`.
@@ -234,31 +235,22 @@ impl Bridge {
     /// The collector calls this in the middle of its work, also in its last one, when the VM ends and
     /// fibers that are still parked may be gone already: nobody can be woken here.
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
-        let index = usize::try_from(descriptor)
-            .ok()
-            .and_then(|descriptor| self.by_descriptor.borrow().get(descriptor).copied())
-            .and_then(|index| index.checked_sub(1));
-        let Some(index) = index else { return false };
-        let entry =
-            self.streams.borrow().get(index as usize).map(|entry| (entry.stream, entry.socket.clone()));
-        let Some((stream, socket)) = entry else { return false };
-        self.release(stream, &socket);
-        self.collected.borrow_mut().push(socket);
+        let Some(entry) = self.entry_at(descriptor) else { return false };
+        self.release(entry.stream, &entry.socket);
+        self.collected.borrow_mut().push(entry.socket);
         true
     }
 
     fn release(&self, stream: *mut JanetStream, socket: &Socket) {
         // SAFETY: a live stream of this thread's VM, or one that is being collected, whose memory is
         // still there. Without a descriptor, the VM has nothing to close.
-        let index = unsafe {
+        unsafe {
             (*stream).handle = -1;
             (*stream).flags |= janet::JANET_STREAM_CLOSED;
-            (*stream).index
-        };
-        if let Ok(descriptor) = usize::try_from(socket.descriptor()) {
-            self.by_descriptor.borrow_mut()[descriptor] = 0;
         }
-        self.streams.borrow_mut().try_remove(index as usize);
+        let descriptor = usize::try_from(socket.descriptor()).unwrap_or(usize::MAX);
+        let entry = self.streams.borrow_mut().get_mut(descriptor).and_then(Option::take);
+        drop(entry);
     }
 
     pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
@@ -292,7 +284,8 @@ impl Bridge {
         }
         self.parked.take();
         let (streams, collected) = (self.streams.take(), self.collected.take());
-        streams.iter().map(|(_, entry)| &entry.socket).chain(&collected).for_each(Socket::close);
+        let open = streams.iter().flatten().map(|entry| &entry.socket);
+        open.chain(&collected).for_each(Socket::close);
         if let Err(error) = self.event_loop.shutdown() {
             tracing::error!(%error, "the ring of a Janet VM could not be drained");
         }

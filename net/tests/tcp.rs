@@ -168,6 +168,23 @@ fn a_read_timeout_loses_no_byte() {
 }
 
 #[test]
+fn a_read_gives_all_that_has_come_and_not_only_the_first_piece() {
+    run(|| {
+        let (client, served) = pair()?;
+        let mut buffer = [0; 100];
+        client.write(b"0")?;
+        served.chunk(&mut buffer[..1])?;
+        for piece in ["these ", "came ", "one by one"] {
+            client.write(piece.as_bytes())?;
+            fibers::sleep(Duration::from_millis(1))?;
+        }
+        assert_eq!(served.read(&mut buffer)?, 21);
+        assert_eq!(&buffer[..21], b"these came one by one");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_chunk_that_times_out_half_way_loses_no_byte() {
     run(|| {
         let (client, served) = pair()?;

@@ -50,13 +50,14 @@ impl Read {
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         loop {
             if self.stream.has_unread() {
-                let count = self.stream.take_unread(self.remaining, sink);
-                self.received += count;
-                self.remaining -= count;
+                while self.remaining > 0 && self.stream.has_unread() {
+                    let count = self.stream.take_unread(self.remaining, sink);
+                    self.received += count;
+                    self.remaining -= count;
+                }
                 if !self.fill || self.remaining == 0 {
                     return Poll::Ready(Ok(self.received));
                 }
-                continue;
             }
             match self.stream.input_ended() {
                 Ok(false) => {
