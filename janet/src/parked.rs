@@ -99,11 +99,17 @@ pub(crate) unsafe fn start(
         deadline: deadline_after(bridge, timeout_s),
         timer: Cell::new(None),
     });
-    let polled = parked.poll();
-    parked.clone().park();
-    match polled {
-        Poll::Ready(outcome) => parked.deliver(outcome),
-        Poll::Pending => parked.arm_timer(),
+    match parked.poll() {
+        Poll::Ready(outcome) => {
+            if parked.has_unseen_bytes() {
+                parked.clone().park();
+            }
+            parked.deliver(outcome);
+        }
+        Poll::Pending => {
+            parked.clone().park();
+            parked.arm_timer();
+        }
     }
     Verdict::Await
 }
@@ -137,6 +143,29 @@ impl Parked {
         }
     }
 
+    /// Takes the operation off the fiber.
+    fn unpark(&self) {
+        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
+            return;
+        }
+        // SAFETY: alive, because it was marked until now.
+        unsafe {
+            (*self.fiber).ev_callback = None;
+            (*self.fiber).ev_stream = std::ptr::null_mut();
+            (*self.fiber).ev_state = std::ptr::null_mut();
+            (*self.fiber).flags &= !EV_FLAG_IN_FLIGHT;
+            janet::janet_ev_dec_refcount();
+        }
+    }
+
+    /// Whether bytes have been received into a buffer that the program does not have yet.
+    fn has_unseen_bytes(&self) -> bool {
+        match &*self.work.borrow() {
+            Some(Work::Read { machine, own_buffer, .. }) => *own_buffer && machine.received() > 0,
+            _ => false,
+        }
+    }
+
     fn is_parked(&self) -> bool {
         self.index.get() != usize::MAX
     }
@@ -154,11 +183,14 @@ impl Parked {
         }
     }
 
-    /// Has the loop resume the fiber. The operation stays on the fiber until it does: something else may
-    /// still overtake the outcome, and then bytes that were read go back.
+    /// Has the loop resume the fiber. With bytes that only the outcome shows, the operation stays on the
+    /// fiber until it resumes: something else may still overtake the outcome, and then they go back.
     fn deliver(&self, outcome: Outcome) {
         self.disarm_timer();
         self.delivered.set(true);
+        if !self.has_unseen_bytes() {
+            self.unpark();
+        }
         let (value, signal) = match outcome {
             Outcome::Value(value) => (value, janet::JanetSignal_JANET_SIGNAL_OK),
             Outcome::Error(value) => (value, janet::JanetSignal_JANET_SIGNAL_ERROR),

@@ -48,25 +48,23 @@ impl Read {
     ///
     /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
-        loop {
-            if self.stream.has_unread() {
-                while self.remaining > 0 && self.stream.has_unread() {
-                    let count = self.stream.take_unread(self.remaining, sink);
-                    self.received += count;
-                    self.remaining -= count;
-                }
-                if !self.fill || self.remaining == 0 {
-                    return Poll::Ready(Ok(self.received));
-                }
+        if self.stream.has_unread() {
+            while self.remaining > 0 && self.stream.has_unread() {
+                let count = self.stream.take_unread(self.remaining, sink);
+                self.received += count;
+                self.remaining -= count;
             }
-            match self.stream.input_ended() {
-                Ok(false) => {
-                    self.stream.wait_for_input(waiter);
-                    return Poll::Pending;
-                }
-                Ok(true) => return Poll::Ready(Ok(self.received)),
-                Err(error) => return Poll::Ready(Err(error)),
+            if !self.fill || self.remaining == 0 {
+                return Poll::Ready(Ok(self.received));
             }
+        }
+        match self.stream.input_ended() {
+            Ok(false) => {
+                self.stream.wait_for_input(waiter);
+                Poll::Pending
+            }
+            Ok(true) => Poll::Ready(Ok(self.received)),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
