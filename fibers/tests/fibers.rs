@@ -263,40 +263,54 @@ fn a_stack_of_absurd_size_is_an_error_that_names_it() {
     assert!(error.unwrap().to_string().contains(&usize::MAX.to_string()));
 }
 
-#[test]
-fn a_wake_up_that_is_reaped_while_a_fiber_runs_is_not_lost() {
-    use ringspun_runtime::{Completion, Interest, Operation, OperationKind, Owner, Wake};
+/// Has another thread wake the loop, then runs `between` in the fiber, then waits for what the wake-up
+/// brings. A deadline that had to wake the loop does not count.
+fn wakes_after(between: fn(&ringspun_runtime::EventLoop)) -> Result<(), Interrupt> {
+    thread_local! {
+        static RAN: Cell<bool> = const { Cell::new(false) };
+        static WAITER: RefCell<Option<Rc<dyn ringspun_runtime::Wake>>> = const { RefCell::new(None) };
+    }
+    RAN.set(false);
+    let woken = fibers::run(move || {
+        let remote = fibers::remote().unwrap();
+        let wake = || {
+            RAN.set(true);
+            WAITER.take().into_iter().for_each(ringspun_runtime::Wake::wake);
+        };
+        std::thread::spawn(move || remote.execute(wake)).join().unwrap().unwrap();
+        between(&fibers::event_loop().unwrap());
+        fibers::with_deadline(Duration::from_secs(60), || {
+            fibers::wait(|waiter| {
+                WAITER.set(Some(waiter.clone()));
+                let in_time = RAN.get() && fibers::pending_interrupt().is_none();
+                if in_time { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            })
+        })
+    });
+    woken.unwrap()
+}
+
+/// Submits operations that never complete by themselves, and cancels them one by one.
+fn submit_and_cancel(event_loop: &ringspun_runtime::EventLoop, count: usize) {
+    use ringspun_runtime::{Completion, Interest, Operation, OperationKind, Owner};
     struct Nobody;
     impl Owner for Nobody {
         fn complete(self: Rc<Self>, _: OperationKind, _: Completion) {}
     }
-    thread_local! {
-        static RAN: Cell<bool> = const { Cell::new(false) };
-        static WAITER: RefCell<Option<Rc<dyn Wake>>> = const { RefCell::new(None) };
-    }
-    let woken = fibers::run(|| {
-        let remote = fibers::remote().unwrap();
-        let wake = || {
-            RAN.set(true);
-            WAITER.take().into_iter().for_each(Wake::wake);
-        };
-        std::thread::spawn(move || remote.execute(wake)).join().unwrap().unwrap();
-        // More than a submission queue holds, so the ring is entered, and the wake-up reaped, here.
-        let (silent, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&silent);
-        let poll = || Operation::Poll { descriptor, interest: Interest::Readable };
-        let event_loop = fibers::event_loop().unwrap();
-        let keys: Vec<_> = (0..5000).map(|_| event_loop.submit(poll(), Rc::new(Nobody))).collect();
-        let woken = fibers::with_deadline(Duration::from_secs(60), || {
-            fibers::wait(|waiter| {
-                WAITER.set(Some(waiter.clone()));
-                // A deadline that had to wake the loop does not count.
-                let in_time = RAN.get() && fibers::pending_interrupt().is_none();
-                if in_time { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-            })
-        });
-        keys.into_iter().for_each(|key| event_loop.cancel_and_wait(key).unwrap());
-        woken
-    });
-    assert_eq!(woken.unwrap(), Ok(()));
+    let (silent, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&silent);
+    let poll = || Operation::Poll { descriptor, interest: Interest::Readable };
+    let keys: Vec<_> = (0..count).map(|_| event_loop.submit(poll(), Rc::new(Nobody))).collect();
+    keys.into_iter().for_each(|key| event_loop.cancel_and_wait(key).unwrap());
+}
+
+#[test]
+fn a_wake_up_that_a_full_queue_reaps_is_not_lost() {
+    // More than a submission queue holds, so the ring is entered, and the wake-up reaped, in the fiber.
+    assert_eq!(wakes_after(|event_loop| submit_and_cancel(event_loop, 5000)), Ok(()));
+}
+
+#[test]
+fn a_wake_up_that_a_cancel_reaps_is_not_lost() {
+    assert_eq!(wakes_after(|event_loop| submit_and_cancel(event_loop, 1)), Ok(()));
 }

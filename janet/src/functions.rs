@@ -161,14 +161,8 @@ fn bridge() -> Result<Rc<Bridge>, Verdict> {
     Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
 }
 
-unsafe fn read_or_chunk(
-    count: i32,
-    arguments: *mut Janet,
-    stock: Function,
-    flags: u32,
-    takes_all: bool,
-    fill: bool,
-) -> Janet {
+/// `read`: the number may be `:all`, and the buffer is looked at before it.
+unsafe fn read(count: i32, arguments: *mut Janet, stock: Function, flags: u32) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever
     // the VM may raise.
     unsafe {
@@ -178,27 +172,40 @@ unsafe fn read_or_chunk(
             return stock(count, arguments);
         }
         janet::janet_stream_flags(stream, flags);
-        let all = takes_all && janet::janet_keyeq(*arguments.add(1), c"all".as_ptr()) != 0;
-        // `net/read` looks at its buffer first, `net/chunk` at its number.
-        let early =
-            if takes_all { janet::janet_optbuffer(arguments, count, 2, 10) } else { std::ptr::null_mut() };
-        let early_timeout_s = if takes_all {
-            janet::janet_optnumber(arguments, count, 3, f64::INFINITY)
+        let buffer = buffer_argument(count, arguments);
+        let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
+        let amount = if janet::janet_keyeq(*arguments.add(1), c"all".as_ptr()) != 0 {
+            Amount::Exactly(i32::MAX as usize)
         } else {
-            f64::INFINITY
+            Amount::UpTo(janet::janet_getnat(arguments, 1) as usize)
         };
-        let amount = if all { i32::MAX } else { janet::janet_getnat(arguments, 1) };
-        let (buffer, timeout_s) = if takes_all {
-            (early, early_timeout_s)
-        } else {
-            let buffer = janet::janet_optbuffer(arguments, count, 2, 10);
-            (buffer, janet::janet_optnumber(arguments, count, 3, f64::INFINITY))
-        };
-        let amount = amount as usize;
-        let amount = if fill || all { Amount::Exactly(amount) } else { Amount::UpTo(amount) };
-        let own_buffer =
-            count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
-        carry_out(start_read(stream, amount, (buffer, own_buffer), timeout_s))
+        carry_out(start_read(stream, amount, buffer, timeout_s))
+    }
+}
+
+/// `chunk`: the number is looked at before the buffer.
+unsafe fn chunk(count: i32, arguments: *mut Janet, stock: Function, flags: u32) -> Janet {
+    // SAFETY: a shim, as in `read`.
+    unsafe {
+        janet::janet_arity(count, 2, 4);
+        let stream = stream_argument(arguments);
+        if !is_ours(stream) {
+            return stock(count, arguments);
+        }
+        janet::janet_stream_flags(stream, flags);
+        let amount = Amount::Exactly(janet::janet_getnat(arguments, 1) as usize);
+        let buffer = buffer_argument(count, arguments);
+        let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
+        carry_out(start_read(stream, amount, buffer, timeout_s))
+    }
+}
+
+/// The buffer to read into, and whether it is a new one, which the program does not have.
+unsafe fn buffer_argument(count: i32, arguments: *mut Janet) -> (*mut janet::JanetBuffer, bool) {
+    // SAFETY: the index is below the count where the argument is looked at.
+    unsafe {
+        let own = count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
+        (janet::janet_optbuffer(arguments, count, 2, 10), own)
     }
 }
 
@@ -223,27 +230,27 @@ unsafe fn start_read(
 unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
-    unsafe { read_or_chunk(count, arguments, stock().read, flags, true, false) }
+    unsafe { read(count, arguments, stock().read, flags) }
 }
 
 unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
-    unsafe { read_or_chunk(count, arguments, stock().ev_read, janet::JANET_STREAM_READABLE, true, false) }
+    unsafe { read(count, arguments, stock().ev_read, janet::JANET_STREAM_READABLE) }
 }
 
 unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
-    unsafe { read_or_chunk(count, arguments, stock().chunk, flags, false, true) }
+    unsafe { chunk(count, arguments, stock().chunk, flags) }
 }
 
 unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
-    unsafe { read_or_chunk(count, arguments, stock().ev_chunk, janet::JANET_STREAM_READABLE, false, true) }
+    unsafe { chunk(count, arguments, stock().ev_chunk, janet::JANET_STREAM_READABLE) }
 }
 
 unsafe fn write(count: i32, arguments: *mut Janet, stock: Function, flags: u32) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 2, 3);
         let stream = stream_argument(arguments);
@@ -283,7 +290,7 @@ unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet
 }
 
 unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 1);
         let stream = stream_argument(arguments);
@@ -300,7 +307,7 @@ unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet
 }
 
 unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 1, 2);
         let stream = stream_argument(arguments);
@@ -314,7 +321,7 @@ unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Jan
 }
 
 unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`. A function has a definition for as long as it lives.
+    // SAFETY: a shim, as in `read`. A function has a definition for as long as it lives.
     unsafe {
         janet::janet_fixarity(count, 2);
         let stream = stream_argument(arguments);
@@ -385,7 +392,7 @@ unsafe fn addresses(
 }
 
 unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_LISTEN);
         janet::janet_arity(count, 2, 4);
@@ -415,7 +422,7 @@ unsafe fn listen(host: *const c_char, port: *const c_char, reuse: bool) -> Verdi
 }
 
 unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_CONNECT);
         janet::janet_arity(count, 2, 5);
@@ -453,7 +460,7 @@ unsafe fn connect((host, port): HostAndPort, (bind_host, bind_port): HostAndPort
 
 /// `(ringspun/backend)`: which backend serves this thread's sockets, as a keyword.
 pub(crate) unsafe extern "C-unwind" fn backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 0);
         let verdict = match bridge() {
@@ -466,7 +473,7 @@ pub(crate) unsafe extern "C-unwind" fn backend(count: i32, _: *mut Janet) -> Jan
 
 /// `(ringspun/backend)` where the VM's own net code is in place.
 pub(crate) unsafe extern "C-unwind" fn stock_backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read_or_chunk`.
+    // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 0);
     }

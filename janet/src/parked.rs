@@ -210,10 +210,8 @@ impl Parked {
                 // the program has not seen.
                 let bytes = unsafe {
                     let count = usize::try_from((*buffer).count).unwrap_or(0);
-                    match own_buffer && count > 0 {
-                        true => std::slice::from_raw_parts((*buffer).data, count),
-                        false => &[],
-                    }
+                    let unseen = own_buffer && count > 0;
+                    if unseen { std::slice::from_raw_parts((*buffer).data, count) } else { &[] }
                 };
                 machine.abandon(&waiter, bytes);
             }
@@ -296,16 +294,14 @@ impl Parked {
                 Poll::Ready(Err(error)) if is_closed(&error) => {
                     return Poll::Ready(Outcome::Value(nil()));
                 }
-                Poll::Ready(Err(error)) => match is_exhausted(&error) {
-                    true => {
-                        let event_loop = self.bridge.event_loop();
-                        let later = event_loop.now() + EXHAUSTED_PAUSE;
-                        self.disarm_timer();
-                        self.timer.set(Some(event_loop.insert_timer(later, self.clone())));
-                        return Poll::Pending;
-                    }
-                    false => return Poll::Ready(Outcome::Error(error_string(&error))),
-                },
+                Poll::Ready(Err(error)) if is_exhausted(&error) => {
+                    let event_loop = self.bridge.event_loop();
+                    let later = event_loop.now() + EXHAUSTED_PAUSE;
+                    self.disarm_timer();
+                    self.timer.set(Some(event_loop.insert_timer(later, self.clone())));
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Outcome::Error(error_string(&error))),
             }
         }
     }

@@ -309,7 +309,10 @@ impl EventLoop {
     fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut ready = self.ready.borrow_mut();
         let timeout = if ready.is_empty() { timeout } else { Some(Duration::ZERO) };
-        self.backend.borrow_mut().wait(timeout, &mut ready)
+        let mut backend = self.backend.borrow_mut();
+        let waited = backend.wait(timeout, &mut ready);
+        backend.end_turn();
+        waited
     }
 
     /// Hands what has been reaped to the owners. No borrow is held while an owner runs. Completions that

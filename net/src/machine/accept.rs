@@ -71,7 +71,7 @@ impl ListenerCore {
     /// taken are closed. Closing again does nothing.
     ///
     /// The accept in flight is cancelled and its end is waited for, so that the port is free when this
-    /// returns. Completions of other operations that come meanwhile are handed to their owners.
+    /// returns.
     pub fn close(&self) {
         if !self.descriptor.begin_close() {
             return;
@@ -82,20 +82,6 @@ impl ListenerCore {
         if ended {
             self.descriptor.close();
         }
-        self.acceptors.wake_all();
-    }
-
-    /// As [`close`](Self::close), but waits for nothing: the port is free when the accept in flight has
-    /// ended. For callers in whose place no completion may be handled.
-    pub fn close_later(&self) {
-        if !self.descriptor.begin_close() {
-            return;
-        }
-        match self.input.get() {
-            Some(key) => self.event_loop.cancel(key),
-            None => self.descriptor.close(),
-        }
-        self.accepted.take();
         self.acceptors.wake_all();
     }
 
@@ -111,9 +97,6 @@ impl Owner for ListenerCore {
     fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
         if !completion.more {
             self.input.set(None);
-            if self.is_closed() {
-                self.descriptor.close();
-            }
         }
         match completion.result {
             Ok(descriptor) => {

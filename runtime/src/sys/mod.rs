@@ -105,6 +105,15 @@ impl Backend {
         }
     }
 
+    /// Ends a turn. Until then a wake-up keeps every wait from blocking, so that none is slept on which
+    /// is reaped between turns.
+    pub(crate) fn end_turn(&mut self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring.end_turn(),
+        }
+    }
+
     /// Submits what is queued, waits for a completion or until `timeout` has passed (without one: for
     /// as long as it takes), and moves completions to `ready`. May return early with none.
     pub(crate) fn wait(

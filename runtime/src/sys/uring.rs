@@ -36,7 +36,7 @@ pub(crate) struct Uring {
     ring: IoUring,
     buffer_ring: BufferRing,
     waker: RemoteWaker,
-    /// A wake-up was reaped, and `wait` has not returned since.
+    /// A wake-up was reaped, and no turn has ended since.
     woken: bool,
     /// Entries that found the submission queue full while the kernel took none.
     backlog: VecDeque<squeue::Entry>,
@@ -117,8 +117,12 @@ impl Uring {
             self.enter(if block { 1 } else { 0 }, timeout)?;
             self.reap(ready);
         }
-        self.woken = false;
         Ok(())
+    }
+
+    /// A turn ends: whoever woke the loop is looked after now.
+    pub(crate) fn end_turn(&mut self) {
+        self.woken = false;
     }
 
     /// The one place that enters the kernel, and that knows what its errors mean:
