@@ -12,6 +12,31 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::socket::SockaddrLike;
+
+use crate::operation::Address;
+
+/// How a datagram lies in its buffer, which is how multishot `recvmsg` leaves it
+/// (`io_uring_prep_recvmsg_multishot(3)`). The other backends do the same.
+///
+/// ```text
+///   0        4                12      16                          144
+///   ├────────┼────────────────┼───────┼───────────────────────────┼─────────────
+///   │ length │                │ flags │ the sender's address      │ the bytes
+///   │ of it  │                │       │ (sockaddr_storage)        │
+/// ```
+pub(crate) mod datagram {
+    /// Where the sender's address starts.
+    pub(crate) const ADDRESS_START: usize = 16;
+    /// The room for the sender's address.
+    pub(crate) const ADDRESS_SIZE_BYTES: usize = size_of::<libc::sockaddr_storage>();
+    /// Where the bytes of the datagram start.
+    pub(crate) const BYTES_START: usize = ADDRESS_START + ADDRESS_SIZE_BYTES;
+    /// The whole of a buffer, with room for the longest datagram of UDP, also over IPv6.
+    pub(crate) const BUFFER_SIZE_BYTES: usize = 66 * 1024;
+    /// Where the flags of `recvmsg` are.
+    pub(super) const FLAGS_START: usize = 12;
+}
 
 pub(crate) struct BufferPool {
     memory: NonNull<c_void>,
@@ -67,10 +92,17 @@ impl BufferPool {
         self.returned.borrow_mut().pop()
     }
 
-    /// Wraps a buffer that the backend has filled with `length` bytes and gives up until it returns.
-    pub(crate) fn lend(self: &Rc<Self>, id: u16, length: u32) -> Buffer {
+    /// Wraps a buffer that the backend has filled up to `end` and gives up until it returns. What lies
+    /// before `start` is not part of the bytes.
+    pub(crate) fn lend(self: &Rc<Self>, id: u16, start: u32, end: u32) -> Buffer {
         self.lent.set(self.lent.get() + 1);
-        Buffer { pool: self.clone(), id, start: 0, end: length.min(self.buffer_size_bytes as u32) }
+        let end = end.min(self.buffer_size_bytes as u32);
+        Buffer { pool: self.clone(), id, start: start.min(end), end }
+    }
+
+    /// Fewer than half of the buffers are left.
+    fn is_scarce(&self) -> bool {
+        self.lent.get() > self.count / 2
     }
 }
 
@@ -100,6 +132,43 @@ impl Buffer {
     /// what this dereferences to.
     pub fn consume(&mut self, count: usize) {
         self.start = self.end.min(self.start.saturating_add(count.try_into().unwrap_or(u32::MAX)));
+    }
+
+    /// Fewer than half of the loop's buffers of this kind are left: bytes that nobody waits for should be
+    /// copied out, so that they cannot starve the active streams.
+    pub fn is_scarce(&self) -> bool {
+        self.pool.is_scarce()
+    }
+
+    /// Who sent the datagram that [`Operation::ReceiveFrom`](crate::Operation::ReceiveFrom) put into this
+    /// buffer; `None` where the kernel gave no address, as for an unnamed Unix socket.
+    ///
+    /// Only for such a buffer: what it returns for others has no meaning.
+    pub fn source(&self) -> Option<Address> {
+        let length = self.number_at(0).min(datagram::ADDRESS_SIZE_BYTES as u32);
+        if length == 0 {
+            return None;
+        }
+        let start = self.pool.address(self.id).wrapping_add(datagram::ADDRESS_START);
+        // SAFETY: the address lies within the buffer, which is ours until this is dropped; its family is
+        // checked, and its bytes are copied.
+        unsafe { Address::from_raw(start.cast(), Some(length)) }
+    }
+
+    /// Whether the datagram was longer than the buffer, so that its end is lost (`MSG_TRUNC` in
+    /// `recv(2)`). No datagram of UDP is.
+    pub fn is_truncated(&self) -> bool {
+        self.number_at(datagram::FLAGS_START) & libc::MSG_TRUNC as u32 != 0
+    }
+
+    /// A number of the head that lies before a datagram.
+    fn number_at(&self, offset: usize) -> u32 {
+        if self.pool.buffer_size_bytes < datagram::BYTES_START {
+            return 0;
+        }
+        let start = self.pool.address(self.id).wrapping_add(offset);
+        // SAFETY: within the buffer, as was just checked, which is ours until this is dropped.
+        unsafe { start.cast::<u32>().read_unaligned() }
     }
 }
 
@@ -139,7 +208,7 @@ mod tests {
     fn a_buffer_comes_back_when_dropped_and_is_used_next() {
         let pool = BufferPool::new(4, 4096).unwrap();
         let id = pool.take_returned().unwrap();
-        let mut buffer = pool.lend(id, 10);
+        let mut buffer = pool.lend(id, 0, 10);
         assert_eq!((buffer.len(), pool.lent()), (10, 1));
         buffer.consume(4);
         assert_eq!(buffer.len(), 6);

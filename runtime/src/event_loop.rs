@@ -7,10 +7,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::buffers::BufferPool;
-use crate::operation::{Completion, Operation, OperationKey, Owner};
+use crate::buffers::{BufferPool, datagram};
+use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner};
 use crate::slots::Slots;
-use crate::sys::{Backend, RawCompletion};
+use crate::sys::{Backend, Buffers, RawCompletion};
 use crate::timers::{TimerKey, Timers};
 use crate::wake::{RemoteWaker, Wake};
 
@@ -27,6 +27,9 @@ pub struct Configuration {
     pub receive_buffers: u16,
     /// The size of each receive buffer in bytes: at least 1, less than 4 GiB.
     pub receive_buffer_size_bytes: usize,
+    /// How many receive buffers the loop shares among all its datagram sockets. A power of two, at most
+    /// 32,768. Each has room for the longest datagram of UDP.
+    pub datagram_buffers: u16,
 }
 
 impl Default for Configuration {
@@ -37,6 +40,8 @@ impl Default for Configuration {
             // 4 MiB of address space; small messages touch one page of each, which the cache holds.
             receive_buffers: 256,
             receive_buffer_size_bytes: 16 * 1024,
+            // Likewise, with larger pieces.
+            datagram_buffers: 64,
         }
     }
 }
@@ -67,6 +72,37 @@ pub struct LoopStatistics {
 const SPARE_SEND_BUFFERS: usize = 64;
 const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
 
+/// The receive buffers of one kind.
+struct Intake {
+    buffers: Rc<BufferPool>,
+    /// Who met a lack of them, in order.
+    starved: RefCell<VecDeque<Rc<dyn Wake>>>,
+}
+
+impl Intake {
+    fn new(buffers: &Rc<BufferPool>) -> Self {
+        Self { buffers: buffers.clone(), starved: RefCell::default() }
+    }
+
+    /// Wakes as many of the starved as half of the free buffers can feed; the other half is for those
+    /// that are armed. True if any was woken.
+    fn feed_starved(&self) -> bool {
+        let count = self.starved.borrow().len();
+        if count == 0 {
+            return false;
+        }
+        let free = usize::from(self.buffers.count() - self.buffers.lent());
+        if free == 0 {
+            return false;
+        }
+        for _ in 0..count.min((free / 2).max(1)) {
+            let Some(waiter) = self.starved.borrow_mut().pop_front() else { break };
+            waiter.wake();
+        }
+        true
+    }
+}
+
 /// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
 ///
 /// The crate's [front page](crate) shows one at work.
@@ -85,9 +121,8 @@ pub struct EventLoop {
     slots: RefCell<Slots>,
     ready: RefCell<VecDeque<RawCompletion>>,
     timers: RefCell<Timers>,
-    buffers: Rc<BufferPool>,
-    /// Who met a lack of receive buffers, in order.
-    starved: RefCell<VecDeque<Rc<dyn Wake>>>,
+    streams: Intake,
+    datagrams: Intake,
     spare_sends: RefCell<Vec<Vec<u8>>>,
     waker: RemoteWaker,
     closing: Cell<bool>,
@@ -105,8 +140,10 @@ impl EventLoop {
     /// value of `RINGSPUN_BACKEND`; the kernel's error if descriptors or memory run out elsewhere.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
         let waker = RemoteWaker::new()?;
-        let buffers =
-            BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?;
+        let buffers = Buffers {
+            streams: BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?,
+            datagrams: BufferPool::new(configuration.datagram_buffers, datagram::BUFFER_SIZE_BYTES)?,
+        };
         let backend = Backend::new(configuration, buffers.clone(), waker.clone())?;
         tracing::debug!(backend = backend.name(), "event loop made");
         Ok(Rc::new(Self {
@@ -114,8 +151,8 @@ impl EventLoop {
             slots: RefCell::default(),
             ready: RefCell::default(),
             timers: RefCell::default(),
-            buffers,
-            starved: RefCell::default(),
+            streams: Intake::new(&buffers.streams),
+            datagrams: Intake::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
             waker,
             closing: Cell::new(false),
@@ -137,7 +174,7 @@ impl EventLoop {
         let key = slots.insert(operation, owner);
         if self.closing.get() {
             self.ready.borrow_mut().push_back(RawCompletion::failed(key, libc::ECANCELED));
-        } else if let Some(operation) = slots.get(key) {
+        } else if let Some(operation) = slots.get_mut(key) {
             let user_data = key.to_user_data();
             self.backend.borrow_mut().submit(user_data, operation, &mut self.ready.borrow_mut());
         }
@@ -190,7 +227,7 @@ impl EventLoop {
     /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
     /// of memory. Interrupted calls, a full queue and the like are dealt with.
     pub fn turn(&self, wait: Wait) -> io::Result<()> {
-        let feeding = self.feed_starved();
+        let feeding = self.streams.feed_starved() | self.datagrams.feed_starved();
         let timeout = match wait {
             _ if feeding => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
@@ -230,21 +267,22 @@ impl EventLoop {
         self.spare_sends.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Fewer than half of the receive buffers are left: whoever holds bytes that nobody waits for
-    /// should copy them out, so that they cannot starve the active streams.
-    pub fn buffers_are_scarce(&self) -> bool {
-        self.buffers.lent() > self.buffers.count() / 2
-    }
-
     /// Has `waiter` woken in one of the next turns, when there are receive buffers for it: for a receive
-    /// that ended with `ENOBUFS`, and is to be armed again then. At least one is woken in each turn, and
-    /// no turn blocks while any is left.
+    /// of this `kind` that ended with `ENOBUFS`, and is to be armed again then. At least one is woken in
+    /// each turn, and no turn blocks while any is left.
     ///
     /// If thousands armed again at once, each turn would feed as many as there are buffers and turn the
     /// others away, at the full price of a receive each: at 10,000 connections this took four fifths of
     /// the time.
-    pub fn wait_for_buffers(&self, waiter: Rc<dyn Wake>) {
-        self.starved.borrow_mut().push_back(waiter);
+    pub fn wait_for_buffers(&self, kind: OperationKind, waiter: Rc<dyn Wake>) {
+        self.intake(kind).starved.borrow_mut().push_back(waiter);
+    }
+
+    fn intake(&self, kind: OperationKind) -> &Intake {
+        match kind {
+            OperationKind::ReceiveFrom => &self.datagrams,
+            _ => &self.streams,
+        }
     }
 
     /// A handle that ends this loop's turn from another thread or from a signal handler.
@@ -262,7 +300,8 @@ impl EventLoop {
         LoopStatistics {
             operations_in_flight: self.slots.borrow().len(),
             timers: self.timers.borrow().len(),
-            buffers_lent: usize::from(self.buffers.lent()),
+            buffers_lent: usize::from(self.streams.buffers.lent())
+                + usize::from(self.datagrams.buffers.lent()),
         }
     }
 
@@ -283,27 +322,9 @@ impl EventLoop {
             self.reap(None)?;
             self.dispatch();
         }
-        let (timers, starved) = (self.timers.take(), self.starved.take());
-        drop((timers, starved));
+        let starved = (self.streams.starved.take(), self.datagrams.starved.take());
+        drop((self.timers.take(), starved));
         Ok(())
-    }
-
-    /// Wakes as many of the starved as half of the free buffers can feed; the other half is for the
-    /// streams that are armed. True if any was woken.
-    fn feed_starved(&self) -> bool {
-        let count = self.starved.borrow().len();
-        if count == 0 {
-            return false;
-        }
-        let free = usize::from(self.buffers.count() - self.buffers.lent());
-        if free == 0 {
-            return false;
-        }
-        for _ in 0..count.min((free / 2).max(1)) {
-            let Some(waiter) = self.starved.borrow_mut().pop_front() else { break };
-            waiter.wake();
-        }
-        true
     }
 
     fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -327,16 +348,19 @@ impl EventLoop {
     }
 
     fn deliver(&self, raw: RawCompletion) {
-        let buffer = raw.buffer.map(|id| self.buffers.lend(id, raw.result.max(0) as u32));
         let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
             return;
         };
+        // A datagram's count starts after the head that its buffer begins with.
+        let head = if found.kind == OperationKind::ReceiveFrom { datagram::BYTES_START as u32 } else { 0 };
+        let end = raw.result.max(0) as u32;
+        let buffer = raw.buffer.map(|id| self.intake(found.kind).buffers.lend(id, head, end));
         if let Some(bytes) = found.spent {
             self.recycle_send_buffer(bytes);
         }
         let result = match raw.result {
-            0.. => Ok(raw.result as u32),
+            0.. => Ok(end.saturating_sub(head)),
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         found.owner.complete(found.kind, Completion { result, more: raw.more, buffer });
@@ -368,7 +392,7 @@ impl Drop for EventLoop {
             // The kernel may still write to what the slots hold: leaking it is the only safe end.
             tracing::error!(%error, "the event loop could not be drained; its memory is leaked");
             std::mem::forget(std::mem::take(&mut *self.slots.borrow_mut()));
-            std::mem::forget(self.buffers.clone());
+            std::mem::forget((self.streams.buffers.clone(), self.datagrams.buffers.clone()));
         }
     }
 }

@@ -67,7 +67,8 @@ mod wake;
 pub use buffers::Buffer;
 pub use event_loop::{Configuration, EventLoop, LoopStatistics, Wait};
 pub use operation::{
-    Address, Completion, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner, SendData,
+    Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
+    SendData,
 };
 pub use sys::probe;
 pub use timers::TimerKey;

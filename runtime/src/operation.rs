@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
+use nix::sys::socket::SockaddrLike;
+
 use crate::Buffer;
 
 /// Names one submitted operation of one [`EventLoop`](crate::EventLoop).
@@ -60,6 +62,24 @@ pub enum Operation {
         /// The bytes, which live until the terminal completion.
         data: SendData,
     },
+    /// Receive datagrams into the loop's buffers, one completion each, until an error, a cancel, or a lack
+    /// of buffers, as for [`Receive`](Self::Receive) (`recvmsg(2)`;
+    /// `io_uring_prep_recvmsg_multishot(3)`, Linux 6.0). The count is that of the datagram's bytes, which
+    /// may be 0; [`Buffer::source`] tells who sent it.
+    ///
+    /// A datagram of more than 65,535 bytes, which Unix sockets can carry, is cut:
+    /// [`Buffer::is_truncated`].
+    ReceiveFrom {
+        /// A datagram socket.
+        socket: RawFd,
+    },
+    /// Send one datagram, whole (`sendmsg(2)` with `MSG_NOSIGNAL`).
+    SendTo {
+        /// A datagram socket; connected, if the datagram names no destination.
+        socket: RawFd,
+        /// The bytes and where they go, which live until the terminal completion.
+        datagram: Box<Datagram>,
+    },
     /// Connect a socket to an address (`connect(2)`). The completion's count is 0.
     Connect {
         /// An unconnected socket.
@@ -99,6 +119,10 @@ pub enum OperationKind {
     Receive,
     /// [`Operation::Send`]
     Send,
+    /// [`Operation::ReceiveFrom`]
+    ReceiveFrom,
+    /// [`Operation::SendTo`]
+    SendTo,
     /// [`Operation::Connect`]
     Connect,
     /// [`Operation::Poll`]
@@ -112,6 +136,8 @@ impl Operation {
             Self::Accept { .. } => OperationKind::Accept,
             Self::Receive { .. } => OperationKind::Receive,
             Self::Send { .. } => OperationKind::Send,
+            Self::ReceiveFrom { .. } => OperationKind::ReceiveFrom,
+            Self::SendTo { .. } => OperationKind::SendTo,
             Self::Connect { .. } => OperationKind::Connect,
             Self::Poll { .. } => OperationKind::Poll,
         }
@@ -156,6 +182,44 @@ impl LentBytes {
     }
 }
 
+/// A datagram to send, in the form that the kernel takes (`struct msghdr`).
+pub struct Datagram {
+    pub(crate) data: SendData,
+    destination: Option<Address>,
+    header: libc::msghdr,
+    vector: libc::iovec,
+}
+
+impl Datagram {
+    /// A datagram for `destination`, or for the peer that the socket is connected to.
+    pub fn new(data: SendData, destination: Option<Address>) -> Box<Self> {
+        let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        // SAFETY: a header of zeros is valid: it refers to nothing.
+        let header = unsafe { std::mem::zeroed() };
+        Box::new(Self { data, destination, header, vector })
+    }
+
+    /// The header, which points into this box and must not be used once that is gone.
+    pub(crate) fn header(&mut self) -> *const libc::msghdr {
+        let (start, length) = self.data.as_raw();
+        // The kernel only reads what a send points to.
+        self.vector = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: length };
+        self.header.msg_iov = &raw mut self.vector;
+        self.header.msg_iovlen = 1;
+        if let Some(address) = &self.destination {
+            self.header.msg_name = address.as_ptr().cast_mut().cast();
+            self.header.msg_namelen = address.len();
+        }
+        &raw const self.header
+    }
+}
+
+impl std::fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Datagram {{ {} bytes to {:?} }}", self.data.as_raw().1, self.destination)
+    }
+}
+
 /// What became of an operation.
 #[derive(Debug)]
 pub struct Completion {
@@ -164,7 +228,8 @@ pub struct Completion {
     pub result: io::Result<u32>,
     /// Further completions of the same operation will follow: this one is not terminal.
     pub more: bool,
-    /// The received bytes of an [`Operation::Receive`]; `None` at the end of the stream and for an error.
+    /// What an [`Operation::Receive`] or [`Operation::ReceiveFrom`] received; `None` at the end of the
+    /// stream and for an error.
     pub buffer: Option<Buffer>,
 }
 

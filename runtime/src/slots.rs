@@ -47,6 +47,14 @@ impl Slots {
             .map(|slot| &slot.operation)
     }
 
+    /// The same, for the backend to complete what the kernel is given a pointer to.
+    pub(crate) fn get_mut(&mut self, key: OperationKey) -> Option<&mut Operation> {
+        self.slab
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .map(|slot| &mut slot.operation)
+    }
+
     /// Looks up the owner for a completion, and releases the slot if that completion is terminal.
     pub(crate) fn complete(&mut self, key: OperationKey, terminal: bool) -> Option<Found> {
         let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
@@ -57,6 +65,10 @@ impl Slots {
         let kind = slot.operation.kind();
         let spent = match slot.operation {
             Operation::Send { data: SendData::Owned(bytes), .. } => Some(bytes),
+            Operation::SendTo { datagram, .. } => match datagram.data {
+                SendData::Owned(bytes) => Some(bytes),
+                SendData::Lent(_) => None,
+            },
             _ => None,
         };
         Some(Found { kind, owner: slot.owner, spent })

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use ringspun_runtime::{Buffer, EventLoop};
+use ringspun_runtime::Buffer;
 
 /// A piece of received data.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub enum Chunk {
 impl Chunk {
     /// Keeps a buffer, or a copy of it if too few buffers are left: bytes that wait for their reader
     /// must not starve the streams whose readers are ready.
-    pub(crate) fn keep(buffer: Buffer, event_loop: &EventLoop) -> Self {
-        if event_loop.buffers_are_scarce() {
+    pub(crate) fn keep(buffer: Buffer) -> Self {
+        if buffer.is_scarce() {
             return Self::Owned { bytes: Box::from(&*buffer), start: 0 };
         }
         Self::Lent(buffer)

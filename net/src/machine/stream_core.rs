@@ -283,7 +283,7 @@ impl StreamCore {
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
                     self.unread_bytes.set(self.unread_bytes.get() + buffer.len());
-                    self.unread.borrow_mut().push_back(Chunk::keep(buffer, &self.event_loop));
+                    self.unread.borrow_mut().push_back(Chunk::keep(buffer));
                 }
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES
                     && let Some(key) = self.input.get()
@@ -293,7 +293,7 @@ impl StreamCore {
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => {
-                    self.event_loop.wait_for_buffers(self.clone());
+                    self.event_loop.wait_for_buffers(OperationKind::Receive, self.clone());
                     return;
                 }
                 // We paused it ourselves, or nothing happened: the stream goes on, unless the loop ends.

@@ -18,7 +18,7 @@ use crate::wake::RemoteWaker;
 #[derive(Debug)]
 pub(crate) struct RawCompletion {
     pub(crate) key: OperationKey,
-    /// A count, or a negated errno.
+    /// A count, or a negated errno. For a datagram, the count of what is in the buffer, head and all.
     pub(crate) result: i32,
     pub(crate) more: bool,
     /// The receive buffer that the backend filled and gave up.
@@ -29,6 +29,15 @@ impl RawCompletion {
     pub(crate) fn failed(key: OperationKey, errno: i32) -> Self {
         Self { key, result: -errno, more: false, buffer: None }
     }
+}
+
+/// The buffers that a backend fills, as it takes them from the pools.
+#[derive(Clone)]
+pub(crate) struct Buffers {
+    /// For [`Operation::Receive`].
+    pub(crate) streams: Rc<BufferPool>,
+    /// For [`Operation::ReceiveFrom`], laid out as in [`crate::buffers::datagram`].
+    pub(crate) datagrams: Rc<BufferPool>,
 }
 
 /// The environment variable that forces a backend.
@@ -43,7 +52,7 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) fn new(
         configuration: &Configuration,
-        buffers: Rc<BufferPool>,
+        buffers: Buffers,
         waker: RemoteWaker,
     ) -> io::Result<Self> {
         match std::env::var(BACKEND_VARIABLE).as_deref() {
@@ -61,16 +70,12 @@ impl Backend {
     }
 
     #[cfg(target_os = "linux")]
-    fn new_uring(
-        configuration: &Configuration,
-        buffers: Rc<BufferPool>,
-        waker: RemoteWaker,
-    ) -> io::Result<Self> {
+    fn new_uring(configuration: &Configuration, buffers: Buffers, waker: RemoteWaker) -> io::Result<Self> {
         uring::Uring::new(configuration, buffers, waker).map(Self::Uring)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn new_uring(_: &Configuration, _: Rc<BufferPool>, _: RemoteWaker) -> io::Result<Self> {
+    fn new_uring(_: &Configuration, _: Buffers, _: RemoteWaker) -> io::Result<Self> {
         let text = "io_uring exists on Linux only, and this version has no other backend";
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
@@ -87,7 +92,7 @@ impl Backend {
     pub(crate) fn submit(
         &mut self,
         user_data: u64,
-        operation: &Operation,
+        operation: &mut Operation,
         ready: &mut VecDeque<RawCompletion>,
     ) {
         match self {

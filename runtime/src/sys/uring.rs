@@ -16,9 +16,9 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
 
-use super::RawCompletion;
+use super::{Buffers, RawCompletion};
 use crate::Configuration;
-use crate::buffers::BufferPool;
+use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey};
 use crate::wake::RemoteWaker;
 
@@ -26,15 +26,19 @@ use crate::wake::RemoteWaker;
 const IGNORED: u64 = u64::MAX;
 /// The `user_data` of the poll on the wake-up descriptor.
 const WAKE_UP: u64 = u64::MAX - 1;
-/// The buffer group of the receive buffers; there is only one.
-const BUFFER_GROUP: u16 = 0;
+/// The buffer groups.
+const STREAM_GROUP: u16 = 0;
+const DATAGRAM_GROUP: u16 = 1;
 /// The most one send carries, so that its count fits the completion's 31 bits.
 const SEND_MAX_BYTES: usize = 1 << 30;
 
 /// One ring, and what is registered with it. Fields are dropped in order: the ring before its buffers.
 pub(crate) struct Uring {
     ring: IoUring,
-    buffer_ring: BufferRing,
+    stream_buffers: BufferRing,
+    datagram_buffers: BufferRing,
+    /// What every receive of datagrams starts from: room for the sender's address.
+    receive_header: Box<libc::msghdr>,
     waker: RemoteWaker,
     /// A wake-up was reaped, and no turn has ended since.
     woken: bool,
@@ -45,7 +49,7 @@ pub(crate) struct Uring {
 impl Uring {
     pub(crate) fn new(
         configuration: &Configuration,
-        buffers: Rc<BufferPool>,
+        buffers: Buffers,
         waker: RemoteWaker,
     ) -> io::Result<Self> {
         let ring = new_ring(configuration)?;
@@ -58,8 +62,20 @@ impl Uring {
                 "this kernel's io_uring has no multishot receive; it takes Linux 6.0 or later",
             ));
         }
-        let buffer_ring = BufferRing::new(&ring, buffers)?;
-        let mut uring = Self { ring, buffer_ring, waker, woken: false, backlog: VecDeque::new() };
+        let stream_buffers = BufferRing::new(&ring, buffers.streams, STREAM_GROUP)?;
+        let datagram_buffers = BufferRing::new(&ring, buffers.datagrams, DATAGRAM_GROUP)?;
+        // SAFETY: a header of zeros is valid: it refers to nothing.
+        let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        receive_header.msg_namelen = datagram::ADDRESS_SIZE_BYTES as libc::socklen_t;
+        let mut uring = Self {
+            ring,
+            stream_buffers,
+            datagram_buffers,
+            receive_header,
+            waker,
+            woken: false,
+            backlog: VecDeque::new(),
+        };
         uring.arm_wake_up(&mut VecDeque::new());
         Ok(uring)
     }
@@ -68,14 +84,21 @@ impl Uring {
     pub(crate) fn submit(
         &mut self,
         user_data: u64,
-        operation: &Operation,
+        operation: &mut Operation,
         ready: &mut VecDeque<RawCompletion>,
     ) {
         let entry = match operation {
             Operation::Accept { listener } => opcode::AcceptMulti::new(Fd(*listener))
                 .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
                 .build(),
-            Operation::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), BUFFER_GROUP).build(),
+            Operation::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), STREAM_GROUP).build(),
+            Operation::ReceiveFrom { socket } => {
+                opcode::RecvMsgMulti::new(Fd(*socket), &raw const *self.receive_header, DATAGRAM_GROUP)
+                    .build()
+            }
+            Operation::SendTo { socket, datagram } => {
+                opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
             Operation::Send { socket, data } => {
                 let (start, length) = data.as_raw();
                 // With WAITALL the kernel itself goes on after a short send.
@@ -136,7 +159,8 @@ impl Uring {
     /// | others | the ring is unusable, or completions are lost (`EBADR`) | an error |
     fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         // First, so that a receive in this very batch finds them.
-        self.buffer_ring.provide_returned();
+        self.stream_buffers.provide_returned();
+        self.datagram_buffers.provide_returned();
         let timespec = timeout.map(Timespec::from);
         let arguments = match &timespec {
             Some(timespec) if want > 0 => SubmitArgs::new().timespec(timespec),
@@ -202,9 +226,9 @@ impl Uring {
     }
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what an entry points to (data, address) lies in heap memory that the operation's slot
-        // owns, or with a lender who waits: both outlive the operation, and neither moves when the slot
-        // does. Cancels and polls point to nothing.
+        // SAFETY: what an entry points to (data, address, header) lies in heap memory that the operation's
+        // slot or this ring owns, or with a lender who waits: all outlive the operation, and none moves
+        // when the slot does. Cancels and polls point to nothing.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
@@ -265,13 +289,13 @@ struct BufferRing {
 }
 
 impl BufferRing {
-    fn new(ring: &IoUring, buffers: Rc<BufferPool>) -> io::Result<Self> {
+    fn new(ring: &IoUring, buffers: Rc<BufferPool>, group: u16) -> io::Result<Self> {
         let count = buffers.count();
         let length = NonZeroUsize::new(usize::from(count) * size_of::<BufRingEntry>());
         let Some(length) = length.filter(|_| count.is_power_of_two()) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("receive_buffers: {count}, expected a power of two up to 32768"),
+                format!("receive buffers: {count}, expected a power of two up to 32768"),
             ));
         };
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -282,7 +306,7 @@ impl BufferRing {
         // drops its ring first.
         let registered = unsafe {
             let start = memory.as_ptr() as u64;
-            ring.submitter().register_buf_ring_with_flags(start, count, BUFFER_GROUP, 0)
+            ring.submitter().register_buf_ring_with_flags(start, count, group, 0)
         };
         registered.map_err(super::probe::explain_refusal)?;
         Ok(buffer_ring)
