@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::blocking::{BlockingCall, BlockingCalls};
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner};
 use crate::slots::Slots;
@@ -66,6 +67,8 @@ pub struct LoopStatistics {
     pub timers: usize,
     /// Receive buffers that readers hold.
     pub buffers_lent: usize,
+    /// Blocking calls that wait or run, abandoned ones that still run among them.
+    pub blocking_calls: usize,
 }
 
 /// Spent send buffers kept for reuse, and the largest worth keeping.
@@ -124,6 +127,7 @@ pub struct EventLoop {
     streams: Intake,
     datagrams: Intake,
     spare_sends: RefCell<Vec<Vec<u8>>>,
+    blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
     closing: Cell<bool>,
 }
@@ -154,6 +158,7 @@ impl EventLoop {
             streams: Intake::new(&buffers.streams),
             datagrams: Intake::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
+            blocking: BlockingCalls::new(waker.clone()),
             waker,
             closing: Cell::new(false),
         }))
@@ -220,7 +225,7 @@ impl EventLoop {
     }
 
     /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then
-    /// wakes the waiters of due timers.
+    /// wakes the waiters of blocking calls that have ended and of due timers.
     ///
     /// # Errors
     ///
@@ -239,6 +244,7 @@ impl EventLoop {
         };
         self.reap(timeout)?;
         self.dispatch();
+        self.blocking.wake_ended();
         self.fire_timers();
         Ok(())
     }
@@ -259,6 +265,57 @@ impl EventLoop {
         let waiter = self.timers.borrow_mut().remove(key);
         // Dropped here, where it may do what it likes.
         drop(waiter);
+    }
+
+    /// Has another thread call `function`, for what would block this one: name lookups, files.
+    ///
+    /// The process has at most 32 threads for all such calls, made when they are needed; beyond that,
+    /// calls wait in a queue, first come, first served. They start with all signals blocked but those that
+    /// faults raise, so that a program's handlers run on threads of its own. A call may take as long as it
+    /// likes: the process can end meanwhile, and shutting the loop down does not wait for it. The child of a
+    /// `fork(2)` has none of the threads, and must not call this.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error if there is no thread for such calls and none can be made; `ECANCELED` on a
+    /// loop that is shutting down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use std::task::Poll;
+    ///
+    /// use ringspun_runtime::{Configuration, EventLoop, Wait, Wake};
+    ///
+    /// struct Nobody;
+    /// impl Wake for Nobody {
+    ///     // Nothing to do here: below, whoever turns the loop looks by itself.
+    ///     fn wake(self: Rc<Self>) {}
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event_loop = EventLoop::new(&Configuration::default())?;
+    /// let waiter: Rc<dyn Wake> = Rc::new(Nobody);
+    /// let mut call = event_loop.call_blocking(|| std::fs::read_to_string("/etc/hostname").is_ok())?;
+    /// let result = loop {
+    ///     if let Poll::Ready(result) = call.poll(&waiter) {
+    ///         break result;
+    ///     }
+    ///     event_loop.turn(Wait::Block)?;
+    /// };
+    /// assert!(result.is_ok(), "an error would be the payload of a panic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call_blocking<T: Send + 'static>(
+        &self,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<BlockingCall<T>> {
+        if self.closing.get() {
+            return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        }
+        self.blocking.call(function)
     }
 
     /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible: that of a
@@ -302,12 +359,14 @@ impl EventLoop {
             timers: self.timers.borrow().len(),
             buffers_lent: usize::from(self.streams.buffers.lent())
                 + usize::from(self.datagrams.buffers.lent()),
+            blocking_calls: self.blocking.outstanding(),
         }
     }
 
     /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations
-    /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody. Shutting
-    /// down again does nothing.
+    /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody, and so are
+    /// the waiters of blocking calls, which nobody waits for: as the loop is not turned again, only a poll
+    /// shows that one has ended. Shutting down again does nothing.
     ///
     /// # Errors
     ///
@@ -324,6 +383,7 @@ impl EventLoop {
         }
         let starved = (self.streams.starved.take(), self.datagrams.starved.take());
         drop((self.timers.take(), starved));
+        self.blocking.close();
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The event loop of Ringspun.
 //!
 //! An [`EventLoop`] belongs to one thread. Work is handed to it as an [`Operation`]; what becomes of it
-//! comes back as one or more [`Completion`]s to the [`Owner`] that submitted it. Timers and the wake-up
-//! from other threads live here too. Nothing in this crate knows of fibers, streams or protocols.
+//! comes back as one or more [`Completion`]s to the [`Owner`] that submitted it. Timers, the wake-up from
+//! other threads, and the threads for calls that block live here too. Nothing in this crate knows of fibers, streams or protocols.
 //!
 //! ```text
 //!   submit(operation, owner) ──► slot ──► backend (io_uring) ──► kernel
@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod blocking;
 mod buffers;
 mod event_loop;
 mod operation;
@@ -64,6 +65,7 @@ mod sys;
 mod timers;
 mod wake;
 
+pub use blocking::BlockingCall;
 pub use buffers::Buffer;
 pub use event_loop::{Configuration, EventLoop, LoopStatistics, Wait};
 pub use operation::{
