@@ -90,7 +90,7 @@ fn janet(net: &str, file: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 1024 && exec \"$0\" janet \"$1\"", env!("CARGO_BIN_EXE_ringspun")]);
     command.arg(file).current_dir(file.parent().unwrap());
-    command.env("RINGSPUN_NET", net).env_remove("RINGSPUN_BACKEND").env_remove("JANET_PATH");
+    command.env("RINGSPUN_NET", net).env_remove("JANET_PATH");
     command
 }
 
@@ -229,6 +229,16 @@ fn memory_and_descriptors_are_given_back_alike() {
 #[test]
 fn what_the_ring_does_not_serve_works_beside_it_alike() {
     compare("neighbours", include_str!("differential/neighbours.janet"));
+}
+
+#[test]
+fn datagrams_are_sent_and_received_alike() {
+    compare("datagrams", include_str!("differential/datagrams.janet"));
+}
+
+#[test]
+fn unix_sockets_work_alike() {
+    compare("unix", include_str!("differential/unix.janet"));
 }
 
 #[test]

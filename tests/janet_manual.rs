@@ -63,7 +63,7 @@ impl Program {
     fn start(net: &str, file: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
         command.args(["janet", &format!("{}/tests/manual/{file}", env!("CARGO_MANIFEST_DIR"))]);
-        command.env("RINGSPUN_NET", net).env_remove("RINGSPUN_BACKEND").stdin(Stdio::null());
+        command.env("RINGSPUN_NET", net).stdin(Stdio::null());
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
