@@ -8,21 +8,22 @@ use std::rc::Rc;
 
 use evil_janet as janet;
 use evil_janet::{Janet, JanetStream};
-use ringspun_net::machine::{ListenerCore, StreamCore};
+use ringspun_net::machine::{DatagramCore, ListenerCore, StreamCore};
 use ringspun_runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
 };
 use slab::Slab;
 
-use crate::functions::methods;
 use crate::hooks;
 use crate::parked::Parked;
+use crate::stock::methods;
 
 /// The socket behind a Janet stream.
 #[derive(Clone)]
 pub(crate) enum Socket {
     Stream(Rc<StreamCore>),
     Listener(Rc<ListenerCore>),
+    Datagram(Rc<DatagramCore>),
 }
 
 impl Socket {
@@ -30,6 +31,7 @@ impl Socket {
         match self {
             Self::Stream(core) => core.descriptor(),
             Self::Listener(core) => core.descriptor(),
+            Self::Datagram(core) => core.descriptor(),
         }
     }
 
@@ -37,6 +39,7 @@ impl Socket {
         match self {
             Self::Stream(core) => core.close(),
             Self::Listener(core) => core.close(),
+            Self::Datagram(core) => core.close(),
         }
     }
 }
@@ -166,7 +169,7 @@ impl Bridge {
     }
 
     /// Makes the Janet stream of a socket.
-    pub(crate) fn adopt(&self, socket: Socket, flags: u32) -> *mut JanetStream {
+    pub(crate) fn stream_value(&self, socket: Socket, flags: u32) -> Janet {
         // SAFETY: the VM runs on this thread. The stream's fields are all set before anyone sees it.
         let stream = unsafe {
             let stream: *mut JanetStream =
@@ -183,7 +186,8 @@ impl Bridge {
             stream
         };
         self.enter(stream, socket);
-        stream
+        // SAFETY: the stream that was just made.
+        unsafe { janet::janet_wrap_abstract(stream.cast()) }
     }
 
     fn enter(&self, stream: *mut JanetStream, socket: Socket) {
@@ -215,6 +219,8 @@ impl Bridge {
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let socket = if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
             Socket::Listener(ListenerCore::new(self.event_loop.clone(), descriptor))
+        } else if flags & janet::JANET_STREAM_UDPSERVER != 0 {
+            Socket::Datagram(DatagramCore::new(self.event_loop.clone(), descriptor))
         } else {
             Socket::Stream(StreamCore::new(self.event_loop.clone(), descriptor))
         };

@@ -18,7 +18,7 @@ use evil_janet as janet;
 use libc::epoll_event;
 
 use crate::bridge::Bridge;
-use crate::functions::is_in_use;
+use crate::stock::is_in_use;
 
 /// More than the VM's state takes, whose size is not public.
 const VM_STATE_SPAN_BYTES: usize = 1024;

@@ -35,8 +35,11 @@ mod bridge;
 mod functions;
 mod hooks;
 mod parked;
+mod sockets;
+mod stock;
 mod values;
 mod vm;
+mod work;
 
 pub use vm::{Net, Vm, VmError};
 

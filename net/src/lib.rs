@@ -37,15 +37,23 @@
 //! drives the same one from the completion, with no Rust stack behind it.
 
 mod address;
+mod datagram;
 mod descriptor;
+mod endpoint;
 mod error;
 mod listener;
 pub mod machine;
+mod options;
 mod stream;
 mod wait_list;
+mod waiting;
 
-pub use address::{Endpoint, Peer, ResolveError, local_address, peer_address, resolve};
+pub use address::{Address, local_address, peer_address};
+pub use datagram::{DatagramSocket, connect_datagram, listen_datagram};
+pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
 pub use listener::{Listener, listen, server};
-pub use ringspun_runtime::Address;
+pub use machine::ResolveError;
+pub use options::SocketOption;
 pub use stream::{Received, Stream, connect};
+pub use waiting::{address, addresses};

@@ -296,7 +296,7 @@ fn a_closed_port_is_free_at_once() {
         fibers::yield_now()?;
         fibers::yield_now()?;
         listener.close();
-        std::net::TcpListener::bind(address)?;
+        std::net::TcpListener::bind(address.as_socket_addr().unwrap())?;
         assert!(acceptor.join()?);
         Ok(())
     });

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::Subcommand;
-use ringspun::fibers::{self, FiberBuilder};
+use ringspun::fibers;
 use ringspun::net::{self, Endpoint, Listener, Stream};
 
 use super::stop::StopSignals;
@@ -14,8 +14,6 @@ use super::{address, limits, output};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// The stack of the fiber that looks the address up: the C library's resolver is not modest.
-const RESOLVER_STACK_SIZE_BYTES: usize = 512 * 1024;
 
 /// The built-in servers.
 #[derive(Subcommand)]
@@ -67,7 +65,7 @@ fn echo_server(endpoint: Endpoint) -> io::Result<u64> {
     })?;
     let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
     let served = runtime.run(move || {
-        let listener = listen(endpoint)?;
+        let listener = Rc::new(net::listen(endpoint)?);
         LISTENER.set(Some(listener.clone()));
         fibers::remote().into_iter().for_each(|remote| signals.reach(remote));
         announce(&listener)?;
@@ -85,11 +83,6 @@ fn echo_server(endpoint: Endpoint) -> io::Result<u64> {
     // After an error it is still there, and must not outlive the thread's other locals.
     LISTENER.take();
     served
-}
-
-fn listen(endpoint: Endpoint) -> io::Result<Rc<Listener>> {
-    let resolver = FiberBuilder::new().name("resolver").stack_size_bytes(RESOLVER_STACK_SIZE_BYTES);
-    resolver.spawn(|| net::listen(endpoint))?.join()?.map(Rc::new)
 }
 
 /// Tells whoever started the server where it listens, and that it does.

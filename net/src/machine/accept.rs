@@ -3,20 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::sys::socket::{Backlog, bind, listen};
-use ringspun_runtime::{Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, Wake};
+use ringspun_runtime::{Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, Wake};
 
-use crate::descriptor::{Descriptor, set_option, stream_socket};
+use crate::descriptor::Descriptor;
 use crate::error::{Closed, errno_of};
 use crate::wait_list::WaitList;
 
-/// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
-const BACKLOG: i32 = 1024;
 /// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
 /// backlog, where another process on the same socket can get them.
 const UNTAKEN_MAX: usize = 64;
@@ -188,32 +185,4 @@ impl Accept {
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
         self.listener.acceptors.remove(waiter);
     }
-}
-
-/// Makes a listening socket on the first address that can be bound. `reuse` sets `SO_REUSEADDR` and
-/// `SO_REUSEPORT`, as Janet's `net/listen` does.
-///
-/// # Errors
-///
-/// That of the last address tried.
-pub fn listen_on(addresses: &[Address], reuse: bool) -> io::Result<OwnedFd> {
-    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
-    for address in addresses {
-        match bind_and_listen(address, reuse) {
-            Ok(descriptor) => return Ok(descriptor),
-            Err(error) => last_error = error,
-        }
-    }
-    Err(last_error)
-}
-
-fn bind_and_listen(address: &Address, reuse: bool) -> io::Result<OwnedFd> {
-    let descriptor = stream_socket(address)?;
-    if reuse {
-        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    }
-    bind(descriptor.as_raw_fd(), address)?;
-    listen(&descriptor, Backlog::new(BACKLOG)?)?;
-    Ok(descriptor)
 }

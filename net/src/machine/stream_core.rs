@@ -9,12 +9,14 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use ringspun_runtime::{
-    Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
+    Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
 
 use super::chunk::Chunk;
-use crate::descriptor::Descriptor;
+use crate::address::Address;
+use crate::descriptor::{Descriptor, shutdown};
 use crate::error::Closed;
+use crate::options::{SocketOption, number_of};
 use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
@@ -112,7 +114,7 @@ impl StreamCore {
     /// The kernel's; [`Closed`] on a closed stream.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
-        self.descriptor.shutdown(how)
+        shutdown(self.descriptor(), how)
     }
 
     /// Sends what the kernel holds back to fill a segment, by switching Nagle's algorithm off and on
@@ -124,22 +126,22 @@ impl StreamCore {
     pub fn flush(&self) -> io::Result<()> {
         self.check_open()?;
         // With the algorithm off, nothing is held back, and it must stay off.
-        if self.descriptor.option(libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
-            for value in [1, 0] {
-                self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, value)?;
+        if number_of(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
+            for nodelay in [true, false] {
+                SocketOption::NoDelay(nodelay).set(self.descriptor())?;
             }
         }
         Ok(())
     }
 
-    /// Sets `TCP_NODELAY`.
+    /// Sets an option of the socket.
     ///
     /// # Errors
     ///
     /// The kernel's; [`Closed`] on a closed stream.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, nodelay.into())
+        option.set(self.descriptor())
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
@@ -228,7 +230,7 @@ impl StreamCore {
     /// Starts a connect. The output must be idle.
     pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
         debug_assert!(self.output_is_idle());
-        let address = Box::new(address);
+        let address = Box::new(address.raw());
         let operation = Operation::Connect { socket: self.descriptor.raw(), address };
         self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
     }

@@ -1,0 +1,326 @@
+//! A datagram socket: one multishot receive, the queue between the kernel and the readers, and any number
+//! of sends in flight.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, recvmsg};
+use ringspun_runtime::{
+    Completion, Datagram, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
+};
+use slab::Slab;
+
+use super::chunk::Chunk;
+use crate::address::{Address, local_address};
+use crate::descriptor::Descriptor;
+use crate::error::Closed;
+use crate::options::SocketOption;
+use crate::wait_list::WaitList;
+
+/// Received bytes that nobody has read yet, above which a socket stops receiving until they are read: what
+/// comes then waits in the kernel's buffer, which drops what does not fit.
+const UNREAD_MAX_BYTES: usize = 256 * 1024;
+/// What a datagram takes besides its bytes, so that empty ones count too.
+const OVERHEAD_BYTES: usize = 256;
+
+/// A received datagram.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its bytes.
+    pub bytes: Chunk,
+    /// Who sent it.
+    pub source: Address,
+}
+
+/// The shared part of a datagram socket, which its operations keep alive.
+pub struct DatagramCore {
+    event_loop: Rc<EventLoop>,
+    descriptor: Descriptor,
+    /// Datagrams of Unix sockets can be longer than the loop's buffers: we wait until there is one, and
+    /// receive it into as much memory as it takes.
+    unbounded: bool,
+    /// The receive, or the wait for there to be something, while it is armed.
+    input: Cell<Option<OperationKey>>,
+    unread: RefCell<VecDeque<Arrived>>,
+    unread_bytes: Cell<usize>,
+    /// An errno, to be raised once.
+    failed: Cell<Option<i32>>,
+    readers: WaitList,
+    sends: RefCell<Slab<Option<OperationKey>>>,
+}
+
+impl DatagramCore {
+    /// Wraps a datagram socket.
+    pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        let descriptor = Descriptor::new(descriptor);
+        let unbounded = local_address(descriptor.raw()).is_ok_and(|address| address.is_unix());
+        Rc::new(Self {
+            event_loop,
+            descriptor,
+            unbounded,
+            input: Cell::new(None),
+            unread: RefCell::default(),
+            unread_bytes: Cell::new(0),
+            failed: Cell::new(None),
+            readers: WaitList::default(),
+            sends: RefCell::default(),
+        })
+    }
+
+    /// The loop that this socket belongs to.
+    pub fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor.raw()
+    }
+
+    /// Whether [`close`](Self::close) has been called.
+    pub fn is_closed(&self) -> bool {
+        self.descriptor.is_closing()
+    }
+
+    /// Closes the socket: operations in flight are cancelled, whoever waits is woken to find it closed,
+    /// and the descriptor is closed when the last terminal completion has come. Unread datagrams are
+    /// dropped. Closing again does nothing.
+    pub fn close(&self) {
+        if !self.descriptor.begin_close() {
+            return;
+        }
+        if let Some(key) = self.input.get() {
+            self.event_loop.cancel(key);
+        }
+        for (_, key) in self.sends.borrow().iter() {
+            key.iter().for_each(|key| self.event_loop.cancel(*key));
+        }
+        self.unread.take();
+        self.unread_bytes.set(0);
+        self.close_descriptor_when_idle();
+        self.readers.wake_all();
+    }
+
+    /// Sets an option of the socket.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`] on a closed socket.
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        self.check_open()?;
+        option.set(self.descriptor())
+    }
+
+    pub(crate) fn check_open(&self) -> io::Result<()> {
+        if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn readers(&self) -> &WaitList {
+        &self.readers
+    }
+
+    /// The next datagram, or the error that came instead of one.
+    pub(crate) fn take(&self) -> io::Result<Option<Arrived>> {
+        self.check_open()?;
+        let arrived = self.unread.borrow_mut().pop_front();
+        if let Some(arrived) = arrived {
+            self.unread_bytes.set(self.unread_bytes.get() - arrived.bytes.len() - OVERHEAD_BYTES);
+            return Ok(Some(arrived));
+        }
+        if let Some(errno) = self.failed.take() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if self.unbounded { self.receive_whole() } else { Ok(None) }
+    }
+
+    /// Puts bytes back in front of what is unread, for the next reader.
+    pub(crate) fn put_back(&self, bytes: &[u8], source: Address) {
+        if !self.is_closed() {
+            self.unread_bytes.set(self.unread_bytes.get() + bytes.len() + OVERHEAD_BYTES);
+            let bytes = Chunk::Owned { bytes: Box::from(bytes), start: 0 };
+            self.unread.borrow_mut().push_front(Arrived { bytes, source });
+            self.readers.wake_all();
+        }
+    }
+
+    /// Receives one datagram of any length, if there is one.
+    fn receive_whole(&self) -> io::Result<Option<Arrived>> {
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+        let received = || -> nix::Result<Arrived> {
+            // With TRUNC, the count is that of the whole datagram.
+            let mut bytes = vec![0; recv(self.descriptor(), &mut [], peek)?];
+            let mut room = [IoSliceMut::new(&mut bytes)];
+            let received =
+                recvmsg::<SockaddrStorage>(self.descriptor(), &mut room, None, MsgFlags::MSG_DONTWAIT)?;
+            let source = received.address.map_or_else(Address::unnamed, Address::from_raw);
+            let count = received.bytes;
+            bytes.truncate(count);
+            Ok(Arrived { bytes: Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 }, source })
+        };
+        loop {
+            match received() {
+                Ok(arrived) => return Ok(Some(arrived)),
+                Err(nix::Error::EAGAIN) => return Ok(None),
+                Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Has the waiter woken when there is something to take, and arms the receive if it is not armed.
+    pub(crate) fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
+        self.readers.add(waiter);
+        self.arm_input();
+    }
+
+    fn arm_input(self: &Rc<Self>) {
+        if self.input.get().is_none() {
+            let socket = self.descriptor.raw();
+            let operation = match self.unbounded {
+                true => Operation::Poll { descriptor: socket, interest: Interest::Readable },
+                false => Operation::ReceiveFrom { socket },
+            };
+            self.input.set(Some(self.event_loop.submit(operation, self.clone())));
+        }
+    }
+
+    fn input_completed(self: &Rc<Self>, completion: Completion) {
+        if !completion.more {
+            self.input.set(None);
+        }
+        if self.is_closed() {
+            return;
+        }
+        match (completion.result, completion.buffer) {
+            (Ok(_), Some(buffer)) => {
+                self.unread_bytes.set(self.unread_bytes.get() + buffer.len() + OVERHEAD_BYTES);
+                let source = buffer.source().map_or_else(Address::unnamed, Address::from_raw);
+                self.unread.borrow_mut().push_back(Arrived { bytes: Chunk::keep(buffer), source });
+                if self.unread_bytes.get() > UNREAD_MAX_BYTES
+                    && let Some(key) = self.input.get()
+                {
+                    self.event_loop.cancel(key);
+                }
+            }
+            // There is something to receive, or the socket was shut down, which readers find out.
+            (Ok(_), None) => {}
+            (Err(error), _) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) => {
+                    self.event_loop.wait_for_buffers(OperationKind::ReceiveFrom, self.clone());
+                    return;
+                }
+                // We paused it ourselves, or nothing happened: the socket goes on, unless the loop ends.
+                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                    if !self.event_loop.is_shut_down() {
+                        if !self.readers.is_empty() {
+                            self.arm_input();
+                        }
+                        return;
+                    }
+                }
+                errno => self.failed.set(Some(errno.unwrap_or(libc::EIO))),
+            },
+        }
+        self.readers.wake_all();
+    }
+
+    fn close_descriptor_when_idle(&self) {
+        if self.is_closed() && self.input.get().is_none() && self.sends.borrow().is_empty() {
+            self.descriptor.close();
+        }
+    }
+}
+
+impl Owner for DatagramCore {
+    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+        self.input_completed(completion);
+        self.close_descriptor_when_idle();
+    }
+}
+
+/// There are receive buffers again.
+impl Wake for DatagramCore {
+    fn wake(self: Rc<Self>) {
+        if !self.is_closed() && !self.readers.is_empty() {
+            self.arm_input();
+        }
+    }
+}
+
+impl std::fmt::Debug for DatagramCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DatagramCore {{ descriptor: {}, closed: {} }}", self.descriptor(), self.is_closed())
+    }
+}
+
+/// A send in flight, and who waits for it.
+pub(crate) struct Sending {
+    core: Rc<DatagramCore>,
+    /// Where the socket lists it.
+    index: usize,
+    key: Cell<Option<OperationKey>>,
+    result: Cell<Option<io::Result<u32>>>,
+    waiter: RefCell<Option<Rc<dyn Wake>>>,
+}
+
+impl Sending {
+    /// Starts to send a datagram.
+    pub(crate) fn start(core: &Rc<DatagramCore>, data: SendData, destination: Option<Address>) -> Rc<Self> {
+        let index = core.sends.borrow_mut().insert(None);
+        let sending = Rc::new(Self {
+            core: core.clone(),
+            index,
+            key: Cell::new(None),
+            result: Cell::new(None),
+            waiter: RefCell::new(None),
+        });
+        let datagram = Datagram::new(data, destination.map(Address::raw));
+        let operation = Operation::SendTo { socket: core.descriptor.raw(), datagram };
+        let key = core.event_loop.submit(operation, sending.clone());
+        sending.key.set(Some(key));
+        core.sends.borrow_mut()[index] = Some(key);
+        sending
+    }
+
+    pub(crate) fn poll(&self, waiter: &Rc<dyn Wake>) -> Option<io::Result<u32>> {
+        let result = self.result.take();
+        let waiting = result.is_none().then(|| waiter.clone());
+        drop(self.waiter.replace(waiting));
+        result
+    }
+
+    /// Ends the send soon; its result still comes.
+    pub(crate) fn hurry(&self) {
+        if let Some(key) = self.key.get() {
+            self.core.event_loop.cancel(key);
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn abandon(&self) {
+        drop(self.waiter.take());
+        self.hurry();
+    }
+}
+
+impl Owner for Sending {
+    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+        self.key.set(None);
+        self.core.sends.borrow_mut().remove(self.index);
+        self.core.close_descriptor_when_idle();
+        self.result.set(Some(completion.result));
+        let waiter = self.waiter.take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sending {{ on: {:?} }}", self.core)
+    }
+}
