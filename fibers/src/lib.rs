@@ -2,8 +2,17 @@
 //!
 //! A fiber is straight-line code with a stack of its own. Where a thread would block, it *parks*: the
 //! thread runs other fibers, and the fiber goes on when what it waits for is there. The vocabulary is
-//! that of Janet's `ev/` module: [`spawn`], [`JoinHandle::join`], [`sleep`], [`JoinHandle::cancel`],
-//! [`with_deadline`].
+//! that of Janet's `ev/` module:
+//!
+//! | to | in Rust | in Janet |
+//! | --- | --- | --- |
+//! | start a fiber | [`spawn`], [`FiberBuilder`] | `ev/go`, `ev/spawn` |
+//! | wait for its result | [`JoinHandle::join`] | |
+//! | interrupt its wait | [`JoinHandle::cancel`] | `ev/cancel` |
+//! | wait | [`sleep`] | `ev/sleep` |
+//! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
+//! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
+//! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
 //!
 //! ```
 //! use std::time::Duration;
@@ -44,19 +53,23 @@
 //! ringspun_fibers::run(|| ringspun_fibers::spawn(|| local.len())).unwrap();
 //! ```
 
+mod channel;
 mod fiber;
 mod interrupt;
 mod join;
 mod overflow;
 mod scheduler;
+mod select;
 mod stack;
 mod wait;
 
+pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
 pub use scheduler::{
     FiberBuilder, FiberStatistics, Remote, Runtime, RuntimeEnded, event_loop, remote, run, spawn, statistics,
 };
+pub use select::Select;
 pub use wait::{
     check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,
 };
