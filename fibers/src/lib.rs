@@ -13,6 +13,7 @@
 //! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
 //! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
+//! | make a call that blocks | [`blocking`] | `ev/thread` |
 //!
 //! ```
 //! use std::time::Duration;
@@ -53,6 +54,7 @@
 //! ringspun_fibers::run(|| ringspun_fibers::spawn(|| local.len())).unwrap();
 //! ```
 
+mod blocking;
 mod channel;
 mod fiber;
 mod interrupt;
@@ -63,6 +65,7 @@ mod select;
 mod stack;
 mod wait;
 
+pub use blocking::{BlockingError, blocking};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
