@@ -349,6 +349,18 @@ impl<T> Channel<T> {
         Some(Ok(()))
     }
 
+    /// Gives a value beyond the capacity if need be. A closed channel drops it.
+    pub(crate) fn give_at_once(&self, value: T) {
+        let mut state = self.state.borrow_mut();
+        if state.closed {
+            drop(state);
+            drop(value);
+            return;
+        }
+        state.values.push_back(value);
+        state.wake_promised();
+    }
+
     /// Offers a value to those who take, until it is accepted or withdrawn. The channel must be full.
     pub(crate) fn offer(&self, value: T, giver: Giver) -> u64 {
         let mut state = self.state.borrow_mut();

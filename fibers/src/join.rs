@@ -9,8 +9,9 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
-use crate::fiber::Fiber;
+use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
+use crate::supervisor::FiberEventKind;
 use crate::wait::wait;
 
 /// Where a fiber leaves its result.
@@ -25,15 +26,22 @@ impl<T: 'static> Packet<T> {
         Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiners: RefCell::default() })
     }
 
-    /// Runs a fiber's function, and keeps its result or its panic for the joiner and nobody else.
-    pub(crate) fn run(&self, function: impl FnOnce() -> T) {
+    /// Runs a fiber's function, and keeps its result or its panic for the joiner. How it ended is also for
+    /// the supervisor.
+    pub(crate) fn run(&self, function: impl FnOnce() -> T) -> FiberEventKind {
         // What a panic leaves half done is only seen by those who join, and they learn of the panic.
         let result = catch_unwind(AssertUnwindSafe(function));
+        let ending = match &result {
+            Ok(_) => FiberEventKind::Returned,
+            Err(payload) if payload.is::<Unwound>() => FiberEventKind::Unwound,
+            Err(payload) => FiberEventKind::Panicked(panic_text(payload.as_ref()).to_string()),
+        };
         self.result.set(Some(result));
         self.finished.set(true);
         for joiner in self.joiners.take() {
             joiner.wake();
         }
+        ending
     }
 
     pub(crate) fn take(&self) -> Option<Result<T, Box<dyn Any + Send>>> {

@@ -13,6 +13,8 @@
 //! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
 //! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
+//! | hear how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
+//! | tell the supervisor more | [`FiberEvent::message`] | `ev/give-supervisor` |
 //! | make a call that blocks | [`blocking`] | `ev/thread` |
 //!
 //! ```
@@ -63,6 +65,7 @@ mod overflow;
 mod scheduler;
 mod select;
 mod stack;
+mod supervisor;
 mod wait;
 
 pub use blocking::{BlockingError, blocking};
@@ -73,6 +76,7 @@ pub use scheduler::{
     FiberBuilder, FiberStatistics, Remote, Runtime, RuntimeEnded, event_loop, remote, run, spawn, statistics,
 };
 pub use select::Select;
+pub use supervisor::{FiberEvent, FiberEventKind, supervisor};
 pub use wait::{
     check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,
 };
