@@ -188,22 +188,20 @@
 (show [kind bytes])
 (each stream [a c d] (:close stream))
 
-### select between giving what was read and being told to stop
+### select between what was read and being told to stop
 (def [client peer] (connected))
-(def stop (ev/chan))
-(def results (ev/chan))
-(ev/spawn
-  (while (def bytes (net/read client 1))
-    (match (ev/select [results (string bytes)] stop)
-      [:give _] nil
-      [:take _ reason] (do (show reason) (break))))
-  (:close client))
-(net/write peer "abc")
-(show (ev/take results))
-(show (ev/take results))
-(settle)
-(ev/give stop "enough")
-(show (net/read peer 10 @"" 1))
+(def stop (ev/chan 1))
+(def received (ev/chan 1))
+(ev/spawn (while (def bytes (net/read client 10)) (ev/give received (string bytes))))
+(defn next-event []
+  (match (ev/select received stop)
+    [:take channel value] (string (if (= channel stop) "told " "read ") value)))
+(ev/spawn (ev/sleep 0.001) (net/write peer "bytes") (ev/sleep 0.002) (ev/give stop "enough"))
+(show (next-event))
+(show (next-event))
+(net/write peer "more")
+(show (next-event))
+(:close client)
 (:close peer)
 
 ### the winner of a race
@@ -394,7 +392,7 @@
 (defn handle [connection]
   (try (error "a handler fails") ([fault] (ev/give supervisor fault)))
   (:close connection))
-(def loop (ev/go (fn [] (net/accept-loop listener handle))))
+(ev/go (fn [] (net/accept-loop listener handle)))
 (repeat 2
   (with [client (net/connect ;(net/localname listener))]
     (show (ev/take supervisor))))
