@@ -338,7 +338,7 @@
 ### a deadline around several operations
 (def [client peer] (connected))
 (show
-  (ev/with-deadline 0.01
+  (ev/with-deadline 5
     (net/write peer "one")
     (def first (net/read client 10))
     (net/write peer "two")
