@@ -242,6 +242,21 @@ fn unix_sockets_work_alike() {
 }
 
 #[test]
+fn addresses_are_looked_up_alike() {
+    compare("addresses", include_str!("differential/addresses.janet"));
+}
+
+#[test]
+fn options_are_set_alike() {
+    compare("options", include_str!("differential/options.janet"));
+}
+
+#[test]
+fn streams_are_values_alike() {
+    compare("values", include_str!("differential/values.janet"));
+}
+
+#[test]
 fn documented_differences_are_as_documented() {
     compare("differences", include_str!("differential/differences.janet"));
 }
