@@ -42,6 +42,15 @@ impl Socket {
             Self::Datagram(core) => core.close(),
         }
     }
+
+    /// Closes the socket if that turns no loop and wakes nobody; true if it did.
+    fn close_if_idle(&self) -> bool {
+        match self {
+            Self::Stream(core) => core.close_if_idle(),
+            Self::Listener(core) => core.close_if_idle(),
+            Self::Datagram(core) => core.close_if_idle(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -243,7 +252,9 @@ impl Bridge {
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let Some(entry) = self.entry_at(descriptor) else { return false };
         self.release(entry.stream, &entry.socket);
-        self.collected.borrow_mut().push(entry.socket);
+        if !entry.socket.close_if_idle() {
+            self.collected.borrow_mut().push(entry.socket);
+        }
         true
     }
 

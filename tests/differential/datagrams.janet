@@ -165,15 +165,6 @@
 (show (net/send-to server "there" 5))
 (:close client)
 
-### nothing to send is not sent
-(def [server client] (datagrams))
-(show (net/write client ""))
-(show (net/write client @""))
-(show (net/send-to client (address-of server) ""))
-(show (net/recv-from server 10 @"" 0.005))
-(:close client)
-(:close server)
-
 ### bytes of every value
 (def [server client] (datagrams))
 (def all (string/from-bytes ;(range 256)))

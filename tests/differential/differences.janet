@@ -179,3 +179,92 @@ buffer => @"0123456789"
 (net/read client :all buffer 0) => @"0123456789"
 buffer => @"0123456789"
 (net/read client :all buffer 0) => nil
+
+### an empty datagram is sent
+# Stock returns without sending anything.
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname server) :datagram))
+(def to-server (net/address ;(net/localname server) :datagram))
+(show (net/write client ""))
+(show (net/recv-from server 10 @"" 0.05))
+(show (net/send-to client to-server @""))
+(show (net/read server 10 nil 0.05))
+--- ring
+(net/write client "") => nil
+(net/recv-from server 10 @"" 0.05) => <core/socket-address 0xN>
+(net/send-to client to-server @"") => nil
+(net/read server 10 nil 0.05) => nil
+--- stock
+(net/write client "") => nil
+(net/recv-from server 10 @"" 0.05) !! "timeout"
+(net/send-to client to-server @"") => nil
+(net/read server 10 nil 0.05) !! "timeout"
+
+### a chunk takes datagrams whole
+# Stock takes 4,096 bytes of each at most, and drops the rest.
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname server) :datagram))
+(net/write client (string/repeat "a" 5000))
+(net/write client (string/repeat "b" 5000))
+(show (frequencies (net/chunk server 6000 nil 0.05)))
+--- ring
+(frequencies (net/chunk server 6000 nil 0.05)) => @{97 5000 98 1000}
+--- stock
+(frequencies (net/chunk server 6000 nil 0.05)) => @{97 4096 98 1904}
+
+### a reader that waits is told that nobody is there
+# Stock returns nil, as at the end of a stream.
+(def gone (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname gone) :datagram))
+(:close gone)
+(background (net/read client 10))
+(net/write client "anyone?")
+(settle)
+--- ring
+(net/read client 10) !! "Connection refused"
+--- stock
+(net/read client 10) => nil
+
+### names of Unix sockets that are too long
+# Stock cuts a path to what fits, and uses that.
+(def path (string/repeat "x" 120))
+(show (net/listen :unix path))
+(show (net/connect :unix (string "@" path)))
+(show (map os/rm (filter |(string/has-prefix? "xx" $) (os/dir "."))))
+--- ring
+(net/listen :unix path) !! "unix socket name \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\": expected 1 to 107 bytes, none of them zero"
+(net/connect :unix (string "@" path)) !! "unix socket name \"@xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\": expected 1 to 107 bytes, none of them zero"
+(map os/rm (filter (short-fn (string/has-prefix? "xx" $)) (os/dir "."))) => @[]
+--- stock
+(net/listen :unix path) => <core/stream [fd=N]>
+(net/connect :unix (string "@" path)) !! "could not connect socket: Invalid argument"
+(map os/rm (filter (short-fn (string/has-prefix? "xx" $)) (os/dir "."))) => @[nil]
+
+### options that stock does not know
+(def [client peer] (connected))
+(show (net/setsockopt client :tcp-nodelay true))
+(show (net/setsockopt client :tcp-nodelay 1))
+(show (= client (net/flush client)))
+(show (net/setsockopt client :so-rcvbuf 65536))
+(show (net/setsockopt client :so-sndbuf 65536))
+(show (net/setsockopt client :so-sndbuf "much"))
+(show (net/setsockopt client :so-reuseport true))
+(show (not (nil? (string/find ":tcp-nodelay" ((dyn 'net/setsockopt) :doc)))))
+--- ring
+(net/setsockopt client :tcp-nodelay true) => nil
+(net/setsockopt client :tcp-nodelay 1) !! "bad slot #2, expected boolean, got 1"
+(= client (net/flush client)) => true
+(net/setsockopt client :so-rcvbuf 65536) => nil
+(net/setsockopt client :so-sndbuf 65536) => nil
+(net/setsockopt client :so-sndbuf "much") !! "bad slot #2, expected 32 bit signed integer, got \"much\""
+(net/setsockopt client :so-reuseport true) => nil
+(not (nil? (string/find ":tcp-nodelay" ((dyn (quote net/setsockopt)) :doc)))) => true
+--- stock
+(net/setsockopt client :tcp-nodelay true) !! "unknown socket option :tcp-nodelay"
+(net/setsockopt client :tcp-nodelay 1) !! "unknown socket option :tcp-nodelay"
+(= client (net/flush client)) => true
+(net/setsockopt client :so-rcvbuf 65536) !! "unknown socket option :so-rcvbuf"
+(net/setsockopt client :so-sndbuf 65536) !! "unknown socket option :so-sndbuf"
+(net/setsockopt client :so-sndbuf "much") !! "unknown socket option :so-sndbuf"
+(net/setsockopt client :so-reuseport true) !! "unknown socket option :so-reuseport"
+(not (nil? (string/find ":tcp-nodelay" ((dyn (quote net/setsockopt)) :doc)))) => false

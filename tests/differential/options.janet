@@ -59,7 +59,7 @@
 
 ### options that are not known
 (def [client peer] (connected))
-(each option [:no-such-option :tcp-nodelay :so-reuseport :SO-KEEPALIVE : "so-keepalive" 'so-keepalive nil 5 @[]]
+(each option [:no-such-option :SO-KEEPALIVE : "so-keepalive" 'so-keepalive nil 5 @[]]
   (printf "%q %q" option (protect (net/setsockopt client option true))))
 (show (net/setsockopt))
 (show (net/setsockopt client))

@@ -82,6 +82,15 @@ impl ListenerCore {
         self.acceptors.wake_all();
     }
 
+    /// Closes the listener if nothing is in flight and nobody waits; true if it did.
+    pub fn close_if_idle(&self) -> bool {
+        let idle = self.input.get().is_none() && self.acceptors.is_empty();
+        if idle {
+            self.close();
+        }
+        idle
+    }
+
     fn arm(self: &Rc<Self>) {
         if self.input.get().is_none() {
             let operation = Operation::Accept { listener: self.descriptor.raw() };

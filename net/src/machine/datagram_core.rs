@@ -3,11 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
-use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, recvmsg};
+use nix::sys::socket::{MsgFlags, recv};
 use ringspun_runtime::{
     Completion, Datagram, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
@@ -85,23 +85,35 @@ impl DatagramCore {
         self.descriptor.is_closing()
     }
 
-    /// Closes the socket: operations in flight are cancelled, whoever waits is woken to find it closed,
-    /// and the descriptor is closed when the last terminal completion has come. Unread datagrams are
-    /// dropped. Closing again does nothing.
+    /// Closes the socket; whoever waits is woken to find it closed, unread datagrams are dropped. Closing
+    /// again does nothing.
+    ///
+    /// The operations in flight are cancelled and their ends are waited for, so that the port is free when
+    /// this returns.
     pub fn close(&self) {
         if !self.descriptor.begin_close() {
             return;
         }
-        if let Some(key) = self.input.get() {
-            self.event_loop.cancel(key);
-        }
-        for (_, key) in self.sends.borrow().iter() {
-            key.iter().for_each(|key| self.event_loop.cancel(*key));
+        let mut in_flight: Vec<OperationKey> =
+            self.sends.borrow().iter().filter_map(|(_, key)| *key).collect();
+        in_flight.extend(self.input.get());
+        for key in in_flight {
+            // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
+            let _ = self.event_loop.cancel_and_wait(key);
         }
         self.unread.take();
         self.unread_bytes.set(0);
         self.close_descriptor_when_idle();
         self.readers.wake_all();
+    }
+
+    /// Closes the socket if that takes no waiting and concerns nobody; true if it did.
+    pub fn close_if_idle(&self) -> bool {
+        let idle = self.input.get().is_none() && self.sends.borrow().is_empty() && self.readers.is_empty();
+        if idle {
+            self.close();
+        }
+        idle
     }
 
     /// Sets an option of the socket.
@@ -148,24 +160,14 @@ impl DatagramCore {
 
     /// Receives one datagram of any length, if there is one.
     fn receive_whole(&self) -> io::Result<Option<Arrived>> {
-        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-        let received = || -> nix::Result<Arrived> {
-            // With TRUNC, the count is that of the whole datagram.
-            let mut bytes = vec![0; recv(self.descriptor(), &mut [], peek)?];
-            let mut room = [IoSliceMut::new(&mut bytes)];
-            let received =
-                recvmsg::<SockaddrStorage>(self.descriptor(), &mut room, None, MsgFlags::MSG_DONTWAIT)?;
-            let source = received.address.map_or_else(Address::unnamed, Address::from_raw);
-            let count = received.bytes;
-            bytes.truncate(count);
-            Ok(Arrived { bytes: Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 }, source })
-        };
         loop {
-            match received() {
+            match receive_whole(self.descriptor()) {
                 Ok(arrived) => return Ok(Some(arrived)),
-                Err(nix::Error::EAGAIN) => return Ok(None),
-                Err(nix::Error::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EINTR) => {}
+                    _ => return Err(error),
+                },
             }
         }
     }
@@ -254,6 +256,33 @@ impl std::fmt::Debug for DatagramCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "DatagramCore {{ descriptor: {}, closed: {} }}", self.descriptor(), self.is_closed())
     }
+}
+
+/// Receives one datagram into as much memory as it takes, without waiting.
+fn receive_whole(descriptor: RawFd) -> io::Result<Arrived> {
+    // With TRUNC, the count is that of the whole datagram.
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let mut bytes = vec![0_u8; recv(descriptor, &mut [], peek)?];
+    let mut name = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
+    let mut name_length = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the buffer and the name are valid for the lengths that are passed.
+    let count = unsafe {
+        libc::recvfrom(
+            descriptor,
+            bytes.as_mut_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT,
+            name.as_mut_ptr().cast(),
+            &raw mut name_length,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    bytes.truncate(count);
+    let name_length = size_of_val(&name).min(name_length as usize);
+    // SAFETY: so many bytes of the name were there, and the kernel has written them.
+    let name = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), name_length) };
+    let source = Address::from_bytes(name).unwrap_or_else(Address::unnamed);
+    Ok(Arrived { bytes: Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 }, source })
 }
 
 /// A send in flight, and who waits for it.

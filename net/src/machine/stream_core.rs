@@ -107,6 +107,16 @@ impl StreamCore {
         self.writers.wake_all();
     }
 
+    /// Closes the stream if nothing is in flight and nobody waits; true if it did.
+    pub fn close_if_idle(&self) -> bool {
+        let idle = self.input.get().is_none() && self.output_is_idle();
+        let idle = idle && self.readers.is_empty() && self.writers.is_empty();
+        if idle {
+            self.close();
+        }
+        idle
+    }
+
     /// Shuts down one or both directions (`shutdown(2)`).
     ///
     /// # Errors
@@ -197,7 +207,8 @@ impl StreamCore {
             End::NotYet => Ok(false),
             End::Reached => Ok(true),
             End::Failed(errno) => {
-                self.end.set(End::Reached);
+                // A socket that has no peer yet may get one.
+                self.end.set(if errno == libc::ENOTCONN { End::NotYet } else { End::Reached });
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
