@@ -54,31 +54,26 @@ fn a_panic_of_the_call_reaches_its_caller() {
 #[test]
 fn an_interrupt_ends_the_wait_and_not_the_call() {
     on_both_stacks(|| {
+        let ((begin, begun), (note, noted)) = (mpsc::channel(), mpsc::channel());
         let (release, blocked) = mpsc::channel::<()>();
-        let (note, noted) = mpsc::channel();
         let waiting = spawn(move || {
             fibers::with_deadline(Duration::from_secs(3600), || {
                 fibers::blocking(move || {
+                    begin.send(()).unwrap();
                     blocked.recv().unwrap();
                     note.send(()).unwrap();
                 })
             })
         });
-        let event_loop = fibers::event_loop().unwrap();
-        while event_loop.statistics().blocking_calls == 0 {
+        while begun.try_recv().is_err() {
             fibers::yield_now().unwrap();
         }
-        // Until it has begun: one that has not never does.
-        let begun = fibers::blocking(|| ());
-        begun.unwrap();
-        settle();
         waiting.cancel();
         let waited = waiting.join().unwrap();
         assert!(matches!(waited, Err(BlockingError::Interrupted(Interrupt::Cancelled))), "{waited:?}");
-        assert_eq!(event_loop.statistics().timers, 0);
-        let _ = release.send(());
-        // Either it went on to its end, or it was dropped before it began, and its sender with it.
-        let _ = fibers::blocking(move || noted.recv());
+        assert_eq!(fibers::event_loop().unwrap().statistics().timers, 0);
+        release.send(()).unwrap();
+        fibers::blocking(move || noted.recv().unwrap()).unwrap();
 
         let (release, blocked) = mpsc::channel::<()>();
         let late = fibers::with_deadline(Duration::from_millis(1), || {
