@@ -237,6 +237,11 @@ fn datagrams_are_sent_and_received_alike() {
 }
 
 #[test]
+fn datagram_sockets_are_waited_for_and_closed_alike() {
+    compare("datagram_sockets", include_str!("differential/datagram_sockets.janet"));
+}
+
+#[test]
 fn unix_sockets_work_alike() {
     compare("unix", include_str!("differential/unix.janet"));
 }
