@@ -161,8 +161,8 @@ fn compare(group: &str, text: &str) {
             let runs = ["ring", "stock"].map(|net| scope.spawn(|| run(janet(net, &file))));
             runs.map(|run| run.join().unwrap())
         });
-        if let Some(reason) = stock.outcome.output.strip_prefix("SKIPPED: ") {
-            println!("SKIPPED {group}, {}: {}", program.title, reason.trim_end());
+        for reason in stock.outcome.output.lines().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
+            println!("SKIPPED {group}, {}: {reason}", program.title);
         }
         let as_expected = match &program.expected {
             Some(expected) => [&ring.outcome, &stock.outcome] == expected.each_ref(),
