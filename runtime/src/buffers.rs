@@ -54,13 +54,17 @@ impl BufferPool {
         let length = u32::try_from(buffer_size_bytes)
             .ok()
             .and_then(|_| usize::from(count).checked_mul(buffer_size_bytes).and_then(NonZeroUsize::new));
+        let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
         let length = length.ok_or_else(|| {
-            let text = format!(
+            invalid(format!(
                 "receive buffers: {count} of {buffer_size_bytes} bytes, expected 1 to {} bytes in all",
                 usize::MAX
-            );
-            io::Error::new(io::ErrorKind::InvalidInput, text)
+            ))
         })?;
+        // Only io_uring needs it; but a configuration should not depend on the machine.
+        if !count.is_power_of_two() {
+            return Err(invalid(format!("receive buffers: {count}, expected a power of two up to 32768")));
+        }
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
         let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE)? };
@@ -90,6 +94,21 @@ impl BufferPool {
     /// Takes a buffer that the backend may fill.
     pub(crate) fn take_returned(&self) -> Option<u16> {
         self.returned.borrow_mut().pop()
+    }
+
+    /// Gives back a buffer that was taken and not filled.
+    pub(crate) fn put_back(&self, id: u16) {
+        self.returned.borrow_mut().push(id);
+    }
+
+    /// Writes what comes before a datagram, apart from the address itself. The buffer must be taken, and
+    /// be one for datagrams.
+    pub(crate) fn write_datagram_head(&self, id: u16, address_length: u32, flags: u32) {
+        debug_assert!(self.buffer_size_bytes >= datagram::BYTES_START);
+        for (offset, number) in [(0, address_length), (datagram::FLAGS_START, flags)] {
+            // SAFETY: within the buffer, which nobody else uses.
+            unsafe { self.address(id).add(offset).cast::<u32>().write_unaligned(number) };
+        }
     }
 
     /// Wraps a buffer that the backend has filled up to `end` and gives up until it returns. What lies

@@ -11,13 +11,16 @@ use crate::blocking::{BlockingCall, BlockingCalls};
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner};
 use crate::slots::Slots;
-use crate::sys::{Backend, Buffers, RawCompletion};
+use crate::sys::{Backend, BackendKind, Buffers, RawCompletion};
 use crate::timers::{TimerKey, Timers};
 use crate::wake::{RemoteWaker, Wake};
 
 /// Sizes of a loop. `Configuration::default()` suits a server of any number of connections.
 #[derive(Clone, Debug)]
 pub struct Configuration {
+    /// What is to serve the loop. `None` leaves it to the environment variable `RINGSPUN_BACKEND` (`uring` or
+    /// `poll`), and without that to what the machine allows: io_uring, or else poll.
+    pub backend: Option<BackendKind>,
     /// Submissions that one turn can queue before an extra system call is needed. The kernel rounds it up
     /// to a power of two, and down to what it allows (32,768; `io_uring_setup(2)`).
     pub submission_entries: u32,
@@ -36,6 +39,7 @@ pub struct Configuration {
 impl Default for Configuration {
     fn default() -> Self {
         Self {
+            backend: None,
             submission_entries: 1024,
             completion_entries: 16 * 1024,
             // 4 MiB of address space; small messages touch one page of each, which the cache holds.
@@ -121,6 +125,7 @@ impl Intake {
 /// The child of a `fork(2)` must not use the loop: a ring belongs to the process that made it.
 pub struct EventLoop {
     backend: RefCell<Backend>,
+    ring_refusal: Option<String>,
     slots: RefCell<Slots>,
     ready: RefCell<VecDeque<RawCompletion>>,
     timers: RefCell<Timers>,
@@ -133,25 +138,26 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Makes a loop on the best backend that this machine allows, or on the one that the environment
-    /// variable `RINGSPUN_BACKEND` names: `uring`, the only one of this version.
+    /// Makes a loop on the backend that [`Configuration::backend`] or the environment names, and otherwise on
+    /// the best that this machine allows: io_uring (Linux 6.0), or poll where that is missing, refused or
+    /// too old.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if io_uring is missing, refused or too old (it takes Linux 6.0), or if there is no
-    /// memory or descriptor for it, with the cause and the remedy in its text; `InvalidInput` for a
-    /// number of receive buffers that is not a power of two, for buffers of no bytes, and for another
-    /// value of `RINGSPUN_BACKEND`; the kernel's error if descriptors or memory run out elsewhere.
+    /// `Unsupported` if io_uring was asked for and cannot be used, with the cause and the remedy in its text;
+    /// `InvalidInput` for a number of receive buffers that is not a power of two, for buffers of no bytes,
+    /// and for another value of `RINGSPUN_BACKEND`; the kernel's error if descriptors or memory run out.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
         let waker = RemoteWaker::new()?;
         let buffers = Buffers {
             streams: BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?,
             datagrams: BufferPool::new(configuration.datagram_buffers, datagram::BUFFER_SIZE_BYTES)?,
         };
-        let backend = Backend::new(configuration, buffers.clone(), waker.clone())?;
+        let (backend, ring_refusal) = Backend::new(configuration, buffers.clone(), waker.clone())?;
         tracing::debug!(backend = backend.name(), "event loop made");
         Ok(Rc::new(Self {
             backend: RefCell::new(backend),
+            ring_refusal,
             slots: RefCell::default(),
             ready: RefCell::default(),
             timers: RefCell::default(),
@@ -164,9 +170,15 @@ impl EventLoop {
         }))
     }
 
-    /// The name of the backend that serves this loop: `"io_uring"`.
+    /// The name of the backend that serves this loop: `"io_uring"` or `"poll"`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.borrow().name()
+    }
+
+    /// Why io_uring does not serve this loop, with the remedy, where it would have been the choice; `None` if
+    /// it does, and where poll was asked for.
+    pub fn ring_refusal(&self) -> Option<&str> {
+        self.ring_refusal.as_deref()
     }
 
     /// Submits an operation. It reaches the kernel with the loop's next turn, together with all others.

@@ -2,18 +2,21 @@
 //!
 //! An [`EventLoop`] belongs to one thread. Work is handed to it as an [`Operation`]; what becomes of it
 //! comes back as one or more [`Completion`]s to the [`Owner`] that submitted it. Timers, the wake-up from
-//! other threads, and the threads for calls that block live here too. Nothing in this crate knows of fibers, streams or protocols.
+//! other threads, and the threads for calls that block live here too. Nothing in this crate knows of
+//! fibers, streams or protocols.
 //!
 //! ```text
-//!   submit(operation, owner) ──► slot ──► backend (io_uring) ──► kernel
-//!                                 │                                 │
+//!   submit(operation, owner) ──► slot ──► backend (io_uring, poll) ──► kernel
+//!                                 │                                      │
 //!   owner.complete(completion) ◄──┴── ready queue ◄── reaping ◄─────┘
 //! ```
 //!
 //! A slot and the memory its operation uses are released at the operation's *terminal* completion and
 //! never earlier: cancelling only asks the kernel to hurry.
 //!
-//! The only backend of this version is io_uring, which takes Linux 6.0 or later.
+//! Two backends do the same, so that nobody above needs to know which runs: io_uring, on Linux 6.0 or later,
+//! and poll, which works with readiness, where there is no io_uring or where it is refused
+//! ([`Configuration::backend`]).
 //!
 //! ```
 //! use std::cell::RefCell;
@@ -72,6 +75,6 @@ pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
     SendData,
 };
-pub use sys::probe;
+pub use sys::{BackendKind, probe};
 pub use timers::TimerKey;
 pub use wake::{RemoteWaker, Wake};

@@ -1,13 +1,12 @@
 //! Waking: a waiter on the loop's own thread, and the loop itself from any thread.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use self::signal::Signal;
 
 /// Something that waits on the loop's thread: a parked fiber, or an operation of another runtime.
 pub trait Wake {
@@ -18,7 +17,8 @@ pub trait Wake {
     fn wake(self: Rc<Self>);
 }
 
-/// Ends a turn of an event loop from any thread or from a signal handler, through an `eventfd(2)`.
+/// Ends a turn of an event loop from any thread or from a signal handler, through an `eventfd(2)`, or a pipe
+/// on systems that have none.
 ///
 /// Wakes between two turns are merged into one. The waker may outlive its loop; waking does nothing then.
 /// It carries no data, and orders no memory accesses: what the woken thread is to see goes through a
@@ -30,14 +30,13 @@ pub struct RemoteWaker {
 
 #[derive(Debug)]
 struct Shared {
-    eventfd: EventFd,
+    signal: Signal,
     pending: AtomicBool,
 }
 
 impl RemoteWaker {
     pub(crate) fn new() -> io::Result<Self> {
-        let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { shared: Arc::new(Shared { eventfd, pending: AtomicBool::new(false) }) })
+        Ok(Self { shared: Arc::new(Shared { signal: Signal::new()?, pending: AtomicBool::new(false) }) })
     }
 
     /// Makes the loop's current or next [`turn`](crate::EventLoop::turn) return.
@@ -46,21 +45,102 @@ impl RemoteWaker {
     /// can, it may change `errno`, which a signal handler has to put back.
     pub fn wake(&self) {
         if !self.shared.pending.swap(true, Ordering::AcqRel) {
-            // The only error a one-bit counter can meet is EAGAIN, which means that it is set already.
-            let _ = self.shared.eventfd.write(1);
+            self.shared.signal.set();
         }
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {
-        self.shared.eventfd.as_raw_fd()
+        self.shared.signal.descriptor()
     }
 
-    /// Takes the wake-up, so that the next one writes again. The counter is read before the flag falls:
-    /// the other way round, a wake in between would leave the flag up and the counter empty, and no
+    /// Takes the wake-up, so that the next one writes again. The signal is cleared before the flag falls:
+    /// the other way round, a wake in between would leave the flag up and the signal clear, and no
     /// later one would write. A wake between the two writes nothing and needs not: the loop is awake.
     pub(crate) fn acknowledge(&self) {
-        while let Err(Errno::EINTR) = self.shared.eventfd.read() {}
+        self.shared.signal.clear();
         // Acquires too: what was written before a wake that merged into this one is seen after it.
         self.shared.pending.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// A descriptor that is readable while something is signalled.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+mod signal {
+    use std::io;
+    use std::os::fd::{AsRawFd, RawFd};
+
+    use nix::errno::Errno;
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+
+    #[derive(Debug)]
+    pub(super) struct Signal(EventFd);
+
+    impl Signal {
+        pub(super) fn new() -> io::Result<Self> {
+            Ok(Self(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
+        }
+
+        pub(super) fn descriptor(&self) -> RawFd {
+            self.0.as_raw_fd()
+        }
+
+        pub(super) fn set(&self) {
+            // The only error a one-bit counter can meet is EAGAIN, which means that it is set already.
+            let _ = self.0.write(1);
+        }
+
+        pub(super) fn clear(&self) {
+            while let Err(Errno::EINTR) = self.0.read() {}
+        }
+    }
+}
+
+/// A descriptor that is readable while something is signalled.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+mod signal {
+    use std::io::{self, PipeReader, PipeWriter, Read, Write};
+    use std::os::fd::{AsRawFd, RawFd};
+
+    #[derive(Debug)]
+    pub(super) struct Signal {
+        reader: PipeReader,
+        writer: PipeWriter,
+    }
+
+    impl Signal {
+        pub(super) fn new() -> io::Result<Self> {
+            let (reader, writer) = io::pipe()?;
+            for descriptor in [reader.as_raw_fd(), writer.as_raw_fd()] {
+                // SAFETY: sets a flag of our own new descriptor.
+                if unsafe { libc::fcntl(descriptor, libc::F_SETFL, libc::O_NONBLOCK) } < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(Self { reader, writer })
+        }
+
+        pub(super) fn descriptor(&self) -> RawFd {
+            self.reader.as_raw_fd()
+        }
+
+        pub(super) fn set(&self) {
+            // Nothing but one `write(2)`, which is async-signal-safe. The only error that an almost empty pipe
+            // can meet is an interruption, which a signal handler's own write is safe from.
+            while let Err(error) = (&self.writer).write(&[1]) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return;
+                }
+            }
+        }
+
+        pub(super) fn clear(&self) {
+            // More than was ever written: the flag above lets one byte in at a time.
+            let mut bytes = [0; 8];
+            while let Err(error) = (&self.reader).read(&mut bytes) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return;
+                }
+            }
+        }
     }
 }

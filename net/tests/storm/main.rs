@@ -59,6 +59,7 @@ fn configuration(random: &mut Random) -> Configuration {
         return Configuration::default();
     }
     Configuration {
+        backend: None,
         datagram_buffers: 8,
         submission_entries: 1 << random.below(4),
         completion_entries: 16,

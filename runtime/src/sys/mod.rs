@@ -1,5 +1,6 @@
 //! The backends, behind one shape: submit, cancel, wait. The rest of the crate does not know which runs.
 
+mod poll;
 pub mod probe;
 #[cfg(target_os = "linux")]
 mod uring;
@@ -40,33 +41,72 @@ pub(crate) struct Buffers {
     pub(crate) datagrams: Rc<BufferPool>,
 }
 
+/// The most one send carries, so that its count fits a completion's 31 bits.
+const SEND_MAX_BYTES: usize = 1 << 30;
 /// The environment variable that forces a backend.
 const BACKEND_VARIABLE: &str = "RINGSPUN_BACKEND";
+
+/// What can serve a loop.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendKind {
+    /// io_uring, which takes Linux 6.0 or later: `uring`.
+    Uring,
+    /// Readiness (epoll, kqueue, event ports, poll): `poll`. It works everywhere.
+    Poll,
+}
+
+impl BackendKind {
+    /// The one that the environment asks for, if it does.
+    fn requested() -> io::Result<Option<Self>> {
+        match std::env::var(BACKEND_VARIABLE).as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("") => Ok(None),
+            Ok("uring") => Ok(Some(Self::Uring)),
+            Ok("poll") => Ok(Some(Self::Poll)),
+            other => {
+                let value = other.map_or_else(|error| error.to_string(), str::to_string);
+                let text = format!(
+                    "{BACKEND_VARIABLE}={value}: expected \"uring\", \"poll\", or nothing for the best"
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+        }
+    }
+}
 
 /// The one place that knows which backend runs.
 pub(crate) enum Backend {
     #[cfg(target_os = "linux")]
     Uring(uring::Uring),
+    Poll(poll::Poll),
 }
 
 impl Backend {
+    /// Chooses and makes a backend; with it comes why it is not io_uring, if nobody asked for another.
     pub(crate) fn new(
         configuration: &Configuration,
         buffers: Buffers,
         waker: RemoteWaker,
-    ) -> io::Result<Self> {
-        match std::env::var(BACKEND_VARIABLE).as_deref() {
-            Err(std::env::VarError::NotPresent) | Ok("" | "uring") => {
-                Self::new_uring(configuration, buffers, waker)
-            }
-            other => {
-                let value = other.map_or_else(|error| error.to_string(), str::to_string);
-                let text = format!(
-                    "{BACKEND_VARIABLE}={value}: expected \"uring\", the only backend of this version"
-                );
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-            }
+    ) -> io::Result<(Self, Option<String>)> {
+        let requested = match configuration.backend {
+            None => BackendKind::requested()?,
+            some => some,
+        };
+        if requested == Some(BackendKind::Poll) {
+            return Ok((Self::Poll(poll::Poll::new(buffers, waker)?), None));
         }
+        let refusal = match Self::new_uring(configuration, buffers.clone(), waker.clone()) {
+            Ok(backend) => return Ok((backend, None)),
+            // Anything else, such as a lack of descriptors, would meet the other backend as well.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => error,
+            Err(error) => return Err(error),
+        };
+        if requested.is_some() {
+            let text = format!("{refusal}; the other backend does without it: {BACKEND_VARIABLE}=poll");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        tracing::debug!(reason = %refusal, "falling back to the poll backend");
+        Ok((Self::Poll(poll::Poll::new(buffers, waker)?), Some(refusal.to_string())))
     }
 
     #[cfg(target_os = "linux")]
@@ -76,7 +116,7 @@ impl Backend {
 
     #[cfg(not(target_os = "linux"))]
     fn new_uring(_: &Configuration, _: Buffers, _: RemoteWaker) -> io::Result<Self> {
-        let text = "io_uring exists on Linux only, and this version has no other backend";
+        let text = "io_uring cannot be used: it exists on Linux only";
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
@@ -84,6 +124,7 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(_) => "io_uring",
+            Self::Poll(_) => "poll",
         }
     }
 
@@ -98,6 +139,7 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.submit(user_data, operation, ready),
+            Self::Poll(poll) => poll.submit(user_data, operation),
         }
     }
 
@@ -107,6 +149,7 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.cancel(user_data, ready),
+            Self::Poll(poll) => poll.cancel(user_data),
         }
     }
 
@@ -116,6 +159,7 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.end_turn(),
+            Self::Poll(poll) => poll.end_turn(),
         }
     }
 
@@ -129,6 +173,7 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.wait(timeout, ready),
+            Self::Poll(poll) => poll.wait(timeout, ready),
         }
     }
 }

@@ -26,7 +26,8 @@ pub struct RingReport {
     pub features: Vec<Feature>,
 }
 
-/// Puts the cause and the remedy into the error of a refused `io_uring_setup(2)`.
+/// Puts the cause and the remedy into the error of a refused `io_uring_setup(2)`: of the kind `Unsupported`,
+/// unless the trouble has nothing to do with io_uring.
 #[cfg(target_os = "linux")]
 pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -43,7 +44,9 @@ pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
         }
         (Some(libc::ENOMEM), _) => "not enough lockable memory; raise the memlock limit (ulimit -l)",
         (Some(libc::EMFILE | libc::ENFILE), _) => {
-            "no file descriptor is left; raise the limit on open files (ulimit -n)"
+            let text =
+                format!("no file descriptor is left; raise the limit on open files (ulimit -n) ({error})");
+            return io::Error::new(error.kind(), text);
         }
         _ => "the kernel refused it",
     };

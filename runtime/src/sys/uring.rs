@@ -16,7 +16,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
 
-use super::{Buffers, RawCompletion};
+use super::{Buffers, RawCompletion, SEND_MAX_BYTES};
 use crate::Configuration;
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey};
@@ -29,8 +29,6 @@ const WAKE_UP: u64 = u64::MAX - 1;
 /// The buffer groups.
 const STREAM_GROUP: u16 = 0;
 const DATAGRAM_GROUP: u16 = 1;
-/// The most one send carries, so that its count fits the completion's 31 bits.
-const SEND_MAX_BYTES: usize = 1 << 30;
 
 /// One ring, and what is registered with it. Fields are dropped in order: the ring before its buffers.
 pub(crate) struct Uring {
@@ -292,12 +290,8 @@ impl BufferRing {
     fn new(ring: &IoUring, buffers: Rc<BufferPool>, group: u16) -> io::Result<Self> {
         let count = buffers.count();
         let length = NonZeroUsize::new(usize::from(count) * size_of::<BufRingEntry>());
-        let Some(length) = length.filter(|_| count.is_power_of_two()) else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("receive buffers: {count}, expected a power of two up to 32768"),
-            ));
-        };
+        debug_assert!(count.is_power_of_two(), "the pool has seen to it");
+        let length = length.ok_or(io::ErrorKind::InvalidInput)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
         let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE)? };

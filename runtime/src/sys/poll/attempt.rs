@@ -1,0 +1,354 @@
+//! The operations as system calls that do not block: what each tries, and what the answers mean.
+//!
+//! | errno | of | meaning | what we do |
+//! | --- | --- | --- | --- |
+//! | `EINTR` | all | a signal came | try again at once |
+//! | `EAGAIN`, `EWOULDBLOCK` | all but `connect` | not ready | wait for readiness |
+//! | `EINPROGRESS` | `connect` | it has begun | wait for readiness, then ask how it ended |
+//! | `EAGAIN` | `connect` | the queue of a Unix listener is full | try again in a while: no readiness tells |
+//! | others | a send that had sent a part | it ends early | complete it with its count |
+//! | others | all | it failed | complete it with the error |
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use nix::sys::socket::SockaddrLike;
+
+use super::system::{self, last_errno, uninterrupted, would_block};
+use crate::buffers::{BufferPool, datagram};
+use crate::operation::{Interest, Operation, OperationKey};
+use crate::sys::{RawCompletion, SEND_MAX_BYTES};
+
+/// How often one event of one descriptor is followed up, so that a busy one cannot keep the others from
+/// their turn: receives that fill their buffer, datagrams, and connections.
+const RECEIVES_PER_EVENT: usize = 4;
+const DATAGRAMS_PER_EVENT: usize = 16;
+const ACCEPTS_PER_EVENT: usize = 16;
+
+/// An operation that is not over.
+pub(super) struct Job {
+    pub(super) key: OperationKey,
+    pub(super) descriptor: RawFd,
+    task: Task,
+}
+
+/// What there is to do. Pointers are to memory that the operation's slot owns, or that a lender keeps.
+enum Task {
+    Accept { blocks: bool },
+    Receive,
+    ReceiveFrom,
+    Send { start: *const u8, length: u32, sent: u32 },
+    SendTo { header: *const libc::msghdr },
+    Connect { address: *const libc::sockaddr, length: libc::socklen_t, begun: bool },
+    Poll { events: libc::c_short },
+}
+
+/// Which of its two kinds of readiness a descriptor has to have for an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Input,
+    Output,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The operation is over, and its terminal completion with the others.
+    Over,
+    /// It got something, or left something for the next turn.
+    Advanced,
+    /// It was not ready.
+    Blocked,
+    /// It has to be tried again in a while: no readiness will tell when.
+    Later,
+}
+
+/// The buffers of one kind.
+pub(super) struct Supply {
+    pool: Rc<BufferPool>,
+    /// Whether this turn has used any. If so, a lack of them is no reason to end an operation: those that
+    /// this turn fills may be back in the next one, which finds the descriptor ready again.
+    used: bool,
+}
+
+impl Supply {
+    pub(super) fn new(pool: Rc<BufferPool>) -> Self {
+        Self { pool, used: false }
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.used = false;
+    }
+}
+
+/// What an attempt works with besides the operation.
+pub(super) struct Surroundings<'a> {
+    pub(super) streams: &'a mut Supply,
+    pub(super) datagrams: &'a mut Supply,
+    pub(super) ready: &'a mut VecDeque<RawCompletion>,
+}
+
+impl Job {
+    pub(super) fn new(key: OperationKey, operation: &mut Operation) -> Self {
+        let (descriptor, task) = match operation {
+            Operation::Accept { listener } => (*listener, Task::Accept { blocks: system::blocks(*listener) }),
+            Operation::Receive { socket } => (*socket, Task::Receive),
+            Operation::ReceiveFrom { socket } => (*socket, Task::ReceiveFrom),
+            Operation::Send { socket, data } => {
+                let (start, length) = data.as_raw();
+                (*socket, Task::Send { start, length: length.min(SEND_MAX_BYTES) as u32, sent: 0 })
+            }
+            Operation::SendTo { socket, datagram } => (*socket, Task::SendTo { header: datagram.header() }),
+            Operation::Connect { socket, address } => {
+                let (address, length) = (address.as_ptr(), address.len());
+                (*socket, Task::Connect { address, length, begun: false })
+            }
+            Operation::Poll { descriptor, interest } => {
+                let events = match interest {
+                    Interest::Readable => libc::POLLIN,
+                    Interest::Writable => libc::POLLOUT,
+                };
+                (*descriptor, Task::Poll { events })
+            }
+        };
+        Self { key, descriptor, task }
+    }
+
+    pub(super) fn direction(&self) -> Direction {
+        match self.task {
+            Task::Accept { .. } | Task::Receive | Task::ReceiveFrom => Direction::Input,
+            Task::Poll { events } if events == libc::POLLIN => Direction::Input,
+            Task::Send { .. } | Task::SendTo { .. } | Task::Connect { .. } | Task::Poll { .. } => {
+                Direction::Output
+            }
+        }
+    }
+
+    /// Operations that go on for as long as their descriptor gives anything. For them, asking for readiness
+    /// tells as much as a first attempt does, and they have to ask anyway.
+    pub(super) fn is_multishot(&self) -> bool {
+        matches!(self.task, Task::Accept { .. } | Task::Receive | Task::ReceiveFrom)
+    }
+
+    /// Operations that take nothing from the descriptor, and so never wait for their turn.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self.task, Task::Poll { .. })
+    }
+
+    /// Ends the operation before its time.
+    pub(super) fn cut_short(&self, errno: i32, ready: &mut VecDeque<RawCompletion>) {
+        ready.push_back(match self.task {
+            Task::Send { sent: sent @ 1.., .. } => self.counted(sent),
+            _ => RawCompletion::failed(self.key, errno),
+        });
+    }
+
+    /// Does what can be done without blocking.
+    pub(super) fn attempt(&mut self, surroundings: &mut Surroundings) -> Attempt {
+        let ready = &mut *surroundings.ready;
+        let result = match self.task {
+            Task::Accept { blocks } => return self.accept(blocks, ready),
+            Task::Receive => return self.receive(surroundings.streams, ready),
+            Task::ReceiveFrom => return self.receive_from(surroundings.datagrams, ready),
+            Task::Send { start, length, ref mut sent } => {
+                let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
+                let rest = (length - *sent) as usize;
+                let start = start.wrapping_add(*sent as usize).cast();
+                // SAFETY: the rest of the operation's data, which lives until its terminal completion.
+                let result = uninterrupted(|| unsafe { libc::send(self.descriptor, start, rest, flags) });
+                if let Ok(count) = result {
+                    *sent += count;
+                    // A stream takes a part when its buffer is full.
+                    if *sent < length {
+                        return Attempt::Advanced;
+                    }
+                }
+                result.map(|_| length)
+            }
+            Task::SendTo { header } => {
+                let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
+                // SAFETY: the header and what it points to live until the terminal completion.
+                uninterrupted(|| unsafe { libc::sendmsg(self.descriptor, header, flags) })
+            }
+            Task::Connect { begun: true, .. } => self.connected(),
+            Task::Connect { address, length, ref mut begun } => {
+                system::prepare_socket(self.descriptor);
+                let result = system::without_blocking(self.descriptor, || {
+                    // SAFETY: the address lives until the terminal completion.
+                    match unsafe { libc::connect(self.descriptor, address, length) } {
+                        0 => Ok(0),
+                        _ => Err(last_errno()),
+                    }
+                });
+                match result {
+                    // An interrupted one goes on by itself.
+                    Err(libc::EINPROGRESS | libc::EINTR) => {
+                        *begun = true;
+                        return Attempt::Blocked;
+                    }
+                    Err(errno) if would_block(errno) => return Attempt::Later,
+                    other => other,
+                }
+            }
+            Task::Poll { events } => self.poll(events),
+        };
+        match result {
+            Err(errno) if would_block(errno) => return Attempt::Blocked,
+            Ok(count) => ready.push_back(self.counted(count)),
+            Err(errno) => self.cut_short(errno, ready),
+        }
+        Attempt::Over
+    }
+
+    fn accept(&self, blocks: bool, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+        let mut attempt = Attempt::Blocked;
+        for _ in 0..ACCEPTS_PER_EVENT {
+            let accept = || system::accept(self.descriptor);
+            let accepted = if blocks { system::without_blocking(self.descriptor, accept) } else { accept() };
+            match accepted {
+                Ok(connection) => ready.push_back(RawCompletion { more: true, ..self.counted(connection) }),
+                Err(errno) if would_block(errno) => break,
+                Err(errno) => {
+                    self.cut_short(errno, ready);
+                    return Attempt::Over;
+                }
+            }
+            attempt = Attempt::Advanced;
+        }
+        attempt
+    }
+
+    fn receive(&self, supply: &mut Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+        let mut attempt = Attempt::Blocked;
+        for _ in 0..RECEIVES_PER_EVENT {
+            let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
+            let size = supply.pool.buffer_size_bytes().min(i32::MAX as usize);
+            let start = supply.pool.address(buffer).cast();
+            let flags = libc::MSG_DONTWAIT;
+            // SAFETY: the buffer is `size` bytes long, and nobody else uses it while it is taken.
+            match uninterrupted(|| unsafe { libc::recv(self.descriptor, start, size, flags) }) {
+                Ok(count @ 1..) => {
+                    supply.used = true;
+                    ready.push_back(RawCompletion {
+                        more: true,
+                        buffer: Some(buffer),
+                        ..self.counted(count)
+                    });
+                    attempt = Attempt::Advanced;
+                    // What comes after a buffer that was not filled has its own event.
+                    if (count as usize) < size {
+                        break;
+                    }
+                }
+                unused => {
+                    supply.pool.put_back(buffer);
+                    match unused {
+                        Err(errno) if would_block(errno) => break,
+                        Err(errno) => self.cut_short(errno, ready),
+                        Ok(end) => ready.push_back(self.counted(end)),
+                    }
+                    return Attempt::Over;
+                }
+            }
+        }
+        attempt
+    }
+
+    fn receive_from(&self, supply: &mut Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+        let mut attempt = Attempt::Blocked;
+        for _ in 0..DATAGRAMS_PER_EVENT {
+            let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
+            let start = supply.pool.address(buffer);
+            let mut vector = libc::iovec {
+                iov_base: start.wrapping_add(datagram::BYTES_START).cast(),
+                iov_len: supply.pool.buffer_size_bytes().saturating_sub(datagram::BYTES_START),
+            };
+            // SAFETY: a header of zeros is valid: it refers to nothing.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            header.msg_name = start.wrapping_add(datagram::ADDRESS_START).cast();
+            header.msg_namelen = datagram::ADDRESS_SIZE_BYTES as libc::socklen_t;
+            header.msg_iov = &raw mut vector;
+            header.msg_iovlen = 1;
+            let flags = libc::MSG_DONTWAIT;
+            // SAFETY: address and bytes lie one after the other in the buffer, with their lengths, and
+            // nobody else uses it while it is taken.
+            match uninterrupted(|| unsafe { libc::recvmsg(self.descriptor, &raw mut header, flags) }) {
+                Ok(count) => {
+                    supply.used = true;
+                    supply.pool.write_datagram_head(buffer, header.msg_namelen, header.msg_flags as u32);
+                    // An empty one ends the operation, as with io_uring: a socket that was shut down gives
+                    // nothing else.
+                    let more = count > 0;
+                    let count = count + datagram::BYTES_START as u32;
+                    ready.push_back(RawCompletion { more, buffer: Some(buffer), ..self.counted(count) });
+                    if !more {
+                        return Attempt::Over;
+                    }
+                    attempt = Attempt::Advanced;
+                }
+                Err(errno) => {
+                    supply.pool.put_back(buffer);
+                    if would_block(errno) {
+                        break;
+                    }
+                    self.cut_short(errno, ready);
+                    return Attempt::Over;
+                }
+            }
+        }
+        attempt
+    }
+
+    /// There is no buffer.
+    fn starve(&self, supply: &Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+        if supply.used {
+            return Attempt::Advanced;
+        }
+        self.cut_short(libc::ENOBUFS, ready);
+        Attempt::Over
+    }
+
+    /// How a connect that has begun stands.
+    fn connected(&self) -> Result<u32, i32> {
+        self.poll(libc::POLLOUT)?;
+        let mut errno: libc::c_int = 0;
+        let mut size = size_of_val(&errno) as libc::socklen_t;
+        uninterrupted(|| {
+            // SAFETY: the option is written to `errno`, with its size.
+            unsafe {
+                let option = (&raw mut errno).cast();
+                libc::getsockopt(self.descriptor, libc::SOL_SOCKET, libc::SO_ERROR, option, &raw mut size)
+            }
+        })?;
+        if errno != 0 {
+            return Err(errno);
+        }
+        // SAFETY: an address of zeros is valid: it is of no family.
+        let mut peer: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let mut size = size_of_val(&peer) as libc::socklen_t;
+        let named = uninterrupted(|| {
+            // SAFETY: the address is written to `peer`, with its size.
+            unsafe { libc::getpeername(self.descriptor, (&raw mut peer).cast(), &raw mut size) }
+        });
+        // No error and no peer: someone has shut the socket down meanwhile.
+        named.map_err(|errno| if errno == libc::ENOTCONN { libc::ECONNABORTED } else { errno })
+    }
+
+    /// The events that the descriptor has now; `EAGAIN` if there are none.
+    fn poll(&self, events: libc::c_short) -> Result<u32, i32> {
+        let mut entry = libc::pollfd { fd: self.descriptor, events, revents: 0 };
+        // SAFETY: one entry, which is ours.
+        uninterrupted(|| unsafe { libc::poll(&raw mut entry, 1, 0) })?;
+        match entry.revents {
+            0 => Err(libc::EAGAIN),
+            invalid if invalid & libc::POLLNVAL != 0 => Err(libc::EBADF),
+            events => Ok(events as u16 as u32),
+        }
+    }
+
+    /// A terminal completion with this count.
+    fn counted(&self, count: u32) -> RawCompletion {
+        RawCompletion { key: self.key, result: count as i32, more: false, buffer: None }
+    }
+}

@@ -1,0 +1,126 @@
+//! The readiness backend (`epoll(7)`, `kqueue(2)`, event ports, `poll(2)`), for systems without io_uring
+//! and for where it is refused.
+//!
+//! ```text
+//!   submit, cancel ──► requests ──► carried out in order at the next wait ──┬──► ready
+//!                                          │ not ready                      │
+//!                                          ▼                                │
+//!                                   watches ◄── events of the system ───────┘
+//! ```
+//!
+//! It keeps io_uring's order: what is submitted and cancelled in a turn reaches the kernel at its end, one
+//! after the other. And it keeps io_uring's shape, so that whoever submits need not know which backend
+//! runs: a receive stays registered, and so an echo takes a receive, a send, and a share of one wait.
+
+mod attempt;
+mod system;
+mod watches;
+
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use polling::Events;
+
+use self::attempt::Job;
+use self::watches::Watches;
+use super::{Buffers, RawCompletion};
+use crate::operation::{Operation, OperationKey};
+use crate::wake::RemoteWaker;
+
+/// Events that one wait takes at most. What they bring should still be in the processor's cache when it is
+/// looked at, and should fit into the receive buffers.
+const EVENTS_PER_WAIT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// How soon operations are tried again for which no readiness tells when.
+const LATER: Duration = Duration::from_millis(5);
+
+pub(crate) struct Poll {
+    watches: Watches,
+    events: Events,
+    /// What is to be done at the next wait.
+    requests: VecDeque<Request>,
+    waker: RemoteWaker,
+    /// A wake-up was reaped, and no turn has ended since.
+    woken: bool,
+    /// The last wait did not look for events.
+    looked_away: bool,
+}
+
+enum Request {
+    Start(Job),
+    Cancel(OperationKey),
+}
+
+impl Poll {
+    pub(crate) fn new(buffers: Buffers, waker: RemoteWaker) -> io::Result<Self> {
+        let mut watches = Watches::new(buffers)?;
+        watches.watch_own(waker.descriptor())?;
+        Ok(Self {
+            watches,
+            events: Events::with_capacity(EVENTS_PER_WAIT),
+            requests: VecDeque::new(),
+            waker,
+            woken: false,
+            looked_away: false,
+        })
+    }
+
+    pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation) {
+        let key = OperationKey::from_user_data(user_data);
+        self.requests.push_back(Request::Start(Job::new(key, operation)));
+    }
+
+    pub(crate) fn cancel(&mut self, user_data: u64) {
+        self.requests.push_back(Request::Cancel(OperationKey::from_user_data(user_data)));
+    }
+
+    pub(crate) fn end_turn(&mut self) {
+        self.woken = false;
+    }
+
+    pub(crate) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut VecDeque<RawCompletion>,
+    ) -> io::Result<()> {
+        self.watches.begin_turn();
+        for request in self.requests.drain(..) {
+            match request {
+                Request::Start(job) => self.watches.start(job, ready),
+                Request::Cancel(key) => self.watches.cancel(key, ready),
+            }
+        }
+        let nothing_new = ready.is_empty() && !self.woken;
+        // Most often what has just been sent is answered later than now, so that looking for events would
+        // find none, and the next wait would have to look again. Doing without every other time is enough.
+        if !nothing_new && !self.looked_away && !self.watches.has_asked() {
+            self.looked_away = true;
+            return Ok(());
+        }
+        self.looked_away = false;
+        let timeout = if nothing_new { timeout } else { Some(Duration::ZERO) };
+        let timeout = match self.watches.has_later() {
+            true => Some(timeout.map_or(LATER, |timeout| timeout.min(LATER))),
+            false => timeout,
+        };
+        self.watches.wait(&mut self.events, timeout)?;
+        for event in self.events.iter() {
+            if event.key == self.waker.descriptor() as usize {
+                self.waker.acknowledge();
+                self.woken = true;
+                self.watches.watch_own_again(self.waker.descriptor())?;
+            } else {
+                self.watches.serve(event, ready);
+            }
+        }
+        self.watches.try_later(ready);
+        Ok(())
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        self.watches.unwatch_own(self.waker.descriptor());
+    }
+}

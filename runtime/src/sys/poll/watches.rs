@@ -1,0 +1,325 @@
+//! The descriptors that operations wait on: who waits for what, in order, and what the system has been
+//! asked to tell.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use polling::{Event, Events, PollMode, Poller};
+
+use super::attempt::{Attempt, Direction, Job, Supply, Surroundings};
+use crate::operation::OperationKey;
+use crate::sys::{Buffers, RawCompletion};
+
+/// The end of a list.
+const NONE: u32 = u32::MAX;
+/// How many operations are tried again in one turn for which no readiness tells when.
+const LATER_PER_TURN: usize = 64;
+
+pub(super) struct Watches {
+    poller: Poller,
+    /// By descriptor.
+    watches: Vec<Watch>,
+    /// By the operations' slots.
+    waiting: Vec<Option<Waiting>>,
+    /// Operations to try again in a while.
+    later: VecDeque<OperationKey>,
+    streams: Supply,
+    datagrams: Supply,
+    /// The system has been asked for something new since it was last waited for.
+    asked: bool,
+}
+
+/// An operation that waits for its descriptor.
+struct Waiting {
+    job: Job,
+    /// It has not been tried since it was submitted.
+    untried: bool,
+    /// The next one of the same descriptor and direction.
+    next: u32,
+}
+
+/// One descriptor.
+#[derive(Clone, Copy)]
+struct Watch {
+    /// Who waits for input and for output: the first of each list.
+    first: [u32; 2],
+    /// Its last event led nowhere: something keeps it ready that no operation takes away, such as urgent
+    /// data or a queue of errors. Being told of it again and again would keep the loop from ever sleeping.
+    fruitless: bool,
+    registered: Registered,
+}
+
+/// What the system has been asked to tell about a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Registered {
+    known: bool,
+    input: bool,
+    output: bool,
+    /// Only what is new.
+    edge: bool,
+}
+
+impl Watch {
+    const IDLE: Self = Self {
+        first: [NONE; 2],
+        fruitless: false,
+        registered: Registered { known: false, input: false, output: false, edge: false },
+    };
+}
+
+impl Watches {
+    pub(super) fn new(buffers: Buffers) -> io::Result<Self> {
+        Ok(Self {
+            poller: Poller::new()?,
+            watches: Vec::new(),
+            waiting: Vec::new(),
+            later: VecDeque::new(),
+            streams: Supply::new(buffers.streams),
+            datagrams: Supply::new(buffers.datagrams),
+            asked: false,
+        })
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.streams.begin_turn();
+        self.datagrams.begin_turn();
+    }
+
+    /// Whether anything new has been asked of the system since it was last waited for, which may be ready.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    pub(super) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Waits for events. Interrupted waits go on.
+    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.asked = false;
+        events.clear();
+        self.poller.wait(events, timeout).map(drop)
+    }
+
+    /// Has events of this descriptor, which is no operation's, told until [`unwatch_own`](Self::unwatch_own).
+    pub(super) fn watch_own(&mut self, descriptor: RawFd) -> io::Result<()> {
+        // SAFETY: the caller keeps it open until it is unwatched.
+        unsafe {
+            self.poller.add_with_mode(descriptor, Event::readable(descriptor as usize), self.mode(false))
+        }
+    }
+
+    /// After an event of such a descriptor, which need not have stayed registered.
+    pub(super) fn watch_own_again(&mut self, descriptor: RawFd) -> io::Result<()> {
+        if self.poller.supports_level() {
+            return Ok(());
+        }
+        // SAFETY: the caller keeps it open until it is unwatched.
+        let source = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        self.poller.modify_with_mode(source, Event::readable(descriptor as usize), self.mode(false))
+    }
+
+    pub(super) fn unwatch_own(&mut self, descriptor: RawFd) {
+        // SAFETY: the caller has kept it open.
+        let _ = self.poller.delete(unsafe { BorrowedFd::borrow_raw(descriptor) });
+    }
+
+    /// Begins an operation: tries it, if it is its turn, and has it wait if there is more to do.
+    pub(super) fn start(&mut self, mut job: Job, ready: &mut VecDeque<RawCompletion>) {
+        let Ok(descriptor) = usize::try_from(job.descriptor) else {
+            job.cut_short(libc::EBADF, ready);
+            return;
+        };
+        if self.watches.len() <= descriptor {
+            self.watches.resize(descriptor + 1, Watch::IDLE);
+        }
+        let index = job.key.index as usize;
+        if self.waiting.len() <= index {
+            self.waiting.resize_with(index + 1, || None);
+        }
+        let is_turn = job.only_looks() || self.watches[descriptor].first[job.direction() as usize] == NONE;
+        let untried = job.is_multishot() || !is_turn;
+        if !untried {
+            match job.attempt(&mut self.surroundings(ready)) {
+                Attempt::Over => return,
+                Attempt::Later => self.later.push_back(job.key),
+                Attempt::Advanced | Attempt::Blocked => {}
+            }
+        }
+        let end = self.end_of_list(descriptor, job.direction());
+        *end = job.key.index;
+        self.waiting[index] = Some(Waiting { job, untried, next: NONE });
+        self.register(descriptor, ready);
+    }
+
+    /// Ends an operation that has not ended. One that has not been tried yet is tried first: it was
+    /// submitted before the cancel.
+    pub(super) fn cancel(&mut self, key: OperationKey, ready: &mut VecDeque<RawCompletion>) {
+        let Some(waiting) = self.find(key) else { return };
+        let descriptor = waiting.job.descriptor as usize;
+        let direction = waiting.job.direction();
+        if waiting.untried && self.watches[descriptor].first[direction as usize] == key.index {
+            self.attempt_all(descriptor, direction, ready);
+        }
+        if self.find(key).is_some()
+            && let Some(job) = self.remove(key.index)
+        {
+            job.cut_short(libc::ECANCELED, ready);
+        }
+        self.register(descriptor, ready);
+    }
+
+    /// Follows up an event.
+    pub(super) fn serve(&mut self, event: Event, ready: &mut VecDeque<RawCompletion>) {
+        let Some(watch) = self.watches.get_mut(event.key) else { return };
+        if !self.poller.supports_level() {
+            // The event has used the registration up.
+            watch.registered = Registered { known: watch.registered.known, ..Registered::default() };
+        }
+        let input = event.readable && self.attempt_all(event.key, Direction::Input, ready);
+        let output = event.writable && self.attempt_all(event.key, Direction::Output, ready);
+        self.watches[event.key].fruitless = !input && !output && self.poller.supports_edge();
+        self.register(event.key, ready);
+    }
+
+    /// Tries some of the operations for which no readiness tells when.
+    pub(super) fn try_later(&mut self, ready: &mut VecDeque<RawCompletion>) {
+        for _ in 0..self.later.len().min(LATER_PER_TURN) {
+            let Some(key) = self.later.pop_front() else { return };
+            let Some(waiting) = self.find(key) else { continue };
+            let (descriptor, direction) = (waiting.job.descriptor as usize, waiting.job.direction());
+            self.attempt_all(descriptor, direction, ready);
+            if self.find(key).is_some() {
+                self.later.push_back(key);
+            }
+            self.register(descriptor, ready);
+        }
+    }
+
+    /// Tries those who wait, in order. True if any got anything.
+    fn attempt_all(
+        &mut self,
+        descriptor: usize,
+        direction: Direction,
+        ready: &mut VecDeque<RawCompletion>,
+    ) -> bool {
+        let (mut advanced, mut taken) = (false, false);
+        let mut next = self.watches[descriptor].first[direction as usize];
+        while let Some(waiting) = self.waiting.get_mut(next as usize).and_then(Option::as_mut) {
+            let index = next;
+            next = waiting.next;
+            let only_looks = waiting.job.only_looks();
+            // Whoever is first has the descriptor until it is over.
+            if taken && !only_looks {
+                continue;
+            }
+            waiting.untried = false;
+            let mut surroundings =
+                Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, ready };
+            let attempt = waiting.job.attempt(&mut surroundings);
+            advanced |= matches!(attempt, Attempt::Over | Attempt::Advanced);
+            match attempt {
+                Attempt::Over => drop(self.remove(index)),
+                _ => taken |= !only_looks,
+            }
+        }
+        advanced
+    }
+
+    fn surroundings<'a>(&'a mut self, ready: &'a mut VecDeque<RawCompletion>) -> Surroundings<'a> {
+        Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, ready }
+    }
+
+    fn find(&self, key: OperationKey) -> Option<&Waiting> {
+        self.waiting.get(key.index as usize)?.as_ref().filter(|waiting| waiting.job.key == key)
+    }
+
+    /// Where the next operation of a list goes.
+    fn end_of_list(&mut self, descriptor: usize, direction: Direction) -> &mut u32 {
+        let mut last = NONE;
+        let mut next = self.watches[descriptor].first[direction as usize];
+        while let Some(waiting) = self.waiting.get(next as usize).and_then(Option::as_ref) {
+            last = next;
+            next = waiting.next;
+        }
+        match self.waiting.get_mut(last as usize).and_then(Option::as_mut) {
+            Some(waiting) => &mut waiting.next,
+            None => &mut self.watches[descriptor].first[direction as usize],
+        }
+    }
+
+    /// Takes an operation out of its list.
+    fn remove(&mut self, index: u32) -> Option<Job> {
+        let Waiting { job, next, .. } = self.waiting.get_mut(index as usize)?.take()?;
+        let first = &mut self.watches[job.descriptor as usize].first[job.direction() as usize];
+        if *first == index {
+            *first = next;
+            return Some(job);
+        }
+        let mut before = *first;
+        while let Some(waiting) = self.waiting.get_mut(before as usize).and_then(Option::as_mut) {
+            if waiting.next == index {
+                waiting.next = next;
+                break;
+            }
+            before = waiting.next;
+        }
+        Some(job)
+    }
+
+    /// Asks the system for what the operations of a descriptor wait for, if that has changed. Where it
+    /// refuses, those end: they are tried once more, which also tells the right error for what has no
+    /// readiness.
+    fn register(&mut self, descriptor: usize, ready: &mut VecDeque<RawCompletion>) {
+        if let Err(error) = self.try_register(descriptor) {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            for direction in [Direction::Input, Direction::Output] {
+                self.attempt_all(descriptor, direction, ready);
+                while let Some(job) = self.remove(self.watches[descriptor].first[direction as usize]) {
+                    job.cut_short(errno, ready);
+                }
+            }
+            // Without anyone who waits, there is nothing left to ask.
+            let _ = self.try_register(descriptor);
+        }
+    }
+
+    fn try_register(&mut self, descriptor: usize) -> io::Result<()> {
+        let watch = &mut self.watches[descriptor];
+        let [input, output] = watch.first.map(|first| first != NONE);
+        let known = input || output;
+        watch.fruitless &= known;
+        let wanted = Registered { known, input, output, edge: watch.fruitless };
+        let present = std::mem::replace(&mut watch.registered, wanted);
+        if wanted == present {
+            return Ok(());
+        }
+        // SAFETY: operations end before their descriptor is closed.
+        let source = unsafe { BorrowedFd::borrow_raw(descriptor as RawFd) };
+        if !known {
+            // A descriptor that was closed all the same is no longer registered either.
+            let _ = self.poller.delete(source);
+            return Ok(());
+        }
+        self.asked = true;
+        let event = Event::new(descriptor, input, output);
+        let mode = self.mode(wanted.edge);
+        if present.known {
+            self.poller.modify_with_mode(source, event, mode)
+        } else {
+            // SAFETY: the registration ends with the last operation, and so before the descriptor is closed.
+            unsafe { self.poller.add_with_mode(descriptor as RawFd, event, mode) }
+        }
+        .inspect_err(|_| self.watches[descriptor].registered = present)
+    }
+
+    fn mode(&self, edge: bool) -> PollMode {
+        match edge {
+            true => PollMode::Edge,
+            false if self.poller.supports_level() => PollMode::Level,
+            false => PollMode::Oneshot,
+        }
+    }
+}
