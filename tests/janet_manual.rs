@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -301,6 +301,23 @@ fn empty_folder(name: &str, net: &str) -> PathBuf {
     folder
 }
 
+fn accept(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(HANG)).unwrap();
+                return stream;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        assert!(start.elapsed() < HANG, "nobody connects to {:?}", listener.local_addr());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn unix_connects_reach_a_path_and_an_abstract_name(net: &str) {
     let folder = empty_folder("reach", net);
     let listeners = [
@@ -309,8 +326,7 @@ fn unix_connects_reach_a_path_and_an_abstract_name(net: &str) {
     ];
     let program = Program::start_with_tmp(net, "unix_connects.janet", &folder);
     for listener in listeners {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
+        let mut stream = accept(&listener);
         assert_eq!(
             stream.read(&mut [0; 16]).unwrap(),
             0,
