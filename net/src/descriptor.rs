@@ -59,7 +59,8 @@ pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<Owne
     let flags = SockFlag::SOCK_CLOEXEC;
     #[cfg(not(target_os = "linux"))]
     let flags = SockFlag::empty();
-    Ok(socket(address.family(), kind.socket_type(), flags, None)?)
+    let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(socket(family, kind.socket_type(), flags, None)?)
 }
 
 /// Binds a socket to the first address that works.
