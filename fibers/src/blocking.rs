@@ -46,6 +46,7 @@ pub fn blocking<T: Send + 'static>(
 }
 
 /// Why a blocking call gave no result.
+#[non_exhaustive]
 pub enum BlockingError {
     /// The function panicked; this is its payload, as [`std::panic::catch_unwind`] gives it.
     Panicked(Box<dyn Any + Send>),

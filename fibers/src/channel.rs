@@ -477,6 +477,7 @@ impl fmt::Display for Closed {
 impl std::error::Error for Closed {}
 
 /// Why a channel gave no value, or accepted none.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelError {
     /// The channel is closed; for a taker, it is empty as well.

@@ -150,6 +150,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a join gave no result.
+#[non_exhaustive]
 pub enum JoinError {
     /// The fiber panicked; this is its payload, as [`std::panic::catch_unwind`] gives it.
     Panicked(Box<dyn Any + Send>),

@@ -33,7 +33,7 @@
 //! assert_eq!(sum, 42);
 //! ```
 //!
-//! A runtime takes Linux 6.0 or later, as its event loop does.
+//! The event loop beneath runs on io_uring where that is allowed (Linux 6.0), and on readiness elsewhere.
 //!
 //! # Interrupts
 //!

@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use evil_janet as janet;
 use evil_janet::{Janet, JanetStream};
-use ringspun_net::machine::{DatagramCore, ListenerCore, StreamCore};
 use ringspun_runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
 };
@@ -16,42 +15,8 @@ use slab::Slab;
 
 use crate::hooks;
 use crate::parked::Parked;
+use crate::socket::Socket;
 use crate::stock::methods;
-
-/// The socket behind a Janet stream.
-#[derive(Clone)]
-pub(crate) enum Socket {
-    Stream(Rc<StreamCore>),
-    Listener(Rc<ListenerCore>),
-    Datagram(Rc<DatagramCore>),
-}
-
-impl Socket {
-    fn descriptor(&self) -> RawFd {
-        match self {
-            Self::Stream(core) => core.descriptor(),
-            Self::Listener(core) => core.descriptor(),
-            Self::Datagram(core) => core.descriptor(),
-        }
-    }
-
-    fn close(&self) {
-        match self {
-            Self::Stream(core) => core.close(),
-            Self::Listener(core) => core.close(),
-            Self::Datagram(core) => core.close(),
-        }
-    }
-
-    /// Closes the socket if that turns no loop and wakes nobody; true if it did.
-    fn close_if_idle(&self) -> bool {
-        match self {
-            Self::Stream(core) => core.close_if_idle(),
-            Self::Listener(core) => core.close_if_idle(),
-            Self::Datagram(core) => core.close_if_idle(),
-        }
-    }
-}
 
 #[derive(Clone)]
 struct Entry {
@@ -226,13 +191,7 @@ impl Bridge {
         // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let socket = if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
-            Socket::Listener(ListenerCore::new(self.event_loop.clone(), descriptor))
-        } else if flags & janet::JANET_STREAM_UDPSERVER != 0 {
-            Socket::Datagram(DatagramCore::new(self.event_loop.clone(), descriptor))
-        } else {
-            Socket::Stream(StreamCore::new(self.event_loop.clone(), descriptor))
-        };
+        let socket = Socket::adopt(&self.event_loop, descriptor, flags);
         self.enter(stream, socket.clone());
         socket
     }
@@ -243,6 +202,13 @@ impl Bridge {
         self.release(stream, &socket);
         // Wakes whoever is parked on it: no borrow may be held.
         socket.close();
+    }
+
+    /// The VM has duplicated a descriptor: to send its stream to a thread, or to make a file of it.
+    pub(crate) fn duplicated(&self, descriptor: RawFd, duplicate: RawFd) {
+        if let Some(entry) = self.entry_at(descriptor) {
+            entry.socket.hand_over(duplicate);
+        }
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.

@@ -12,15 +12,17 @@ use evil_janet::{Janet, JanetStream};
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Write};
 
-use crate::bridge::{Bridge, Socket};
+use crate::bridge::Bridge;
 use crate::parked::start;
+use crate::processes::{os_execute, os_spawn};
+use crate::socket::Socket;
 use crate::sockets::{net_address, net_address_unpack, net_connect, net_listen, net_setsockopt, net_socket};
 use crate::stock::{self, Function};
 use crate::values::{Verdict, address_argument, keyword, string};
 use crate::work::{Target, Work};
 
 /// The functions that are replaced in the core environment.
-pub(crate) const REPLACEMENTS: [(&CStr, Function); 18] = [
+pub(crate) const REPLACEMENTS: [(&CStr, Function); 20] = [
     (c"net/address", net_address),
     (c"net/address-unpack", net_address_unpack),
     (c"net/listen", net_listen),
@@ -39,6 +41,8 @@ pub(crate) const REPLACEMENTS: [(&CStr, Function); 18] = [
     (c"ev/chunk", ev_chunk),
     (c"ev/write", ev_write),
     (c"ev/close", ev_close),
+    (c"os/spawn", os_spawn),
+    (c"os/execute", os_execute),
 ];
 
 /// The first argument as a stream, or the VM's error about it.
@@ -48,7 +52,7 @@ unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
 }
 
 /// Whether a stream is one of ours.
-unsafe fn is_ours(stream: *mut JanetStream) -> bool {
+pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     // SAFETY: the caller has a live stream.
     unsafe { (*stream).methods == stock::methods().cast() }
 }

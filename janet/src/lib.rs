@@ -35,6 +35,8 @@ mod bridge;
 mod functions;
 mod hooks;
 mod parked;
+mod processes;
+mod socket;
 mod sockets;
 mod stock;
 mod values;

@@ -15,9 +15,10 @@ use ringspun_net::machine::{
 };
 use ringspun_net::{Address, SocketOption};
 
-use crate::bridge::{Bridge, Socket};
+use crate::bridge::Bridge;
 use crate::functions::{carry_out, this_bridge};
 use crate::parked::start_or_return;
+use crate::socket::Socket;
 use crate::stock;
 use crate::values::{
     Verdict, address_argument, address_value, error_text, explained, keyword_is, nil, string, strings,

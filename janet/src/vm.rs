@@ -88,8 +88,8 @@ impl Vm {
         Self::with_net(Net::from_environment()?)
     }
 
-    /// Makes a VM. The ring itself is made when a socket is first used; where io_uring is refused or older
-    /// than Linux 6.0, that use raises an error with the cause.
+    /// Makes a VM. Its event loop is made when a socket is first used; if none can be made, as when
+    /// descriptors have run out, that use raises an error with the cause.
     ///
     /// # Errors
     ///

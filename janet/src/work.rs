@@ -12,8 +12,8 @@ use ringspun_net::machine::{
 };
 use ringspun_runtime::{SendData, Wake};
 
-use crate::bridge::Socket;
 use crate::parked::Parked;
+use crate::socket::Socket;
 use crate::sockets::{Next, Purpose};
 use crate::values::{address_value, error_string, explained, nil, string};
 

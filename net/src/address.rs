@@ -83,8 +83,8 @@ impl Address {
         self.0.family() == Some(AddressFamily::Unix)
     }
 
-    pub(crate) fn family(&self) -> AddressFamily {
-        self.0.family().unwrap_or(AddressFamily::Unspec)
+    pub(crate) fn family(&self) -> Option<AddressFamily> {
+        self.0.family()
     }
 
     /// The address as the kernel takes it, in the bytes of a `sockaddr`.

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::os::fd::FromRawFd;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{SockFlag, bind, socket};
@@ -53,13 +55,15 @@ impl Drop for Descriptor {
     }
 }
 
-/// Makes a socket of an address's family, close-on-exec.
+/// Makes a socket of an address's family, close-on-exec and, on Linux, non-blocking, which is for
+/// [`accept_now`].
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
-    let flags = SockFlag::SOCK_CLOEXEC;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     #[cfg(not(target_os = "linux"))]
     let flags = SockFlag::empty();
-    Ok(socket(address.family(), kind.socket_type(), flags, None)?)
+    let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(socket(family, kind.socket_type(), flags, None)?)
 }
 
 /// Binds a socket to the first address that works.
@@ -86,4 +90,18 @@ pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Accepts a connection that is there already.
+#[cfg(target_os = "linux")]
+pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
+    let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel made this descriptor for this call; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Only descriptors of Linux are handed over, by the Janet VM.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn accept_now(_: RawFd) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -89,7 +89,7 @@ impl SocketOption {
         match self {
             Self::Broadcast(_) => (libc::SOL_SOCKET, libc::SO_BROADCAST),
             Self::ReuseAddress(_) => (libc::SOL_SOCKET, libc::SO_REUSEADDR),
-            Self::ReusePort(_) => (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+            Self::ReusePort(_) => (libc::SOL_SOCKET, REUSE_PORT),
             Self::KeepAlive(_) => (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
             Self::NoDelay(_) => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
             Self::ReceiveBufferBytes(_) => (libc::SOL_SOCKET, libc::SO_RCVBUF),
@@ -104,6 +104,12 @@ impl SocketOption {
         }
     }
 }
+
+// As in illumos's `sys/socket.h`; the libc crate does not have it.
+#[cfg(target_os = "illumos")]
+const REUSE_PORT: i32 = 0x2004;
+#[cfg(not(target_os = "illumos"))]
+const REUSE_PORT: i32 = libc::SO_REUSEPORT;
 
 // The names of RFC 3493, which the libc crate does not have for every system.
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -188,6 +188,9 @@ impl Stream {
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let core = &self.core;
         self.wait_readable(|waiter| {
+            if !core.has_unread() {
+                core.receive_on_demand(usize::MAX);
+            }
             if let Some(chunk) = core.take_chunk() {
                 return Poll::Ready(Ok(Some(Received { chunk })));
             }

@@ -14,6 +14,7 @@ use ringspun_runtime::{
 use slab::Slab;
 
 use super::chunk::Chunk;
+use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::{Address, local_address};
 use crate::descriptor::Descriptor;
 use crate::error::Closed;
@@ -35,6 +36,9 @@ pub struct Arrived {
     pub source: Address,
 }
 
+/// A datagram that was received ahead, and left to other descriptors of its socket.
+pub type Arrival = (Box<[u8]>, Address);
+
 /// The shared part of a datagram socket, which its operations keep alive.
 pub struct DatagramCore {
     event_loop: Rc<EventLoop>,
@@ -46,6 +50,7 @@ pub struct DatagramCore {
     input: Cell<Option<OperationKey>>,
     unread: RefCell<VecDeque<Arrived>>,
     unread_bytes: Cell<usize>,
+    ahead: ReadAhead<Arrival>,
     /// An errno, to be raised once.
     failed: Cell<Option<i32>>,
     readers: WaitList,
@@ -55,6 +60,15 @@ pub struct DatagramCore {
 impl DatagramCore {
     /// Wraps a datagram socket.
     pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        Self::with_left_behind(event_loop, descriptor, None)
+    }
+
+    /// Wraps a datagram socket that was handed over, with what it had received until then.
+    pub fn with_left_behind(
+        event_loop: Rc<EventLoop>,
+        descriptor: OwnedFd,
+        left_behind: Option<LeftBehind<Arrival>>,
+    ) -> Rc<Self> {
         let descriptor = Descriptor::new(descriptor);
         let unbounded = local_address(descriptor.raw()).is_ok_and(|address| address.is_unix());
         Rc::new(Self {
@@ -64,6 +78,7 @@ impl DatagramCore {
             input: Cell::new(None),
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
+            ahead: ReadAhead::new(left_behind),
             failed: Cell::new(None),
             readers: WaitList::default(),
             sends: RefCell::default(),
@@ -103,8 +118,38 @@ impl DatagramCore {
         }
         self.unread.take();
         self.unread_bytes.set(0);
+        self.ahead.end();
         self.close_descriptor_when_idle();
         self.readers.wake_all();
+    }
+
+    /// Prepares for another descriptor of the socket to be used in another thread: stops receiving ahead, and
+    /// gives what that descriptor's [`with_left_behind`](Self::with_left_behind) needs.
+    pub fn share(&self) -> LeftBehind<Arrival> {
+        let left_behind = self.ahead.share();
+        self.stop_receiving_ahead();
+        self.unread_bytes.set(0);
+        let unread = self.unread.take().into_iter();
+        self.ahead.leave(unread.map(|arrived| (Box::from(&*arrived.bytes), arrived.source)));
+        left_behind
+    }
+
+    /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been
+    /// received is for the readers here.
+    pub fn share_with_process(&self) {
+        self.ahead.forbid();
+        self.stop_receiving_ahead();
+    }
+
+    fn stop_receiving_ahead(&self) {
+        if let Some(key) = self.input.get() {
+            // If the loop cannot be turned any more, nothing is received either.
+            let _ = self.event_loop.cancel_and_wait(key);
+        }
+    }
+
+    fn is_on_demand(&self) -> bool {
+        self.unbounded || !self.ahead.is_allowed()
     }
 
     /// Closes the socket if that takes no waiting and concerns nobody; true if it did.
@@ -145,7 +190,10 @@ impl DatagramCore {
         if let Some(errno) = self.failed.take() {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        if self.unbounded { self.receive_whole() } else { Ok(None) }
+        if let Some((bytes, source)) = self.ahead.take() {
+            return Ok(Some(Arrived { bytes: Chunk::Owned { bytes, start: 0 }, source }));
+        }
+        if self.is_on_demand() { self.receive_whole() } else { Ok(None) }
     }
 
     /// Puts bytes back in front of what is unread, for the next reader.
@@ -181,7 +229,7 @@ impl DatagramCore {
     fn arm_input(self: &Rc<Self>) {
         if self.input.get().is_none() {
             let socket = self.descriptor.raw();
-            let operation = match self.unbounded {
+            let operation = match self.is_on_demand() {
                 true => Operation::Poll { descriptor: socket, interest: Interest::Readable },
                 false => Operation::ReceiveFrom { socket },
             };

@@ -13,6 +13,12 @@ use ringspun_runtime::{BlockingCall, EventLoop, Wake};
 use crate::address::Address;
 use crate::endpoint::{Endpoint, Place};
 
+// As in illumos's `netdb.h`; the libc crate does not have it.
+#[cfg(target_os = "illumos")]
+const PASSIVE: libc::c_int = 0x0008;
+#[cfg(not(target_os = "illumos"))]
+const PASSIVE: libc::c_int = libc::AI_PASSIVE;
+
 /// What kind of socket an address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
@@ -73,7 +79,7 @@ impl Query {
         let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
         hints.ai_family = libc::AF_UNSPEC;
         hints.ai_socktype = self.kind.socket_type() as libc::c_int;
-        hints.ai_flags = if self.passive { libc::AI_PASSIVE } else { 0 };
+        hints.ai_flags = if self.passive { PASSIVE } else { 0 };
         let mut list = std::ptr::null_mut();
         let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
         // SAFETY: the strings are terminated and, like the hints, outlive the call; `list` takes the

@@ -397,8 +397,7 @@ pub fn rage(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
         match scene.join() {
             Ok(result) => result?,
             Err(JoinError::Panicked(payload)) => std::panic::resume_unwind(payload),
-            Err(JoinError::Interrupted(interrupt)) => return Err(interrupt.into()),
-            Err(JoinError::Taken) => unreachable!("each scene is joined once"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
