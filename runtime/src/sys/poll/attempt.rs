@@ -349,6 +349,6 @@ impl Job {
 
     /// A terminal completion with this count.
     fn counted(&self, count: u32) -> RawCompletion {
-        RawCompletion { key: self.key, result: count as i32, more: false, buffer: None }
+        RawCompletion { key: self.key, result: count as i32, more: false, buffer: None, cancel_missed: false }
     }
 }
