@@ -96,7 +96,9 @@ impl Uring {
                     .build()
             }
             Operation::SendTo { socket, datagram } => {
-                opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(libc::MSG_NOSIGNAL as u32).build()
+                // A second attempt would go on where the first has come to in the bytes.
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+                opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(flags as u32).build()
             }
             Operation::Send { socket, data } => {
                 let (start, length) = data.as_raw();
