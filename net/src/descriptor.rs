@@ -91,11 +91,11 @@ pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
     }
 }
 
-/// Has calls on a descriptor return at once where they would block.
-pub(crate) fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
-    let mut nonblocking = 1_i32;
+/// Says whether calls on a socket return at once where they would block; the descriptor must be open.
+pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
+    let mut nonblocking = i32::from(nonblocking);
     // SAFETY: the number is valid for the length that this request reads.
-    match unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::FIONBIO, &raw mut nonblocking) } {
+    match unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut nonblocking) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -16,7 +16,7 @@ use slab::Slab;
 use super::chunk::Chunk;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::{Address, local_address};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, set_nonblocking};
 use crate::error::Closed;
 use crate::options::SocketOption;
 use crate::wait_list::WaitList;
@@ -140,10 +140,13 @@ impl DatagramCore {
     }
 
     /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been
-    /// received is for the readers here.
+    /// received is for the readers here. The process finds a socket that blocks, as it expects of its standard
+    /// streams; calls of ours do not block all the same.
     pub fn share_with_process(&self) {
         self.ahead.forbid();
         self.stop_receiving_ahead();
+        // A socket that refuses is one that the process has to cope with.
+        let _ = set_nonblocking(self.descriptor(), false);
     }
 
     fn stop_receiving_ahead(&self) {

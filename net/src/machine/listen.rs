@@ -41,7 +41,7 @@ fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Resu
     bind(descriptor.as_raw_fd(), &address.raw())?;
     if kind == SocketKind::Stream {
         // As its descriptors can be shared, another may take the connection that readiness told of.
-        set_nonblocking(&descriptor)?;
+        set_nonblocking(descriptor.as_raw_fd(), true)?;
         listen(&descriptor, Backlog::new(BACKLOG)?)?;
     }
     Ok(descriptor)
