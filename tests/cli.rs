@@ -1,8 +1,10 @@
 //! The `ringspun` command: what it prints, what it exits with, and that it serves.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,6 +183,41 @@ fn a_server_stops_while_a_client_takes_no_answers() {
     server.process.signal(Signal::SIGTERM);
     let (status, errors) = server.wait();
     assert_eq!((status.code(), errors.as_str()), (Some(0), "ringspun: served 1 connection\n"));
+}
+
+#[test]
+fn one_server_serves_connections_datagrams_and_unix_sockets() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("echo-{}.socket", std::process::id()));
+    let path = path.to_str().unwrap();
+    let places = ["--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", path];
+    let mut command = ringspun(&[&["serve", "echo"][..], &places].concat());
+    let mut server = Process(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(server.0.stdout.take().unwrap());
+    let addresses = ["(tcp, ", "(udp, ", "(unix, "].map(|kind| {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let (address, rest) = line.strip_prefix("listening on ").unwrap().split_once(' ').unwrap();
+        assert!(rest.starts_with(kind), "{line}");
+        address.to_string()
+    });
+    assert_eq!(addresses[2], format!("unix:{path}"));
+    let mut answer = [0; 5];
+    let mut stream = TcpStream::connect(&addresses[0]).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(HANG)).unwrap();
+    socket.send_to(b"", &addresses[1]).unwrap();
+    assert_eq!(socket.recv_from(&mut answer).unwrap().0, 0);
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let mut errors = String::new();
+    server.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(errors, "ringspun: served 2 connections and 1 datagram\n");
+    assert!(!Path::new(path).exists(), "the socket's path is removed");
 }
 
 #[test]

@@ -1,13 +1,19 @@
-//! The TCP programs of the manual of Janet's networking, exactly as printed there, on Ringspun and on the
-//! VM's own net code.
+//! The programs of the manual of Janet's networking, exactly as printed there, on Ringspun and on the VM's
+//! own net code.
 //!
-//! The programs are in `tests/manual/`. They use port 8000 of 127.0.0.1, so each test runs in a network
-//! namespace of its own, where nothing else does; where that is not allowed, they run one at a time, if
-//! the port is free.
+//! The programs are in `tests/manual/`. They use ports 8000 and 8009 of 127.0.0.1, so each test runs in a
+//! network namespace of its own, where nothing else does; where that is not allowed, they run one at a time,
+//! if the ports are free. Those with Unix sockets use `/tmp/my.socket` too, and get a `/tmp` of their own.
+
+mod namespace;
 
 use std::env;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
@@ -18,42 +24,33 @@ use nix::unistd::Pid;
 
 /// Where the programs listen, and connect to.
 const ADDRESS: &str = "127.0.0.1:8000";
+/// Where those with datagrams do.
+const DATAGRAM_ADDRESS: &str = "127.0.0.1:8009";
 /// How long the echo server makes each client wait.
 const ECHO_PAUSE: Duration = Duration::from_secs(10);
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Set in a test that has a network namespace of its own.
-const NAMESPACE_VARIABLE: &str = "RINGSPUN_TEST_NAMESPACE";
+/// Runs a test where it has the ports for itself: in a network of its own, or right here under a lock.
+fn with_ports(test: &str, body: impl Fn()) {
+    static PORTS: Mutex<()> = Mutex::new(());
 
-/// Runs a test where it has port 8000 for itself: the whole test again, as a process in a namespace of its
-/// own, or right here under a lock.
-fn with_port_8000(test: &str, body: impl FnOnce()) {
-    static PORT: Mutex<()> = Mutex::new(());
-
-    if env::var_os(NAMESPACE_VARIABLE).is_some() {
-        return body();
-    }
-    let namespace = |command: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--map-root-user", "--net", "sh", "-c", &format!("ip link set lo up && {command}")]);
-        unshare
-    };
-    if namespace("true").output().is_ok_and(|output| output.status.success()) {
-        let mut again = namespace("exec \"$0\" \"$@\"");
-        again.arg(env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]);
-        let output = again.env(NAMESPACE_VARIABLE, "1").output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("1 passed"), "in a namespace:\n{text}\n{errors}");
+    if namespace::in_namespace(test, "true", &body) {
         return;
     }
-    let _lock = PORT.lock();
-    if let Err(error) = TcpListener::bind(ADDRESS) {
-        println!("SKIPPED {test}: no network namespace can be made here, and {ADDRESS} is taken: {error}");
+    let _lock = PORTS.lock();
+    if let Err(error) = TcpListener::bind(ADDRESS).and_then(|_| UdpSocket::bind(DATAGRAM_ADDRESS)) {
+        println!("SKIPPED {test}: no network namespace can be made here, and a port is taken: {error}");
         return;
     }
     body();
+}
+
+/// Runs a test where it has the name `@my.socket` for itself, and where `/tmp` can be replaced.
+fn with_unix_names(test: &str, body: impl Fn()) {
+    if !namespace::in_namespace(test, "mount --bind /tmp /tmp", body) {
+        println!("SKIPPED {test}: /tmp cannot be replaced in a namespace here");
+    }
 }
 
 /// A program of the manual, which does not outlive its test.
@@ -62,7 +59,21 @@ struct Program(Child);
 impl Program {
     fn start(net: &str, file: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-        command.args(["janet", &format!("{}/tests/manual/{file}", env!("CARGO_MANIFEST_DIR"))]);
+        command.args(["janet", file]);
+        Self::spawn(command, net)
+    }
+
+    /// Starts it where `/tmp` is the given folder.
+    fn start_with_tmp(net: &str, file: &str, folder: &Path) -> Self {
+        // Opened before, as the mount may hide the executable.
+        const SCRIPT: &str = r#"exec 9<"$0" && mount --bind "$1" /tmp && exec /proc/self/fd/9 janet "$2""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SCRIPT, env!("CARGO_BIN_EXE_ringspun")]).arg(folder).arg(file);
+        Self::spawn(command, net)
+    }
+
+    fn spawn(mut command: Command, net: &str) -> Self {
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manual"));
         command.env("RINGSPUN_NET", net).stdin(Stdio::null());
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
@@ -195,29 +206,183 @@ fn echo_server_makes_all_clients_wait_at_once(net: &str) {
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b""[..], &b""[..]));
 }
 
-/// One test of each on the ring, and one on the VM's own net code: what is expected is the same.
+fn datagram_client_sends_receives_and_prints(net: &str) {
+    let server = UdpSocket::bind(DATAGRAM_ADDRESS).unwrap();
+    server.set_read_timeout(Some(HANG)).unwrap();
+    let questions = [(); 2].map(|()| {
+        let program = Program::start(net, "udp_client.janet");
+        let mut question = [0; 1024];
+        let (length, client) = server.recv_from(&mut question).unwrap();
+        server.send_to(b"a reply", client).unwrap();
+        assert_eq!(printed(program.end()), "@\"a reply\"\n");
+        String::from_utf8(question[..length].to_vec()).unwrap()
+    });
+    for question in &questions {
+        let shown = question.strip_prefix("@\"").and_then(|text| text.strip_suffix('"'));
+        assert_eq!(shown.map(bytes_shown), Some(16), "{question}");
+    }
+    assert_ne!(questions[0], questions[1], "the bytes are random");
+}
+
+/// How many bytes a text stands for in which Janet has shown a buffer: `\x` and two digits, a backslash and
+/// a character, or the byte itself.
+fn bytes_shown(text: &str) -> usize {
+    let mut characters = text.chars();
+    let mut count = 0;
+    while let Some(character) = characters.next() {
+        if character == '\\' && characters.next() == Some('x') {
+            characters.by_ref().take(2).for_each(drop);
+        }
+        count += 1;
+    }
+    count
+}
+
+fn datagram_server_echoes_to_each_sender(net: &str) {
+    // More than what the C library holds back of an output that is no terminal.
+    const QUESTIONS: usize = 40;
+    let mut program = Program::start(net, "udp_server.janet");
+    let [first, second] = [(); 2].map(|()| connect_datagram());
+    for number in 0..QUESTIONS {
+        let question = |name: &str| format!("question {number} of the {name}, {}", "x".repeat(200));
+        first.send(question("first").as_bytes()).unwrap();
+        second.send(question("second").as_bytes()).unwrap();
+        for (client, name) in [(&first, "first"), (&second, "second")] {
+            assert_eq!(datagram(client), question(name).as_bytes());
+        }
+    }
+    first.send(&[b'y'; 2000]).unwrap();
+    assert_eq!(datagram(&first), [b'y'; 1024], "it takes 1024 bytes of each, and drops the rest");
+    assert!(program.is_running());
+    program.0.kill().unwrap();
+    let mut output = String::new();
+    program.0.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(output.lines().count() > 4, "{output}");
+    let probe = "got @\"are you there?\" from <core/socket-address 0x";
+    assert!(output.starts_with(probe), "{output}");
+    let line = output.lines().nth(2).unwrap();
+    assert!(line.starts_with("got @\"question 0 of the first, xxx"), "{line}");
+    assert!(line.contains("xxx\" from <core/socket-address 0x") && line.ends_with(">, echoing!"), "{line}");
+}
+
+/// A socket that has had an answer of a datagram server that has just been started.
+fn connect_datagram() -> UdpSocket {
+    const PROBE: &[u8] = b"are you there?";
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(DATAGRAM_ADDRESS).unwrap();
+    socket.set_read_timeout(Some(HANG)).unwrap();
+    let start = Instant::now();
+    loop {
+        let mut answer = [0; 1024];
+        match socket.send(PROBE).and_then(|_| socket.recv(&mut answer)) {
+            Ok(length) => {
+                assert_eq!(&answer[..length], PROBE);
+                return socket;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}"),
+        }
+        assert!(start.elapsed() < HANG, "nobody receives");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn datagram(socket: &UdpSocket) -> Vec<u8> {
+    let mut bytes = vec![0; 2048];
+    let length = socket.recv(&mut bytes).unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+/// An empty folder to be the `/tmp` of a program. Its name is short, as that of a Unix socket in it has to be.
+fn empty_folder(name: &str, net: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{net}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(HANG)).unwrap();
+                return stream;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        assert!(start.elapsed() < HANG, "nobody connects to {:?}", listener.local_addr());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn unix_connects_reach_a_path_and_an_abstract_name(net: &str) {
+    let folder = empty_folder("reach", net);
+    let listeners = [
+        UnixListener::bind(folder.join("my.socket")).unwrap(),
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name("my.socket").unwrap()).unwrap(),
+    ];
+    let program = Program::start_with_tmp(net, "unix_connects.janet", &folder);
+    for listener in listeners {
+        let mut stream = accept(&listener);
+        assert_eq!(
+            stream.read(&mut [0; 16]).unwrap(),
+            0,
+            "it says nothing, and its end closes the connection"
+        );
+    }
+    assert_eq!(printed(program.end()), "");
+}
+
+fn unix_connects_tell_which_of_the_two_nobody_listens_at(net: &str) {
+    let folder = empty_folder("nobody", net);
+    let fails = |expected: &str, line: &str| {
+        let output = Program::start_with_tmp(net, "unix_connects.janet", &folder).end();
+        assert_eq!(output.status.code(), Some(1));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            errors.starts_with(&format!("error: could not connect socket: {expected}\n  in net/connect")),
+            "{errors}"
+        );
+        assert!(errors.contains(line), "{errors}");
+    };
+    fails("No such file or directory", "on line 2,");
+    let _listener = UnixListener::bind(folder.join("my.socket")).unwrap();
+    fails("Connection refused", "on line 5,");
+}
+
+/// One test of each on the ring, and one on the VM's own net code: what is expected is the same. Each is given
+/// what it needs by the function before it.
 macro_rules! on_both {
-    ($($scenario:ident)*) => {
+    ($($with:ident: $($scenario:ident)*;)*) => {
         mod on_the_ring {
-            $(#[test]
+            $($(#[test]
             fn $scenario() {
-                super::with_port_8000(concat!("on_the_ring::", stringify!($scenario)), || super::$scenario("ring"));
-            })*
+                super::$with(concat!("on_the_ring::", stringify!($scenario)), || super::$scenario("ring"));
+            })*)*
         }
 
         mod on_stock {
-            $(#[test]
+            $($(#[test]
             fn $scenario() {
-                super::with_port_8000(concat!("on_stock::", stringify!($scenario)), || super::$scenario("stock"));
-            })*
+                super::$with(concat!("on_stock::", stringify!($scenario)), || super::$scenario("stock"));
+            })*)*
         }
     };
 }
 
 on_both! {
-    client_connects_writes_reads_and_closes
-    client_reads_the_end_of_the_stream_as_nil
-    client_is_refused
-    server_handles_ten_connections
-    echo_server_makes_all_clients_wait_at_once
+    with_ports:
+        client_connects_writes_reads_and_closes
+        client_reads_the_end_of_the_stream_as_nil
+        client_is_refused
+        server_handles_ten_connections
+        echo_server_makes_all_clients_wait_at_once
+        datagram_client_sends_receives_and_prints
+        datagram_server_echoes_to_each_sender;
+    with_unix_names:
+        unix_connects_reach_a_path_and_an_abstract_name
+        unix_connects_tell_which_of_the_two_nobody_listens_at;
 }

@@ -1,10 +1,11 @@
-//! What the inner parts of fibers cost: spawning and joining, switching, and timers that do not fire.
+//! What the inner parts of fibers cost: spawning and joining, switching, timers that do not fire, and
+//! channels.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ringspun::fibers;
+use ringspun::fibers::{self, Channel, Select};
 
 /// Times `iterations` of `body` in a fiber; the runtime's start and end do not count.
 fn in_fiber(iterations: u64, mut body: impl FnMut() + 'static) -> Duration {
@@ -39,5 +40,42 @@ fn fibers_cost(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, fibers_cost);
+fn channels_cost(criterion: &mut Criterion) {
+    criterion.bench_function("give and take without parking", |bencher| {
+        bencher.iter_custom(|iterations| {
+            let channel = Channel::bounded(1);
+            in_fiber(iterations, move || {
+                channel.give(black_box(1)).expect("room");
+                black_box(channel.take().expect("a value"));
+            })
+        });
+    });
+    for capacity in [0, 64] {
+        let name = format!("give to a fiber that takes, capacity {capacity}");
+        criterion.bench_function(&name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let channel = Channel::bounded(capacity);
+                let (taken, mut taker) = (channel.clone(), None);
+                in_fiber(iterations, move || {
+                    taker.get_or_insert_with(|| {
+                        let taken = taken.clone();
+                        fibers::spawn(move || while taken.take().is_ok() {}).expect("a stack")
+                    });
+                    channel.give(black_box(1)).expect("a taker");
+                })
+            });
+        });
+    }
+    criterion.bench_function("select of two without parking", |bencher| {
+        bencher.iter_custom(|iterations| {
+            let (idle, busy) = (Channel::<u32>::bounded(1), Channel::bounded(1));
+            in_fiber(iterations, move || {
+                busy.give(black_box(1)).expect("room");
+                black_box(Select::new().take(&idle, |_| 0).take(&busy, |_| 1).wait().expect("no cancel"));
+            })
+        });
+    });
+}
+
+criterion_group!(benches, fibers_cost, channels_cost);
 criterion_main!(benches);

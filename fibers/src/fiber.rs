@@ -7,10 +7,12 @@ use std::time::Instant;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use ringspun_runtime::Wake;
 
+use crate::channel::Channel;
 use crate::interrupt::Interrupt;
 use crate::overflow::{self, Running};
 use crate::scheduler::Scheduler;
 use crate::stack::FiberStack;
+use crate::supervisor::FiberEvent;
 
 type Body = Coroutine<(), (), (), FiberStack>;
 
@@ -31,6 +33,7 @@ enum State {
 pub(crate) struct Fiber {
     running: Running,
     scheduler: Rc<Scheduler>,
+    supervisor: Option<Channel<FiberEvent>>,
     state: Cell<State>,
     /// Absent before the first resume has been prepared and after the end.
     body: RefCell<Option<Body>>,
@@ -44,13 +47,14 @@ pub(crate) struct Fiber {
 }
 
 /// The panic payload that unwinds a fiber which ignores the end of its runtime.
-struct Unwound;
+pub(crate) struct Unwound;
 
 impl Fiber {
     pub(crate) fn new(
         scheduler: Rc<Scheduler>,
         id: u64,
         name: Option<Box<str>>,
+        supervisor: Option<Channel<FiberEvent>>,
         stack: FiberStack,
         function: impl FnOnce() + 'static,
     ) -> Rc<Self> {
@@ -58,6 +62,7 @@ impl Fiber {
         let fiber = Rc::new(Self {
             running,
             scheduler,
+            supervisor,
             state: Cell::new(State::Ready),
             body: RefCell::new(None),
             yielder: Cell::new(std::ptr::null()),
@@ -79,6 +84,15 @@ impl Fiber {
 
     pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
         &self.scheduler
+    }
+
+    /// Its number and its name.
+    pub(crate) fn identity(&self) -> (u64, Option<&str>) {
+        (self.running.id, self.running.name.as_deref())
+    }
+
+    pub(crate) fn supervisor(&self) -> Option<&Channel<FiberEvent>> {
+        self.supervisor.as_ref()
     }
 
     /// Runs the fiber until it parks or ends; true at its end.

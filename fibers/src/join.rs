@@ -9,32 +9,39 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
-use crate::fiber::Fiber;
+use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
+use crate::supervisor::FiberEventKind;
 use crate::wait::wait;
 
 /// Where a fiber leaves its result.
 pub(crate) struct Packet<T> {
     result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
     finished: Cell<bool>,
-    joiner: RefCell<Option<Rc<dyn Wake>>>,
+    joiners: RefCell<Vec<Rc<dyn Wake>>>,
 }
 
 impl<T: 'static> Packet<T> {
     pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiner: RefCell::new(None) })
+        Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiners: RefCell::default() })
     }
 
-    /// Runs a fiber's function, and keeps its result or its panic for the joiner and nobody else.
-    pub(crate) fn run(&self, function: impl FnOnce() -> T) {
+    /// Runs a fiber's function, and keeps its result or its panic for the joiner. How it ended is also for
+    /// the supervisor.
+    pub(crate) fn run(&self, function: impl FnOnce() -> T) -> FiberEventKind {
         // What a panic leaves half done is only seen by those who join, and they learn of the panic.
         let result = catch_unwind(AssertUnwindSafe(function));
+        let ending = match &result {
+            Ok(_) => FiberEventKind::Returned,
+            Err(payload) if payload.is::<Unwound>() => FiberEventKind::Unwound,
+            Err(payload) => FiberEventKind::Panicked(panic_text(payload.as_ref()).to_string()),
+        };
         self.result.set(Some(result));
         self.finished.set(true);
-        let joiner = self.joiner.take();
-        if let Some(joiner) = joiner {
+        for joiner in self.joiners.take() {
             joiner.wake();
         }
+        ending
     }
 
     pub(crate) fn take(&self) -> Option<Result<T, Box<dyn Any + Send>>> {
@@ -54,12 +61,13 @@ pub struct JoinHandle<T> {
 }
 
 impl<T: 'static> JoinHandle<T> {
-    /// Parks until the fiber has ended, and returns its result.
+    /// Parks until the fiber has ended, and returns its result, which can be had once.
     ///
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the fiber panicked; [`JoinError::Interrupted`] if
-    /// the *waiting* fiber was cancelled or ran out of time. The joined fiber then runs on, unobserved.
+    /// the *waiting* fiber was cancelled or ran out of time, after which it can join again;
+    /// [`JoinError::Taken`] if an earlier join has returned the result, or the payload.
     ///
     /// # Panics
     ///
@@ -73,23 +81,34 @@ impl<T: 'static> JoinHandle<T> {
     /// fibers::run(|| {
     ///     let sum = fibers::spawn(|| 40 + 2).unwrap();
     ///     assert_eq!(sum.join().unwrap(), 42);
+    ///     assert!(matches!(sum.join(), Err(JoinError::Taken)));
     ///
     ///     let panics = fibers::spawn(|| panic!("at the disco")).unwrap();
     ///     assert!(matches!(panics.join(), Err(JoinError::Panicked(_))));
     /// })
     /// .unwrap();
     /// ```
-    pub fn join(self) -> Result<T, JoinError> {
-        let waited = wait(|waiter| match self.packet.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                self.packet.joiner.replace(Some(waiter.clone()));
-                Poll::Pending
+    pub fn join(&self) -> Result<T, JoinError> {
+        let joiners = &self.packet.joiners;
+        let mut joining = None;
+        let waited = wait(|waiter| {
+            if self.packet.is_finished() {
+                return Poll::Ready(self.packet.take());
             }
+            if joining.is_none() {
+                joiners.borrow_mut().push(waiter.clone());
+                joining = Some(waiter.clone());
+            }
+            Poll::Pending
         });
         match waited {
-            Ok(result) => result.map_err(JoinError::Panicked),
-            Err(interrupt) => Err(JoinError::Interrupted(interrupt)),
+            Ok(result) => result.map_or(Err(JoinError::Taken), |result| result.map_err(JoinError::Panicked)),
+            Err(interrupt) => {
+                if let Some(waiter) = joining {
+                    joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, &waiter));
+                }
+                Err(JoinError::Interrupted(interrupt))
+            }
         }
     }
 
@@ -131,25 +150,31 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a join gave no result.
+#[non_exhaustive]
 pub enum JoinError {
     /// The fiber panicked; this is its payload, as [`std::panic::catch_unwind`] gives it.
     Panicked(Box<dyn Any + Send>),
     /// The wait for the fiber was interrupted; the fiber itself was not.
     Interrupted(Interrupt),
+    /// The result was taken by an earlier join.
+    Taken,
+}
+
+/// What a panic had to say.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is not a text")
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interrupted(interrupt) => interrupt.fmt(f),
-            Self::Panicked(payload) => {
-                let text = payload
-                    .downcast_ref::<&str>()
-                    .copied()
-                    .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-                    .unwrap_or("a value that is not a text");
-                write!(f, "the fiber panicked: {text}")
-            }
+            Self::Panicked(payload) => write!(f, "the fiber panicked: {}", panic_text(payload.as_ref())),
+            Self::Taken => f.write_str("the fiber's result has been taken by an earlier join"),
         }
     }
 }
@@ -163,11 +188,12 @@ impl fmt::Debug for JoinError {
 impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
-    /// As an [`Interrupt`] is converted; a panic is `Other`, with its text and without its payload.
+    /// As an [`Interrupt`] is converted; the others are `Other`, a panic with its text and without its
+    /// payload.
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Interrupted(interrupt) => interrupt.into(),
-            panicked => Self::other(panicked.to_string()),
+            other => Self::other(other.to_string()),
         }
     }
 }

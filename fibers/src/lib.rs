@@ -2,8 +2,20 @@
 //!
 //! A fiber is straight-line code with a stack of its own. Where a thread would block, it *parks*: the
 //! thread runs other fibers, and the fiber goes on when what it waits for is there. The vocabulary is
-//! that of Janet's `ev/` module: [`spawn`], [`JoinHandle::join`], [`sleep`], [`JoinHandle::cancel`],
-//! [`with_deadline`].
+//! that of Janet's `ev/` module:
+//!
+//! | to | in Rust | in Janet |
+//! | --- | --- | --- |
+//! | start a fiber | [`spawn`], [`FiberBuilder`] | `ev/go`, `ev/spawn` |
+//! | wait for its result | [`JoinHandle::join`] | |
+//! | interrupt its wait | [`JoinHandle::cancel`] | `ev/cancel` |
+//! | wait | [`sleep`] | `ev/sleep` |
+//! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
+//! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
+//! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
+//! | hear how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
+//! | tell the supervisor more | [`FiberEvent::message`] | `ev/give-supervisor` |
+//! | make a call that blocks | [`blocking`] | `ev/thread` |
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,7 +33,7 @@
 //! assert_eq!(sum, 42);
 //! ```
 //!
-//! A runtime takes Linux 6.0 or later, as its event loop does.
+//! The event loop beneath runs on io_uring where that is allowed (Linux 6.0), and on readiness elsewhere.
 //!
 //! # Interrupts
 //!
@@ -44,19 +56,27 @@
 //! ringspun_fibers::run(|| ringspun_fibers::spawn(|| local.len())).unwrap();
 //! ```
 
+mod blocking;
+mod channel;
 mod fiber;
 mod interrupt;
 mod join;
 mod overflow;
 mod scheduler;
+mod select;
 mod stack;
+mod supervisor;
 mod wait;
 
+pub use blocking::{BlockingError, blocking};
+pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
 pub use scheduler::{
     FiberBuilder, FiberStatistics, Remote, Runtime, RuntimeEnded, event_loop, remote, run, spawn, statistics,
 };
+pub use select::Select;
+pub use supervisor::{FiberEvent, FiberEventKind, supervisor};
 pub use wait::{
     check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,
 };

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringspun_runtime::{Configuration, EventLoop, RemoteWaker, Wait, Wake};
 use slab::Slab;
 
+use crate::channel::Channel;
 use crate::fiber::Fiber;
 use crate::join::{JoinHandle, Packet};
 use crate::overflow;
 use crate::stack::StackPool;
+use crate::supervisor::FiberEvent;
 
 /// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
 /// nothing but address space.
@@ -292,6 +294,7 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
 pub struct FiberBuilder {
     name: Option<Box<str>>,
     stack_size_bytes: Option<usize>,
+    supervisor: Option<Channel<FiberEvent>>,
 }
 
 impl FiberBuilder {
@@ -300,7 +303,7 @@ impl FiberBuilder {
         Self::default()
     }
 
-    /// Names the fiber, for the message of a stack overflow.
+    /// Names the fiber, for its supervisor and for the message of a stack overflow.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -309,6 +312,35 @@ impl FiberBuilder {
     /// Sets the fiber's usable stack in bytes: at least 8 KiB, rounded up to whole pages.
     pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
         self.stack_size_bytes = Some(stack_size_bytes);
+        self
+    }
+
+    /// Has `supervisor` hear how the fiber ends, instead of the supervisor of the spawning fiber, which it
+    /// inherits otherwise. The fibers that it spawns inherit this one.
+    ///
+    /// The event never parks the fiber that ends: where there is no room, it goes beyond the channel's
+    /// capacity. A closed channel drops it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers::{self as fibers, Channel, FiberBuilder, FiberEventKind};
+    ///
+    /// fibers::run(|| {
+    ///     let events = Channel::unbounded();
+    ///     let supervised = || FiberBuilder::new().supervisor(&events);
+    ///     supervised().spawn(|| 42).unwrap();
+    ///     supervised().name("clumsy").spawn(|| panic!("dropped a plate")).unwrap();
+    ///
+    ///     assert!(matches!(events.take().unwrap().what, FiberEventKind::Returned));
+    ///     let event = events.take().unwrap();
+    ///     assert_eq!(event.name.as_deref(), Some("clumsy"));
+    ///     assert!(matches!(event.what, FiberEventKind::Panicked(text) if text == "dropped a plate"));
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn supervisor(mut self, supervisor: &Channel<FiberEvent>) -> Self {
+        self.supervisor = Some(supervisor.clone());
         self
     }
 
@@ -328,12 +360,18 @@ impl FiberBuilder {
         scheduler.next_id.set(id + 1);
         let packet = Packet::new();
         let result = packet.clone();
+        let inherited = || scheduler.current_fiber()?.supervisor().cloned();
+        let supervisor = self.supervisor.or_else(inherited);
+        let hears = supervisor.clone();
         let body = move || {
-            result.run(function);
+            let ending = result.run(function);
+            if let Some(hears) = hears {
+                hears.give_at_once(FiberEvent::of_running(ending));
+            }
             // A result that nobody waits for any more is dropped here.
             contain_panic(|| drop(result));
         };
-        let fiber = Fiber::new(scheduler.clone(), id, self.name, stack, body);
+        let fiber = Fiber::new(scheduler.clone(), id, self.name, supervisor, stack, body);
         fiber.listed_at.set(scheduler.fibers.borrow_mut().insert(fiber.clone()));
         scheduler.make_ready(fiber.clone());
         Ok(JoinHandle { packet, fiber })

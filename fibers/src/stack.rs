@@ -37,6 +37,12 @@ const MAPPING_MAX_BYTES: usize = 1 << (usize::BITS / 2 + 2);
 const MAXIMUM_STACK_SIZE_BYTES: usize = isize::MAX as usize / 4;
 /// Free stacks that keep their pages; those beyond give them back.
 const HOT_STACKS: usize = 1024;
+/// Stacks are mapped ahead of their use: no swap is set aside for what is never touched, on systems that
+/// would.
+#[cfg(not(target_os = "freebsd"))]
+const NO_RESERVE: MapFlags = MapFlags::MAP_NORESERVE;
+#[cfg(target_os = "freebsd")]
+const NO_RESERVE: MapFlags = MapFlags::empty();
 
 /// The stacks of one thread, by size.
 #[derive(Default)]
@@ -122,7 +128,7 @@ impl SizeClass {
         let stacks = stacks.min((MAPPING_MAX_BYTES / self.slot_size_bytes()).max(1));
         let length = stacks * self.slot_size_bytes();
         let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        let flags = MapFlags::MAP_PRIVATE | NO_RESERVE;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
         let start = unsafe { mmap_anonymous(None, length, protection, flags)? };

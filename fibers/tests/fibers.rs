@@ -73,23 +73,40 @@ fn a_cancel_before_the_first_run_is_raised_at_the_first_wait() {
 }
 
 #[test]
-fn joining_can_be_cancelled_and_the_joined_fiber_runs_on() {
-    let ran = fibers::run(|| {
-        let ran = Rc::new(Cell::new(false));
-        let mark = ran.clone();
-        let slow = fibers::spawn(move || {
-            fibers::sleep(Duration::from_millis(5)).unwrap();
-            mark.set(true);
-        })
-        .unwrap();
-        let joiner = fibers::spawn(move || matches!(slow.join(), Err(JoinError::Interrupted(_)))).unwrap();
+fn a_join_that_is_interrupted_can_be_repeated() {
+    fibers::run(|| {
+        let slow = fibers::spawn(|| {
+            fibers::sleep(Duration::from_millis(20)).unwrap();
+            7
+        });
+        let slow = Rc::new(slow.unwrap());
+        let joined = slow.clone();
+        let joiner = fibers::spawn(move || joined.join()).unwrap();
         fibers::yield_now().unwrap();
         joiner.cancel();
-        assert!(joiner.join().unwrap());
-        fibers::sleep(Duration::from_millis(50)).unwrap();
-        ran.get()
-    });
-    assert!(ran.unwrap());
+        assert!(matches!(joiner.join().unwrap(), Err(JoinError::Interrupted(Interrupt::Cancelled))));
+        let hurried = fibers::with_deadline(Duration::ZERO, || slow.join());
+        assert!(matches!(hurried, Err(JoinError::Interrupted(Interrupt::DeadlineExpired))));
+        assert_eq!(slow.join().unwrap(), 7);
+    })
+    .unwrap();
+}
+
+#[test]
+fn of_several_joiners_one_gets_the_result_and_none_hangs() {
+    fibers::run(|| {
+        let slow = Rc::new(fibers::spawn(|| fibers::sleep(Duration::from_millis(1))).unwrap());
+        let joiners: Vec<_> = (0..3)
+            .map(|_| {
+                let slow = slow.clone();
+                fibers::spawn(move || slow.join()).unwrap()
+            })
+            .collect();
+        let results: Vec<_> = joiners.iter().map(|joiner| joiner.join().unwrap()).collect();
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+        assert_eq!(results.iter().filter(|result| matches!(result, Err(JoinError::Taken))).count(), 2);
+    })
+    .unwrap();
 }
 
 #[test]

@@ -8,38 +8,15 @@ use std::rc::Rc;
 
 use evil_janet as janet;
 use evil_janet::{Janet, JanetStream};
-use ringspun_net::machine::{ListenerCore, StreamCore};
 use ringspun_runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
 };
 use slab::Slab;
 
-use crate::functions::methods;
 use crate::hooks;
 use crate::parked::Parked;
-
-/// The socket behind a Janet stream.
-#[derive(Clone)]
-pub(crate) enum Socket {
-    Stream(Rc<StreamCore>),
-    Listener(Rc<ListenerCore>),
-}
-
-impl Socket {
-    fn descriptor(&self) -> RawFd {
-        match self {
-            Self::Stream(core) => core.descriptor(),
-            Self::Listener(core) => core.descriptor(),
-        }
-    }
-
-    fn close(&self) {
-        match self {
-            Self::Stream(core) => core.close(),
-            Self::Listener(core) => core.close(),
-        }
-    }
-}
+use crate::socket::Socket;
+use crate::stock::methods;
 
 #[derive(Clone)]
 struct Entry {
@@ -166,7 +143,7 @@ impl Bridge {
     }
 
     /// Makes the Janet stream of a socket.
-    pub(crate) fn adopt(&self, socket: Socket, flags: u32) -> *mut JanetStream {
+    pub(crate) fn stream_value(&self, socket: Socket, flags: u32) -> Janet {
         // SAFETY: the VM runs on this thread. The stream's fields are all set before anyone sees it.
         let stream = unsafe {
             let stream: *mut JanetStream =
@@ -183,7 +160,8 @@ impl Bridge {
             stream
         };
         self.enter(stream, socket);
-        stream
+        // SAFETY: the stream that was just made.
+        unsafe { janet::janet_wrap_abstract(stream.cast()) }
     }
 
     fn enter(&self, stream: *mut JanetStream, socket: Socket) {
@@ -213,11 +191,7 @@ impl Bridge {
         // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let socket = if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
-            Socket::Listener(ListenerCore::new(self.event_loop.clone(), descriptor))
-        } else {
-            Socket::Stream(StreamCore::new(self.event_loop.clone(), descriptor))
-        };
+        let socket = Socket::adopt(&self.event_loop, descriptor, flags);
         self.enter(stream, socket.clone());
         socket
     }
@@ -230,6 +204,13 @@ impl Bridge {
         socket.close();
     }
 
+    /// The VM has duplicated a descriptor: to send its stream to a thread, or to make a file of it.
+    pub(crate) fn duplicated(&self, descriptor: RawFd, duplicate: RawFd) {
+        if let Some(entry) = self.entry_at(descriptor) {
+            entry.socket.hand_over(duplicate);
+        }
+    }
+
     /// The VM forgets the stream on this descriptor; true if it was ours.
     ///
     /// The collector calls this in the middle of its work, also in its last one, when the VM ends and
@@ -237,7 +218,9 @@ impl Bridge {
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let Some(entry) = self.entry_at(descriptor) else { return false };
         self.release(entry.stream, &entry.socket);
-        self.collected.borrow_mut().push(entry.socket);
+        if !entry.socket.close_if_idle() {
+            self.collected.borrow_mut().push(entry.socket);
+        }
         true
     }
 

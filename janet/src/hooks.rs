@@ -1,14 +1,16 @@
-//! The two calls by which the VM's event loop talks to the kernel, answered by us.
+//! The calls by which the VM talks to the kernel about its event loop and its streams, answered by us.
 //!
-//! The VM is a C library that is linked into the program; its calls of `epoll_wait` and `epoll_ctl`
+//! The VM is a C library that is linked into the program; its calls of `epoll_wait`, `epoll_ctl` and `dup`
 //! resolve to the definitions here instead of the C library's. They concern exactly one epoll
-//! descriptor per thread: that of the VM there. Every other call goes to the kernel unchanged.
+//! descriptor per thread, that of the VM there, and the descriptors of our streams. Every other call
+//! goes to the kernel unchanged.
 //!
 //! | the VM calls | which means | we |
 //! | --- | --- | --- |
 //! | `epoll_wait(vm, .., -1)` | nothing is left to run | turn our loop, in which the VM's descriptor is one polled operation |
 //! | `epoll_ctl(vm, DEL, fd)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
 //! | `epoll_ctl(vm, ADD, timer)` | the VM starts | remember its descriptor |
+//! | `dup(stream)` | a stream goes to another thread, or becomes a file | stop receiving ahead of its readers |
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -18,7 +20,8 @@ use evil_janet as janet;
 use libc::epoll_event;
 
 use crate::bridge::Bridge;
-use crate::functions::is_in_use;
+use crate::socket::forget_handed_over;
+use crate::stock::is_in_use;
 
 /// More than the VM's state takes, whose size is not public.
 const VM_STATE_SPAN_BYTES: usize = 1024;
@@ -103,6 +106,7 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
         if Bridge::current().is_some_and(|bridge| bridge.release_descriptor(target)) {
             return 0;
         }
+        forget_handed_over(target);
         // SAFETY: the caller's own arguments.
         let removed = unsafe { kernel_epoll_ctl(descriptor, operation, target, event) };
         // A stream that came from another thread and was never used here is not registered; the VM
@@ -112,6 +116,23 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
     }
     // SAFETY: the caller's own arguments.
     unsafe { kernel_epoll_ctl(descriptor, operation, target, event) }
+}
+
+/// Stands in for `dup(2)`.
+///
+/// # Safety
+///
+/// As the original, which asks for nothing.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn dup(descriptor: c_int) -> c_int {
+    // SAFETY: touches no memory.
+    let duplicate = unsafe { libc::syscall(libc::SYS_dup, descriptor) as c_int };
+    if duplicate >= 0
+        && let Some(bridge) = Bridge::current()
+    {
+        bridge.duplicated(descriptor, duplicate);
+    }
+    duplicate
 }
 
 unsafe fn kernel_epoll_wait(

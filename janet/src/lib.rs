@@ -35,8 +35,13 @@ mod bridge;
 mod functions;
 mod hooks;
 mod parked;
+mod processes;
+mod socket;
+mod sockets;
+mod stock;
 mod values;
 mod vm;
+mod work;
 
 pub use vm::{Net, Vm, VmError};
 

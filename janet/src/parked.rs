@@ -2,58 +2,24 @@
 //! its result, its timeout, or whatever else resumes the fiber.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
+use std::ffi::c_void;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use evil_janet as janet;
-use evil_janet::{Janet, JanetBuffer, JanetFiber, JanetFunction, JanetStream};
-use ringspun_net::is_closed;
-use ringspun_net::machine::{
-    Accept, Connect, ConnectError, EXHAUSTED_PAUSE, Read, StreamCore, Write, is_exhausted,
-};
-use ringspun_runtime::{SendData, TimerKey, Wake};
+use evil_janet::{Janet, JanetFiber, JanetStream};
+use ringspun_net::machine::EXHAUSTED_PAUSE;
+use ringspun_runtime::{TimerKey, Wake};
 
-use crate::bridge::{Bridge, Socket};
-use crate::values::{Verdict, error_string, explained, nil, string};
+use crate::bridge::Bridge;
+use crate::values::{Verdict, string};
+use crate::work::{Outcome, Work};
 
-/// How much of a Janet value is copied for one send.
-const SEND_PIECE_BYTES: usize = 64 * 1024;
 /// `JANET_FIBER_EV_FLAG_IN_FLIGHT` of the VM's `fiber.h`, which is not in its public header: the fiber's
 /// `ev_state` belongs to an operation of the kernel. Without it, a VM that ends frees `ev_state`, which
 /// is no memory here.
 const EV_FLAG_IN_FLIGHT: i32 = 0x1;
-
-/// What the fiber waits for, and what the collector has to keep for it.
-pub(crate) enum Work {
-    /// `own_buffer` says that the program did not pass the buffer, so only the result shows it.
-    Read {
-        machine: Read,
-        buffer: *mut JanetBuffer,
-        own_buffer: bool,
-    },
-    Write {
-        machine: Write,
-        data: Janet,
-    },
-    Accept {
-        machine: Accept,
-    },
-    AcceptLoop {
-        machine: Accept,
-        handler: *mut JanetFunction,
-    },
-    Connect {
-        machine: Connect,
-    },
-}
-
-/// How the fiber goes on.
-enum Outcome {
-    Value(Janet),
-    Error(Janet),
-}
 
 /// One parked fiber.
 pub(crate) struct Parked {
@@ -83,22 +49,7 @@ pub(crate) unsafe fn start(
     work: Work,
     timeout_s: f64,
 ) -> Verdict {
-    // SAFETY: the VM runs a fiber on this thread, so there is a root fiber.
-    let (fiber, schedule_id) = unsafe {
-        let fiber = janet::janet_root_fiber();
-        (fiber, (*fiber).sched_id)
-    };
-    let parked = Rc::new(Parked {
-        bridge: bridge.clone(),
-        fiber,
-        stream,
-        schedule_id,
-        work: RefCell::new(Some(work)),
-        delivered: Cell::new(false),
-        index: Cell::new(usize::MAX),
-        deadline: deadline_after(bridge, timeout_s),
-        timer: Cell::new(None),
-    });
+    let parked = prepare(bridge, stream, work, timeout_s);
     match parked.poll() {
         Poll::Ready(outcome) => {
             if parked.has_unseen_bytes() {
@@ -112,6 +63,44 @@ pub(crate) unsafe fn start(
         }
     }
     Verdict::Await
+}
+
+/// As [`start`], for functions that only wait where a name has to be looked up or a connection made: what
+/// is ready at once is returned without a yield, as the VM's own functions do, so that they work where
+/// a program cannot yield.
+///
+/// # Safety
+///
+/// As [`start`].
+pub(crate) unsafe fn start_or_return(bridge: &Rc<Bridge>, work: Work) -> Verdict {
+    let parked = prepare(bridge, std::ptr::null_mut(), work, f64::INFINITY);
+    match parked.poll() {
+        Poll::Ready(Outcome::Value(value)) => Verdict::Return(value),
+        Poll::Ready(Outcome::Error(error)) => Verdict::Raise(error),
+        Poll::Pending => {
+            parked.park();
+            Verdict::Await
+        }
+    }
+}
+
+fn prepare(bridge: &Rc<Bridge>, stream: *mut JanetStream, work: Work, timeout_s: f64) -> Rc<Parked> {
+    // SAFETY: the VM runs a fiber on this thread, so there is a root fiber.
+    let (fiber, schedule_id) = unsafe {
+        let fiber = janet::janet_root_fiber();
+        (fiber, (*fiber).sched_id)
+    };
+    Rc::new(Parked {
+        bridge: bridge.clone(),
+        fiber,
+        stream,
+        schedule_id,
+        work: RefCell::new(Some(work)),
+        delivered: Cell::new(false),
+        index: Cell::new(usize::MAX),
+        deadline: deadline_after(bridge, timeout_s),
+        timer: Cell::new(None),
+    })
 }
 
 /// Rounded to milliseconds like the VM's own timeouts; those too far in the future never come.
@@ -160,10 +149,31 @@ impl Parked {
 
     /// Whether bytes have been received into a buffer that the program does not have yet.
     fn has_unseen_bytes(&self) -> bool {
-        match &*self.work.borrow() {
-            Some(Work::Read { machine, own_buffer, .. }) => *own_buffer && machine.received() > 0,
-            _ => false,
-        }
+        self.work.borrow().as_ref().is_some_and(Work::has_unseen_bytes)
+    }
+
+    pub(crate) fn bridge(&self) -> &Rc<Bridge> {
+        &self.bridge
+    }
+
+    /// The stream waited on has been closed.
+    pub(crate) fn is_stream_closed(&self) -> bool {
+        // SAFETY: alive: a parked operation marks its stream, a running function's arguments do.
+        !self.stream.is_null() && unsafe { (*self.stream).flags } & janet::JANET_STREAM_CLOSED != 0
+    }
+
+    /// The channel that the fiber's supervisor reads, for fibers that it starts.
+    pub(crate) fn supervisor_channel(&self) -> *mut c_void {
+        // SAFETY: alive: it runs, or its operation marks it.
+        unsafe { (*self.fiber).supervisor_channel }
+    }
+
+    /// Has the work polled again after a pause.
+    pub(crate) fn look_again_later(self: &Rc<Self>) {
+        let event_loop = self.bridge.event_loop();
+        let later = event_loop.now() + EXHAUSTED_PAUSE;
+        self.disarm_timer();
+        self.timer.set(Some(event_loop.insert_timer(later, self.clone())));
     }
 
     fn is_parked(&self) -> bool {
@@ -203,22 +213,8 @@ impl Parked {
     fn abandon(self: &Rc<Self>) {
         self.disarm_timer();
         let waiter: Rc<dyn Wake> = self.clone();
-        let work = self.work.take();
-        match work {
-            Some(Work::Read { machine, buffer, own_buffer }) => {
-                // SAFETY: alive, by its mark; what abandoning wakes does not touch this buffer, which
-                // the program has not seen.
-                let bytes = unsafe {
-                    let count = usize::try_from((*buffer).count).unwrap_or(0);
-                    let unseen = own_buffer && count > 0;
-                    if unseen { std::slice::from_raw_parts((*buffer).data, count) } else { &[] }
-                };
-                machine.abandon(&waiter, bytes);
-            }
-            Some(Work::Write { machine, .. }) => machine.abandon(&waiter),
-            Some(Work::Accept { machine } | Work::AcceptLoop { machine, .. }) => machine.abandon(&waiter),
-            Some(Work::Connect { machine }) => machine.abandon(&waiter),
-            None => {}
+        if let Some(work) = self.work.take() {
+            work.abandon(&waiter);
         }
     }
 
@@ -226,95 +222,7 @@ impl Parked {
         let waiter: Rc<dyn Wake> = self.clone();
         let mut work = self.work.borrow_mut();
         let Some(work) = work.as_mut() else { return Poll::Pending };
-        match work {
-            Work::Read { machine, buffer, .. } => poll_read(machine, &waiter, *buffer),
-            Work::Write { machine, data } => self.poll_write(machine, &waiter, *data),
-            Work::Accept { machine } => machine.poll(&waiter).map(|accepted| match accepted {
-                Ok(connection) => Outcome::Value(self.connection(connection)),
-                Err(error) if is_closed(&error) => Outcome::Value(nil()),
-                Err(error) => Outcome::Error(error_string(&error)),
-            }),
-            Work::AcceptLoop { machine, handler } => self.poll_accept_loop(machine, &waiter, *handler),
-            Work::Connect { machine } => machine.poll(&waiter).map(|connected| match connected {
-                Ok(core) => Outcome::Value(self.stream_value(core)),
-                Err(error) => Outcome::Error(connect_error(&error)),
-            }),
-        }
-    }
-
-    fn poll_write(&self, machine: &mut Write, waiter: &Rc<dyn Wake>, data: Janet) -> Poll<Outcome> {
-        let mut copy = |offset: usize| {
-            let mut piece = self.bridge.event_loop().take_send_buffer();
-            with_bytes(data, |bytes| {
-                // The buffer may have shrunk since the last look; then there is nothing left to send.
-                let rest = bytes.get(offset..).unwrap_or_default();
-                piece.extend_from_slice(&rest[..rest.len().min(SEND_PIECE_BYTES)]);
-            });
-            SendData::Owned(piece)
-        };
-        let total = with_bytes(data, <[u8]>::len);
-        machine.poll(waiter, total, &mut copy).map(|written| match written {
-            Ok(()) => Outcome::Value(nil()),
-            Err(_) if self.is_stream_closed() => Outcome::Error(string("stream closed")),
-            Err(error) if error.kind() == std::io::ErrorKind::WriteZero => {
-                Outcome::Error(string("disconnect"))
-            }
-            Err(error) => Outcome::Error(error_string(&error)),
-        })
-    }
-
-    fn is_stream_closed(&self) -> bool {
-        // SAFETY: alive: a parked operation marks its stream, a running function's arguments do.
-        !self.stream.is_null() && unsafe { (*self.stream).flags } & janet::JANET_STREAM_CLOSED != 0
-    }
-
-    fn poll_accept_loop(
-        self: &Rc<Self>,
-        machine: &mut Accept,
-        waiter: &Rc<dyn Wake>,
-        handler: *mut JanetFunction,
-    ) -> Poll<Outcome> {
-        loop {
-            match machine.poll(waiter) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(connection)) => {
-                    let argument = self.connection(connection);
-                    // SAFETY: the handler is alive, by its mark or as an argument. A fiber that cannot
-                    // take one argument is refused with a null.
-                    unsafe {
-                        let fiber = janet::janet_fiber(handler, 64, 1, &argument);
-                        if fiber.is_null() {
-                            let text = "handler function must take exactly 1 argument";
-                            return Poll::Ready(Outcome::Error(string(text)));
-                        }
-                        (*fiber).supervisor_channel = (*self.fiber).supervisor_channel;
-                        janet::janet_schedule(fiber, nil());
-                    }
-                }
-                Poll::Ready(Err(error)) if is_closed(&error) => {
-                    return Poll::Ready(Outcome::Value(nil()));
-                }
-                Poll::Ready(Err(error)) if is_exhausted(&error) => {
-                    let event_loop = self.bridge.event_loop();
-                    let later = event_loop.now() + EXHAUSTED_PAUSE;
-                    self.disarm_timer();
-                    self.timer.set(Some(event_loop.insert_timer(later, self.clone())));
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Outcome::Error(error_string(&error))),
-            }
-        }
-    }
-
-    fn connection(&self, descriptor: OwnedFd) -> Janet {
-        self.stream_value(StreamCore::new(self.bridge.event_loop().clone(), descriptor))
-    }
-
-    fn stream_value(&self, core: Rc<StreamCore>) -> Janet {
-        let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_WRITABLE;
-        let stream = self.bridge.adopt(Socket::Stream(core), flags);
-        // SAFETY: a stream that was just made.
-        unsafe { janet::janet_wrap_abstract(stream.cast()) }
+        work.poll(self, &waiter)
     }
 
     /// Shows the collector everything that this operation holds.
@@ -325,12 +233,9 @@ impl Parked {
             if !self.stream.is_null() {
                 mark(janet::janet_wrap_abstract(self.stream.cast()));
             }
-            match &*self.work.borrow() {
-                Some(Work::Read { buffer, .. }) => mark(janet::janet_wrap_buffer(*buffer)),
-                Some(Work::Write { data, .. }) => mark(*data),
-                Some(Work::AcceptLoop { handler, .. }) => mark(janet::janet_wrap_function(*handler)),
-                Some(Work::Accept { .. } | Work::Connect { .. }) | None => {}
-            }
+        }
+        if let Some(work) = &*self.work.borrow() {
+            work.mark(mark);
         }
     }
 }
@@ -359,68 +264,6 @@ impl Wake for Parked {
             }
         };
         self.deliver(outcome);
-    }
-}
-
-fn poll_read(machine: &mut Read, waiter: &Rc<dyn Wake>, buffer: *mut JanetBuffer) -> Poll<Outcome> {
-    let mut refused = None;
-    let polled = machine.poll(waiter, &mut |bytes| {
-        if refused.is_none() {
-            refused = append(buffer, bytes).err();
-        }
-    });
-    if let Some(reason) = refused {
-        return Poll::Ready(Outcome::Error(string(reason)));
-    }
-    polled.map(|read| match read {
-        Ok(0) => Outcome::Value(nil()),
-        // SAFETY: alive: a parked operation marks its buffer, a running function's arguments do.
-        Ok(_) => Outcome::Value(unsafe { janet::janet_wrap_buffer(buffer) }),
-        Err(error) if is_closed(&error) => Outcome::Value(nil()),
-        Err(error) => Outcome::Error(error_string(&error)),
-    })
-}
-
-/// Appends to a Janet buffer, or says why not: where the VM would raise, across our frames.
-fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
-    // SAFETY: the caller keeps the buffer alive. The checks are those under which the VM raises.
-    unsafe {
-        let length = i32::try_from(bytes.len()).map_err(|_| "buffer overflow")?;
-        let count = (*buffer).count.checked_add(length).ok_or("buffer overflow")?;
-        let fixed = (*buffer).gc.flags & janet::JANET_BUFFER_FLAG_NO_REALLOC as i32 != 0;
-        if fixed && count > (*buffer).capacity {
-            return Err("buffer cannot reallocate foreign memory");
-        }
-        janet::janet_buffer_push_bytes(buffer, bytes.as_ptr(), length);
-    }
-    Ok(())
-}
-
-/// Looks at the bytes of a buffer, or of a value that `janet_getbytes` takes.
-fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
-    // SAFETY: the caller keeps the value alive and has checked that it has bytes, so the VM does not
-    // raise. `look` calls nothing of the VM, so the bytes stay where they are.
-    unsafe {
-        let view = janet::janet_getbytes(&data, 0);
-        let length = usize::try_from(view.len).unwrap_or(0);
-        if view.bytes.is_null() || length == 0 {
-            return look(&[]);
-        }
-        look(std::slice::from_raw_parts(view.bytes, length))
-    }
-}
-
-/// In the words of the VM's own `net/connect`, which meets some errors at once and some later.
-fn connect_error(error: &ConnectError) -> Janet {
-    match error {
-        ConnectError::Socket(error) => explained("could not create socket", error),
-        ConnectError::Bind(error) => explained("could not bind outgoing address", error),
-        ConnectError::Connect(error) => match error.raw_os_error() {
-            Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ETIMEDOUT | libc::EHOSTUNREACH) => {
-                error_string(error)
-            }
-            _ => explained("could not connect socket", error),
-        },
     }
 }
 

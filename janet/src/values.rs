@@ -5,6 +5,13 @@ use std::io;
 
 use evil_janet as janet;
 use evil_janet::Janet;
+use ringspun_net::Address;
+
+unsafe extern "C-unwind" {
+    /// The type of what `net/address` returns, which is not in the VM's public header: the bytes of a
+    /// `sockaddr`.
+    static janet_address_type: janet::JanetAbstractType;
+}
 
 /// What the outermost shim does with its Janet frame. Plain data: a `longjmp` may drop it unseen.
 #[derive(Clone, Copy)]
@@ -50,4 +57,60 @@ pub(crate) fn explained(what: &str, error: &io::Error) -> Janet {
 pub(crate) fn symbol(name: &CStr) -> Janet {
     // SAFETY: the name is terminated; the VM copies it.
     unsafe { janet::janet_wrap_symbol(janet::janet_csymbol(name.as_ptr())) }
+}
+
+/// A Janet keyword. The VM must be running on this thread.
+pub(crate) fn keyword(name: &str) -> Janet {
+    let Ok(length) = i32::try_from(name.len()) else { return nil() };
+    // SAFETY: copies `length` bytes, all of which are in `name`.
+    unsafe { janet::janet_wrap_keyword(janet::janet_symbol(name.as_ptr(), length)) }
+}
+
+/// Whether a value is this keyword.
+pub(crate) fn keyword_is(value: Janet, name: &CStr) -> bool {
+    // SAFETY: compares the bytes of a live value with a terminated name.
+    unsafe { janet::janet_keyeq(value, name.as_ptr()) != 0 }
+}
+
+/// A tuple of strings.
+pub(crate) fn strings(texts: &[&str]) -> Janet {
+    let values: Vec<Janet> = texts.iter().map(|text| string(text)).collect();
+    let count = i32::try_from(values.len()).unwrap_or(0);
+    // SAFETY: copies `count` values, all of which are there.
+    unsafe { janet::janet_wrap_tuple(janet::janet_tuple_n(values.as_ptr(), count)) }
+}
+
+/// An address, as a value of the VM's own type.
+pub(crate) fn address_value(address: &Address) -> Janet {
+    let bytes = address.as_bytes();
+    // SAFETY: the new value has room for the bytes.
+    unsafe {
+        let place = janet::janet_abstract(&raw const janet_address_type, bytes.len());
+        place.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        janet::janet_wrap_abstract(place)
+    }
+}
+
+/// An argument that is an address, or the VM's error about it.
+///
+/// # Safety
+///
+/// Called by a shim that has checked that the argument is there.
+pub(crate) unsafe fn address_argument(arguments: *mut Janet, index: i32) -> Address {
+    // SAFETY: as the caller says; a value of this type has as many bytes as the VM says.
+    let bytes = unsafe {
+        let place = janet::janet_getabstract(arguments, index, &raw const janet_address_type);
+        std::slice::from_raw_parts(place.cast::<u8>(), abstract_size_bytes(place))
+    };
+    match Address::from_bytes(bytes) {
+        Some(address) => address,
+        // SAFETY: only plain data is alive.
+        None => unsafe { janet::janet_panic(c"unknown address family".as_ptr()) },
+    }
+}
+
+/// How many bytes the value of an abstract type has.
+unsafe fn abstract_size_bytes(place: *mut std::ffi::c_void) -> usize {
+    // SAFETY: the caller has a live value, in front of which the VM keeps its head.
+    unsafe { (*janet::janet_abstract_head(place)).size }
 }

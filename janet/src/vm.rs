@@ -11,9 +11,11 @@ use evil_janet as janet;
 use evil_janet::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
-use crate::functions::{REPLACEMENTS, backend, remember_stock, stock_backend};
+use crate::functions::{REPLACEMENTS, backend, stock_backend};
 use crate::hooks;
-use crate::values::{string, symbol};
+use crate::sockets::EXTRA_OPTIONS_DOC;
+use crate::stock;
+use crate::values::{keyword, string, symbol};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
 const NET_VARIABLE: &str = "RINGSPUN_NET";
@@ -86,8 +88,8 @@ impl Vm {
         Self::with_net(Net::from_environment()?)
     }
 
-    /// Makes a VM. The ring itself is made when a socket is first used; where io_uring is refused or older
-    /// than Linux 6.0, that use raises an error with the cause.
+    /// Makes a VM. Its event loop is made when a socket is first used; if none can be made, as when
+    /// descriptors have run out, that use raises an error with the cause.
     ///
     /// # Errors
     ///
@@ -212,7 +214,7 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
         let replacements = janet::janet_table(0);
         let backend = match net {
             Net::Ring => {
-                remember_stock()
+                stock::remember(&REPLACEMENTS)
                     .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
                 for (name, function) in REPLACEMENTS {
                     janet::janet_register(name.as_ptr(), Some(function));
@@ -224,10 +226,27 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
             Net::Stock => stock_backend,
         };
         let environment = janet::janet_core_env(replacements);
+        if net == Net::Ring {
+            add_documentation(environment, c"net/setsockopt", EXTRA_OPTIONS_DOC);
+        }
         janet::janet_register(BACKEND.as_ptr(), Some(backend));
         let value = janet::janet_wrap_cfunction(Some(backend));
         janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
         Ok(environment)
+    }
+}
+
+/// Adds lines to the documentation of a function.
+fn add_documentation(environment: *mut JanetTable, name: &CStr, lines: &str) {
+    // SAFETY: the VM runs on this thread, and the values are unwrapped as what they are checked to be.
+    unsafe {
+        let entry = janet::janet_table_get(environment, symbol(name));
+        if janet::janet_checktype(entry, janet::JanetType_JANET_TABLE) == 0 {
+            return;
+        }
+        let entry = janet::janet_unwrap_table(entry);
+        let text = text_of(janet::janet_table_get(entry, keyword("doc")));
+        janet::janet_table_put(entry, keyword("doc"), string(&(text + lines)));
     }
 }
 

@@ -3,10 +3,14 @@
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::os::fd::FromRawFd;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, bind, socket};
-use ringspun_runtime::Address;
+use nix::sys::socket::{SockFlag, bind, socket};
+
+use crate::address::Address;
+use crate::machine::SocketKind;
 
 /// The descriptor of a socket. Closing happens in two steps: `begin_close` when the user is done,
 /// `close` when the last operation is; between them the number cannot be reused.
@@ -43,32 +47,6 @@ impl Descriptor {
             unsafe { libc::close(self.raw) };
         }
     }
-
-    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let how = match how {
-            Shutdown::Read => libc::SHUT_RD,
-            Shutdown::Write => libc::SHUT_WR,
-            Shutdown::Both => libc::SHUT_RDWR,
-        };
-        // SAFETY: the descriptor is open: only `close` ends it.
-        match unsafe { libc::shutdown(self.raw, how) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub(crate) fn option(&self, level: i32, name: i32) -> io::Result<i32> {
-        let mut value = 0;
-        let mut length = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: the value has room for the `int` whose length is passed.
-        let got =
-            unsafe { libc::getsockopt(self.raw, level, name, (&raw mut value).cast(), &raw mut length) };
-        if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
-    }
-
-    pub(crate) fn set_option(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
-        set_option(self.raw, level, name, value)
-    }
 }
 
 impl Drop for Descriptor {
@@ -77,39 +55,62 @@ impl Drop for Descriptor {
     }
 }
 
-/// Sets a socket option whose value is an `int`.
-pub(crate) fn set_option(descriptor: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the value is a valid `int` for the length that is passed.
-    let set = unsafe {
-        libc::setsockopt(
-            descriptor,
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Makes a stream socket of an address's family, close-on-exec.
-pub(crate) fn stream_socket(address: &Address) -> io::Result<OwnedFd> {
-    let family = address.family().unwrap_or(AddressFamily::Unspec);
+/// Makes a socket of an address's family, close-on-exec.
+pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     let flags = SockFlag::SOCK_CLOEXEC;
     #[cfg(not(target_os = "linux"))]
     let flags = SockFlag::empty();
-    Ok(socket(family, SockType::Stream, flags, None)?)
+    let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(socket(family, kind.socket_type(), flags, None)?)
 }
 
 /// Binds a socket to the first address that works.
 pub(crate) fn bind_first(descriptor: &OwnedFd, addresses: &[Address]) -> io::Result<()> {
     let mut error = None;
     for address in addresses {
-        match bind(descriptor.as_raw_fd(), address) {
+        match bind(descriptor.as_raw_fd(), &address.raw()) {
             Ok(()) => return Ok(()),
             Err(errno) => error = Some(errno),
         }
     }
     error.map_or(Ok(()), |errno| Err(errno.into()))
+}
+
+/// Shuts down one or both directions of a socket; the descriptor must be open.
+pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: the call touches no memory of ours.
+    match unsafe { libc::shutdown(descriptor, how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has calls on a descriptor return at once where they would block.
+pub(crate) fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
+    let mut nonblocking = 1_i32;
+    // SAFETY: the number is valid for the length that this request reads.
+    match unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::FIONBIO, &raw mut nonblocking) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Accepts a connection that is there already, from a listener that does not block.
+#[cfg(target_os = "linux")]
+pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
+    let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel made this descriptor for this call; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Only descriptors of Linux are handed over, by the Janet VM.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn accept_now(_: RawFd) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -1,5 +1,7 @@
-//! Streams and listeners with the words of Janet's `net/` module: [`listen`], [`connect`], [`server`],
-//! and on a stream `read`, `chunk`, `write`, `flush`, `shutdown`, `localname`, `peername`, `close`.
+//! Sockets with the words of Janet's `net/` module: [`listen`], [`connect`], [`server`], [`address`], and on
+//! a stream `read`, `chunk`, `write`, `flush`, `shutdown`, `localname`, `peername`, `close`; for datagrams
+//! [`listen_datagram`] and [`connect_datagram`], with `recv_from` and `send_to`. Over IPv4, IPv6 and Unix
+//! domain sockets, whose names may be abstract; names of hosts are looked up while other fibers run.
 //!
 //! ```
 //! use ringspun_fibers as fibers;
@@ -28,7 +30,7 @@
 //!
 //! What waits must run in a fiber, and ends early with the fiber's interrupts: a cancel, or a deadline of
 //! [`with_deadline`](ringspun_fibers::with_deadline). Errors name the operation and the address;
-//! [`is_closed`] and [`interrupt_of`] tell what is behind one. The ring takes Linux 6.0 or later.
+//! [`is_closed`] and [`interrupt_of`] tell what is behind one.
 //!
 //! # Two callers, one meaning
 //!
@@ -37,15 +39,23 @@
 //! drives the same one from the completion, with no Rust stack behind it.
 
 mod address;
+mod datagram;
 mod descriptor;
+mod endpoint;
 mod error;
 mod listener;
 pub mod machine;
+mod options;
 mod stream;
 mod wait_list;
+mod waiting;
 
-pub use address::{Endpoint, Peer, ResolveError, local_address, peer_address, resolve};
+pub use address::{Address, local_address, peer_address};
+pub use datagram::{DatagramSocket, connect_datagram, listen_datagram};
+pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
 pub use listener::{Listener, listen, server};
-pub use ringspun_runtime::Address;
+pub use machine::ResolveError;
+pub use options::SocketOption;
 pub use stream::{Received, Stream, connect};
+pub use waiting::{address, addresses};

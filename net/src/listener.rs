@@ -1,16 +1,17 @@
 //! Listeners for fibers.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ringspun_fibers as fibers;
-use ringspun_runtime::EventLoop;
 
-use crate::address::{Peer, local_address};
+use crate::address::{Address, local_address};
+use crate::endpoint::Peer;
 use crate::error::{OperationError, interrupt_of, is_closed};
-use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted, listen_on};
+use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, SocketKind, is_exhausted, listen_on};
+use crate::options::SocketOption;
 use crate::stream::Stream;
+use crate::waiting::{current_loop, resolve, wait_on};
 
 /// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
 /// [`close`](Self::close) does.
@@ -21,21 +22,27 @@ pub struct Listener {
     core: Rc<ListenerCore>,
 }
 
-/// Listens for TCP connections at an address; port 0 lets the kernel choose one, which
+/// Listens for connections over TCP, or to a Unix stream socket; port 0 lets the kernel choose one, which
 /// [`Listener::localname`] tells.
 ///
-/// As in Janet's `net/listen`, `SO_REUSEADDR` and `SO_REUSEPORT` are set (`socket(7)`), and up to 1,024
-/// connections wait in the kernel, or as many as `net.core.somaxconn` allows. The first address of a name
-/// that can be bound is taken. A name that is not numeric blocks the thread while it is looked up.
+/// As in Janet's `net/listen`, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set
+/// (`socket(7)`), and up to 1,024 connections wait in the kernel, or as many as `net.core.somaxconn`
+/// allows. The first address of a name that can be bound is taken. Parks while a name is looked up. The
+/// path of a Unix socket must not exist, and is not removed when the listener is closed.
 ///
 /// # Errors
 ///
-/// The resolver's or the kernel's, with the address in the text; `InvalidInput` for a text that is no
-/// address; `Unsupported` outside of a runtime.
+/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput`
+/// for a text that is no address; `Unsupported` outside of a runtime.
+///
+/// # Panics
+///
+/// Outside of a fiber on a thread that has a runtime.
 pub fn listen(address: impl Peer) -> io::Result<Listener> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
-    let listened = endpoint.resolve(true).and_then(|addresses| listen_on(&addresses, true));
+    let listened = resolve(&event_loop, &endpoint, SocketKind::Stream, true)
+        .and_then(|addresses| listen_on(&addresses, SocketKind::Stream, true));
     let descriptor = listened.map_err(|error| OperationError::wrap("listen", &endpoint, error))?;
     Ok(Listener { core: ListenerCore::new(event_loop, descriptor) })
 }
@@ -64,13 +71,6 @@ pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Res
     Ok(listener)
 }
 
-pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
-    fibers::event_loop().ok_or_else(|| {
-        let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
-        io::Error::new(io::ErrorKind::Unsupported, text)
-    })
-}
-
 impl Listener {
     /// Parks until there is a connection, and returns it.
     ///
@@ -85,22 +85,10 @@ impl Listener {
     ///
     /// Outside of a fiber.
     pub fn accept(&self) -> io::Result<Stream> {
-        fibers::check().map_err(|interrupt| self.failed(interrupt.into()))?;
-        let mut machine = Accept::new(self.core.clone());
-        let mut left_waiter = None;
-        let accepted = fibers::wait(|waiter| {
-            let polled = machine.poll(waiter);
-            left_waiter = polled.is_pending().then(|| waiter.clone());
-            polled
-        });
-        if let Some(waiter) = left_waiter {
-            machine.abandon(&waiter);
-        }
-        match accepted {
-            Ok(Ok(connection)) => Ok(Stream::from_descriptor(self.core.event_loop().clone(), connection)),
-            Ok(Err(error)) => Err(self.failed(error)),
-            Err(interrupt) => Err(self.failed(interrupt.into())),
-        }
+        let machine = Accept::new(self.core.clone());
+        wait_on(machine, None, Accept::poll, Accept::abandon)
+            .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
+            .map_err(|error| self.failed(error))
     }
 
     /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
@@ -166,17 +154,29 @@ impl Listener {
     /// # Errors
     ///
     /// [`Closed`](crate::Closed), or the kernel's.
-    pub fn localname(&self) -> io::Result<SocketAddr> {
+    pub fn localname(&self) -> io::Result<Address> {
         if self.core.is_closed() {
             return Err(crate::Closed.into());
         }
         local_address(self.core.descriptor())
     }
 
+    /// Sets an option of the socket. Connections inherit most of them (`socket(7)`, `tcp(7)`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`](crate::Closed).
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        if self.core.is_closed() {
+            return Err(crate::Closed.into());
+        }
+        option.set(self.core.descriptor())
+    }
+
     /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
     /// connections that nobody has taken are closed. The port is free when this returns, for which it
     /// blocks the thread until the kernel has let go of the socket
-    /// ([`EventLoop::cancel_and_wait`]). Closing again does nothing.
+    /// ([`EventLoop::cancel_and_wait`](ringspun_runtime::EventLoop::cancel_and_wait)). Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -12,10 +12,12 @@ use std::time::Duration;
 use ringspun_fibers as fibers;
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
-use crate::address::{Peer, local_address, peer_address};
+use crate::address::{Address, local_address, peer_address};
+use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError, WriteInterrupted};
-use crate::listener::current_loop;
-use crate::machine::{Amount, Chunk, Connect, Read, StreamCore, Write};
+use crate::machine::{Amount, Chunk, Connect, Read, SocketKind, StreamCore, Write};
+use crate::options::SocketOption;
+use crate::waiting::{current_loop, resolve, wait_on, within};
 
 /// A connected stream of bytes. Dropping it closes it.
 ///
@@ -32,9 +34,10 @@ pub struct Stream {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// Connects to an address over TCP, parking until it answers. All addresses of a name are tried in turn,
-/// each for as long as the kernel does (`tcp(7)`, `tcp_syn_retries`), so a deadline is advisable. A name
-/// that is not numeric blocks the thread while it is looked up, which no deadline ends.
+/// Connects to an address over TCP, or to a Unix stream socket, parking until it answers. A name that is
+/// not numeric is looked up on a thread of its own while other fibers run. All addresses of a name are
+/// tried in turn, each for as long as the kernel does (`tcp(7)`, `tcp_syn_retries`), so a deadline is
+/// advisable, which ends the lookup, too.
 ///
 /// # Errors
 ///
@@ -71,25 +74,16 @@ pub struct Stream {
 pub fn connect(address: impl Peer) -> io::Result<Stream> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
-    let failed = |error| OperationError::wrap("connect to", &endpoint, error);
-    let addresses = endpoint.resolve(false).map_err(failed)?;
-    let mut machine = Connect::new(event_loop, addresses, Vec::new());
-    let mut left_waiter = None;
-    let connected = fibers::wait(|waiter| {
-        let polled = machine.poll(waiter);
-        left_waiter = polled.is_pending().then(|| waiter.clone());
-        polled
+    let connected = resolve(&event_loop, &endpoint, SocketKind::Stream, false).and_then(|addresses| {
+        let machine = Connect::new(event_loop, addresses, Vec::new());
+        wait_on(
+            machine,
+            None,
+            |machine, waiter| machine.poll(waiter).map_err(io::Error::from),
+            Connect::abandon,
+        )
     });
-    match connected {
-        Ok(Ok(core)) => Ok(Stream::from_core(core)),
-        Ok(Err(error)) => Err(failed(error.into())),
-        Err(interrupt) => {
-            if let Some(waiter) = left_waiter {
-                machine.abandon(&waiter);
-            }
-            Err(failed(interrupt.into()))
-        }
-    }
+    connected.map(Stream::from_core).map_err(|error| OperationError::wrap("connect to", &endpoint, error))
 }
 
 impl Stream {
@@ -194,6 +188,9 @@ impl Stream {
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let core = &self.core;
         self.wait_readable(|waiter| {
+            if !core.has_unread() {
+                core.receive_on_demand(usize::MAX);
+            }
             if let Some(chunk) = core.take_chunk() {
                 return Poll::Ready(Ok(Some(Received { chunk })));
             }
@@ -213,26 +210,13 @@ impl Stream {
         &self,
         mut poll: impl FnMut(&Rc<dyn ringspun_runtime::Wake>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
-        fibers::check().map_err(|interrupt| self.failed("read from", interrupt.into()))?;
-        let mut waiting = None;
-        let waited = within(self.read_timeout.get(), || {
-            fibers::wait(|waiter| {
-                let polled = poll(waiter);
-                if polled.is_pending() && waiting.is_none() {
-                    waiting = Some(waiter.clone());
-                }
-                polled
-            })
-        });
-        match waited {
-            Ok(result) => result.map_err(|error| self.failed("read from", error)),
-            Err(interrupt) => {
-                if let Some(waiter) = waiting {
-                    self.core.readers().remove(&waiter);
-                }
-                Err(self.failed("read from", interrupt.into()))
-            }
-        }
+        wait_on(
+            (),
+            self.read_timeout.get(),
+            |(), waiter| poll(waiter),
+            |(), waiter| self.core.readers().remove(waiter),
+        )
+        .map_err(|error| self.failed("read from", error))
     }
 
     /// Writes all of `data`, parking until the kernel has taken it, and returns its length. The kernel
@@ -307,8 +291,8 @@ impl Stream {
     }
 
     /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does: it sets
-    /// `TCP_NODELAY` and takes it back, so [`set_nodelay`](Self::set_nodelay) is off after it. Nothing is
-    /// buffered on our side, so [`io::Write::flush`] does nothing.
+    /// `TCP_NODELAY` and takes it back, unless it is on anyway. Nothing is buffered on our side, so
+    /// [`io::Write::flush`] does nothing.
     ///
     /// # Errors
     ///
@@ -332,7 +316,7 @@ impl Stream {
     /// # Errors
     ///
     /// [`Closed`], or the kernel's.
-    pub fn localname(&self) -> io::Result<SocketAddr> {
+    pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
         local_address(self.core.descriptor())
     }
@@ -342,18 +326,18 @@ impl Stream {
     /// # Errors
     ///
     /// [`Closed`], or the kernel's, such as not being connected any more.
-    pub fn peername(&self) -> io::Result<SocketAddr> {
+    pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
         peer_address(self.core.descriptor())
     }
 
-    /// Sends small writes at once instead of waiting to fill a segment (`TCP_NODELAY`, `tcp(7)`).
+    /// Sets an option of the socket, such as [`SocketOption::NoDelay`].
     ///
     /// # Errors
     ///
     /// The kernel's; [`Closed`].
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.core.set_nodelay(nodelay)
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        self.core.set_option(option)
     }
 
     /// Sets how long each read may wait; `None` is for ever. A read that takes longer ends with
@@ -389,13 +373,6 @@ impl Stream {
 enum WriteError {
     Interrupted(fibers::Interrupt),
     Failed(io::Error),
-}
-
-fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
-    match timeout {
-        Some(timeout) => fibers::with_deadline(timeout, function),
-        None => function(),
-    }
 }
 
 impl Drop for Stream {
@@ -450,6 +427,12 @@ impl io::Write for Stream {
 #[derive(Debug)]
 pub struct Received {
     chunk: Chunk,
+}
+
+impl Received {
+    pub(crate) fn new(chunk: Chunk) -> Self {
+        Self { chunk }
+    }
 }
 
 impl Deref for Received {

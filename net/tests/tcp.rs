@@ -1,5 +1,7 @@
 //! TCP for fibers: what each call returns, and what ends it.
 
+mod common;
+
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -8,26 +10,10 @@ use std::time::Duration;
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net::{self as net, Closed, Stream, WriteInterrupted};
 
+use crate::common::run;
+
 const AGES: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(20);
-
-/// Runs `test` in a runtime, and checks that nothing is left when it ends.
-fn run(test: impl FnOnce() -> io::Result<()> + 'static) {
-    fibers::run(move || {
-        test()?;
-        // Streams that were dropped close once their operations have ended.
-        while fibers::event_loop().unwrap().statistics().operations_in_flight > 0
-            || fibers::statistics().unwrap().alive > 1
-        {
-            fibers::sleep(Duration::from_millis(1))?;
-        }
-        let left = fibers::event_loop().unwrap().statistics();
-        assert_eq!((left.timers, left.buffers_lent), (0, 0));
-        io::Result::Ok(())
-    })
-    .unwrap()
-    .unwrap();
-}
 
 /// Both ends of a connection.
 fn pair() -> io::Result<(Stream, Stream)> {
@@ -296,7 +282,7 @@ fn a_closed_port_is_free_at_once() {
         fibers::yield_now()?;
         fibers::yield_now()?;
         listener.close();
-        std::net::TcpListener::bind(address)?;
+        std::net::TcpListener::bind(address.as_socket_addr().unwrap())?;
         assert!(acceptor.join()?);
         Ok(())
     });

@@ -1,12 +1,12 @@
 //! Addresses on the command line.
 
-use ringspun::net::{Endpoint, Peer};
+use ringspun::net::{Address, Endpoint};
 
 /// Reads HOST:PORT. The host and a port's name are looked up when the address is used; a port's number
 /// is checked here, because the resolver cuts one that is too large down to 16 bits.
 ///
 /// The message says what is wrong; clap names the value and the option in front of it.
-pub fn parse_tcp(text: &str) -> Result<Endpoint, String> {
+pub fn parse_host(text: &str) -> Result<Endpoint, String> {
     let expected = "expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000";
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     if host.is_empty() {
@@ -16,17 +16,23 @@ pub fn parse_tcp(text: &str) -> Result<Endpoint, String> {
     if is_number && port.parse::<u16>().is_err() {
         return Err(format!("port {port:?} is not from 0 to 65535, {expected}"));
     }
-    text.endpoint().map_err(|error| error.to_string())
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok(Endpoint::new(host, port))
+}
+
+/// Reads the name of a Unix socket.
+pub fn parse_unix(text: &str) -> Result<Address, String> {
+    Address::unix(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_tcp;
+    use super::{parse_host, parse_unix};
 
     #[test]
     fn hosts_and_ports_are_taken_as_they_are() {
         for text in ["127.0.0.1:0", "[::1]:65535", "localhost:http"] {
-            assert_eq!(parse_tcp(text).map(|endpoint| endpoint.to_string()), Ok(text.to_string()));
+            assert_eq!(parse_host(text).map(|endpoint| endpoint.to_string()), Ok(text.to_string()));
         }
     }
 
@@ -34,8 +40,13 @@ mod tests {
     fn what_is_no_address_gets_the_form_that_was_expected() {
         for text in ["nonsense", ":80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:99999999999999999999", ""]
         {
-            let error = parse_tcp(text).unwrap_err();
+            let error = parse_host(text).unwrap_err();
             assert!(error.contains("expected HOST:PORT"), "{text}: {error}");
         }
+    }
+    #[test]
+    fn unix_sockets_have_names() {
+        assert_eq!(parse_unix("@name").unwrap().to_string(), "unix:@name");
+        assert!(parse_unix("").unwrap_err().contains("expected 1 to 107 bytes"));
     }
 }

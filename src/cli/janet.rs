@@ -1,16 +1,23 @@
 //! `ringspun janet`: the Janet command line on Ringspun's network layer.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, io};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use ringspun::janet::Vm;
 
+use super::choice::{JANET, VARIABLE};
 use super::output;
 
-/// Runs Janet with the arguments that followed the word `janet`, untouched.
-pub fn janet(arguments: Vec<OsString>) -> ExitCode {
-    match run(&arguments) {
+/// Where modules are looked for without `JANET_PATH` and `-m`: where Janet installs them by default. The
+/// path that the VM was built with is one of the machine that it was built on.
+const MODULES: &str = "/usr/local/lib/janet";
+
+/// Runs Janet with the arguments that are its own, untouched; `name` is what this program was called as.
+pub fn janet(name: &OsStr, arguments: &[OsString]) -> ExitCode {
+    match run(name, arguments) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(text) => {
             output::complain(&text);
@@ -19,12 +26,29 @@ pub fn janet(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run(arguments: &[OsString]) -> Result<i32, String> {
+fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     // Rust programs ignore SIGPIPE, and would hand that on to Janet and to what it starts; a script in
     // a pipe whose reader has left is expected to end.
     // SAFETY: the default action runs no code of ours.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| format!("SIGPIPE: {error}"))?;
-    let executable = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
+    let executable = executable(name).map_err(|error| format!("the path of this program: {error}"))?;
     let mut vm = Vm::new().map_err(|error| error.to_string())?;
+    let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?}) (put root-env :syspath {MODULES:?})");
+    vm.run_string(&prepare).map_err(|error| error.to_string())?;
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
+}
+
+/// What Janet programs see as `(dyn *executable*)`: the path by which this program was called, and not
+/// the one that a link called `janet` points to, because by that name it is Janet.
+fn executable(name: &OsStr) -> io::Result<PathBuf> {
+    let name = Path::new(name);
+    if name.components().count() > 1 {
+        return path::absolute(name);
+    }
+    let executable = env::current_exe()?;
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let called = env::split_paths(&folders)
+        .map(|folder| folder.join(name))
+        .find(|path| path.canonicalize().is_ok_and(|path| path == executable));
+    Ok(called.unwrap_or(executable))
 }

@@ -4,6 +4,7 @@
 //! could not be understood.
 
 mod address;
+mod choice;
 mod doctor;
 mod janet;
 mod limits;
@@ -14,13 +15,18 @@ mod stop;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
   ringspun janet server.janet           run a Janet program on Ringspun's network layer
   ringspun serve echo --tcp [::1]:7000  send back whatever comes in on a port
-  ringspun doctor                       see what this machine allows, and how far it goes";
+  ringspun doctor                       see what this machine allows, and how far it goes
+
+Where Janet is expected, it is Janet: under the name `janet`, in whatever a Janet program starts, and when
+the first argument is a flag of Janet's or a file:
+  ringspun -e '(print (+ 1 2))'
+  ringspun server.janet";
 
 /// Massively concurrent servers on io_uring and stackful fibers.
 #[derive(Parser)]
@@ -34,7 +40,8 @@ struct CommandLine {
 enum Command {
     /// Run Janet, with its network module on Ringspun's event loop
     ///
-    /// Takes what the `janet` command takes: a script and its arguments, -e, a REPL without either.
+    /// Takes what the `janet` command takes: a script and its arguments, -e, a REPL without either. Sets
+    /// RINGSPUN_COMMAND=janet for what it starts, which is then Janet without this word.
     #[command(disable_help_flag = true)]
     Janet {
         /// Janet's own options, a script, and the script's arguments
@@ -58,12 +65,16 @@ enum Command {
 
 /// Runs the command that the process was started with; `arguments` begin with the program's name.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    // Janet has flags of its own, and `--` means something to it: nothing after the word is ours.
-    if arguments.get(1).is_some_and(|word| word == "janet") {
-        return janet::janet(arguments.into_iter().skip(2).collect());
+    let name = arguments.first().cloned().unwrap_or_default();
+    let mut ours = CommandLine::command();
+    ours.build();
+    // Janet has flags of its own, and `--` means something to it: clap must not see them.
+    let variable = std::env::var_os(choice::VARIABLE);
+    if let Some(for_janet) = choice::for_janet(&arguments, variable.as_deref(), &ours) {
+        return janet::janet(&name, for_janet);
     }
-    match CommandLine::parse_from(arguments).command {
-        Command::Janet { arguments } => janet::janet(arguments),
+    match CommandLine::parse_from(&arguments).command {
+        Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),
         Command::Doctor { json } => doctor::doctor(json),
     }

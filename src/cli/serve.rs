@@ -2,53 +2,96 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use clap::Subcommand;
-use ringspun::fibers::{self, FiberBuilder};
-use ringspun::net::{self, Endpoint, Listener, Stream};
+use clap::{Args, Subcommand};
+use ringspun::fibers::{self, JoinHandle};
+use ringspun::net::{self, Address, DatagramSocket, Endpoint, Listener, Stream};
 
 use super::stop::StopSignals;
 use super::{address, limits, output};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// The stack of the fiber that looks the address up: the C library's resolver is not modest.
-const RESOLVER_STACK_SIZE_BYTES: usize = 512 * 1024;
 
 /// The built-in servers.
 #[derive(Subcommand)]
 pub enum Server {
     /// Send every byte back to where it came from
     #[command(after_help = "\
-Example:
+Examples:
   ringspun serve echo --tcp 127.0.0.1:0
+  ringspun serve echo --tcp [::1]:7000 --udp [::1]:7000 --unix /run/echo.socket
 
-Prints the address it is bound to; port 0 lets the kernel choose one. Raises the limit on open files
-as far as it is allowed to.")]
-    Echo {
-        /// Listen for TCP connections here; [::1]:PORT for IPv6
-        #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_tcp)]
-        tcp: Endpoint,
-    },
+Prints the addresses it is bound to, one in a line; port 0 lets the kernel choose one. Raises the limit on
+open files as far as it is allowed to. The path of a Unix socket must not exist, and is removed in the end.")]
+    Echo(Places),
+}
+
+/// Where to listen: at one place, or at several.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct Places {
+    /// Listen for TCP connections here; [::1]:PORT for IPv6
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
+    tcp: Vec<Endpoint>,
+    /// Receive UDP datagrams here; [::1]:PORT for IPv6
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
+    udp: Vec<Endpoint>,
+    /// Listen for connections at this path, or after an @ at this abstract name
+    #[arg(long, value_name = "PATH", value_parser = address::parse_unix)]
+    unix: Vec<Address>,
+}
+
+/// A socket that is served.
+#[derive(Clone)]
+enum Socket {
+    Connections(&'static str, Rc<Listener>),
+    Datagrams(Rc<DatagramSocket>),
+}
+
+impl Socket {
+    fn close(&self) {
+        match self {
+            Self::Connections(_, listener) => listener.close(),
+            Self::Datagrams(socket) => socket.close(),
+        }
+    }
+}
+
+/// What has been served.
+#[derive(Default)]
+struct Served {
+    connections: Cell<u64>,
+    datagrams: Cell<u64>,
 }
 
 thread_local! {
-    /// What a signal closes. A task from another thread cannot carry it: listeners stay on their thread.
-    static LISTENER: RefCell<Option<Rc<Listener>>> = const { RefCell::new(None) };
+    /// What a signal closes. A task from another thread cannot carry it: sockets stay on their thread.
+    static SOCKETS: RefCell<Vec<Socket>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Serves until a signal comes.
 pub fn serve(server: Server) -> ExitCode {
-    let Server::Echo { tcp } = server;
+    let Server::Echo(places) = server;
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
-    match echo_server(tcp) {
-        Ok(connections) => {
-            let noun = if connections == 1 { "connection" } else { "connections" };
-            output::complain(format_args!("served {connections} {noun}"));
+    let (paths, has_datagrams) = (unix_paths(&places), !places.udp.is_empty());
+    match echo_server(places) {
+        Ok(served) => {
+            for path in paths {
+                // Ours, as listening there has not failed. If it is gone already, all the better.
+                let _ = std::fs::remove_file(path);
+            }
+            let connections = counted(served.connections.get(), "connection");
+            let datagrams = counted(served.datagrams.get(), "datagram");
+            match has_datagrams {
+                true => output::complain(format_args!("served {connections} and {datagrams}")),
+                false => output::complain(format_args!("served {connections}")),
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -58,44 +101,79 @@ pub fn serve(server: Server) -> ExitCode {
     }
 }
 
-/// Runs the echo server, and returns how many connections it served.
-fn echo_server(endpoint: Endpoint) -> io::Result<u64> {
-    let signals = StopSignals::take(|| {
-        if let Some(listener) = LISTENER.take() {
-            listener.close();
-        }
-    })?;
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn unix_paths(places: &Places) -> Vec<PathBuf> {
+    places.unix.iter().filter_map(|address| address.as_path().map(PathBuf::from)).collect()
+}
+
+/// Runs the echo server until it is stopped.
+fn echo_server(places: Places) -> io::Result<Rc<Served>> {
+    let signals = StopSignals::take(|| SOCKETS.take().iter().for_each(Socket::close))?;
     let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
     let served = runtime.run(move || {
-        let listener = listen(endpoint)?;
-        LISTENER.set(Some(listener.clone()));
+        let sockets = listen(&places)?;
+        SOCKETS.set(sockets.clone());
         fibers::remote().into_iter().for_each(|remote| signals.reach(remote));
-        announce(&listener)?;
-
-        let connections = Rc::new(Cell::new(0));
-        let served = connections.clone();
-        // Returns when the listener is closed. The end of this fiber then ends the connections.
-        listener.accept_loop(move |stream| {
-            served.set(served.get() + 1);
-            // A connection that breaks concerns its peer, who knows.
-            let _ = echo(&stream);
-        })?;
-        Ok(connections.get())
+        announce(&sockets)?;
+        let served = Rc::new(Served::default());
+        let serving: Vec<JoinHandle<io::Result<()>>> = sockets
+            .into_iter()
+            .map(|socket| {
+                let served = served.clone();
+                fibers::spawn(move || serve_socket(&socket, served))
+            })
+            .collect::<io::Result<_>>()?;
+        // Each returns when its socket is closed. The end of this fiber then ends the connections.
+        for fiber in serving {
+            fiber.join().map_err(io::Error::from)??;
+        }
+        Ok(served)
     })?;
-    // After an error it is still there, and must not outlive the thread's other locals.
-    LISTENER.take();
+    // After an error they are still there, and must not outlive the thread's other locals.
+    SOCKETS.take();
     served
 }
 
-fn listen(endpoint: Endpoint) -> io::Result<Rc<Listener>> {
-    let resolver = FiberBuilder::new().name("resolver").stack_size_bytes(RESOLVER_STACK_SIZE_BYTES);
-    resolver.spawn(|| net::listen(endpoint))?.join()?.map(Rc::new)
+fn listen(places: &Places) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for endpoint in &places.tcp {
+        sockets.push(Socket::Connections("tcp", Rc::new(net::listen(endpoint)?)));
+    }
+    for endpoint in &places.udp {
+        sockets.push(Socket::Datagrams(Rc::new(net::listen_datagram(endpoint)?)));
+    }
+    for address in &places.unix {
+        sockets.push(Socket::Connections("unix", Rc::new(net::listen(*address)?)));
+    }
+    Ok(sockets)
 }
 
 /// Tells whoever started the server where it listens, and that it does.
-fn announce(listener: &Listener) -> io::Result<()> {
+fn announce(sockets: &[Socket]) -> io::Result<()> {
     let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
-    output::print(&format!("listening on {} (tcp, {backend})\n", listener.localname()?))
+    for socket in sockets {
+        let (kind, address) = match socket {
+            Socket::Connections(kind, listener) => (*kind, listener.localname()?),
+            Socket::Datagrams(socket) => ("udp", socket.localname()?),
+        };
+        output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
+    }
+    Ok(())
+}
+
+/// Serves one socket until it is closed.
+fn serve_socket(socket: &Socket, served: Rc<Served>) -> io::Result<()> {
+    match socket {
+        Socket::Connections(_, listener) => listener.accept_loop(move |stream| {
+            served.connections.set(served.connections.get() + 1);
+            // A connection that breaks concerns its peer, who knows.
+            let _ = echo(&stream);
+        }),
+        Socket::Datagrams(socket) => echo_datagrams(socket, &served),
+    }
 }
 
 fn echo(stream: &Stream) -> io::Result<()> {
@@ -103,4 +181,17 @@ fn echo(stream: &Stream) -> io::Result<()> {
         stream.write(&bytes)?;
     }
     Ok(())
+}
+
+fn echo_datagrams(socket: &DatagramSocket, served: &Served) -> io::Result<()> {
+    loop {
+        let (bytes, source) = match socket.receive() {
+            Ok(received) => received,
+            Err(error) if net::is_closed(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        served.datagrams.set(served.datagrams.get() + 1);
+        // An answer that cannot be sent is lost, as datagrams are.
+        let _ = socket.send_to(&source, &bytes);
+    }
 }

@@ -193,7 +193,7 @@
 (def listener (net/listen "127.0.0.1" "0"))
 (def [host port] (net/localname listener))
 (def code (string/format "(def c (net/connect %q %q)) (net/write c `bye`) (os/exit 5)" host port))
-(def process (os/spawn [(dyn :executable) "janet" "-e" code] :p))
+(def process (os/spawn [(dyn :executable) "-e" code] :p))
 (with [peer (net/accept listener)] (show (net/read peer :all)))
 (show (os/proc-wait process))
 (:close listener)

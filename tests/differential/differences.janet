@@ -124,6 +124,47 @@ janet top level signal - "No such file or directory"
 --- stock
 (net/read client 100 @"" 1) !! "timeout"
 
+### a datagram socket works in the thread that it is given to
+# As above.
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname server) :datagram))
+(def answers (ev/thread-chan 10))
+(ev/spawn (ev/sleep 0.02) (net/write client "across"))
+(ev/thread (fn [socket]
+             (def buffer @"")
+             (def who (net/recv-from socket 100 buffer 1))
+             (net/send-to socket who (string "back " buffer))
+             (ev/give answers :answered)) server)
+(show (ev/take answers))
+(show (net/read client 100 nil 1))
+--- ring
+(ev/take answers) => :answered
+(net/read client 100 nil 1) => @"back across"
+--- stock, exit status 1
+
+### accepted connections are spread over threads
+# As above, over a channel.
+(def jobs (ev/thread-chan 10))
+(repeat 2
+  (ev/spawn-thread
+    (while (def stream (ev/take jobs))
+      (def bytes (net/read stream 100))
+      (net/write stream (string "echo of " bytes))
+      (:close stream))))
+(def name (string "@workers-" (os/getpid)))
+(def server (net/server :unix name (fn [stream] (ev/give jobs stream) (:close stream))))
+(defn ask [n]
+  (with [client (net/connect :unix name)]
+    (ev/sleep 0.002)
+    (net/write client (string n))
+    (string (net/read client 100 nil 1))))
+(show (map ask (range 6)))
+(os/exit 0)
+--- ring
+(map ask (range 6)) => @["echo of 0" "echo of 1" "echo of 2" "echo of 3" "echo of 4" "echo of 5"]
+--- stock
+(map ask (range 6)) !! "timeout"
+
 ### a stream may be given to a thread that does not use it
 # Stock raises the error of the system call in the middle of a collection, and the process ends.
 (def [client peer] (connected))
@@ -179,3 +220,90 @@ buffer => @"0123456789"
 (net/read client :all buffer 0) => @"0123456789"
 buffer => @"0123456789"
 (net/read client :all buffer 0) => nil
+
+### an empty datagram is sent
+# Stock returns without sending anything.
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname server) :datagram))
+(def to-server (net/address ;(net/localname server) :datagram))
+(show (net/write client ""))
+(show (net/recv-from server 10 @"" 0.05))
+(show (net/send-to client to-server @""))
+(show (net/read server 10 nil 0.05))
+--- ring
+(net/write client "") => nil
+(net/recv-from server 10 @"" 0.05) => <core/socket-address 0xN>
+(net/send-to client to-server @"") => nil
+(net/read server 10 nil 0.05) => nil
+--- stock
+(net/write client "") => nil
+(net/recv-from server 10 @"" 0.05) !! "timeout"
+(net/send-to client to-server @"") => nil
+(net/read server 10 nil 0.05) !! "timeout"
+
+### a chunk takes datagrams whole
+# Stock takes 4,096 bytes of each at most, and drops the rest.
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname server) :datagram))
+(net/write client (string/repeat "a" 5000))
+(net/write client (string/repeat "b" 5000))
+(show (frequencies (net/chunk server 6000 nil 0.05)))
+--- ring
+(frequencies (net/chunk server 6000 nil 0.05)) => @{97 5000 98 1000}
+--- stock
+(frequencies (net/chunk server 6000 nil 0.05)) => @{97 4096 98 1904}
+
+### a reader that waits is told that nobody is there
+# Stock returns nil, as at the end of a stream.
+(def gone (net/listen "127.0.0.1" "0" :datagram))
+(def client (net/connect ;(net/localname gone) :datagram))
+(:close gone)
+(background (net/read client 10))
+(net/write client "anyone?")
+(settle)
+--- ring
+(net/read client 10) !! "Connection refused"
+--- stock
+(net/read client 10) => nil
+
+### names of Unix sockets that are too long
+# Stock cuts a path to what fits, and uses that.
+(def path (string "long-" (os/getpid) "-" (string/repeat "x" 120)))
+(defn try-it [action] (string/replace path "PATH" (string (last (protect (action))))))
+(print (try-it |(do (net/listen :unix path) (os/rm (string/slice path 0 107)))))
+(print (try-it |(net/connect :unix (string "@" path))))
+--- ring
+unix socket name "PATH": expected 1 to 107 bytes, none of them zero
+unix socket name "@PATH": expected 1 to 107 bytes, none of them zero
+--- stock
+
+could not connect socket: Invalid argument
+
+### options that stock does not know
+(def [client peer] (connected))
+(show (net/setsockopt client :tcp-nodelay true))
+(show (net/setsockopt client :tcp-nodelay 1))
+(show (= client (net/flush client)))
+(show (net/setsockopt client :so-rcvbuf 65536))
+(show (net/setsockopt client :so-sndbuf 65536))
+(show (net/setsockopt client :so-sndbuf "much"))
+(show (net/setsockopt client :so-reuseport true))
+(show (not (nil? (string/find ":tcp-nodelay" ((dyn 'net/setsockopt) :doc)))))
+--- ring
+(net/setsockopt client :tcp-nodelay true) => nil
+(net/setsockopt client :tcp-nodelay 1) !! "bad slot #2, expected boolean, got 1"
+(= client (net/flush client)) => true
+(net/setsockopt client :so-rcvbuf 65536) => nil
+(net/setsockopt client :so-sndbuf 65536) => nil
+(net/setsockopt client :so-sndbuf "much") !! "bad slot #2, expected 32 bit signed integer, got \"much\""
+(net/setsockopt client :so-reuseport true) => nil
+(not (nil? (string/find ":tcp-nodelay" ((dyn (quote net/setsockopt)) :doc)))) => true
+--- stock
+(net/setsockopt client :tcp-nodelay true) !! "unknown socket option :tcp-nodelay"
+(net/setsockopt client :tcp-nodelay 1) !! "unknown socket option :tcp-nodelay"
+(= client (net/flush client)) => true
+(net/setsockopt client :so-rcvbuf 65536) !! "unknown socket option :so-rcvbuf"
+(net/setsockopt client :so-sndbuf 65536) !! "unknown socket option :so-sndbuf"
+(net/setsockopt client :so-sndbuf "much") !! "unknown socket option :so-sndbuf"
+(net/setsockopt client :so-reuseport true) !! "unknown socket option :so-reuseport"
+(not (nil? (string/find ":tcp-nodelay" ((dyn (quote net/setsockopt)) :doc)))) => false

@@ -248,7 +248,7 @@
 (def [host port] (net/localname listener))
 (def code
   (string/format "(with [c (net/connect %q %q)] (net/write c (net/read c 100)))" host port))
-(def process (os/spawn [(dyn :executable) "janet" "-e" code] :p))
+(def process (os/spawn [(dyn :executable) "-e" code] :p))
 (with [peer (net/accept listener)]
   (net/write peer "yes")
   (show (net/read peer :all)))

@@ -151,11 +151,6 @@
 (with [client (net/connect :unix name)] (hiding name (net/peername client)))
 (:close server)
 
-### an abstract name that is too long
-(def name (string "@" (string/repeat "x" 108)))
-(show (net/listen :unix name))
-(show (net/connect :unix name))
-
 ### addresses of paths
 (show (net/address-unpack (net/address :unix "some/path")))
 (show (net/address-unpack (net/address :unix "/some/path" :datagram false)))

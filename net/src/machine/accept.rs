@@ -3,20 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::sys::socket::{Backlog, bind, listen};
-use ringspun_runtime::{Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, Wake};
+use ringspun_runtime::{
+    Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wake,
+};
 
-use crate::descriptor::{Descriptor, set_option, stream_socket};
+use super::read_ahead::{LeftBehind, ReadAhead};
+use crate::descriptor::{Descriptor, accept_now};
 use crate::error::{Closed, errno_of};
 use crate::wait_list::WaitList;
 
-/// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
-const BACKLOG: i32 = 1024;
 /// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
 /// backlog, where another process on the same socket can get them.
 const UNTAKEN_MAX: usize = 64;
@@ -35,18 +35,29 @@ pub struct ListenerCore {
     descriptor: Descriptor,
     input: Cell<Option<OperationKey>>,
     accepted: RefCell<VecDeque<OwnedFd>>,
+    ahead: ReadAhead<OwnedFd>,
     failed: Cell<Option<i32>>,
     acceptors: WaitList,
 }
 
 impl ListenerCore {
-    /// Wraps a listening socket.
+    /// Wraps a listening socket, which does not block.
     pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        Self::with_left_behind(event_loop, descriptor, None)
+    }
+
+    /// Wraps a listening socket that was handed over, with what it had accepted until then.
+    pub fn with_left_behind(
+        event_loop: Rc<EventLoop>,
+        descriptor: OwnedFd,
+        left_behind: Option<LeftBehind<OwnedFd>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             event_loop,
             descriptor: Descriptor::new(descriptor),
             input: Cell::new(None),
             accepted: RefCell::default(),
+            ahead: ReadAhead::new(left_behind),
             failed: Cell::new(None),
             acceptors: WaitList::default(),
         })
@@ -78,6 +89,7 @@ impl ListenerCore {
         }
         let ended = self.input.get().is_none_or(|key| self.event_loop.cancel_and_wait(key).is_ok());
         self.accepted.take();
+        self.ahead.end();
         // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
         if ended {
             self.descriptor.close();
@@ -85,20 +97,99 @@ impl ListenerCore {
         self.acceptors.wake_all();
     }
 
+    /// Closes the listener if nothing is in flight and nobody waits; true if it did.
+    pub fn close_if_idle(&self) -> bool {
+        let idle = self.input.get().is_none() && self.acceptors.is_empty();
+        if idle {
+            self.close();
+        }
+        idle
+    }
+
+    /// Prepares for another descriptor of the socket to be used in another thread: stops accepting ahead, and
+    /// gives what that descriptor's [`with_left_behind`](Self::with_left_behind) needs.
+    pub fn share(&self) -> LeftBehind<OwnedFd> {
+        let left_behind = self.ahead.share();
+        self.stop_accepting_ahead();
+        self.ahead.leave(self.accepted.take());
+        left_behind
+    }
+
+    /// Prepares for another process to use the socket: stops accepting ahead, for good. What has been
+    /// accepted is for those who accept here.
+    pub fn share_with_process(&self) {
+        self.ahead.forbid();
+        self.stop_accepting_ahead();
+    }
+
+    fn stop_accepting_ahead(&self) {
+        if let Some(key) = self.input.get() {
+            // If the loop cannot be turned any more, nothing is accepted either.
+            let _ = self.event_loop.cancel_and_wait(key);
+        }
+    }
+
+    /// Accepts a connection for somebody who waits, where none may be accepted ahead.
+    fn accept_on_demand(&self) -> Option<OwnedFd> {
+        if self.ahead.is_allowed() {
+            return None;
+        }
+        self.ahead.take().or_else(|| match accept_now(self.descriptor()) {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                self.note(&error);
+                None
+            }
+        })
+    }
+
+    /// Keeps an error that does not pass by itself, for somebody who waits.
+    fn note(&self, error: &io::Error) {
+        match error.raw_os_error() {
+            Some(errno) if passes(errno) => {}
+            errno => self.failed.set(Some(errno.unwrap_or(libc::EIO))),
+        }
+    }
+
     fn arm(self: &Rc<Self>) {
         if self.input.get().is_none() {
-            let operation = Operation::Accept { listener: self.descriptor.raw() };
+            let listener = self.descriptor.raw();
+            let operation = match self.ahead.is_allowed() {
+                true => Operation::Accept { listener },
+                false => Operation::Poll { descriptor: listener, interest: Interest::Readable },
+            };
             self.input.set(Some(self.event_loop.submit(operation, self.clone())));
         }
     }
 }
 
+/// Whether an error says that we paused, or that one connection was over before it was accepted: accept(2)
+/// says to try again.
+fn passes(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECANCELED
+            | libc::ECONNABORTED
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EPERM
+    )
+}
+
 impl Owner for ListenerCore {
-    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+    fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
         if !completion.more {
             self.input.set(None);
         }
         match completion.result {
+            // There may be a connection to accept on demand.
+            Ok(_) if kind == OperationKind::Poll => {}
             Ok(descriptor) => {
                 // SAFETY: the kernel made this descriptor for this completion; nobody else has it.
                 let connection = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
@@ -113,32 +204,16 @@ impl Owner for ListenerCore {
                     self.event_loop.cancel(key);
                 }
             }
-            Err(error) => match error.raw_os_error() {
-                // We paused it, or one connection was over before it was accepted: accept(2) says to
-                // try again.
-                Some(
-                    libc::ECANCELED
-                    | libc::ECONNABORTED
-                    | libc::EINTR
-                    | libc::EAGAIN
-                    | libc::EPROTO
-                    | libc::ENETDOWN
-                    | libc::ENOPROTOOPT
-                    | libc::EHOSTDOWN
-                    | libc::EHOSTUNREACH
-                    | libc::ENETUNREACH
-                    | libc::EPERM,
-                ) => {
-                    // Those who wait while the loop ends are woken, to find that it has.
-                    if !self.event_loop.is_shut_down() {
-                        if !self.acceptors.is_empty() && !self.is_closed() {
-                            self.arm();
-                        }
-                        return;
+            Err(error) => {
+                // Those who wait while the loop ends are woken, to find that it has.
+                if error.raw_os_error().is_some_and(passes) && !self.event_loop.is_shut_down() {
+                    if !self.acceptors.is_empty() && !self.is_closed() {
+                        self.arm();
                     }
+                    return;
                 }
-                errno => self.failed.set(Some(errno.unwrap_or(libc::EIO))),
-            },
+                self.note(&error);
+            }
         }
         self.acceptors.wake_all();
     }
@@ -173,6 +248,7 @@ impl Accept {
             return Poll::Ready(Err(Closed.into()));
         }
         let connection = self.listener.accepted.borrow_mut().pop_front();
+        let connection = connection.or_else(|| self.listener.accept_on_demand());
         if let Some(connection) = connection {
             return Poll::Ready(Ok(connection));
         }
@@ -188,32 +264,4 @@ impl Accept {
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
         self.listener.acceptors.remove(waiter);
     }
-}
-
-/// Makes a listening socket on the first address that can be bound. `reuse` sets `SO_REUSEADDR` and
-/// `SO_REUSEPORT`, as Janet's `net/listen` does.
-///
-/// # Errors
-///
-/// That of the last address tried.
-pub fn listen_on(addresses: &[Address], reuse: bool) -> io::Result<OwnedFd> {
-    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
-    for address in addresses {
-        match bind_and_listen(address, reuse) {
-            Ok(descriptor) => return Ok(descriptor),
-            Err(error) => last_error = error,
-        }
-    }
-    Err(last_error)
-}
-
-fn bind_and_listen(address: &Address, reuse: bool) -> io::Result<OwnedFd> {
-    let descriptor = stream_socket(address)?;
-    if reuse {
-        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        set_option(descriptor.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    }
-    bind(descriptor.as_raw_fd(), address)?;
-    listen(&descriptor, Backlog::new(BACKLOG)?)?;
-    Ok(descriptor)
 }

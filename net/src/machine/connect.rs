@@ -2,13 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_runtime::{Address, EventLoop, Wake};
+use nix::sys::socket::connect;
+use ringspun_runtime::{EventLoop, Wake};
 
+use super::datagram_core::DatagramCore;
+use super::resolve::SocketKind;
 use super::stream_core::StreamCore;
-use crate::descriptor::{bind_first, stream_socket};
+use crate::address::Address;
+use crate::descriptor::{bind_first, new_socket};
 
 /// Connects to the first of several addresses that answers.
 #[derive(Debug)]
@@ -78,8 +83,7 @@ impl Connect {
     }
 
     fn start(&self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
-        let socket = stream_socket(&address).map_err(ConnectError::Socket)?;
-        bind_first(&socket, &self.bind_to).map_err(ConnectError::Bind)?;
+        let socket = bound_socket(&address, SocketKind::Stream, &self.bind_to)?;
         let stream = StreamCore::new(self.event_loop.clone(), socket);
         stream.start_connect(address);
         Ok(stream)
@@ -92,4 +96,55 @@ impl Connect {
             stream.close();
         }
     }
+}
+
+/// Makes a datagram socket whose peer is the first of several addresses that the kernel takes, from one of
+/// `bind_to` if there are any. Nothing is sent, so this does not wait.
+///
+/// # Errors
+///
+/// That of the last address tried.
+pub fn connect_datagram(
+    event_loop: &Rc<EventLoop>,
+    addresses: &[Address],
+    bind_to: &[Address],
+) -> Result<Rc<DatagramCore>, ConnectError> {
+    let mut last_error = ConnectError::Connect(io::ErrorKind::AddrNotAvailable.into());
+    for address in addresses {
+        let connected = bound_socket(address, SocketKind::Datagram, bind_to).and_then(|socket| {
+            let connected = connect(socket.as_raw_fd(), &address.raw());
+            connected.map(|()| socket).map_err(|errno| ConnectError::Connect(errno.into()))
+        });
+        match connected {
+            Ok(socket) => return Ok(DatagramCore::new(event_loop.clone(), socket)),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+fn bound_socket(address: &Address, kind: SocketKind, bind_to: &[Address]) -> Result<OwnedFd, ConnectError> {
+    let socket = new_socket(address, kind).map_err(ConnectError::Socket)?;
+    bind_first(&socket, bind_to).map_err(ConnectError::Bind)?;
+    Ok(socket)
+}
+
+/// Makes a socket that is neither bound nor connected, of the family of the first of several addresses for
+/// which there is one: Janet's `net/socket`.
+///
+/// # Errors
+///
+/// That of the last family tried.
+pub fn unbound_socket<'a>(
+    addresses: impl IntoIterator<Item = &'a Address>,
+    kind: SocketKind,
+) -> io::Result<OwnedFd> {
+    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match new_socket(address, kind) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
 }

@@ -8,13 +8,23 @@
 mod accept;
 mod chunk;
 mod connect;
+mod datagram;
+mod datagram_core;
+mod listen;
 mod read;
+mod read_ahead;
+mod resolve;
 mod stream_core;
 mod write;
 
-pub use accept::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted, listen_on};
+pub use accept::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted};
 pub use chunk::Chunk;
-pub use connect::{Connect, ConnectError};
+pub use connect::{Connect, ConnectError, connect_datagram, unbound_socket};
+pub use datagram::{ReceiveFrom, SendTo};
+pub use datagram_core::{Arrival, Arrived, DatagramCore};
+pub use listen::listen_on;
 pub use read::{Amount, Read};
+pub use read_ahead::LeftBehind;
+pub use resolve::{Query, Resolve, ResolveError, SocketKind};
 pub use stream_core::StreamCore;
 pub use write::Write;

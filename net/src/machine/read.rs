@@ -48,6 +48,9 @@ impl Read {
     ///
     /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        if !self.stream.has_unread() {
+            self.stream.receive_on_demand(self.remaining);
+        }
         if self.stream.has_unread() {
             while self.remaining > 0 && self.stream.has_unread() {
                 let count = self.stream.take_unread(self.remaining, sink);

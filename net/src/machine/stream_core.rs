@@ -8,17 +8,24 @@ use std::net::Shutdown;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use ringspun_runtime::{
-    Address, Completion, EventLoop, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
+    Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
 
 use super::chunk::Chunk;
-use crate::descriptor::Descriptor;
+use super::read_ahead::{LeftBehind, ReadAhead};
+use crate::address::Address;
+use crate::descriptor::{Descriptor, shutdown};
 use crate::error::Closed;
+use crate::options::{SocketOption, number_of};
 use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
+/// How much is received at once on demand.
+const ON_DEMAND_MAX_BYTES: usize = 64 * 1024;
 
 /// The shared part of a stream, which its operations keep alive.
 pub struct StreamCore {
@@ -28,6 +35,7 @@ pub struct StreamCore {
     input: Cell<Option<OperationKey>>,
     unread: RefCell<VecDeque<Chunk>>,
     unread_bytes: Cell<usize>,
+    ahead: ReadAhead<Box<[u8]>>,
     end: Cell<End>,
     readers: WaitList,
     output: Cell<Output>,
@@ -58,12 +66,22 @@ enum Output {
 impl StreamCore {
     /// Wraps a stream socket.
     pub fn new(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Rc<Self> {
+        Self::with_left_behind(event_loop, descriptor, None)
+    }
+
+    /// Wraps a stream socket that was handed over, with what it had received until then.
+    pub fn with_left_behind(
+        event_loop: Rc<EventLoop>,
+        descriptor: OwnedFd,
+        left_behind: Option<LeftBehind<Box<[u8]>>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             event_loop,
             descriptor: Descriptor::new(descriptor),
             input: Cell::new(None),
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
+            ahead: ReadAhead::new(left_behind),
             end: Cell::new(End::NotYet),
             readers: WaitList::default(),
             output: Cell::new(Output::Idle),
@@ -100,9 +118,75 @@ impl StreamCore {
         self.cancel_output();
         self.unread.take();
         self.unread_bytes.set(0);
+        self.ahead.end();
         self.close_descriptor_when_idle();
         self.readers.wake_all();
         self.writers.wake_all();
+    }
+
+    /// Prepares for another descriptor of the socket to be used in another thread: stops receiving ahead, and
+    /// gives what that descriptor's [`with_left_behind`](Self::with_left_behind) needs.
+    pub fn share(&self) -> LeftBehind<Box<[u8]>> {
+        let left_behind = self.ahead.share();
+        self.stop_receiving_ahead();
+        self.unread_bytes.set(0);
+        self.ahead.leave(self.unread.take().iter().map(|chunk| Box::from(&**chunk)));
+        left_behind
+    }
+
+    /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been
+    /// received is for the readers here.
+    pub fn share_with_process(&self) {
+        self.ahead.forbid();
+        self.stop_receiving_ahead();
+    }
+
+    fn stop_receiving_ahead(&self) {
+        if let Some(key) = self.input.get() {
+            // If the loop cannot be turned any more, nothing is received either.
+            let _ = self.event_loop.cancel_and_wait(key);
+        }
+    }
+
+    /// Receives up to `limit` bytes for a reader, where nothing may be received ahead; what became of it
+    /// shows in [`has_unread`](Self::has_unread) and [`input_ended`](Self::input_ended).
+    pub(crate) fn receive_on_demand(&self, limit: usize) {
+        if self.is_closed() || self.end.get() != End::NotYet || self.ahead.is_allowed() {
+            return;
+        }
+        if let Some(bytes) = self.ahead.take() {
+            self.unread_bytes.set(self.unread_bytes.get() + bytes.len());
+            self.unread.borrow_mut().push_back(Chunk::Owned { bytes, start: 0 });
+            return;
+        }
+        let mut bytes = vec![0; limit.clamp(1, ON_DEMAND_MAX_BYTES)];
+        let received = loop {
+            match recv(self.descriptor(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                received => break received,
+            }
+        };
+        match received {
+            Ok(0) => self.end.set(End::Reached),
+            Ok(count) => {
+                bytes.truncate(count);
+                self.unread_bytes.set(self.unread_bytes.get() + count);
+                let bytes = bytes.into_boxed_slice();
+                self.unread.borrow_mut().push_back(Chunk::Owned { bytes, start: 0 });
+            }
+            Err(Errno::EAGAIN) => {}
+            Err(errno) => self.end.set(End::Failed(errno as i32)),
+        }
+    }
+
+    /// Closes the stream if nothing is in flight and nobody waits; true if it did.
+    pub fn close_if_idle(&self) -> bool {
+        let idle = self.input.get().is_none() && self.output_is_idle();
+        let idle = idle && self.readers.is_empty() && self.writers.is_empty();
+        if idle {
+            self.close();
+        }
+        idle
     }
 
     /// Shuts down one or both directions (`shutdown(2)`).
@@ -112,7 +196,7 @@ impl StreamCore {
     /// The kernel's; [`Closed`] on a closed stream.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
-        self.descriptor.shutdown(how)
+        shutdown(self.descriptor(), how)
     }
 
     /// Sends what the kernel holds back to fill a segment, by switching Nagle's algorithm off and on
@@ -124,22 +208,22 @@ impl StreamCore {
     pub fn flush(&self) -> io::Result<()> {
         self.check_open()?;
         // With the algorithm off, nothing is held back, and it must stay off.
-        if self.descriptor.option(libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
-            for value in [1, 0] {
-                self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, value)?;
+        if number_of(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
+            for nodelay in [true, false] {
+                SocketOption::NoDelay(nodelay).set(self.descriptor())?;
             }
         }
         Ok(())
     }
 
-    /// Sets `TCP_NODELAY`.
+    /// Sets an option of the socket.
     ///
     /// # Errors
     ///
     /// The kernel's; [`Closed`] on a closed stream.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        self.descriptor.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, nodelay.into())
+        option.set(self.descriptor())
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
@@ -195,7 +279,8 @@ impl StreamCore {
             End::NotYet => Ok(false),
             End::Reached => Ok(true),
             End::Failed(errno) => {
-                self.end.set(End::Reached);
+                // A socket that has no peer yet may get one.
+                self.end.set(if errno == libc::ENOTCONN { End::NotYet } else { End::Reached });
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
@@ -209,7 +294,11 @@ impl StreamCore {
 
     fn arm_input(self: &Rc<Self>) {
         if self.input.get().is_none() {
-            let operation = Operation::Receive { socket: self.descriptor.raw() };
+            let socket = self.descriptor.raw();
+            let operation = match self.ahead.is_allowed() {
+                true => Operation::Receive { socket },
+                false => Operation::Poll { descriptor: socket, interest: Interest::Readable },
+            };
             self.input.set(Some(self.event_loop.submit(operation, self.clone())));
         }
     }
@@ -228,7 +317,7 @@ impl StreamCore {
     /// Starts a connect. The output must be idle.
     pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
         debug_assert!(self.output_is_idle());
-        let address = Box::new(address);
+        let address = Box::new(address.raw());
         let operation = Operation::Connect { socket: self.descriptor.raw(), address };
         self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
     }
@@ -308,6 +397,12 @@ impl StreamCore {
         }
     }
 
+    /// There may be something to receive on demand.
+    fn input_polled(&self) {
+        self.input.set(None);
+        self.readers.wake_all();
+    }
+
     fn output_completed(&self, result: io::Result<u32>) {
         if let Output::Abandoned(_) = self.output.get() {
             self.output.set(Output::Idle);
@@ -330,6 +425,7 @@ impl Owner for StreamCore {
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
         match kind {
             OperationKind::Receive => self.input_completed(completion),
+            OperationKind::Poll => self.input_polled(),
             _ => self.output_completed(completion.result),
         }
         self.close_descriptor_when_idle();

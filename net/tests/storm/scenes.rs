@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_fibers::{self as fibers, JoinError};
-use ringspun_net::{self as net, OperationError, Stream, WriteInterrupted};
+use ringspun_net::{self as net, Address, OperationError, Stream, WriteInterrupted};
 
 use crate::count::{Failure, Limit, Means, Operation, Random, Storm};
 
@@ -212,7 +212,7 @@ pub fn transfer(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
 }
 
 /// Connects and reads the end; every wait is limited, because the listener may not be there any more.
-pub fn connect_and_read(storm: &Storm, random: &mut Random, address: SocketAddr) -> Failure {
+pub fn connect_and_read(storm: &Storm, random: &mut Random, address: Address) -> Failure {
     let limit = Limit::deadline(random);
     let stream = match limit.hold(|| net::connect(address)) {
         Ok(stream) => stream,
@@ -397,7 +397,7 @@ pub fn rage(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
         match scene.join() {
             Ok(result) => result?,
             Err(JoinError::Panicked(payload)) => std::panic::resume_unwind(payload),
-            Err(JoinError::Interrupted(interrupt)) => return Err(interrupt.into()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -1,0 +1,94 @@
+//! Calls that block, from a fiber: another thread runs them while the fiber is parked.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+
+use crate::interrupt::Interrupt;
+use crate::join::panic_text;
+use crate::scheduler::current_fiber;
+use crate::wait::{check, wait};
+
+/// Has another thread call `function`, and parks until it has returned: for name lookups, files, and
+/// computations that would keep the other fibers waiting. The threads are those of
+/// [`EventLoop::call_blocking`](ringspun_runtime::EventLoop::call_blocking).
+///
+/// # Errors
+///
+/// [`BlockingError::Interrupted`] if the fiber is interrupted. A function that has not begun is then never
+/// called; one that has runs on, unobserved, and its result is dropped on its thread.
+/// [`BlockingError::Panicked`] if the function panics, and [`BlockingError::Unavailable`] if there is no
+/// thread to call it and none can be made.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+///
+/// fibers::run(|| {
+///     let text = fibers::blocking(|| std::fs::read_to_string("/etc/passwd")).unwrap();
+///     assert!(!text.unwrap().is_empty());
+/// })
+/// .unwrap();
+/// ```
+pub fn blocking<T: Send + 'static>(
+    function: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BlockingError> {
+    // After a cancel, no work should begin.
+    check()?;
+    let event_loop = current_fiber().scheduler().event_loop().clone();
+    let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
+    wait(|waiter| call.poll(waiter))?.map_err(BlockingError::Panicked)
+}
+
+/// Why a blocking call gave no result.
+#[non_exhaustive]
+pub enum BlockingError {
+    /// The function panicked; this is its payload, as [`std::panic::catch_unwind`] gives it.
+    Panicked(Box<dyn Any + Send>),
+    /// The wait for it was interrupted.
+    Interrupted(Interrupt),
+    /// No thread could be made to call it: the kernel's error.
+    Unavailable(io::Error),
+}
+
+impl fmt::Display for BlockingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(payload) => {
+                write!(f, "the blocking call panicked: {}", panic_text(payload.as_ref()))
+            }
+            Self::Interrupted(interrupt) => interrupt.fmt(f),
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for BlockingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockingError({self})")
+    }
+}
+
+impl std::error::Error for BlockingError {}
+
+impl From<Interrupt> for BlockingError {
+    fn from(interrupt: Interrupt) -> Self {
+        Self::Interrupted(interrupt)
+    }
+}
+
+impl From<BlockingError> for io::Error {
+    /// As an [`Interrupt`] is converted; a panic is `Other`, with its text and without its payload.
+    fn from(error: BlockingError) -> Self {
+        match error {
+            BlockingError::Interrupted(interrupt) => interrupt.into(),
+            BlockingError::Unavailable(error) => error,
+            panicked => Self::other(panicked.to_string()),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Waiting for the first of several channel operations.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::Wake;
+
+use crate::channel::{Channel, Closed, Giver, Place};
+use crate::interrupt::Interrupt;
+use crate::wait::wait;
+
+/// Carries out one of several operations on channels: the first that is possible, as Janet's `ev/select` and
+/// `ev/rselect` do.
+///
+/// Each clause has a function for its outcome; that of the clause that is carried out makes the result. The
+/// other clauses leave no trace in their channels. A clause on a closed channel is possible, with [`Closed`]
+/// as its outcome, unless there are values left to take from it. Without any clause, or with none that can
+/// ever be carried out, the wait lasts until an interrupt.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers::{self as fibers, Channel, Closed, Select};
+///
+/// #[derive(Debug, PartialEq)]
+/// enum Event {
+///     Job(Result<u32, Closed>),
+///     Reported,
+/// }
+///
+/// fibers::run(|| {
+///     let (jobs, reports) = (Channel::bounded(4), Channel::bounded(1));
+///     jobs.give(7).unwrap();
+///     let mut report = Some("idle");
+///
+///     // Both are possible, so the first goes before; the report stays where it was.
+///     let event = Select::new()
+///         .take(&jobs, Event::Job)
+///         .give(&reports, &mut report, |_| Event::Reported)
+///         .wait();
+///     assert_eq!((event, report), (Ok(Event::Job(Ok(7))), Some("idle")));
+///
+///     // Now only the second is.
+///     let event = Select::new()
+///         .take(&jobs, Event::Job)
+///         .give(&reports, &mut report, |_| Event::Reported)
+///         .wait();
+///     assert_eq!((event, report), (Ok(Event::Reported), None));
+///
+///     // And now neither, so it is the deadline that comes first.
+///     let event = fibers::with_deadline(Duration::from_millis(1), || {
+///         Select::new().take(&jobs, Event::Job).wait()
+///     });
+///     assert_eq!(event, Err(fibers::Interrupt::DeadlineExpired));
+/// })
+/// .unwrap();
+/// ```
+pub struct Select<'a, R> {
+    clauses: Vec<Box<dyn Clause<R> + 'a>>,
+}
+
+impl<'a, R> Select<'a, R> {
+    /// A selection without clauses.
+    pub fn new() -> Self {
+        Self { clauses: Vec::new() }
+    }
+
+    /// Adds a clause that takes from `channel`. `outcome` gets the value, or [`Closed`] once the channel is
+    /// closed and empty.
+    ///
+    /// # Panics
+    ///
+    /// If another clause gives to this channel: the selection would meet itself.
+    pub fn take<T>(self, channel: &'a Channel<T>, outcome: impl FnOnce(Result<T, Closed>) -> R + 'a) -> Self {
+        self.with(TakeClause { place: Place { channel, ticket: None }, taken: None, outcome })
+    }
+
+    /// Adds a clause that gives what is in `slot` to `channel`. The value is still in the slot if the clause
+    /// was not carried out, if the channel was closed, or if the wait was interrupted. With an empty slot the
+    /// clause is never possible, which is a way to leave it out.
+    ///
+    /// # Panics
+    ///
+    /// If another clause takes from this channel: the selection would meet itself.
+    pub fn give<T: 'static>(
+        self,
+        channel: &'a Channel<T>,
+        slot: &'a mut Option<T>,
+        outcome: impl FnOnce(Result<(), Closed>) -> R + 'a,
+    ) -> Self {
+        self.with(GiveClause { channel, slot, offered: None, given: Ok(()), outcome })
+    }
+
+    fn with(mut self, clause: impl Clause<R> + 'a) -> Self {
+        let (direction, channel) = clause.target();
+        let mut others = self.clauses.iter().map(|other| other.target());
+        let meets_itself = others.any(|(other, to)| other != direction && to == channel);
+        assert!(!meets_itself, "a selection takes from a channel that it also gives to");
+        self.clauses.push(Box::new(clause));
+        self
+    }
+
+    /// Parks until a clause is possible, carries it out, and returns what its function makes of the outcome.
+    /// Of several that are possible at once, the one that was added first is chosen.
+    ///
+    /// # Errors
+    ///
+    /// The interrupt that ended the wait; no clause has been carried out.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber; and with the panic of the clause's function.
+    pub fn wait(mut self) -> Result<R, Interrupt> {
+        let selection = Rc::new(Selection::default());
+        let clauses = &mut self.clauses;
+        let mut registered = false;
+        let chosen = wait(|waiter| {
+            if let Some(chosen) = selection.chosen.get() {
+                return Poll::Ready(chosen);
+            }
+            if let Some(possible) = clauses.iter_mut().position(|clause| clause.attempt()) {
+                return Poll::Ready(possible);
+            }
+            if !registered {
+                registered = true;
+                for (number, clause) in clauses.iter_mut().enumerate() {
+                    clause.register(&selection, number, waiter);
+                }
+            }
+            Poll::Pending
+        })?;
+        self.withdraw();
+        Ok(self.clauses.swap_remove(chosen).finish())
+    }
+
+    /// As [`wait`](Self::wait), but of several clauses that are possible at once any may be chosen, so that
+    /// none is kept waiting by those before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_shuffled(mut self) -> Result<R, Interrupt> {
+        for last in (1..self.clauses.len()).rev() {
+            self.clauses.swap(random_below(last + 1), last);
+        }
+        self.wait()
+    }
+
+    fn withdraw(&mut self) {
+        for clause in &mut self.clauses {
+            clause.withdraw();
+        }
+    }
+}
+
+impl<R> Default for Select<'_, R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R> Drop for Select<'_, R> {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+impl<R> fmt::Debug for Select<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Select").field("clauses", &self.clauses.len()).finish()
+    }
+}
+
+/// What the offers of one waiting selection share. An offer is accepted by another fiber, while that of the
+/// selection is parked; from then on no other offer may be.
+#[derive(Default)]
+pub(crate) struct Selection {
+    chosen: Cell<Option<usize>>,
+    offers: RefCell<Vec<Rc<dyn Withdraw>>>,
+}
+
+impl Selection {
+    /// Another fiber has carried out a clause: the other offers are withdrawn before anybody sees them.
+    pub(crate) fn choose(&self, clause: usize) {
+        self.chosen.set(Some(clause));
+        for offer in self.offers.take() {
+            offer.withdraw();
+        }
+    }
+}
+
+trait Withdraw {
+    fn withdraw(&self);
+}
+
+/// An offer of a selection, and where its value goes back to.
+struct Offered<T> {
+    channel: Channel<T>,
+    ticket: u64,
+    returned: Cell<Option<T>>,
+}
+
+impl<T> Withdraw for Offered<T> {
+    fn withdraw(&self) {
+        if let Some(value) = self.channel.withdraw(self.ticket) {
+            self.returned.set(Some(value));
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Direction {
+    Take,
+    Give,
+}
+
+trait Clause<R> {
+    /// The channel, by its address.
+    fn target(&self) -> (Direction, *const ());
+    /// Carries the clause out if it is possible now.
+    fn attempt(&mut self) -> bool;
+    /// Sees to it that the waiter is woken when the clause becomes possible.
+    fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>);
+    /// Undoes `register`.
+    fn withdraw(&mut self);
+    /// What the function makes of the outcome, once the clause has been carried out.
+    fn finish(self: Box<Self>) -> R;
+}
+
+struct TakeClause<'a, T, F> {
+    place: Place<'a, T>,
+    /// Present once the clause has been carried out.
+    taken: Option<Result<T, Closed>>,
+    outcome: F,
+}
+
+impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F> {
+    fn target(&self) -> (Direction, *const ()) {
+        (Direction::Take, self.place.channel.address())
+    }
+
+    fn attempt(&mut self) -> bool {
+        self.taken = self.place.attempt_take();
+        self.taken.is_some()
+    }
+
+    fn register(&mut self, _: &Rc<Selection>, _: usize, waiter: &Rc<dyn Wake>) {
+        self.place.line_up(waiter);
+    }
+
+    fn withdraw(&mut self) {
+        self.place.leave();
+    }
+
+    fn finish(self: Box<Self>) -> R {
+        (self.outcome)(self.taken.unwrap_or(Err(Closed)))
+    }
+}
+
+struct GiveClause<'a, T, F> {
+    channel: &'a Channel<T>,
+    slot: &'a mut Option<T>,
+    /// Present while the value is in the channel, or another fiber has carried the clause out.
+    offered: Option<Rc<Offered<T>>>,
+    given: Result<(), Closed>,
+    outcome: F,
+}
+
+impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause<'_, T, F> {
+    fn target(&self) -> (Direction, *const ()) {
+        (Direction::Give, self.channel.address())
+    }
+
+    fn attempt(&mut self) -> bool {
+        if self.offered.is_some() && self.channel.is_closed() {
+            self.withdraw();
+        }
+        if self.slot.is_none() {
+            return false;
+        }
+        match self.channel.attempt_give(self.slot) {
+            Some(given) => {
+                self.given = given;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>) {
+        let Some(value) = self.slot.take() else { return };
+        let giver = Giver { waiter: waiter.clone(), selection: Some((selection.clone(), number)) };
+        let ticket = self.channel.offer(value, giver);
+        let offered = Rc::new(Offered { channel: self.channel.clone(), ticket, returned: Cell::new(None) });
+        selection.offers.borrow_mut().push(offered.clone());
+        self.offered = Some(offered);
+    }
+
+    fn withdraw(&mut self) {
+        if let Some(offered) = self.offered.take() {
+            offered.withdraw();
+            *self.slot = offered.returned.take();
+        }
+    }
+
+    fn finish(self: Box<Self>) -> R {
+        (self.outcome)(self.given)
+    }
+}
+
+/// A number below `bound`, which is at least one, from a generator of this thread that starts the same in
+/// every run (xorshift64).
+fn random_below(bound: usize) -> usize {
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) };
+    }
+    let mut state = STATE.get();
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    STATE.set(state);
+    // The low bits of a xorshift are its weakest; the bias of the remainder is below 2^-32.
+    ((state >> 16) % bound as u64) as usize
+}

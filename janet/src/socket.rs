@@ -1,0 +1,111 @@
+//! The socket behind a Janet stream, and how it goes to other threads.
+
+use std::collections::HashMap;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use evil_janet as janet;
+use ringspun_net::machine::{Arrival, DatagramCore, LeftBehind, ListenerCore, StreamCore};
+use ringspun_runtime::EventLoop;
+
+/// The socket behind a Janet stream.
+#[derive(Clone)]
+pub(crate) enum Socket {
+    Stream(Rc<StreamCore>),
+    Listener(Rc<ListenerCore>),
+    Datagram(Rc<DatagramCore>),
+}
+
+/// What a socket had received when a stream of it was sent to another thread.
+enum HandedOver {
+    Stream(LeftBehind<Box<[u8]>>),
+    Listener(LeftBehind<OwnedFd>),
+    Datagram(LeftBehind<Arrival>),
+}
+
+/// The sockets on their way between threads, by the descriptor that was made for the way.
+static ON_THEIR_WAY: Mutex<Option<HashMap<RawFd, HandedOver>>> = Mutex::new(None);
+
+fn on_their_way() -> MutexGuard<'static, Option<HashMap<RawFd, HandedOver>>> {
+    ON_THEIR_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream that was on its way is gone, unused.
+pub(crate) fn forget_handed_over(descriptor: RawFd) {
+    let forgotten = on_their_way().as_mut().and_then(|sockets| sockets.remove(&descriptor));
+    drop(forgotten);
+}
+
+impl Socket {
+    /// The socket of a stream that came from another thread. Its flags say of which kind it is.
+    pub(crate) fn adopt(event_loop: &Rc<EventLoop>, descriptor: OwnedFd, flags: u32) -> Self {
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+        let handed_over = on_their_way().as_mut().and_then(|sockets| sockets.remove(&raw));
+        let event_loop = event_loop.clone();
+        if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
+            let left_behind = match handed_over {
+                Some(HandedOver::Listener(left_behind)) => Some(left_behind),
+                _ => None,
+            };
+            return Self::Listener(ListenerCore::with_left_behind(event_loop, descriptor, left_behind));
+        }
+        if flags & janet::JANET_STREAM_UDPSERVER != 0 {
+            let left_behind = match handed_over {
+                Some(HandedOver::Datagram(left_behind)) => Some(left_behind),
+                _ => None,
+            };
+            return Self::Datagram(DatagramCore::with_left_behind(event_loop, descriptor, left_behind));
+        }
+        let left_behind = match handed_over {
+            Some(HandedOver::Stream(left_behind)) => Some(left_behind),
+            _ => None,
+        };
+        Self::Stream(StreamCore::with_left_behind(event_loop, descriptor, left_behind))
+    }
+
+    /// The VM has made another descriptor of the socket, for a thread or for a file.
+    pub(crate) fn hand_over(&self, duplicate: RawFd) {
+        let handed_over = match self {
+            Self::Stream(core) => HandedOver::Stream(core.share()),
+            Self::Listener(core) => HandedOver::Listener(core.share()),
+            Self::Datagram(core) => HandedOver::Datagram(core.share()),
+        };
+        let replaced = on_their_way().get_or_insert_default().insert(duplicate, handed_over);
+        drop(replaced);
+    }
+
+    /// A process is about to inherit the socket.
+    pub(crate) fn share_with_process(&self) {
+        match self {
+            Self::Stream(core) => core.share_with_process(),
+            Self::Listener(core) => core.share_with_process(),
+            Self::Datagram(core) => core.share_with_process(),
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Stream(core) => core.descriptor(),
+            Self::Listener(core) => core.descriptor(),
+            Self::Datagram(core) => core.descriptor(),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Stream(core) => core.close(),
+            Self::Listener(core) => core.close(),
+            Self::Datagram(core) => core.close(),
+        }
+    }
+
+    /// Closes the socket if that turns no loop and wakes nobody; true if it did.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        match self {
+            Self::Stream(core) => core.close_if_idle(),
+            Self::Listener(core) => core.close_if_idle(),
+            Self::Datagram(core) => core.close_if_idle(),
+        }
+    }
+}

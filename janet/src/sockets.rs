@@ -1,0 +1,401 @@
+//! Making sockets for Janet: `net/listen`, `net/connect`, `net/socket`, `net/address`, and options.
+//!
+//! Where a name has to be looked up, the fiber parks until a thread has done so; everything else is done at
+//! once, as in the VM's own functions.
+
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use evil_janet as janet;
+use evil_janet::Janet;
+use ringspun_net::machine::{
+    Connect, DatagramCore, ListenerCore, Query, Resolve, ResolveError, SocketKind, StreamCore,
+    connect_datagram, listen_on, unbound_socket,
+};
+use ringspun_net::{Address, SocketOption};
+
+use crate::bridge::Bridge;
+use crate::functions::{carry_out, this_bridge};
+use crate::parked::start_or_return;
+use crate::socket::Socket;
+use crate::stock;
+use crate::values::{
+    Verdict, address_argument, address_value, error_text, explained, keyword_is, nil, string, strings,
+};
+use crate::work::{Outcome, Work, connect_error};
+
+const DATAGRAM: u32 = janet::JANET_STREAM_UDPSERVER;
+const READABLE: u32 = janet::JANET_STREAM_READABLE;
+const WRITABLE: u32 = janet::JANET_STREAM_WRITABLE;
+
+/// What the addresses that are looked up are for.
+pub(crate) enum Purpose {
+    /// `net/address`: the first, or all.
+    Address {
+        all: bool,
+    },
+    Listen {
+        kind: SocketKind,
+        reuse: bool,
+    },
+    /// Where to connect to; then comes where from, if that was said.
+    Connect {
+        kind: SocketKind,
+        source: Option<Query>,
+    },
+    /// Where to connect from.
+    ConnectFrom {
+        kind: SocketKind,
+        targets: Vec<Address>,
+    },
+}
+
+/// What comes of an answer of the resolver.
+pub(crate) enum Next {
+    Outcome(Outcome),
+    Work(Work),
+}
+
+impl Next {
+    fn error(error: Janet) -> Self {
+        Self::Outcome(Outcome::Error(error))
+    }
+}
+
+impl Purpose {
+    /// Goes on with the addresses, or the error in the VM's words.
+    pub(crate) fn proceed(
+        &mut self,
+        bridge: &Rc<Bridge>,
+        answer: Result<Vec<Address>, ResolveError>,
+    ) -> Next {
+        let whose = if matches!(self, Self::ConnectFrom { .. }) { " for bindhost" } else { "" };
+        let addresses = match answer {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                return Next::error(string(&format!("could not get address info{whose}: {error}")));
+            }
+        };
+        match self {
+            Self::Address { all: true } => Next::Outcome(Outcome::Value(addresses_value(&addresses))),
+            Self::Address { all: false } => match addresses.first() {
+                Some(address) => Next::Outcome(Outcome::Value(address_value(address))),
+                None => Next::error(string("no data for given address")),
+            },
+            Self::Listen { kind, reuse } => match listen(bridge, &addresses, *kind, *reuse) {
+                Ok(stream) => Next::Outcome(Outcome::Value(stream)),
+                Err(error) => Next::error(error),
+            },
+            Self::Connect { kind, source: None } => connect(bridge, *kind, addresses, Vec::new()),
+            Self::Connect { kind, source } => match source.take() {
+                None => connect(bridge, *kind, addresses, Vec::new()),
+                Some(query) => Next::Work(Work::Resolve {
+                    machine: Resolve::new(bridge.event_loop(), query),
+                    purpose: Self::ConnectFrom { kind: *kind, targets: addresses },
+                }),
+            },
+            Self::ConnectFrom { kind, targets } => connect(bridge, *kind, std::mem::take(targets), addresses),
+        }
+    }
+}
+
+/// All addresses, as an array.
+fn addresses_value(addresses: &[Address]) -> Janet {
+    let capacity = i32::try_from(addresses.len()).unwrap_or(0);
+    // SAFETY: the VM runs on this thread, and collects nothing before we return.
+    unsafe {
+        let array = janet::janet_array(capacity);
+        for address in addresses {
+            janet::janet_array_push(array, address_value(address));
+        }
+        janet::janet_wrap_array(array)
+    }
+}
+
+fn listen(bridge: &Rc<Bridge>, addresses: &[Address], kind: SocketKind, reuse: bool) -> Result<Janet, Janet> {
+    let descriptor = listen_on(addresses, kind, reuse).map_err(|error| match addresses.first() {
+        Some(address) if address.is_unix() => explained("could not bind socket", &error),
+        _ => string("could not bind to any sockets"),
+    })?;
+    let event_loop = bridge.event_loop().clone();
+    Ok(match kind {
+        SocketKind::Stream => bridge.stream_value(
+            Socket::Listener(ListenerCore::new(event_loop, descriptor)),
+            janet::JANET_STREAM_ACCEPTABLE,
+        ),
+        SocketKind::Datagram => bridge
+            .stream_value(Socket::Datagram(DatagramCore::new(event_loop, descriptor)), DATAGRAM | READABLE),
+    })
+}
+
+fn connect(bridge: &Rc<Bridge>, kind: SocketKind, targets: Vec<Address>, sources: Vec<Address>) -> Next {
+    let is_unix = targets.first().is_some_and(Address::is_unix);
+    match kind {
+        SocketKind::Stream => {
+            let machine = Connect::new(bridge.event_loop().clone(), targets, sources);
+            Next::Work(Work::Connect { machine, is_unix })
+        }
+        SocketKind::Datagram => match connect_datagram(bridge.event_loop(), &targets, &sources) {
+            Ok(core) => Next::Outcome(Outcome::Value(
+                bridge.stream_value(Socket::Datagram(core), DATAGRAM | READABLE | WRITABLE),
+            )),
+            // The VM's own meets all of these errors at once.
+            Err(error) => Next::error(connect_error(&error, true)),
+        },
+    }
+}
+
+/// Which kind of socket a program asks for; `None` for a keyword that is neither.
+unsafe fn kind_argument(count: i32, arguments: *mut Janet, index: i32) -> Option<SocketKind> {
+    // SAFETY: called by a shim with the VM's own arguments. Raises as the VM's own would for a type that is
+    // not a keyword.
+    unsafe {
+        let kind = janet::janet_optkeyword(arguments, count, index, std::ptr::null());
+        if kind.is_null() || janet::janet_cstrcmp(kind, c"stream".as_ptr()) == 0 {
+            return Some(SocketKind::Stream);
+        }
+        (janet::janet_cstrcmp(kind, c"datagram".as_ptr()) == 0).then_some(SocketKind::Datagram)
+    }
+}
+
+/// A place as a program names it. Plain data, as all that a shim holds.
+#[derive(Clone, Copy)]
+struct Place {
+    is_unix: bool,
+    host: *const c_char,
+    /// Null for none.
+    service: *const c_char,
+}
+
+unsafe fn place_arguments(count: i32, arguments: *mut Janet) -> Place {
+    // SAFETY: called by a shim that has checked that there are two arguments.
+    unsafe {
+        if janet::janet_keyeq(*arguments, c"unix".as_ptr()) != 0 {
+            let service = janet::janet_getcstring(arguments, 1);
+            return Place { is_unix: true, host: std::ptr::null(), service };
+        }
+        let host = janet::janet_getcstring(arguments, 0);
+        Place { is_unix: false, host, service: service_argument(count, arguments, 1) }
+    }
+}
+
+/// A port argument as text; null for none.
+unsafe fn service_argument(count: i32, arguments: *mut Janet, index: i32) -> *const c_char {
+    // SAFETY: called by a shim with the VM's own arguments. An integer's text is terminated like every
+    // Janet string.
+    unsafe {
+        if index < count && janet::janet_checkint(*arguments.add(index as usize)) != 0 {
+            return janet::janet_to_string(*arguments.add(index as usize)).cast();
+        }
+        janet::janet_optcstring(arguments, count, index, std::ptr::null())
+    }
+}
+
+/// The text behind a pointer of a [`Place`].
+///
+/// # Safety
+///
+/// Null, or a terminated string that is alive for as long as the result.
+unsafe fn text_at<'a>(text: *const c_char) -> Option<&'a CStr> {
+    // SAFETY: as the caller says.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+unsafe fn query(place: Place, kind: SocketKind, passive: bool) -> Query {
+    // SAFETY: the texts are those of arguments, which are alive while the function runs.
+    let text = |text| unsafe { text_at(text) }.map(|text| text.to_string_lossy().into_owned());
+    Query { host: text(place.host), service: text(place.service), kind, passive }
+}
+
+/// Has the addresses of a place looked up, and goes on with them.
+unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpose) -> Verdict {
+    let bridge = match this_bridge() {
+        Ok(bridge) => bridge,
+        Err(verdict) => return verdict,
+    };
+    let machine = if place.is_unix {
+        // SAFETY: the text is that of an argument.
+        let name = unsafe { text_at(place.service) }.unwrap_or_default();
+        match Address::unix(OsStr::from_bytes(name.to_bytes())) {
+            Ok(address) => Resolve::known(address),
+            Err(error) => return Verdict::Raise(string(&error_text(&error))),
+        }
+    } else {
+        // SAFETY: as above.
+        Resolve::new(bridge.event_loop(), unsafe { query(place, kind, passive) })
+    };
+    // SAFETY: called by a shim.
+    unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose }) }
+}
+
+pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM
+    // may raise.
+    unsafe {
+        janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_CONNECT);
+        janet::janet_arity(count, 2, 4);
+        let Some(kind) = kind_argument(count, arguments, 2) else {
+            return stock::call(c"net/address", count, arguments);
+        };
+        let all = count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0;
+        let place = place_arguments(count, arguments);
+        carry_out(resolve(place, kind, false, Purpose::Address { all }))
+    }
+}
+
+pub(crate) unsafe extern "C-unwind" fn net_address_unpack(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `net_address`.
+    unsafe {
+        janet::janet_fixarity(count, 1);
+        match unpack_unix(&address_argument(arguments, 0)) {
+            Some(name) => name,
+            None => stock::call(c"net/address-unpack", count, arguments),
+        }
+    }
+}
+
+/// The name of a Unix socket, in a tuple. The VM's own code reads beyond the end of a short one.
+fn unpack_unix(address: &Address) -> Option<Janet> {
+    if !address.is_unix() {
+        return None;
+    }
+    // Shown as `unix:NAME`; without a name, the VM's own shows that of an empty abstract one.
+    let shown = address.to_string();
+    let name = shown.strip_prefix("unix:").unwrap_or_default();
+    Some(strings(&[if name.is_empty() { "@" } else { name }]))
+}
+
+pub(crate) unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `net_address`.
+    unsafe {
+        janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_LISTEN);
+        janet::janet_arity(count, 2, 4);
+        let Some(kind) = kind_argument(count, arguments, 2) else {
+            return stock::call(c"net/listen", count, arguments);
+        };
+        let place = place_arguments(count, arguments);
+        let reuse = !(count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0);
+        carry_out(resolve(place, kind, true, Purpose::Listen { kind, reuse }))
+    }
+}
+
+pub(crate) unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `net_address`.
+    unsafe {
+        janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_CONNECT);
+        janet::janet_arity(count, 2, 5);
+        let Some(kind) = kind_argument(count, arguments, 2) else {
+            return stock::call(c"net/connect", count, arguments);
+        };
+        let source_host = janet::janet_optcstring(arguments, count, 3, std::ptr::null());
+        let source_service = service_argument(count, arguments, 4);
+        let place = place_arguments(count, arguments);
+        let source = Place { is_unix: false, host: source_host, service: source_service };
+        carry_out(start_connect(place, source, kind))
+    }
+}
+
+unsafe fn start_connect(place: Place, source: Place, kind: SocketKind) -> Verdict {
+    if place.is_unix && !source.host.is_null() {
+        return Verdict::Raise(string("bindhost not supported for unix domain sockets"));
+    }
+    // SAFETY: called by a shim with its own arguments.
+    unsafe {
+        let source = (!source.host.is_null()).then(|| query(source, kind, false));
+        resolve(place, kind, false, Purpose::Connect { kind, source })
+    }
+}
+
+pub(crate) unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `net_address`.
+    unsafe {
+        janet::janet_arity(count, 0, 2);
+        let kind = kind_argument(count, arguments, 0);
+        // Unix sockets are refused by the VM's own, in its words.
+        let (Some(kind), false) = (kind, count > 1 && keyword_is(*arguments.add(1), c"unix")) else {
+            return stock::call(c"net/socket", count, arguments);
+        };
+        let is_family = |name| count > 1 && keyword_is(*arguments.add(1), name);
+        carry_out(unbound(kind, is_family(c"ipv4"), is_family(c"ipv6")))
+    }
+}
+
+fn unbound(kind: SocketKind, ipv4: bool, ipv6: bool) -> Verdict {
+    let bridge = match this_bridge() {
+        Ok(bridge) => bridge,
+        Err(verdict) => return verdict,
+    };
+    // Asks for no name, so nothing waits: which families there are, in which order.
+    let query = Query { host: None, service: None, kind, passive: false };
+    let addresses = match query.ask() {
+        Ok(addresses) => addresses,
+        Err(error) => return Verdict::Raise(string(&format!("could not get address info: {error}"))),
+    };
+    let fits = |address: &&Address| match address.as_socket_addr() {
+        Some(address) => !(ipv4 && address.is_ipv6() || ipv6 && address.is_ipv4()),
+        None => false,
+    };
+    let descriptor = match unbound_socket(addresses.iter().filter(fits), kind) {
+        Ok(descriptor) => descriptor,
+        Err(error) => return Verdict::Raise(explained("could not create socket", &error)),
+    };
+    let event_loop = bridge.event_loop().clone();
+    let (socket, flags) = match kind {
+        SocketKind::Stream => (Socket::Stream(StreamCore::new(event_loop, descriptor)), 0),
+        SocketKind::Datagram => (Socket::Datagram(DatagramCore::new(event_loop, descriptor)), DATAGRAM),
+    };
+    Verdict::Return(bridge.stream_value(socket, flags | READABLE | WRITABLE))
+}
+
+/// Options beyond those of the VM's own, by name.
+#[derive(Clone, Copy)]
+enum Extra {
+    Flag(fn(bool) -> SocketOption),
+    Number(fn(i32) -> SocketOption),
+}
+
+const EXTRA_OPTIONS: [(&CStr, Extra); 4] = [
+    (c"tcp-nodelay", Extra::Flag(SocketOption::NoDelay)),
+    (c"so-reuseport", Extra::Flag(SocketOption::ReusePort)),
+    (c"so-rcvbuf", Extra::Number(SocketOption::ReceiveBufferBytes)),
+    (c"so-sndbuf", Extra::Number(SocketOption::SendBufferBytes)),
+];
+
+/// What they add to the documentation of `net/setsockopt`.
+pub(crate) const EXTRA_OPTIONS_DOC: &str = "\
+- :tcp-nodelay boolean\n\
+- :so-reuseport boolean\n\
+- :so-rcvbuf number of bytes\n\
+- :so-sndbuf number of bytes\n";
+
+pub(crate) unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `net_address`.
+    unsafe {
+        janet::janet_arity(count, 3, 3);
+        let stream: *mut janet::JanetStream =
+            janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast();
+        janet::janet_stream_flags(stream, janet::JANET_STREAM_SOCKET);
+        let name = janet::janet_getkeyword(arguments, 1);
+        for (known, extra) in EXTRA_OPTIONS {
+            if janet::janet_cstrcmp(name, known.as_ptr()) == 0 {
+                let option = match extra {
+                    Extra::Flag(option) => option(janet::janet_getboolean(arguments, 2) != 0),
+                    Extra::Number(option) => option(janet::janet_getinteger(arguments, 2)),
+                };
+                return carry_out(set_option((*stream).handle, known, option));
+            }
+        }
+        stock::call(c"net/setsockopt", count, arguments)
+    }
+}
+
+fn set_option(descriptor: i32, name: &CStr, option: SocketOption) -> Verdict {
+    match option.set(descriptor) {
+        Ok(()) => Verdict::Return(nil()),
+        Err(error) => {
+            let name = name.to_string_lossy();
+            Verdict::Raise(string(&format!("setsockopt(:{name}): {}", error_text(&error))))
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Datagram sockets for fibers.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringspun_fibers as fibers;
+use ringspun_runtime::{EventLoop, LentBytes, SendData};
+
+use crate::address::{Address, local_address, peer_address};
+use crate::descriptor::shutdown;
+use crate::endpoint::Peer;
+use crate::error::{Closed, OperationError};
+use crate::machine::{
+    Amount, Arrived, DatagramCore, ReceiveFrom, SendTo, SocketKind, connect_datagram as connect_to, listen_on,
+};
+use crate::options::SocketOption;
+use crate::stream::Received;
+use crate::waiting::{current_loop, resolve, wait_on, within};
+
+/// A socket of separate messages: UDP (`udp(7)`) or a Unix datagram socket (`unix(7)`). Dropping it closes
+/// it.
+///
+/// All methods take `&self`: any number of fibers may receive and send, and sends of several are in flight
+/// together. A datagram is received whole or, where the buffer is too small, cut to its size, as the
+/// kernel does; an empty one is a datagram like any other.
+///
+/// Datagrams are received ahead of their reader, up to some 256 KiB. What comes then waits in the kernel's
+/// buffer ([`SocketOption::ReceiveBufferBytes`]), which drops what does not fit.
+#[derive(Debug)]
+pub struct DatagramSocket {
+    core: Rc<DatagramCore>,
+    read_timeout: Cell<Option<Duration>>,
+    write_timeout: Cell<Option<Duration>>,
+}
+
+/// Makes a datagram socket that receives at an address; port 0 lets the kernel choose one, which
+/// [`DatagramSocket::localname`] tells. Janet's `net/listen` with `:datagram`.
+///
+/// As there, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set (`socket(7)`). The first
+/// address of a name that can be bound is taken. Parks while a name is looked up. The path of a Unix socket
+/// must not exist, and is not removed when the socket is closed.
+///
+/// # Errors
+///
+/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput`
+/// for a text that is no address; `Unsupported` outside of a runtime.
+///
+/// # Panics
+///
+/// Outside of a fiber on a thread that has a runtime.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_net as net;
+///
+/// fibers::run(|| -> std::io::Result<()> {
+///     let server = net::listen_datagram("127.0.0.1:0")?;
+///     let client = net::connect_datagram(server.localname()?)?;
+///     client.write(b"hello")?;
+///     let mut buffer = [0; 1024];
+///     let (count, who) = server.recv_from(&mut buffer)?;
+///     server.send_to(&who, &buffer[..count])?;
+///     assert_eq!(client.read(&mut buffer)?, 5);
+///     Ok(())
+/// })
+/// .unwrap()
+/// .unwrap();
+/// ```
+pub fn listen_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
+    let endpoint = address.endpoint()?;
+    let event_loop = current_loop()?;
+    let listened = resolve(&event_loop, &endpoint, SocketKind::Datagram, true)
+        .and_then(|addresses| listen_on(&addresses, SocketKind::Datagram, true));
+    match listened {
+        Ok(descriptor) => Ok(DatagramSocket::from_descriptor(event_loop, descriptor)),
+        Err(error) => Err(OperationError::wrap("listen", &endpoint, error)),
+    }
+}
+
+/// Makes a datagram socket whose peer is at an address: [`DatagramSocket::write`] sends to it, and only what
+/// comes from it is received. Nothing is sent to find out whether it is there. Janet's `net/connect` with
+/// `:datagram`.
+///
+/// Parks while a name is looked up.
+///
+/// # Errors
+///
+/// As [`listen_datagram`].
+///
+/// # Panics
+///
+/// As [`listen_datagram`].
+pub fn connect_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
+    let endpoint = address.endpoint()?;
+    let event_loop = current_loop()?;
+    let connected = resolve(&event_loop, &endpoint, SocketKind::Datagram, false)
+        .and_then(|addresses| connect_to(&event_loop, &addresses, &[]).map_err(io::Error::from));
+    connected
+        .map(DatagramSocket::from_core)
+        .map_err(|error| OperationError::wrap("connect to", &endpoint, error))
+}
+
+impl DatagramSocket {
+    fn from_core(core: Rc<DatagramCore>) -> Self {
+        Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
+    }
+
+    /// Adopts a datagram socket. `event_loop` is that of this thread's runtime ([`fibers::event_loop`]): on
+    /// another, nothing would ever arrive.
+    pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
+        Self::from_core(DatagramCore::new(event_loop, descriptor))
+    }
+
+    /// Parks until there is a datagram, copies as much of it as fits into `buffer`, and drops the rest.
+    /// Returns the count of bytes copied, and who sent it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as `ECONNREFUSED` on a connected socket whose peer is not there; [`Closed`] once
+    /// this side has closed the socket; `TimedOut` after the read timeout or a deadline; a cancel of the
+    /// fiber. Datagrams that come after an interrupt wait for the next call.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        let machine = ReceiveFrom::new(self.core.clone(), Amount::UpTo(buffer.len()));
+        let poll = |machine: &mut ReceiveFrom, waiter: &Rc<_>| {
+            machine.poll(waiter, &mut |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
+        };
+        wait_on(machine, self.read_timeout.get(), poll, |machine, waiter| machine.abandon(waiter, &[]))
+            .map_err(|error| self.failed("receive on", error))
+    }
+
+    /// As [`recv_from`](Self::recv_from), for connected sockets: returns only the count.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_from`](Self::recv_from).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv_from(buffer).map(|(count, _)| count)
+    }
+
+    /// Parks until there is a datagram, and takes it as it came from the kernel, without a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_from`](Self::recv_from).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn receive(&self) -> io::Result<(Received, Address)> {
+        let poll = |core: &mut Rc<DatagramCore>, waiter: &Rc<_>| {
+            let Some(Arrived { bytes, source }) = core.take()? else {
+                core.wait_for_input(waiter);
+                return Poll::Pending;
+            };
+            Poll::Ready(Ok((Received::new(bytes), source)))
+        };
+        wait_on(self.core.clone(), self.read_timeout.get(), poll, |core, waiter| {
+            core.readers().remove(waiter);
+        })
+        .map_err(|error| self.failed("receive on", error))
+    }
+
+    /// Sends one datagram to an address, parking until the kernel has taken it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as `EMSGSIZE` for a datagram that is too long, and `EINVAL` or `EAFNOSUPPORT` for
+    /// an address of another family than the socket's; [`Closed`] once this side has closed the socket;
+    /// `TimedOut` after the write timeout or a deadline; a cancel of the fiber. After an interrupt, nothing
+    /// has been sent.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn send_to(&self, to: &Address, data: &[u8]) -> io::Result<()> {
+        self.send(Some(*to), data)
+    }
+
+    /// Sends one datagram to the peer that the socket is connected to, and returns its length.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_to`](Self::send_to); `EDESTADDRREQ` or `ENOTCONN` for a socket without a peer.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn write(&self, data: &[u8]) -> io::Result<usize> {
+        self.send(None, data).map(|()| data.len())
+    }
+
+    fn send(&self, to: Option<Address>, data: &[u8]) -> io::Result<()> {
+        if std::thread::panicking() {
+            // Parking now would show the thread's panic to other fibers.
+            return Err(self.failed("send on", fibers::Interrupt::Cancelled.into()));
+        }
+        fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
+        let sent = within(self.write_timeout.get(), || {
+            let machine = RefCell::new(SendTo::new(self.core.clone(), to));
+            let result = fibers::wait_for_completion(
+                |waiter| {
+                    machine.borrow_mut().poll(waiter, &mut || {
+                        // SAFETY: `wait_for_completion` does not return before the machine is ready,
+                        // which it is only when no send is in flight; `data` is borrowed until then.
+                        SendData::Lent(unsafe { LentBytes::new(data) })
+                    })
+                },
+                || machine.borrow_mut().hurry(),
+            );
+            let is_canceled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
+            result.map_err(|error| match fibers::pending_interrupt() {
+                Some(interrupt) if is_canceled(&error) => {
+                    // Raised here and now, so not once more at the next wait.
+                    let _ = fibers::check();
+                    interrupt.into()
+                }
+                _ => error,
+            })
+        });
+        sent.map_err(|error| match to {
+            Some(address) if !self.core.is_closed() => OperationError::wrap("send to", address, error),
+            _ => self.failed("send on", error),
+        })
+    }
+
+    /// Shuts down one or both directions (`shutdown(2)`); the kernel wants a connected socket. Does not
+    /// wait.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`].
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let done = self.core.check_open().and_then(|()| shutdown(self.core.descriptor(), how));
+        done.map_err(|error| self.failed("shutdown of", error))
+    }
+
+    /// The address that the socket is bound to (`getsockname(2)`).
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`], or the kernel's.
+    pub fn localname(&self) -> io::Result<Address> {
+        self.core.check_open()?;
+        local_address(self.core.descriptor())
+    }
+
+    /// The address of the peer (`getpeername(2)`).
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`], or the kernel's, such as not being connected.
+    pub fn peername(&self) -> io::Result<Address> {
+        self.core.check_open()?;
+        peer_address(self.core.descriptor())
+    }
+
+    /// Sets an option of the socket.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`].
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        self.core.set_option(option)
+    }
+
+    /// Sets how long each receive may wait; `None` is for ever. One that takes longer ends with `TimedOut`,
+    /// and so does one that has to wait at all where this is zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) {
+        self.read_timeout.set(timeout);
+    }
+
+    /// Sets how long each send may wait; `None` is for ever.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.write_timeout.set(timeout);
+    }
+
+    /// Closes the socket. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
+    /// Datagrams that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel
+    /// is done with it. Closing again does nothing.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
+        if self.core.is_closed() {
+            return OperationError::wrap(operation, "a closed socket", Closed.into());
+        }
+        match local_address(self.core.descriptor()) {
+            Ok(address) => OperationError::wrap(operation, address, error),
+            Err(_) => OperationError::wrap(operation, "a socket", error),
+        }
+    }
+}
+
+impl Drop for DatagramSocket {
+    fn drop(&mut self) {
+        self.core.close();
+    }
+}
+
+impl AsRawFd for DatagramSocket {
+    /// For what the kernel can tell of a socket. Receiving on it takes datagrams from under the socket;
+    /// after [`close`](Self::close), the number may mean another file.
+    fn as_raw_fd(&self) -> RawFd {
+        self.core.descriptor()
+    }
+}

@@ -1,0 +1,136 @@
+//! Where to connect to or to listen, as users write it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::address::Address;
+
+/// A place to connect to or to listen at, as the user named it. A host's name is looked up when the endpoint
+/// is used. Shown as `host:port`, with brackets around an IPv6 address, and as `unix:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint(Place);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Host { host: String, service: String },
+    Exact(Address),
+}
+
+impl Endpoint {
+    /// `host` is a name or a numeric address, without brackets; `service` a port number from 0 to 65535 or
+    /// a name from `services(5)`. Neither is looked at before the endpoint is used.
+    pub fn new(host: impl Into<String>, service: impl Into<String>) -> Self {
+        Self(Place::Host { host: host.into(), service: service.into() })
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.0
+    }
+
+    fn parse(text: &str) -> io::Result<Self> {
+        if let Some(name) = text.strip_prefix("unix:") {
+            return Address::unix(name).map(Self::from);
+        }
+        let split = text.rsplit_once(':').filter(|(_, service)| !service.is_empty());
+        let Some((host, service)) = split else {
+            let message = format!(
+                "address {text:?}: expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000, or unix:PATH"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok(Self::new(host, service))
+    }
+}
+
+impl From<Address> for Endpoint {
+    fn from(address: Address) -> Self {
+        Self(Place::Exact(address))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Host { host, service } if host.contains(':') => write!(f, "[{host}]:{service}"),
+            Place::Host { host, service } => write!(f, "{host}:{service}"),
+            Place::Exact(address) => address.fmt(f),
+        }
+    }
+}
+
+/// What can name a peer or a place to listen: `"host:port"`, `"unix:/path"`, `"unix:@abstract"`,
+/// `("host", port)`, a [`SocketAddr`], an [`Address`], an [`Endpoint`]. An IPv6 address in a text stands in
+/// brackets: `"[::1]:8000"`.
+pub trait Peer {
+    /// The endpoint it names.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, with the text and what was expected, if it names none.
+    fn endpoint(&self) -> io::Result<Endpoint>;
+}
+
+impl Peer for Endpoint {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(self.clone())
+    }
+}
+
+impl Peer for &Endpoint {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok((*self).clone())
+    }
+}
+
+impl Peer for Address {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(Endpoint::from(*self))
+    }
+}
+
+impl Peer for &str {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Endpoint::parse(self)
+    }
+}
+
+impl Peer for String {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Endpoint::parse(self)
+    }
+}
+
+impl Peer for SocketAddr {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(Endpoint::from(Address::from(*self)))
+    }
+}
+
+impl Peer for (&str, u16) {
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(Endpoint::new(self.0, self.1.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_read_back_as_they_are_written() {
+        for text in ["127.0.0.1:80", "[::1]:80", "example.org:http", "unix:/run/a.socket", "unix:@name"] {
+            assert_eq!(text.endpoint().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_named_with_what_was_expected() {
+        for text in ["localhost", "localhost:", ""] {
+            let error = text.endpoint().unwrap_err();
+            assert!(error.to_string().contains(&format!("{text:?}: expected HOST:PORT")), "{error}");
+        }
+        assert!("unix:".endpoint().unwrap_err().to_string().contains("\"\": expected 1 to"));
+    }
+}

@@ -1,0 +1,48 @@
+//! Listening: a socket bound to the first address that can be had.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{Backlog, bind, listen};
+
+use super::resolve::SocketKind;
+use crate::address::Address;
+use crate::descriptor::{new_socket, set_nonblocking};
+use crate::options::SocketOption;
+
+/// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
+const BACKLOG: i32 = 1024;
+
+/// Makes a socket on the first address that can be bound; one for streams listens. `reuse` sets
+/// `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT`, as Janet's `net/listen` does.
+///
+/// # Errors
+///
+/// That of the last address tried.
+pub fn listen_on(addresses: &[Address], kind: SocketKind, reuse: bool) -> io::Result<OwnedFd> {
+    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match bind_and_listen(address, kind, reuse) {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Result<OwnedFd> {
+    let descriptor = new_socket(address, kind)?;
+    if reuse {
+        SocketOption::ReuseAddress(true).set(descriptor.as_raw_fd())?;
+        if !address.is_unix() {
+            SocketOption::ReusePort(true).set(descriptor.as_raw_fd())?;
+        }
+    }
+    bind(descriptor.as_raw_fd(), &address.raw())?;
+    if kind == SocketKind::Stream {
+        // As its descriptors can be shared, another may take the connection that readiness told of.
+        set_nonblocking(&descriptor)?;
+        listen(&descriptor, Backlog::new(BACKLOG)?)?;
+    }
+    Ok(descriptor)
+}

@@ -1,0 +1,119 @@
+//! How a fiber drives a machine: parked between polls, and out of it when it is interrupted.
+
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringspun_fibers as fibers;
+use ringspun_runtime::{EventLoop, Wake};
+
+use crate::Address;
+use crate::endpoint::{Endpoint, Peer};
+use crate::error::OperationError;
+use crate::machine::{Resolve, SocketKind};
+
+/// The loop of the runtime on this thread.
+pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
+    fibers::event_loop().ok_or_else(|| {
+        let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
+}
+
+/// Runs `function` with a timeout, if there is one.
+pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
+    match timeout {
+        Some(timeout) => fibers::with_deadline(timeout, function),
+        None => function(),
+    }
+}
+
+/// Parks until `poll` is ready. An interrupt ends the wait, and `abandon` is called with what was left to
+/// be woken, if anything was.
+pub(crate) fn wait_on<M, T>(
+    mut machine: M,
+    timeout: Option<Duration>,
+    mut poll: impl FnMut(&mut M, &Rc<dyn Wake>) -> Poll<io::Result<T>>,
+    abandon: impl FnOnce(M, &Rc<dyn Wake>),
+) -> io::Result<T> {
+    fibers::check()?;
+    let mut left_waiter = None;
+    let waited = within(timeout, || {
+        fibers::wait(|waiter| {
+            let polled = poll(&mut machine, waiter);
+            if polled.is_pending() && left_waiter.is_none() {
+                left_waiter = Some(waiter.clone());
+            }
+            polled
+        })
+    });
+    waited.unwrap_or_else(|interrupt| {
+        if let Some(waiter) = left_waiter {
+            abandon(machine, &waiter);
+        }
+        Err(interrupt.into())
+    })
+}
+
+/// Parks until the addresses of an endpoint are known.
+pub(crate) fn resolve(
+    event_loop: &Rc<EventLoop>,
+    endpoint: &Endpoint,
+    kind: SocketKind,
+    passive: bool,
+) -> io::Result<Vec<Address>> {
+    let machine = Resolve::endpoint(event_loop, endpoint, kind, passive)?;
+    wait_on(machine, None, |machine, waiter| machine.poll(waiter).map_err(io::Error::from), |_, _| {})
+}
+
+/// The address that a name stands for, the first of them if there are several: Janet's `net/address`.
+///
+/// A name that is not numeric is looked up by `getaddrinfo(3)` on a thread of its own, while other fibers
+/// run. An interrupt of the fiber, such as a deadline, ends the wait for it.
+///
+/// # Errors
+///
+/// The resolver's, with the name in the text; an interrupt of the fiber; `InvalidInput` for a text that is
+/// no address; `Unsupported` outside of a runtime.
+///
+/// # Panics
+///
+/// Outside of a fiber on a thread that has a runtime.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_net as net;
+///
+/// fibers::run(|| {
+///     let address = net::address("127.0.0.1:80").unwrap();
+///     assert_eq!(address.port(), Some(80));
+///     assert!(net::addresses("localhost:80").unwrap().iter().all(|address| address.port() == Some(80)));
+/// })
+/// .unwrap();
+/// ```
+pub fn address(peer: impl Peer) -> io::Result<Address> {
+    let endpoint = peer.endpoint()?;
+    addresses(&endpoint)?
+        .into_iter()
+        .next()
+        .ok_or_else(|| OperationError::wrap("look up", &endpoint, io::ErrorKind::NotFound.into()))
+}
+
+/// All addresses that a name stands for, in the order in which they should be tried (RFC 6724): Janet's
+/// `net/address` with `multi`.
+///
+/// # Errors
+///
+/// As [`address`].
+///
+/// # Panics
+///
+/// As [`address`].
+pub fn addresses(peer: impl Peer) -> io::Result<Vec<Address>> {
+    let endpoint = peer.endpoint()?;
+    resolve(&current_loop()?, &endpoint, SocketKind::Stream, false)
+        .map_err(|error| OperationError::wrap("look up", &endpoint, error))
+}
