@@ -1,5 +1,7 @@
 //! The `ringspun` command: what it prints, what it exits with, and that it serves.
 
+mod backend;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -81,10 +83,7 @@ impl EchoServer {
         output.read_line(&mut line).unwrap();
         let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
         let (address, rest) = rest.split_once(' ').unwrap();
-        let backend = match std::env::var("RINGSPUN_BACKEND").as_deref() {
-            Ok("poll") => "poll",
-            _ => "io_uring",
-        };
+        let backend = backend::expected();
         assert_eq!(rest, format!("(tcp, {backend})\n"));
         Self { address: address.parse().unwrap(), process: Process(process), output }
     }
@@ -287,7 +286,8 @@ fn the_doctor_reports_to_people() {
     let output = output_of(&["doctor"]);
     let report = text_of(&output);
     assert!(output.status.success(), "{report}{}", error_text(&output));
-    for expected in ["io_uring", "deferred task work", "open files", "connections in this process"] {
+    let feature = if backend::refusal().is_none() { "deferred task work" } else { "refused" };
+    for expected in ["io_uring", feature, "open files", "connections in this process"] {
         assert!(report.contains(expected), "{expected}: {report}");
     }
     assert!(!report.contains('\u{1b}'), "no colours when this is not a terminal");
@@ -303,10 +303,26 @@ fn the_doctor_reports_to_programs() {
     assert_eq!(report["ringspun"], env!("CARGO_PKG_VERSION"));
     assert_eq!(report["can_run"], true);
     assert!(report["system"]["kernel_release"].as_str().is_some_and(|release| !release.is_empty()));
-    assert_eq!(report["backend"]["name"], "io_uring");
     assert_eq!(report["backend"]["requested"], Value::Null);
-    assert_eq!(report["io_uring"]["allowed"], true);
-    assert_eq!(report["io_uring"]["refusal"], Value::Null);
+    match backend::refusal() {
+        None => {
+            assert_eq!(report["backend"]["name"], "io_uring");
+            assert_eq!(report["io_uring"]["allowed"], true);
+            assert_eq!(report["io_uring"]["refusal"], Value::Null);
+        }
+        Some(errno) => {
+            assert_eq!(report["backend"]["name"], "poll");
+            assert_eq!(report["io_uring"]["allowed"], false);
+            let cause =
+                if errno == "EPERM" { "a security policy refuses it" } else { "this kernel, or a seccomp" };
+            for reason in [&report["backend"]["reason"], &report["io_uring"]["refusal"]] {
+                let reason = reason.as_str().unwrap();
+                assert!(reason.starts_with("io_uring cannot be used: "), "{reason}");
+                // A machine may have it switched off as well, and is told that first.
+                assert!(reason.contains(cause) || reason.contains("io_uring_disabled"), "{reason}");
+            }
+        }
+    }
     let features = report["io_uring"]["features"].as_array().unwrap();
     for feature in features.iter().chain([&report["stack_guards"]]) {
         assert!(feature["name"].is_string() && feature["available"].is_boolean(), "{feature}");
@@ -333,11 +349,22 @@ fn the_doctor_reports_to_programs() {
 
 #[test]
 fn the_doctor_shows_a_backend_that_was_asked_for() {
-    let output = ringspun(&["doctor", "--json"]).env("RINGSPUN_BACKEND", "uring").output().unwrap();
-    assert!(output.status.success(), "{}", error_text(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["backend"]["requested"], "uring");
-    assert!(report["backend"]["reason"].as_str().unwrap().contains("RINGSPUN_BACKEND=uring"));
+    for (backend, name) in [("uring", "io_uring"), ("poll", "poll")] {
+        let output = ringspun(&["doctor", "--json"]).env("RINGSPUN_BACKEND", backend).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["backend"]["requested"], backend);
+        let reason = report["backend"]["reason"].as_str().unwrap();
+        if backend == "uring" && backend::refusal().is_some() {
+            assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
+            assert_eq!(report["backend"]["name"], Value::Null);
+            assert!(reason.starts_with("io_uring cannot be used: "), "{reason}");
+            assert!(reason.contains("RINGSPUN_BACKEND=poll"), "{reason}");
+        } else {
+            assert!(output.status.success(), "{}", error_text(&output));
+            assert_eq!(report["backend"]["name"], name);
+            assert!(reason.contains(&format!("RINGSPUN_BACKEND={backend}")), "{reason}");
+        }
+    }
 }
 
 #[test]

