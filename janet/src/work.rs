@@ -130,7 +130,7 @@ impl Work {
             Self::Read { machine, target } => machine.abandon(waiter, unseen_bytes(target)),
             Self::ReceiveFrom { machine, target, .. } => machine.abandon(waiter, unseen_bytes(target)),
             Self::Write { machine, .. } => machine.abandon(waiter),
-            Self::SendTo { machine, .. } => machine.abandon(),
+            Self::SendTo { machine, .. } => machine.abandon(waiter),
             Self::Accept { machine } | Self::AcceptLoop { machine, .. } => machine.abandon(waiter),
             Self::Connect { machine, .. } => machine.abandon(waiter),
             // Dropping it is what ends it.

@@ -129,3 +129,45 @@ fn a_process_reads_on_where_the_program_stopped() {
     "#;
     assert_eq!(run(program), "for the program, for the process");
 }
+
+#[test]
+fn a_datagram_socket_answers_from_a_thread() {
+    let program = r#"
+        (def server (net/listen "127.0.0.1" "0" :datagram))
+        (def sender (net/connect ;(net/localname server) :datagram))
+        (ev/spawn-thread
+          (def buffer @"")
+          (ev/give answers "ready")
+          (def who (net/recv-from server 100 buffer))
+          (net/send-to server who (string "back " buffer)))
+        (ev/take answers)
+        (net/write sender "across")
+        (string (net/read sender 100))
+    "#;
+    assert_eq!(run(program), "back across");
+}
+
+#[test]
+fn accepted_connections_are_spread_over_threads() {
+    let program = r#"
+        (def jobs (ev/thread-chan 10))
+        (repeat 2
+          (ev/spawn-thread
+            (while (def stream (ev/take jobs))
+              (net/write stream (string "echo of " (net/read stream 100)))
+              (:close stream))
+            (ev/give answers "done")))
+        (def name (string "@ringspun-workers-" (os/getpid)))
+        (def server (net/server :unix name (fn [stream] (ev/give jobs stream) (:close stream))))
+        (defn ask [n]
+          (with [client (net/connect :unix name)]
+            (net/write client (string n))
+            (string (net/read client 100))))
+        (def all-answers (map ask (range 6)))
+        (:close server)
+        (repeat 2 (ev/give jobs nil))
+        (repeat 2 (ev/take answers))
+        (string/join all-answers " ")
+    "#;
+    assert_eq!(run(program), "echo of 0 echo of 1 echo of 2 echo of 3 echo of 4 echo of 5");
+}

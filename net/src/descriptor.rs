@@ -55,11 +55,10 @@ impl Drop for Descriptor {
     }
 }
 
-/// Makes a socket of an address's family, close-on-exec and, on Linux, non-blocking, which is for
-/// [`accept_now`].
+/// Makes a socket of an address's family, close-on-exec.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let flags = SockFlag::SOCK_CLOEXEC;
     #[cfg(not(target_os = "linux"))]
     let flags = SockFlag::empty();
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
@@ -92,7 +91,17 @@ pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
     }
 }
 
-/// Accepts a connection that is there already.
+/// Says whether calls on a socket return at once where they would block; the descriptor must be open.
+pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
+    let mut nonblocking = i32::from(nonblocking);
+    // SAFETY: the number is valid for the length that this request reads.
+    match unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut nonblocking) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Accepts a connection that is there already, from a listener that does not block.
 #[cfg(target_os = "linux")]
 pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
     let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;

@@ -420,6 +420,10 @@ impl EventLoop {
     }
 
     fn deliver(&self, raw: RawCompletion) {
+        if raw.cancel_missed {
+            self.cancel(raw.key);
+            return;
+        }
         let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
             return;

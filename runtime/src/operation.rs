@@ -73,7 +73,9 @@ pub enum Operation {
         /// A datagram socket.
         socket: RawFd,
     },
-    /// Send one datagram, whole (`sendmsg(2)` with `MSG_NOSIGNAL`).
+    /// Send one datagram, whole and at once: where it would have to wait for room, it ends with `EAGAIN`
+    /// (`sendmsg(2)` with `MSG_NOSIGNAL` and `MSG_DONTWAIT`). Of a datagram that has to wait, io_uring may send
+    /// less when it tries again, and not every socket tells when there is room: see `unix(7)`.
     SendTo {
         /// A datagram socket; connected, if the datagram names no destination.
         socket: RawFd,

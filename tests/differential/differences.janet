@@ -124,47 +124,6 @@ janet top level signal - "No such file or directory"
 --- stock
 (net/read client 100 @"" 1) !! "timeout"
 
-### a datagram socket works in the thread that it is given to
-# As above.
-(def server (net/listen "127.0.0.1" "0" :datagram))
-(def client (net/connect ;(net/localname server) :datagram))
-(def answers (ev/thread-chan 10))
-(ev/spawn (ev/sleep 0.02) (net/write client "across"))
-(ev/thread (fn [socket]
-             (def buffer @"")
-             (def who (net/recv-from socket 100 buffer 1))
-             (net/send-to socket who (string "back " buffer))
-             (ev/give answers :answered)) server)
-(show (ev/take answers))
-(show (net/read client 100 nil 1))
---- ring
-(ev/take answers) => :answered
-(net/read client 100 nil 1) => @"back across"
---- stock, exit status 1
-
-### accepted connections are spread over threads
-# As above, over a channel.
-(def jobs (ev/thread-chan 10))
-(repeat 2
-  (ev/spawn-thread
-    (while (def stream (ev/take jobs))
-      (def bytes (net/read stream 100))
-      (net/write stream (string "echo of " bytes))
-      (:close stream))))
-(def name (string "@workers-" (os/getpid)))
-(def server (net/server :unix name (fn [stream] (ev/give jobs stream) (:close stream))))
-(defn ask [n]
-  (with [client (net/connect :unix name)]
-    (ev/sleep 0.002)
-    (net/write client (string n))
-    (string (net/read client 100 nil 1))))
-(show (map ask (range 6)))
-(os/exit 0)
---- ring
-(map ask (range 6)) => @["echo of 0" "echo of 1" "echo of 2" "echo of 3" "echo of 4" "echo of 5"]
---- stock
-(map ask (range 6)) !! "timeout"
-
 ### a stream may be given to a thread that does not use it
 # Stock raises the error of the system call in the middle of a collection, and the process ends.
 (def [client peer] (connected))

@@ -3,8 +3,9 @@
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use ringspun_runtime::{SendData, Wake};
+use ringspun_runtime::{SendData, TimerKey, Wake};
 
 use super::datagram_core::{Arrived, DatagramCore, Sending};
 use super::read::Amount;
@@ -78,22 +79,40 @@ impl ReceiveFrom {
     }
 }
 
+/// How long a send waits before it tries again, where nothing tells when there is room.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Sends one datagram. Those of several fibers are in flight together.
 #[derive(Debug)]
 pub struct SendTo {
     socket: Rc<DatagramCore>,
     destination: Option<Address>,
-    sending: Option<Rc<Sending>>,
+    state: State,
     stopping: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// To be tried, for the first time or once more.
+    Ready,
+    Sending(Rc<Sending>),
+    /// The kernel had no room for it, and tells when it has.
+    Waiting(Rc<Sending>),
+    /// The kernel had no room for it, and will not tell.
+    Pausing {
+        until: Instant,
+        timer: TimerKey,
+    },
 }
 
 impl SendTo {
     /// Prepares to send to `destination`, or to the peer that the socket is connected to.
     pub fn new(socket: Rc<DatagramCore>, destination: Option<Address>) -> Self {
-        Self { socket, destination, sending: None, stopping: false }
+        Self { socket, destination, state: State::Ready, stopping: false }
     }
 
-    /// Ready when the kernel has taken the datagram that `data` gives. An empty one is sent as well.
+    /// Ready when the kernel has taken the datagram that `data` gives, which is asked again for each attempt.
+    /// An empty one is sent as well. Where there is no room for it, it waits for some.
     ///
     /// # Errors
     ///
@@ -103,23 +122,66 @@ impl SendTo {
         waiter: &Rc<dyn Wake>,
         data: &mut dyn FnMut() -> SendData,
     ) -> Poll<io::Result<()>> {
-        if self.sending.is_none() {
-            self.socket.check_open()?;
-            if self.stopping {
-                return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+        loop {
+            match &self.state {
+                State::Ready => {
+                    self.socket.check_open()?;
+                    if self.stopping {
+                        return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+                    }
+                    self.state = State::Sending(Sending::start(&self.socket, data(), self.destination));
+                }
+                State::Sending(sending) => {
+                    let Some(result) = sending.poll(waiter) else { return Poll::Pending };
+                    self.state = State::Ready;
+                    match result {
+                        Ok(_) => return Poll::Ready(Ok(())),
+                        Err(error) => match error.raw_os_error() {
+                            Some(libc::EAGAIN) => self.wait_for_room(waiter),
+                            Some(libc::ECANCELED) if self.socket.is_closed() => {
+                                return Poll::Ready(Err(Closed.into()));
+                            }
+                            _ => return Poll::Ready(Err(error)),
+                        },
+                    }
+                }
+                State::Waiting(waiting) => {
+                    if waiting.poll(waiter).is_none() {
+                        return Poll::Pending;
+                    }
+                    // Whatever came of it, the next attempt tells.
+                    self.state = State::Ready;
+                }
+                State::Pausing { until, .. } => {
+                    let over = self.stopping || self.socket.check_open().is_err();
+                    if !over && self.socket.event_loop().now() < *until {
+                        return Poll::Pending;
+                    }
+                    self.end_pause(waiter);
+                }
             }
         }
-        let start = || Sending::start(&self.socket, data(), self.destination);
-        match self.sending.get_or_insert_with(start).poll(waiter) {
-            None => Poll::Pending,
-            Some(result) => {
-                self.sending = None;
-                let canceled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
-                Poll::Ready(match result {
-                    Err(error) if canceled(&error) && self.socket.is_closed() => Err(Closed.into()),
-                    result => result.map(|_| ()),
-                })
-            }
+    }
+
+    fn wait_for_room(&mut self, waiter: &Rc<dyn Wake>) {
+        if self.stopping || self.socket.check_open().is_err() {
+            return;
+        }
+        self.state = if self.socket.tells_of_room(self.destination) {
+            State::Waiting(Sending::wait_for_room(&self.socket))
+        } else {
+            let event_loop = self.socket.event_loop();
+            let until = event_loop.now() + PAUSE;
+            self.socket.pausing().add(waiter);
+            State::Pausing { until, timer: event_loop.insert_timer(until, waiter.clone()) }
+        };
+    }
+
+    fn end_pause(&mut self, waiter: &Rc<dyn Wake>) {
+        if let State::Pausing { timer, .. } = self.state {
+            self.state = State::Ready;
+            self.socket.event_loop().remove_timer(timer);
+            self.socket.pausing().remove(waiter);
         }
     }
 
@@ -127,16 +189,17 @@ impl SendTo {
     /// with `ECANCELED` unless it had taken them by then.
     pub fn hurry(&mut self) {
         self.stopping = true;
-        if let Some(sending) = &self.sending {
-            sending.hurry();
+        if let State::Sending(operation) | State::Waiting(operation) = &self.state {
+            operation.hurry();
         }
     }
 
     /// Gives up. What is in flight, which must not be of lent bytes, is cancelled; if the kernel has taken
     /// it, it is sent all the same.
-    pub fn abandon(self) {
-        if let Some(sending) = self.sending {
-            sending.abandon();
+    pub fn abandon(mut self, waiter: &Rc<dyn Wake>) {
+        self.end_pause(waiter);
+        if let State::Sending(operation) | State::Waiting(operation) = self.state {
+            operation.abandon();
         }
     }
 }

@@ -16,7 +16,7 @@ use slab::Slab;
 use super::chunk::Chunk;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::{Address, local_address};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, set_nonblocking};
 use crate::error::Closed;
 use crate::options::SocketOption;
 use crate::wait_list::WaitList;
@@ -54,7 +54,10 @@ pub struct DatagramCore {
     /// An errno, to be raised once.
     failed: Cell<Option<i32>>,
     readers: WaitList,
+    /// The sends in flight, and the waits for room.
     sends: RefCell<Slab<Option<OperationKey>>>,
+    /// Senders that try again in a while.
+    pausing: WaitList,
 }
 
 impl DatagramCore {
@@ -82,6 +85,7 @@ impl DatagramCore {
             failed: Cell::new(None),
             readers: WaitList::default(),
             sends: RefCell::default(),
+            pausing: WaitList::default(),
         })
     }
 
@@ -121,6 +125,7 @@ impl DatagramCore {
         self.ahead.end();
         self.close_descriptor_when_idle();
         self.readers.wake_all();
+        self.pausing.wake_all();
     }
 
     /// Prepares for another descriptor of the socket to be used in another thread: stops receiving ahead, and
@@ -135,10 +140,13 @@ impl DatagramCore {
     }
 
     /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been
-    /// received is for the readers here.
+    /// received is for the readers here. The process finds a socket that blocks, as it expects of its standard
+    /// streams; calls of ours do not block all the same.
     pub fn share_with_process(&self) {
         self.ahead.forbid();
         self.stop_receiving_ahead();
+        // A socket that refuses is one that the process has to cope with.
+        let _ = set_nonblocking(self.descriptor(), false);
     }
 
     fn stop_receiving_ahead(&self) {
@@ -154,7 +162,8 @@ impl DatagramCore {
 
     /// Closes the socket if that takes no waiting and concerns nobody; true if it did.
     pub fn close_if_idle(&self) -> bool {
-        let idle = self.input.get().is_none() && self.sends.borrow().is_empty() && self.readers.is_empty();
+        let idle = self.input.get().is_none() && self.sends.borrow().is_empty();
+        let idle = idle && self.readers.is_empty() && self.pausing.is_empty();
         if idle {
             self.close();
         }
@@ -177,6 +186,16 @@ impl DatagramCore {
 
     pub(crate) fn readers(&self) -> &WaitList {
         &self.readers
+    }
+
+    pub(crate) fn pausing(&self) -> &WaitList {
+        &self.pausing
+    }
+
+    /// Whether the socket tells when there is room for a datagram to this destination. A Unix socket only knows
+    /// of the peer that it is connected to.
+    pub(crate) fn tells_of_room(&self, destination: Option<Address>) -> bool {
+        !self.unbounded || destination.is_none()
     }
 
     /// The next datagram, or the error that came instead of one.
@@ -333,7 +352,7 @@ fn receive_whole(descriptor: RawFd) -> io::Result<Arrived> {
     Ok(Arrived { bytes: Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 }, source })
 }
 
-/// A send in flight, and who waits for it.
+/// A send or a wait for room in flight, and who waits for it.
 pub(crate) struct Sending {
     core: Rc<DatagramCore>,
     /// Where the socket lists it.
@@ -346,6 +365,19 @@ pub(crate) struct Sending {
 impl Sending {
     /// Starts to send a datagram.
     pub(crate) fn start(core: &Rc<DatagramCore>, data: SendData, destination: Option<Address>) -> Rc<Self> {
+        let datagram = Datagram::new(data, destination.map(Address::raw));
+        Self::submit(core, Operation::SendTo { socket: core.descriptor.raw(), datagram })
+    }
+
+    /// Starts to wait until there is room for a datagram.
+    pub(crate) fn wait_for_room(core: &Rc<DatagramCore>) -> Rc<Self> {
+        Self::submit(
+            core,
+            Operation::Poll { descriptor: core.descriptor.raw(), interest: Interest::Writable },
+        )
+    }
+
+    fn submit(core: &Rc<DatagramCore>, operation: Operation) -> Rc<Self> {
         let index = core.sends.borrow_mut().insert(None);
         let sending = Rc::new(Self {
             core: core.clone(),
@@ -354,8 +386,6 @@ impl Sending {
             result: Cell::new(None),
             waiter: RefCell::new(None),
         });
-        let datagram = Datagram::new(data, destination.map(Address::raw));
-        let operation = Operation::SendTo { socket: core.descriptor.raw(), datagram };
         let key = core.event_loop.submit(operation, sending.clone());
         sending.key.set(Some(key));
         core.sends.borrow_mut()[index] = Some(key);
@@ -369,7 +399,7 @@ impl Sending {
         result
     }
 
-    /// Ends the send soon; its result still comes.
+    /// Ends it soon; its result still comes.
     pub(crate) fn hurry(&self) {
         if let Some(key) = self.key.get() {
             self.core.event_loop.cancel(key);

@@ -7,7 +7,7 @@ use nix::sys::socket::{Backlog, bind, listen};
 
 use super::resolve::SocketKind;
 use crate::address::Address;
-use crate::descriptor::new_socket;
+use crate::descriptor::{new_socket, set_nonblocking};
 use crate::options::SocketOption;
 
 /// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
@@ -40,6 +40,8 @@ fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Resu
     }
     bind(descriptor.as_raw_fd(), &address.raw())?;
     if kind == SocketKind::Stream {
+        // As its descriptors can be shared, another may take the connection that readiness told of.
+        set_nonblocking(descriptor.as_raw_fd(), true)?;
         listen(&descriptor, Backlog::new(BACKLOG)?)?;
     }
     Ok(descriptor)

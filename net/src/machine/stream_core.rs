@@ -17,7 +17,7 @@ use ringspun_runtime::{
 use super::chunk::Chunk;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::Address;
-use crate::descriptor::{Descriptor, shutdown};
+use crate::descriptor::{Descriptor, set_nonblocking, shutdown};
 use crate::error::Closed;
 use crate::options::{SocketOption, number_of};
 use crate::wait_list::WaitList;
@@ -135,10 +135,13 @@ impl StreamCore {
     }
 
     /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been
-    /// received is for the readers here.
+    /// received is for the readers here. The process finds a socket that blocks, as it expects of its standard
+    /// streams; calls of ours do not block all the same.
     pub fn share_with_process(&self) {
         self.ahead.forbid();
         self.stop_receiving_ahead();
+        // A socket that refuses is one that the process has to cope with.
+        let _ = set_nonblocking(self.descriptor(), false);
     }
 
     fn stop_receiving_ahead(&self) {

@@ -24,11 +24,14 @@ pub(crate) struct RawCompletion {
     pub(crate) more: bool,
     /// The receive buffer that the backend filled and gave up.
     pub(crate) buffer: Option<u16>,
+    /// Not of the operation, but of a cancel that did not find it: if it is not over, it was on its way from
+    /// one place of the kernel to another, and has to be cancelled again.
+    pub(crate) cancel_missed: bool,
 }
 
 impl RawCompletion {
     pub(crate) fn failed(key: OperationKey, errno: i32) -> Self {
-        Self { key, result: -errno, more: false, buffer: None }
+        Self { key, result: -errno, more: false, buffer: None, cancel_missed: false }
     }
 }
 
@@ -144,7 +147,7 @@ impl Backend {
     }
 
     /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
-    /// of its own, and the request with none.
+    /// of its own, and the request with none but one that says that it missed.
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
         match self {
             #[cfg(target_os = "linux")]

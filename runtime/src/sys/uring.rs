@@ -22,10 +22,11 @@ use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey};
 use crate::wake::RemoteWaker;
 
-/// The `user_data` of requests whose completions say nothing new: a cancel's own.
-const IGNORED: u64 = u64::MAX;
 /// The `user_data` of the poll on the wake-up descriptor.
-const WAKE_UP: u64 = u64::MAX - 1;
+const WAKE_UP: u64 = u64::MAX;
+/// What a cancel has in its `user_data` besides that of its operation: a bit of the slot's index, which no slot
+/// needs. 2^31 operations in flight do not fit into memory.
+const CANCEL: u64 = 1 << 31;
 /// The buffer groups.
 const STREAM_GROUP: u16 = 0;
 const DATAGRAM_GROUP: u16 = 1;
@@ -95,7 +96,9 @@ impl Uring {
                     .build()
             }
             Operation::SendTo { socket, datagram } => {
-                opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(libc::MSG_NOSIGNAL as u32).build()
+                // A second attempt would go on where the first has come to in the bytes.
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+                opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(flags as u32).build()
             }
             Operation::Send { socket, data } => {
                 let (start, length) = data.as_raw();
@@ -119,7 +122,7 @@ impl Uring {
     }
 
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
-        self.push(opcode::AsyncCancel::new(user_data).build().user_data(IGNORED), ready);
+        self.push(opcode::AsyncCancel::new(user_data).build().user_data(user_data | CANCEL), ready);
     }
 
     pub(crate) fn wait(
@@ -178,16 +181,29 @@ impl Uring {
         let (mut woken, mut rearm) = (false, false);
         for entry in self.ring.completion() {
             match entry.user_data() {
-                IGNORED => {}
                 WAKE_UP => {
                     woken = true;
                     rearm |= !cqueue::more(entry.flags());
                 }
+                cancel if cancel & CANCEL != 0 => {
+                    // Between two attempts a request is where the kernel does not look for it. Most often,
+                    // it is over. Any other answer of a cancel says nothing new.
+                    if entry.result() == -libc::ENOENT {
+                        let key = OperationKey::from_user_data(cancel & !CANCEL);
+                        let missed = RawCompletion::failed(key, libc::ENOENT);
+                        ready.push_back(RawCompletion { cancel_missed: true, ..missed });
+                    }
+                }
                 user_data => ready.push_back(RawCompletion {
                     key: OperationKey::from_user_data(user_data),
-                    result: entry.result(),
+                    result: match entry.result() {
+                        // Nothing but a cancel interrupts what a thread of the kernel waits with.
+                        interrupted if interrupted == -libc::EINTR => -libc::ECANCELED,
+                        result => result,
+                    },
                     more: cqueue::more(entry.flags()),
                     buffer: cqueue::buffer_select(entry.flags()),
+                    cancel_missed: false,
                 }),
             }
         }

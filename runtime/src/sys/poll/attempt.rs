@@ -3,7 +3,8 @@
 //! | errno | of | meaning | what we do |
 //! | --- | --- | --- | --- |
 //! | `EINTR` | all | a signal came | try again at once |
-//! | `EAGAIN`, `EWOULDBLOCK` | all but `connect` | not ready | wait for readiness |
+//! | `EAGAIN`, `EWOULDBLOCK` | a datagram | there is no room | complete it with the error |
+//! | `EAGAIN`, `EWOULDBLOCK` | others but `connect` | not ready | wait for readiness |
 //! | `EINPROGRESS` | `connect` | it has begun | wait for readiness, then ask how it ended |
 //! | `EAGAIN` | `connect` | the queue of a Unix listener is full | try again in a while: no readiness tells |
 //! | others | a send that had sent a part | it ends early | complete it with its count |
@@ -136,6 +137,11 @@ impl Job {
         matches!(self.task, Task::Poll { .. })
     }
 
+    /// Operations that are over after one attempt.
+    pub(super) fn never_waits(&self) -> bool {
+        matches!(self.task, Task::SendTo { .. })
+    }
+
     /// Ends the operation before its time.
     pub(super) fn cut_short(&self, errno: i32, ready: &mut VecDeque<RawCompletion>) {
         ready.push_back(match self.task {
@@ -194,7 +200,7 @@ impl Job {
             Task::Poll { events } => self.poll(events),
         };
         match result {
-            Err(errno) if would_block(errno) => return Attempt::Blocked,
+            Err(errno) if would_block(errno) && !self.never_waits() => return Attempt::Blocked,
             Ok(count) => ready.push_back(self.counted(count)),
             Err(errno) => self.cut_short(errno, ready),
         }
@@ -349,6 +355,6 @@ impl Job {
 
     /// A terminal completion with this count.
     fn counted(&self, count: u32) -> RawCompletion {
-        RawCompletion { key: self.key, result: count as i32, more: false, buffer: None }
+        RawCompletion { key: self.key, result: count as i32, more: false, buffer: None, cancel_missed: false }
     }
 }

@@ -139,7 +139,9 @@ impl Watches {
         if self.waiting.len() <= index {
             self.waiting.resize_with(index + 1, || None);
         }
-        let is_turn = job.only_looks() || self.watches[descriptor].first[job.direction() as usize] == NONE;
+        let is_turn = job.only_looks()
+            || job.never_waits()
+            || self.watches[descriptor].first[job.direction() as usize] == NONE;
         let untried = job.is_multishot() || !is_turn;
         if !untried {
             match job.attempt(&mut self.surroundings(ready)) {
