@@ -262,6 +262,11 @@ fn streams_are_values_alike() {
 }
 
 #[test]
+fn what_the_manual_says_holds_alike() {
+    compare("manual", include_str!("differential/manual.janet"));
+}
+
+#[test]
 fn documented_differences_are_as_documented() {
     compare("differences", include_str!("differential/differences.janet"));
 }
