@@ -25,7 +25,9 @@
    "Connection reset by peer" :reset
    "Broken pipe" :reset
    "disconnect" :reset
-   "Connection refused" :refused})
+   "Connection refused" :refused
+   # A Unix socket for datagrams is told once that its peer is gone, which may be in a send that was given up.
+   "Transport endpoint is not connected" :refused})
 
 # An operation gives [:ok value], or [means]. Nothing is raised.
 (defn attempt [operation thunk]
@@ -38,6 +40,10 @@
       [means])))
 
 (defn over? [means] (index-of means [:close :reset :refused nil]))
+
+# A name in the abstract namespace that nobody else uses: nothing is left of it.
+(var names 0)
+(defn unix-name [] (++ names) (string "@ringspun-janet-storm-" (os/getpid) "-" seed "-" names))
 
 # Under no limit, a deadline, or one that names the fiber to cancel and the one to check.
 (defn limited [thunk]
@@ -92,6 +98,12 @@
   (def from (% start period))
   (string/slice pattern-bytes from (+ from size)))
 
+(defn unix-pair []
+  (def name (unix-name))
+  (with [listener (net/listen :unix name)]
+    (def client (net/connect :unix name))
+    [client (net/accept listener)]))
+
 (defn pair []
   (def listener (net/listen "127.0.0.1" "0"))
   (def [host port] (net/localname listener))
@@ -144,7 +156,7 @@
   received)
 
 (defn transfer []
-  (def [client served] (pair))
+  (def [client served] (if (chance 4) (unix-pair) (pair)))
   (def done (ev/chan 2))
   (def properly (chance 2))
   (def sender
@@ -249,7 +261,109 @@
   (harass workers)
   (take-all done workers))
 
-(def scenes [transfer transfer transfer transfer transfer transfer accepting serving connecting])
+# Sends datagrams with their numbers in front, until so many have gone. One that was interrupted may have been
+# sent all the same, which nobody tells, so its number is not used again.
+(defn send-datagrams [socket to id]
+  (var certain 0)
+  (def count (+ 10 (below 40)))
+  (var ended false)
+  (for number 0 count
+    (unless ended
+      (def size (below (if (chance 16) 60000 2000)))
+      (def data (buffer/push (buffer id " " number " ") (pattern number size)))
+      (def [means]
+        (attempt :send-to
+          |(limited |(if to (net/send-to socket to data (timeout)) (net/write socket data (timeout))))))
+      (if (= means :ok) (++ certain))
+      (set ended (over? means))
+      (when (chance 4) (rest))))
+  certain)
+
+# Receives until the socket is closed; `received` has each datagram's sender and number, and their count. One that
+# a fiber was to get that something else has resumed goes back, behind the back of those that read meanwhile.
+(defn receive-datagrams [socket received]
+  (var ended false)
+  (while (not ended)
+    (def buffer @"")
+    (def own (chance 2))
+    (def [means value]
+      (attempt (if own :read-datagram :receive-from)
+        |(limited
+           |(if own
+              (net/read socket 70000 nil (timeout))
+              (net/recv-from socket 70000 buffer (timeout))))))
+    # What an interrupted one has taken is in its buffer, if that is the program's.
+    (def datagram (if own (if (bytes? value) value @"") buffer))
+    (unless (empty? datagram)
+      (def [id number] (map scan-number (string/split " " datagram 0 3)))
+      (def head (length (string id " " number " ")))
+      (check (not (in received [id number])) "datagram " number " of " id " came twice")
+      (check (= (string/slice datagram head) (pattern number (- (length datagram) head))) "wrong bytes")
+      (put received [id number] true)
+      (update received :count inc))
+    (set ended (or (over? means) (and (= means :ok) (nil? value))))
+    # Longer than it takes to fill the queue of a Unix socket.
+    (repeat (* (below 3) (below 3)) (rest)))
+  true)
+
+(defn datagrams []
+  # Unix sockets lose nothing.
+  (def lossless (not (chance 3)))
+  (defn bound [] (if lossless (net/listen :unix (unix-name) :datagram) (net/listen "127.0.0.1" 0 :datagram)))
+  (def server (bound))
+  (def place (if lossless [:unix (first (net/localname server))] (net/localname server)))
+  (def to (net/address ;place :datagram))
+  (def shared (bound))
+  (def received @{:count 0})
+  (def done (ev/chan 6))
+  (def senders
+    (seq [id :range [0 4]]
+      (worker done
+        (if (even? id)
+          |(send-datagrams shared to id)
+          (let [socket (net/connect ;place :datagram)] |(send-datagrams socket nil id))))))
+  (def receivers (seq [_ :range [0 2]] (worker done |(receive-datagrams server received))))
+  (def cut-short (chance 3))
+  (ev/sleep 0)
+  (if cut-short
+    (do
+      (harass [;senders ;receivers] (below 40))
+      (:close (if (chance 2) shared server))
+      (:close server))
+    (while (some |($ :running) senders) (harass [;senders ;receivers] 1)))
+  (unless cut-short
+    (def certain (sum (map |(or ($ :outcome) 0) senders)))
+    (var rounds 0)
+    (while (and lossless (< rounds 5000) (< (received :count) certain))
+      (++ rounds)
+      (ev/sleep 0.001))
+    (when lossless
+      (check (>= (received :count) certain) (received :count) " received, at least " certain " sent"))
+    (:close server))
+  (take-all done [;senders ;receivers])
+  (when (chance 2) (:close shared)))
+
+# Fibers that wait for names, and that connect by them.
+(defn lookups []
+  (def listener (net/listen "localhost" "0"))
+  (def port (in (net/localname listener) 1))
+  (def accepting (ev/spawn (net/accept-loop listener (fn [stream] (:close stream)))))
+  (def done (ev/chan 6))
+  (defn look-up []
+    (for _ 0 8
+      (case (below 3)
+        0 (attempt :look-up |(limited |(net/address "localhost" port)))
+        1 (attempt :look-up |(limited |(net/connect "localhost" port :datagram)))
+        (attempt :connect |(limited |(net/connect "localhost" port :stream (if (chance 2) "localhost")))))))
+  (def workers (seq [_ :range [0 6]] (worker done look-up)))
+  (ev/sleep 0)
+  (harass workers)
+  (:close listener)
+  (take-all done workers))
+
+(def scenes
+  [transfer transfer transfer transfer transfer transfer accepting serving connecting datagrams datagrams
+   lookups])
 (while (< total target)
   (def done (ev/chan 40))
   (for _ 0 40

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -227,6 +228,33 @@ fn unix_datagrams_are_as_long_as_they_are() {
         }
         sent.join()??;
         drop(server);
+        std::fs::remove_file(path)
+    });
+}
+
+#[test]
+fn a_reader_that_always_finds_a_datagram_lets_others_run() {
+    run(|| {
+        let path = path("busy");
+        let server = net::listen_datagram(format!("unix:{path}"))?;
+        let refill = std::os::unix::net::UnixDatagram::unbound()?;
+        let others = Rc::new(Cell::new(0));
+        let count = others.clone();
+        let other = fibers::spawn(move || {
+            while count.get() < 3 {
+                count.set(count.get() + 1);
+                let _ = fibers::yield_now();
+            }
+        })?;
+        refill.send_to(b"x", &path)?;
+        let mut datagrams = 0;
+        while others.get() < 3 {
+            assert_eq!(received(&server, 10)?.0, b"x");
+            refill.send_to(b"x", &path)?;
+            datagrams += 1;
+            assert!(datagrams < 10_000, "no other fiber has run");
+        }
+        other.join()?;
         std::fs::remove_file(path)
     });
 }

@@ -24,6 +24,9 @@ use crate::wait_list::WaitList;
 /// Received bytes that nobody has read yet, above which a socket stops receiving until they are read: what
 /// comes then waits in the kernel's buffer, which drops what does not fit.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
+/// Datagrams received one after the other without a wait, after which there is one all the same: who sends as
+/// fast as they are received must not keep everybody else from running.
+const UNWAITED_MAX: u32 = 64;
 /// What a datagram takes besides its bytes, so that empty ones count too.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -46,6 +49,8 @@ pub struct DatagramCore {
     /// Datagrams of Unix sockets can be longer than the loop's buffers: we wait until there is one, and
     /// receive it into as much memory as it takes.
     unbounded: bool,
+    /// Datagrams received since the last wait, where each takes calls of its own.
+    unwaited: Cell<u32>,
     /// The receive, or the wait for there to be something, while it is armed.
     input: Cell<Option<OperationKey>>,
     unread: RefCell<VecDeque<Arrived>>,
@@ -78,6 +83,7 @@ impl DatagramCore {
             event_loop,
             descriptor,
             unbounded,
+            unwaited: Cell::new(0),
             input: Cell::new(None),
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
@@ -198,7 +204,8 @@ impl DatagramCore {
         !self.unbounded || destination.is_none()
     }
 
-    /// The next datagram, or the error that came instead of one.
+    /// The next datagram, or the error that came instead of one. `None` is not for ever, and calls for
+    /// [`wait_for_input`](Self::wait_for_input).
     pub(crate) fn take(&self) -> io::Result<Option<Arrived>> {
         self.check_open()?;
         let arrived = self.unread.borrow_mut().pop_front();
@@ -227,6 +234,11 @@ impl DatagramCore {
 
     /// Receives one datagram of any length, if there is one.
     fn receive_whole(&self) -> io::Result<Option<Arrived>> {
+        let unwaited = self.unwaited.get();
+        if unwaited == UNWAITED_MAX {
+            return Ok(None);
+        }
+        self.unwaited.set(unwaited + 1);
         loop {
             match receive_whole(self.descriptor()) {
                 Ok(arrived) => return Ok(Some(arrived)),
@@ -259,6 +271,7 @@ impl DatagramCore {
     fn input_completed(self: &Rc<Self>, completion: Completion) {
         if !completion.more {
             self.input.set(None);
+            self.unwaited.set(0);
         }
         if self.is_closed() {
             return;

@@ -19,13 +19,30 @@ pub enum Operation {
     Receive,
     Write,
     LargeWrite,
+    ReceiveFrom,
+    SendTo,
+    LookUp,
     Join,
     Sleep,
 }
 
-pub const OPERATIONS: [Operation; 10] = {
+pub const OPERATIONS: [Operation; 13] = {
     use Operation::*;
-    [Connect, Accept, AcceptLoop, Read, Chunk, Receive, Write, LargeWrite, Join, Sleep]
+    [
+        Connect,
+        Accept,
+        AcceptLoop,
+        Read,
+        Chunk,
+        Receive,
+        Write,
+        LargeWrite,
+        ReceiveFrom,
+        SendTo,
+        LookUp,
+        Join,
+        Sleep,
+    ]
 };
 
 /// By what an operation was ended.
@@ -147,7 +164,8 @@ impl Storm {
         match error.kind() {
             _ if net::is_closed(error) => self.hit(operation, Means::Close),
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => self.hit(operation, Means::Reset),
-            ErrorKind::ConnectionRefused if operation == Operation::Connect => {}
+            ErrorKind::ConnectionRefused
+                if matches!(operation, Operation::Connect | Operation::SendTo | Operation::LookUp) => {}
             _ => panic!("{operation:?} failed: {error}"),
         }
         Failure::Over

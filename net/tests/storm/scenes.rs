@@ -12,9 +12,12 @@ use ringspun_fibers::{self as fibers, JoinError};
 use ringspun_net::{self as net, Address, OperationError, Stream, WriteInterrupted};
 
 use crate::count::{Failure, Limit, Means, Operation, Random, Storm};
+use crate::datagrams::{datagrams, lookups, unix_name};
 
 /// How many are played at a time.
 const SCENES_AT_ONCE: usize = 80;
+/// A port of this machine that the kernel chooses.
+pub const TCP: &str = "127.0.0.1:0";
 
 /// The byte at each position of a stream.
 pub fn byte_at(salt: u8, position: usize) -> u8 {
@@ -25,9 +28,9 @@ pub fn pattern(salt: u8, start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|position| byte_at(salt, position)).collect()
 }
 
-/// Both ends of a connection, whose kernel buffers are so small that a large write has to wait.
-pub fn pair() -> io::Result<(Rc<Stream>, Rc<Stream>)> {
-    let listener = net::listen("127.0.0.1:0")?;
+/// Both ends of a connection over TCP, or a Unix socket, whose kernel buffers are so small that a large write has to wait.
+pub fn pair(place: &str) -> io::Result<(Rc<Stream>, Rc<Stream>)> {
+    let listener = net::listen(place)?;
     let address = listener.localname()?;
     let connecting = fibers::spawn(move || net::connect(address))?;
     let first = listener.accept()?;
@@ -160,7 +163,8 @@ pub fn receive(storm: &Storm, mut random: Random, stream: &Stream, salt: u8) -> 
 
 /// One stream, a sender and a receiver, both cancelled at random; ended properly, or by somebody else.
 pub fn transfer(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
-    let (client, served) = pair()?;
+    let place = if random.below(4) == 0 { unix_name() } else { TCP.to_string() };
+    let (client, served) = pair(&place)?;
     let salt = random.next() as u8;
     let pieces = 10 + random.below(40);
     let (of_sender, choices, shared) = (client.clone(), random.fork(), storm.clone());
@@ -384,8 +388,10 @@ pub fn joining(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
 /// Several scenes at once, each with choices of its own.
 pub fn rage(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
     type Scene = fn(&Rc<Storm>, Random) -> io::Result<()>;
-    const SCENES: [Scene; 8] =
-        [transfer, transfer, transfer, transfer, accepting, serving, connecting, joining];
+    const SCENES: [Scene; 11] = [
+        transfer, transfer, transfer, transfer, accepting, serving, connecting, joining, datagrams,
+        datagrams, lookups,
+    ];
     let scenes: Vec<_> = (0..SCENES_AT_ONCE)
         .map(|_| {
             let scene = SCENES[random.below(SCENES.len() as u64) as usize];
