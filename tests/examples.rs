@@ -128,6 +128,18 @@ fn the_readme_shows_the_hello_programs_as_they_are_and_in_under_fifteen_lines() 
     }
 }
 
+#[test]
+fn the_readme_names_every_example() {
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    for entry in fs::read_dir(project("examples")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // What scripts measure with.
+        let is_tool = ["echo.janet", "echo_load.rs"].contains(&name.as_str());
+        let is_named = readme.contains(&format!("examples/{name}")) || name == "hello.rs";
+        assert!(is_tool || is_named, "examples/{name} is not in the README");
+    }
+}
+
 /// A client of a chat.
 struct Chatter {
     stream: TcpStream,

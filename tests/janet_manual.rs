@@ -31,6 +31,9 @@ const ECHO_PAUSE: Duration = Duration::from_secs(10);
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
 
+/// How long to wait for the ports where there is no namespace.
+const PORTS_WAIT: Duration = Duration::from_secs(5);
+
 /// Runs a test where it has the ports for itself: in a network of its own, or right here under a lock.
 fn with_ports(test: &str, body: impl Fn()) {
     static PORTS: Mutex<()> = Mutex::new(());
@@ -39,9 +42,14 @@ fn with_ports(test: &str, body: impl Fn()) {
         return;
     }
     let _lock = PORTS.lock();
-    if let Err(error) = TcpListener::bind(ADDRESS).and_then(|_| UdpSocket::bind(DATAGRAM_ADDRESS)) {
-        println!("SKIPPED {test}: no network namespace can be made here, and a port is taken: {error}");
-        return;
+    let start = Instant::now();
+    // The kernel takes a ring apart, and closes what it holds, some time after its process has ended.
+    while let Err(error) = TcpListener::bind(ADDRESS).and_then(|_| UdpSocket::bind(DATAGRAM_ADDRESS)) {
+        if start.elapsed() > PORTS_WAIT {
+            println!("SKIPPED {test}: no network namespace can be made here, and a port is taken: {error}");
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
     }
     body();
 }
