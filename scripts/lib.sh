@@ -58,3 +58,53 @@ ensure_build_tools() {
     command -v cc >/dev/null || install_packages "a C compiler" "gcc libc6-dev" gcc base-devel gcc "gcc musl-dev" gcc
     have_libclang || install_packages libclang libclang-dev clang-devel clang clang-devel clang-dev llvm
 }
+
+# What the scripts that measure share: a server on one core, the load on another.
+
+# Makes the folder $work, and sees to it that no server is left behind.
+prepare_measurement() {
+    command -v taskset >/dev/null || install_packages taskset util-linux util-linux util-linux util-linux util-linux util-linux
+    command -v strace >/dev/null || install_packages strace strace strace strace strace strace strace
+    work=$(mktemp -d)
+    server=
+    trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+}
+
+# Starts a server, pinned, and waits for the line with its $address.
+start_server() {
+    : >"$work/out"
+    taskset -c 0 "$@" >"$work/out" 2>/dev/null &
+    server=$!
+    local tries=0
+    until [ -s "$work/out" ]; do
+        sleep 0.05; tries=$((tries + 1))
+        [ $tries -lt 200 ] || { say "the server did not start: $*"; exit 1; }
+    done
+    address=$(grep -oE '[0-9.]+:[0-9]+' "$work/out" | head -1)
+}
+
+stop_server() { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; server=; }
+
+# Reads a number out of a line of JSON.
+field() { grep -oE "\"$1\":[0-9.]+" | head -1 | cut -d: -f2; }
+
+# Counts the system calls of a server with 64 connections, driven by $load: a line of
+# NAME|ECHOES|CALLS|CALLS PER ECHO|EACH CALL|CALLS THAT MATCH FILTER.
+count_calls() { # NAME FILTER COMMAND...
+    local name=$1 filter=$2; shift 2
+    start_server "$@"
+    timeout -s INT 4 strace -f -c -o "$work/calls" -p "$server" 2>/dev/null &
+    local tracer=$!
+    sleep 0.5
+    # Opened, driven and closed under the tracer: what a connection costs is in the count.
+    local echoes
+    echoes=$(taskset -c 1 "$load" "$address" 64 2 | field echoes)
+    wait "$tracer" || true
+    stop_server
+    awk -v name="$name" -v echoes="$echoes" -v filter="$filter" '
+        $1 ~ /^[0-9.]+$/ && NF >= 5 && $NF != "total" {
+            calls += $4; list = list (list ? ", " : "") $NF " " $4
+            if ($NF ~ filter) refused = refused " " $NF
+        }
+        END { printf "%s|%d|%d|%.4f|%s|%s\n", name, echoes, calls, calls / echoes, list, refused }' "$work/calls"
+}

@@ -133,6 +133,7 @@ impl Backend {
 
     /// Queues an operation whose slot keeps it until the terminal completion. Completions that have to be
     /// reaped to make room go to `ready`.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
     pub(crate) fn submit(
         &mut self,
         user_data: u64,
@@ -148,6 +149,7 @@ impl Backend {
 
     /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
     /// of its own, and the request with none but one that says that it missed.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
         match self {
             #[cfg(target_os = "linux")]

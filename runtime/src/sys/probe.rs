@@ -1,5 +1,6 @@
 //! What this machine's kernel allows, for `ringspun doctor` and for error texts that name the remedy.
 
+#[cfg(target_os = "linux")]
 use std::io;
 
 /// One thing the runtime uses when it is there.

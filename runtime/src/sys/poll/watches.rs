@@ -45,8 +45,8 @@ struct Waiting {
 struct Watch {
     /// Who waits for input and for output: the first of each list.
     first: [u32; 2],
-    /// Its last event led nowhere: something keeps it ready that no operation takes away, such as urgent
-    /// data or a queue of errors. Being told of it again and again would keep the loop from ever sleeping.
+    /// Its last event led nowhere: something keeps it ready that no operation takes away, such as a queue of
+    /// errors (`IP_RECVERR` in `ip(7)`). Being told of it again and again would keep the loop from sleeping.
     fruitless: bool,
     registered: Registered,
 }

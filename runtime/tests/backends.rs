@@ -1,0 +1,448 @@
+//! Every operation on every backend: the same requests end in the same way.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ringspun_runtime::{
+    Address, BackendKind, Buffer, Completion, Configuration, EventLoop, Interest, Operation, OperationKind,
+    Owner, SendData, Wait, Wake,
+};
+
+/// One completion: its count or errno, whether more follow, and what it received.
+type Entry = (Result<u32, i32>, bool, Option<Buffer>);
+
+/// Keeps what becomes of the operations that it owns.
+#[derive(Default)]
+struct Log(RefCell<Vec<Entry>>);
+
+impl Owner for Log {
+    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+        let result = completion.result.map_err(|error| error.raw_os_error().unwrap());
+        self.0.borrow_mut().push((result, completion.more, completion.buffer));
+    }
+}
+
+impl Log {
+    /// Turns the loop until the last of `count` operations is over, and tells what came of them: the
+    /// bytes, and the results of the terminal completions.
+    fn outcome(&self, event_loop: &EventLoop, count: usize) -> (Vec<u8>, Vec<Result<u32, i32>>) {
+        turn_until(event_loop, || self.0.borrow().iter().filter(|entry| !entry.1).count() >= count);
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for (result, more, buffer) in self.0.take() {
+            bytes.extend_from_slice(buffer.as_deref().unwrap_or_default());
+            ends.extend((!more).then_some(result));
+        }
+        (bytes, ends)
+    }
+}
+
+fn turn_until(event_loop: &EventLoop, done: impl Fn() -> bool) {
+    while !done() {
+        event_loop.turn(Wait::Block).unwrap();
+    }
+}
+
+/// Runs a test on a new loop of each backend.
+fn on_each_backend(sizes: Configuration, test: impl Fn(&Rc<EventLoop>, &Rc<Log>)) {
+    for kind in [BackendKind::Uring, BackendKind::Poll] {
+        let event_loop = match EventLoop::new(&Configuration { backend: Some(kind), ..sizes.clone() }) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported && kind == BackendKind::Uring => {
+                assert!(error.to_string().contains("RINGSPUN_BACKEND=poll"), "{error}");
+                println!("only on poll: {error}");
+                continue;
+            }
+            made => made.unwrap(),
+        };
+        println!("on {}", event_loop.backend_name());
+        assert_eq!(event_loop.ring_refusal(), None, "it was asked for");
+        test(&event_loop, &Rc::default());
+        event_loop.shutdown().unwrap();
+        assert_eq!(event_loop.statistics(), Default::default());
+    }
+}
+
+fn receive(event_loop: &EventLoop, socket: &impl AsRawFd, log: &Rc<Log>) -> ringspun_runtime::OperationKey {
+    event_loop.submit(Operation::Receive { socket: socket.as_raw_fd() }, log.clone())
+}
+
+fn send(
+    event_loop: &EventLoop,
+    socket: &impl AsRawFd,
+    bytes: &[u8],
+    log: &Rc<Log>,
+) -> ringspun_runtime::OperationKey {
+    let data = SendData::Owned(bytes.to_vec());
+    event_loop.submit(Operation::Send { socket: socket.as_raw_fd(), data }, log.clone())
+}
+
+fn poll(event_loop: &EventLoop, descriptor: RawFd, interest: Interest, log: &Rc<Log>) {
+    event_loop.submit(Operation::Poll { descriptor, interest }, log.clone());
+}
+
+fn address(listener: &TcpListener) -> Box<Address> {
+    match listener.local_addr().unwrap() {
+        SocketAddr::V4(address) => Box::new(address.into()),
+        SocketAddr::V6(address) => Box::new(address.into()),
+    }
+}
+
+/// A socket that blocks, as a program that adopts descriptors may have.
+fn tcp_socket() -> OwnedFd {
+    // SAFETY: makes a descriptor, which is ours.
+    unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) }
+}
+
+#[test]
+fn bytes_come_and_the_end_of_the_stream() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        // More than one buffer has room for.
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        near.write_all(&bytes).unwrap();
+        near.shutdown(Shutdown::Write).unwrap();
+        receive(event_loop, &far, log);
+        assert_eq!(log.outcome(event_loop, 1), (bytes, vec![Ok(0)]));
+        // Half-closed: the other direction still works.
+        send(event_loop, &far, b"back", log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(4)]);
+        let mut back = [0; 4];
+        near.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"back");
+    });
+}
+
+#[test]
+fn a_cancel_comes_after_what_was_submitted_before_it() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"early").unwrap();
+        let key = receive(event_loop, &far, log);
+        event_loop.cancel(key);
+        assert_eq!(log.outcome(event_loop, 1), (b"early".to_vec(), vec![Err(libc::ECANCELED)]));
+        // Paused, and armed again: nothing is lost.
+        near.write_all(b"late").unwrap();
+        let key = receive(event_loop, &far, log);
+        turn_until(event_loop, || !log.0.borrow().is_empty());
+        event_loop.cancel_and_wait(key).unwrap();
+        assert_eq!(log.outcome(event_loop, 1), (b"late".to_vec(), vec![Err(libc::ECANCELED)]));
+        // A send is over before the cancel comes.
+        let key = send(event_loop, &far, b"sent", log);
+        event_loop.cancel(key);
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(4)]);
+        // The key of what is over means nothing.
+        event_loop.cancel(key);
+        event_loop.turn(Wait::No).unwrap();
+        assert!(log.0.borrow().is_empty());
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_all_and_a_cancelled_send_tells_its_count() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
+        send(event_loop, &far, &bytes, log);
+        let expected = bytes.clone();
+        let reader = std::thread::spawn(move || {
+            let mut got = vec![0; expected.len()];
+            for piece in got.chunks_mut(50_000) {
+                near.read_exact(piece).unwrap();
+            }
+            assert!(got == expected);
+            near
+        });
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(bytes.len() as u32)]);
+        let mut near = reader.join().unwrap();
+        // Nobody reads: a part goes, the cancel ends the rest, and what it says went is what arrives.
+        let key = send(event_loop, &far, &bytes, log);
+        event_loop.turn(Wait::No).unwrap();
+        event_loop.cancel(key);
+        let ends = log.outcome(event_loop, 1).1;
+        let Ok(sent @ 1..) = ends[0] else { panic!("{ends:?}") };
+        assert!((sent as usize) < bytes.len());
+        drop(far);
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).unwrap();
+        assert!(got == bytes[..sent as usize]);
+    });
+}
+
+#[test]
+fn sends_of_one_stream_keep_their_order() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        for round in 0..200u8 {
+            send(event_loop, &far, &[round; 10], log);
+        }
+        assert_eq!(log.outcome(event_loop, 200).1, [Ok(10); 200]);
+        let mut got = [0; 2000];
+        near.read_exact(&mut got).unwrap();
+        assert!(got.is_sorted());
+    });
+}
+
+#[test]
+fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(near);
+        send(event_loop, &far, b"lost", log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::EPIPE)]);
+        for (operation, errno) in [
+            (Operation::Receive { socket: -1 }, libc::EBADF),
+            (Operation::Poll { descriptor: -1, interest: Interest::Readable }, libc::EBADF),
+        ] {
+            event_loop.submit(operation, log.clone());
+            assert_eq!(log.outcome(event_loop, 1).1, [Err(errno)]);
+        }
+        let file = std::fs::File::open(env!("CARGO_MANIFEST_DIR").to_string() + "/Cargo.toml").unwrap();
+        receive(event_loop, &file, log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::ENOTSOCK)]);
+    });
+}
+
+#[test]
+fn a_lack_of_buffers_ends_a_receive_which_can_be_armed_again() {
+    let sizes =
+        Configuration { receive_buffers: 2, receive_buffer_size_bytes: 4, ..Configuration::default() };
+    on_each_backend(sizes, |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"twelve bytes").unwrap();
+        drop(near);
+        receive(event_loop, &far, log);
+        // Held in the log, the buffers run out.
+        turn_until(event_loop, || log.0.borrow().iter().any(|entry| !entry.1));
+        let (first, ends) = log.outcome(event_loop, 1);
+        assert_eq!((first.as_slice(), ends), (&b"twelve b"[..], vec![Err(libc::ENOBUFS)]));
+        receive(event_loop, &far, log);
+        assert_eq!(log.outcome(event_loop, 1), (b"ytes".to_vec(), vec![Ok(0)]));
+    });
+}
+
+#[test]
+fn connections_are_accepted_and_made_on_sockets_that_block() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let accepted = Rc::new(Log::default());
+        let key = event_loop.submit(Operation::Accept { listener: listener.as_raw_fd() }, accepted.clone());
+        let sockets: Vec<OwnedFd> = (0..40).map(|_| tcp_socket()).collect();
+        for socket in &sockets {
+            let operation = Operation::Connect { socket: socket.as_raw_fd(), address: address(&listener) };
+            event_loop.submit(operation, log.clone());
+        }
+        assert_eq!(log.outcome(event_loop, 40).1, [Ok(0); 40]);
+        turn_until(event_loop, || accepted.0.borrow().len() == 40);
+        for (result, more, _) in accepted.0.take() {
+            assert!(more);
+            // SAFETY: an accepted connection belongs to its owner.
+            let connection = unsafe { OwnedFd::from_raw_fd(result.unwrap() as RawFd) };
+            // SAFETY: reads flags.
+            let flags = unsafe {
+                (
+                    libc::fcntl(connection.as_raw_fd(), libc::F_GETFL),
+                    libc::fcntl(connection.as_raw_fd(), libc::F_GETFD),
+                )
+            };
+            assert!(flags.0 & libc::O_NONBLOCK != 0 && flags.1 & libc::FD_CLOEXEC != 0);
+        }
+        // SAFETY: reads flags.
+        let flags = unsafe { libc::fcntl(sockets[0].as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_NONBLOCK, 0, "it blocks as before");
+        event_loop.cancel(key);
+        assert_eq!(accepted.outcome(event_loop, 1).1, [Err(libc::ECANCELED)]);
+        // Nobody listens any more.
+        let gone = address(&listener);
+        drop(listener);
+        let socket = tcp_socket();
+        event_loop.submit(Operation::Connect { socket: socket.as_raw_fd(), address: gone }, log.clone());
+        assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::ECONNREFUSED)]);
+    });
+}
+
+#[test]
+fn a_unix_listener_with_a_full_queue_is_connected_to_when_there_is_room() {
+    let folder = std::env::temp_dir().join(format!("ringspun-backends-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let path = folder.join("listener");
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        // SAFETY: makes the queue of our own listener short.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let unix: Address = nix::sys::socket::UnixAddr::new(&path).map(unix_address).unwrap();
+        let sockets: Vec<OwnedFd> = (0..3)
+            // SAFETY: makes a descriptor, which is ours.
+            .map(|_| unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)) })
+            .collect();
+        for socket in &sockets {
+            let operation = Operation::Connect { socket: socket.as_raw_fd(), address: Box::new(unix) };
+            event_loop.submit(operation, log.clone());
+        }
+        turn_until(event_loop, || !log.0.borrow().is_empty());
+        let acceptor = std::thread::spawn(move || {
+            let connections: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
+            drop(connections);
+        });
+        assert_eq!(log.outcome(event_loop, 3).1, [Ok(0); 3]);
+        acceptor.join().unwrap();
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+fn unix_address(address: nix::sys::socket::UnixAddr) -> Address {
+    use nix::sys::socket::SockaddrLike;
+    // SAFETY: an address of the kernel's form, with its length.
+    unsafe { Address::from_raw(address.as_ptr().cast(), Some(address.len())) }.unwrap()
+}
+
+#[test]
+fn polls_tell_what_poll_tells() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        poll(event_loop, reader.as_raw_fd(), Interest::Readable, log);
+        poll(event_loop, writer.as_raw_fd(), Interest::Writable, log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(libc::POLLOUT as u32)]);
+        assert!(log.0.borrow().is_empty(), "there is nothing to read yet");
+        writer.write_all(b"now").unwrap();
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(libc::POLLIN as u32)]);
+        drop(writer);
+        poll(event_loop, reader.as_raw_fd(), Interest::Readable, log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok((libc::POLLIN | libc::POLLHUP) as u32)]);
+        // A file is always ready.
+        let file = std::fs::File::open(env!("CARGO_MANIFEST_DIR").to_string() + "/Cargo.toml").unwrap();
+        poll(event_loop, file.as_raw_fd(), Interest::Readable, log);
+        assert_eq!(log.outcome(event_loop, 1).1, [Ok(libc::POLLIN as u32)]);
+    });
+}
+
+#[test]
+fn polls_and_receives_share_a_descriptor() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let polls = Rc::new(Log::default());
+        for _ in 0..2 {
+            poll(event_loop, far.as_raw_fd(), Interest::Readable, &polls);
+        }
+        event_loop.turn(Wait::No).unwrap();
+        let key = receive(event_loop, &far, log);
+        event_loop.turn(Wait::No).unwrap();
+        near.write_all(b"for all").unwrap();
+        assert_eq!(polls.outcome(event_loop, 2).1, [Ok(libc::POLLIN as u32); 2]);
+        turn_until(event_loop, || !log.0.borrow().is_empty());
+        event_loop.cancel(key);
+        assert_eq!(log.outcome(event_loop, 1), (b"for all".to_vec(), vec![Err(libc::ECANCELED)]));
+    });
+}
+
+/// Whether the loop sleeps when nothing happens.
+fn assert_it_sleeps(event_loop: &EventLoop) {
+    let alarm = Rc::new(Flag::default());
+    event_loop.insert_timer(Instant::now() + Duration::from_millis(100), alarm.clone());
+    let mut turns = 0;
+    while !alarm.0.get() {
+        event_loop.turn(Wait::Block).unwrap();
+        turns += 1;
+    }
+    assert!(turns < 20, "{turns} turns in a tenth of a second");
+}
+
+#[test]
+fn urgent_data_does_not_keep_the_loop_awake() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        receive(event_loop, &far, log);
+        event_loop.turn(Wait::No).unwrap();
+        // SAFETY: one byte, which is alive.
+        assert_eq!(unsafe { libc::send(near.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+        assert_it_sleeps(event_loop);
+        (&near).write_all(b"usual").unwrap();
+        drop(near);
+        assert_eq!(log.outcome(event_loop, 1), (b"usual".to_vec(), vec![Ok(0)]));
+    });
+}
+
+/// A queue of errors that nobody reads makes a socket ready for good (`IP_RECVERR` in `ip(7)`).
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_that_is_ready_for_nothing_does_not_keep_the_loop_awake() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let on: libc::c_int = 1;
+        // SAFETY: the option is read from `on`, with its size.
+        let set = unsafe {
+            let size = size_of_val(&on) as libc::socklen_t;
+            let option = (&raw const on).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, option, size)
+        };
+        assert_eq!(set, 0);
+        socket.send_to(b"nobody there", gone).unwrap();
+        let receive_from = || {
+            event_loop.submit(Operation::ReceiveFrom { socket: socket.as_raw_fd() }, log.clone());
+        };
+        receive_from();
+        assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::ECONNREFUSED)]);
+        receive_from();
+        assert_it_sleeps(event_loop);
+        socket.send_to(b"still here", socket.local_addr().unwrap()).unwrap();
+        turn_until(event_loop, || !log.0.borrow().is_empty());
+        assert_eq!(log.0.take()[0].2.as_deref(), Some(&b"still here"[..]));
+    });
+}
+
+#[derive(Default)]
+struct Flag(std::cell::Cell<bool>);
+impl Wake for Flag {
+    fn wake(self: Rc<Self>) {
+        self.0.set(true);
+    }
+}
+
+#[test]
+fn another_thread_ends_a_turn_as_often_as_it_likes() {
+    on_each_backend(Configuration::default(), |event_loop, _| {
+        let waker = event_loop.remote_waker();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for () in receiver {
+                waker.wake();
+            }
+        });
+        for _ in 0..1000 {
+            sender.send(()).unwrap();
+            event_loop.turn(Wait::Block).unwrap();
+        }
+        drop(sender);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn many_streams_are_served_in_one_go() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
+        for (_, far) in &pairs {
+            receive(event_loop, far, log);
+        }
+        event_loop.turn(Wait::No).unwrap();
+        for round in 0..3u8 {
+            pairs.iter_mut().for_each(|(near, _)| near.write_all(&[round]).unwrap());
+            turn_until(event_loop, || {
+                // Copied out at once, so that buffers come back.
+                let mut log = log.0.borrow_mut();
+                log.iter_mut().for_each(|entry| drop(entry.2.take()));
+                log.len() == 300
+            });
+            assert!(log.0.take().iter().all(|entry| entry.0 == Ok(1) && entry.1));
+        }
+        pairs.iter().for_each(|(near, _)| near.shutdown(Shutdown::Both).unwrap());
+        assert_eq!(log.outcome(event_loop, 300).1, [Ok(0); 300]);
+    });
+}
