@@ -176,7 +176,7 @@ impl Listener {
     /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
     /// connections that nobody has taken are closed. The port is free when this returns, for which it
     /// blocks the thread until the kernel has let go of the socket
-    /// ([`EventLoop::cancel_and_wait`]). Closing again does nothing.
+    /// ([`cancel_and_wait`](ringspun_runtime::EventLoop::cancel_and_wait)). Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }
