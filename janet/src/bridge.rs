@@ -265,7 +265,10 @@ impl Bridge {
         if self.detached.replace(true) {
             return;
         }
-        self.parked.take();
+        for parked in self.parked.take().drain() {
+            // A connect refers to a stream whose waiters refer to it.
+            parked.forget_work();
+        }
         let (streams, collected) = (self.streams.take(), self.collected.take());
         let open = streams.iter().flatten().map(|entry| &entry.socket);
         open.chain(&collected).for_each(Socket::close);

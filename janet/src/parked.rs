@@ -218,6 +218,13 @@ impl Parked {
         }
     }
 
+    /// Drops the work, for a VM that has ended: nothing in it may be looked at any more.
+    pub(crate) fn forget_work(&self) {
+        self.disarm_timer();
+        let work = self.work.take();
+        drop(work);
+    }
+
     fn poll(self: &Rc<Self>) -> Poll<Outcome> {
         let waiter: Rc<dyn Wake> = self.clone();
         let mut work = self.work.borrow_mut();
