@@ -20,6 +20,10 @@ use crate::values::{keyword, string, symbol};
 /// The environment variable that chooses between the ring and the VM's own net code.
 const NET_VARIABLE: &str = "RINGSPUN_NET";
 
+/// Where modules are looked for, unless `JANET_PATH` or `-m` tell the command line otherwise: where Janet
+/// installs them by default. The path that the VM was built with is one of the machine of its author.
+const MODULES: &str = "/usr/local/lib/janet";
+
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
@@ -229,6 +233,7 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
         if net == Net::Ring {
             add_documentation(environment, c"net/setsockopt", EXTRA_OPTIONS_DOC);
         }
+        janet::janet_table_put(environment, keyword("syspath"), string(MODULES));
         janet::janet_register(BACKEND.as_ptr(), Some(backend));
         let value = janet::janet_wrap_cfunction(Some(backend));
         janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
