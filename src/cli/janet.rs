@@ -9,6 +9,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use ringspun::janet::Vm;
 
 use super::choice::{JANET, VARIABLE};
+use super::editor::Terminal;
 use super::output;
 
 /// Runs Janet with the arguments that are its own, untouched; `name` is what this program was called as.
@@ -31,6 +32,7 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     let mut vm = Vm::new().map_err(|error| error.to_string())?;
     let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?})");
     vm.run_string(&prepare).map_err(|error| error.to_string())?;
+    vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }
 
