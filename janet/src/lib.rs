@@ -34,6 +34,7 @@
 mod bridge;
 mod functions;
 mod hooks;
+mod lines;
 mod parked;
 mod processes;
 mod socket;
@@ -43,6 +44,7 @@ mod values;
 mod vm;
 mod work;
 
+pub use lines::{Environment, Line, LineEditor};
 pub use vm::{Net, Vm, VmError};
 
 /// Whether the VM's C code was compiled with optimisation (`CFLAGS` with `-O1` or more when this crate

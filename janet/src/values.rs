@@ -114,3 +114,15 @@ unsafe fn abstract_size_bytes(place: *mut std::ffi::c_void) -> usize {
     // SAFETY: the caller has a live value, in front of which the VM keeps its head.
     unsafe { (*janet::janet_abstract_head(place)).size }
 }
+
+/// A value as Janet's `string` shows it.
+pub(crate) fn text_of(value: Janet) -> String {
+    // SAFETY: the value is alive, and so is its text until the next collection; a string has bytes, so
+    // nothing raises.
+    unsafe {
+        let text = janet::janet_wrap_string(janet::janet_to_string(value));
+        let view = janet::janet_getbytes(&text, 0);
+        let length = usize::try_from(view.len).unwrap_or(0);
+        String::from_utf8_lossy(std::slice::from_raw_parts(view.bytes, length)).into_owned()
+    }
+}

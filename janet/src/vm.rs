@@ -13,12 +13,17 @@ use evil_janet::{Janet, JanetFiber, JanetTable};
 use crate::bridge::Bridge;
 use crate::functions::{REPLACEMENTS, backend, stock_backend};
 use crate::hooks;
+use crate::lines::{self, LineEditor, getline};
 use crate::sockets::EXTRA_OPTIONS_DOC;
-use crate::stock;
-use crate::values::{keyword, string, symbol};
+use crate::stock::{self, Function};
+use crate::values::{keyword, string, symbol, text_of};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
 const NET_VARIABLE: &str = "RINGSPUN_NET";
+
+/// Where modules are looked for, unless `JANET_PATH` or `-m` tell the command line otherwise: where Janet
+/// installs them by default. The path that the VM was built with is one of the machine of its author.
+const MODULES: &str = "/usr/local/lib/janet";
 
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
@@ -150,6 +155,15 @@ impl Vm {
         self.call(c"dofile", &[os_string(path.as_ref().as_os_str())])
     }
 
+    /// Gives `getline`, and so the REPL, an editor for lines that are typed at a terminal: where standard
+    /// input is one, and `TERM` does not say that it cannot move its cursor. Without an editor, the prompt
+    /// is printed and the terminal's own editing must do. Elsewhere lines are read without a prompt.
+    ///
+    /// The threads that Janet code starts have no editor.
+    pub fn set_line_editor(&mut self, editor: impl LineEditor + 'static) {
+        lines::set_editor(Some(Box::new(editor)));
+    }
+
     /// Runs the loop until nothing is left to do: no fiber is ready, and none waits for a timer, a socket
     /// or a thread.
     pub fn run_loop(&mut self) {
@@ -198,6 +212,7 @@ impl Drop for Vm {
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
         hooks::forget_epoll_of_vm();
+        lines::set_editor(None);
         RUNNING.set(false);
         Bridge::end_of_vm();
     }
@@ -212,14 +227,18 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
     // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
     unsafe {
         let replacements = janet::janet_table(0);
+        let replace = |name: &'static CStr, function: Function| {
+            janet::janet_register(name.as_ptr(), Some(function));
+            let value = janet::janet_wrap_cfunction(Some(function));
+            janet::janet_table_put(replacements, symbol(name), value);
+        };
+        replace(c"getline", getline);
         let backend = match net {
             Net::Ring => {
                 stock::remember(&REPLACEMENTS)
                     .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
                 for (name, function) in REPLACEMENTS {
-                    janet::janet_register(name.as_ptr(), Some(function));
-                    let value = janet::janet_wrap_cfunction(Some(function));
-                    janet::janet_table_put(replacements, symbol(name), value);
+                    replace(name, function);
                 }
                 backend
             }
@@ -229,6 +248,7 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
         if net == Net::Ring {
             add_documentation(environment, c"net/setsockopt", EXTRA_OPTIONS_DOC);
         }
+        janet::janet_table_put(environment, keyword("syspath"), string(MODULES));
         janet::janet_register(BACKEND.as_ptr(), Some(backend));
         let value = janet::janet_wrap_cfunction(Some(backend));
         janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
@@ -274,16 +294,4 @@ fn os_string(text: &OsStr) -> Janet {
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     // SAFETY: copies `length` bytes, all of which are there.
     unsafe { janet::janet_wrap_string(janet::janet_string(bytes.as_ptr(), length)) }
-}
-
-/// A value as Janet's `string` shows it.
-fn text_of(value: Janet) -> String {
-    // SAFETY: the value is alive, and so is its text until the next collection; a string has bytes, so
-    // nothing raises.
-    unsafe {
-        let text = janet::janet_wrap_string(janet::janet_to_string(value));
-        let view = janet::janet_getbytes(&text, 0);
-        let length = usize::try_from(view.len).unwrap_or(0);
-        String::from_utf8_lossy(std::slice::from_raw_parts(view.bytes, length)).into_owned()
-    }
 }

@@ -248,3 +248,11 @@ fn stores_its_argument(function: *const u8) -> bool {
     let prologue = unsafe { std::slice::from_raw_parts(function, PROLOGUE_SIZE_BYTES) };
     prologue.windows(STORE_ARGUMENT.len()).any(|bytes| bytes == STORE_ARGUMENT)
 }
+
+#[test]
+fn modules_are_where_janet_installs_them() {
+    for net in [Net::Ring, Net::Stock] {
+        let mut vm = Vm::with_net(net).unwrap();
+        assert_eq!(vm.run_string("(dyn *syspath*)").as_deref(), Ok("/usr/local/lib/janet"), "{net:?}");
+    }
+}

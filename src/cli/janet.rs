@@ -9,11 +9,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use ringspun::janet::Vm;
 
 use super::choice::{JANET, VARIABLE};
+use super::editor::Terminal;
 use super::output;
-
-/// Where modules are looked for without `JANET_PATH` and `-m`: where Janet installs them by default. The
-/// path that the VM was built with is one of the machine that it was built on.
-const MODULES: &str = "/usr/local/lib/janet";
 
 /// Runs Janet with the arguments that are its own, untouched; `name` is what this program was called as.
 pub fn janet(name: &OsStr, arguments: &[OsString]) -> ExitCode {
@@ -33,8 +30,9 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| format!("SIGPIPE: {error}"))?;
     let executable = executable(name).map_err(|error| format!("the path of this program: {error}"))?;
     let mut vm = Vm::new().map_err(|error| error.to_string())?;
-    let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?}) (put root-env :syspath {MODULES:?})");
+    let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?})");
     vm.run_string(&prepare).map_err(|error| error.to_string())?;
+    vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }
 

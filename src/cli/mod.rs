@@ -6,6 +6,7 @@
 mod address;
 mod choice;
 mod doctor;
+mod editor;
 mod janet;
 mod limits;
 mod output;

@@ -1,0 +1,233 @@
+//! The REPL at a terminal: what a user types, and what the screen shows of it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::pty::{Winsize, openpty};
+
+/// Far longer than anything here takes; only a hang comes to it.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Held while a terminal is made: a program that another test starts meanwhile would keep it open.
+static STARTING: Mutex<()> = Mutex::new(());
+
+const UP: &str = "\x1b[A";
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+const CTRL_G: &str = "\x07";
+const CTRL_Q: &str = "\x11";
+
+/// A REPL and the terminal that it runs at.
+struct Session {
+    child: Child,
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    /// What the screen has shown and no `shows` has looked at.
+    unseen: String,
+}
+
+impl Session {
+    /// None, and the reason is printed, where there are no terminals.
+    fn start(terminal: &str, arguments: &[&str]) -> Option<Self> {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (master, slave) = match openpty(&size, None) {
+            // The copies are closed in what is started, unlike these.
+            Ok(pair) => (pair.master.try_clone().unwrap(), pair.slave.try_clone().unwrap()),
+            Err(error) => {
+                println!("SKIPPED: no pseudoterminal: {error}");
+                return None;
+            }
+        };
+        let side = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+        command.args([&["janet", "-q", "-n"], arguments].concat()).env("TERM", terminal);
+        command.env_remove("JANET_PROFILE").stdin(side()).stdout(side()).stderr(side());
+        let child = command.spawn().unwrap();
+        drop((command, slave, starting));
+        let keyboard = File::from(master);
+        let mut output = keyboard.try_clone().unwrap();
+        let (send, screen) = channel();
+        // Reading fails when the last program has left the terminal.
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                if send.send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Some(Self { child, keyboard, screen, unseen: String::new() })
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for a text, and gives what came before it.
+    #[track_caller]
+    fn shows(&mut self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            if let Some((before, after)) = self.unseen.split_once(text) {
+                let before = before.to_string();
+                self.unseen = after.to_string();
+                return before;
+            }
+            match self.screen.recv_timeout(HANG.saturating_sub(start.elapsed())) {
+                Ok(bytes) => self.unseen += &String::from_utf8_lossy(&bytes),
+                Err(error) => {
+                    panic!("{error}: expected {text:?}, shown is {:?}", self.unseen);
+                }
+            }
+        }
+    }
+
+    /// Types a line and waits for its value and the prompt after it.
+    #[track_caller]
+    fn answers(&mut self, keys: &str, value: &str, prompt: &str) {
+        self.types(keys);
+        self.types("\r");
+        self.shows(&format!("\r\n{value}\r\n"));
+        self.shows(prompt);
+    }
+
+    /// Waits for the end, and gives the rest of what is shown.
+    fn ends(mut self) -> (ExitStatus, String) {
+        let start = Instant::now();
+        loop {
+            match self.screen.recv_timeout(HANG.saturating_sub(start.elapsed())) {
+                Ok(bytes) => self.unseen += &String::from_utf8_lossy(&bytes),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it does not end: {:?}", self.unseen);
+                }
+            }
+        }
+        (self.child.wait().unwrap(), mem::take(&mut self.unseen))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Most have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn lines_are_edited_and_called_back() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.answers("(+ 1 2)", "3", "repl:2:> ");
+    session.answers(UP, "3", "repl:3:> ");
+    // To the start of the line, and a character that belongs there.
+    session.answers("+ 20 30)\x01(", "50", "repl:4:> ");
+    session.answers(&format!("{UP}{UP}"), "3", "repl:5:> ");
+    // Ctrl-D ends nothing as long as the line has something in it.
+    session.answers(&format!("x:kept\x01{CTRL_D}"), ":kept", "repl:6:> ");
+    session.types(CTRL_D);
+    let (status, rest) = session.ends();
+    assert!(status.success(), "{status}");
+    assert!(!rest.contains("repl:"), "{rest:?}");
+}
+
+#[test]
+fn symbols_are_completed_and_explained() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.answers("(def unmistakable 42)", "42", "repl:2:> ");
+    session.answers("(+ 1 unmist\t)", "43", "repl:3:> ");
+    // From the core environment, whose table is a prototype of the session's.
+    session.types("(string/tri\t");
+    session.shows("(string/trim");
+    session.types("\t");
+    for symbol in ["string/trim ", "string/triml ", "string/trimr"] {
+        session.shows(symbol);
+    }
+    session.answers("l ` x`)", "\"x\"", "repl:4:> ");
+    session.types("(defn explained ``Does what it says.`` [] :explained)\r");
+    session.shows("repl:5:> ");
+    session.types(&format!("(explai\t{CTRL_G}"));
+    session.shows("function");
+    session.shows("Does what it says.");
+    session.shows("(explained");
+    session.answers(")", ":explained", "repl:6:> ");
+    // What is no code has no symbols.
+    session.types("(getline `name: `)\r");
+    session.shows("name: ");
+    session.answers("unmist\t.", "@\"unmist  .\\n\"", "repl:7:> ");
+}
+
+#[test]
+fn a_form_takes_lines_until_it_is_whole_or_given_up() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.types("(* 6\r");
+    session.shows("repl:2:(> ");
+    session.answers("7)", "42", "repl:3:> ");
+    session.types("(print [1\r");
+    session.shows("repl:4:([> ");
+    session.types(&format!("2 3{CTRL_Q}"));
+    session.shows("2 3\r\n");
+    session.shows("repl:4:> ");
+    session.answers("(+ 2 3)", "5", "repl:5:> ");
+}
+
+#[test]
+fn what_is_typed_ahead_is_not_lost() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.types("(print `one`)\r(print `two`)\r(print `three`)\r");
+    for text in ["\r\none\r\n", "\r\ntwo\r\n", "\r\nthree\r\n", "repl:4:> "] {
+        session.shows(text);
+    }
+    // A program finds the terminal as it was: it echoes, and has lines of its own.
+    session.types("(do (print `ready`) (file/read stdin :line))\r");
+    session.shows("\r\nready\r\n");
+    session.answers("typed", "@\"typed\\n\"", "repl:5:> ");
+}
+
+#[test]
+fn an_interrupt_is_a_signal() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.types(&format!("(no form{CTRL_C}"));
+    let (status, _) = session.ends();
+    assert_eq!(status.signal(), Some(2), "{status}");
+}
+
+#[test]
+fn a_program_that_handles_the_interrupt_goes_on() {
+    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    session.shows("repl:1:> ");
+    session.types("(os/sigaction :int (fn [] (print `handled`)))\r");
+    session.shows("repl:2:> ");
+    session.types(&format!("(no form{CTRL_C}"));
+    session.shows("(no form\r\n");
+    // Handlers run when the loop turns.
+    session.types("(do (ev/sleep 0) :after)\r");
+    session.shows("\r\nhandled\r\n");
+    session.shows(":after\r\n");
+}
+
+#[test]
+fn a_terminal_that_can_nothing_is_a_pipe() {
+    for terminal in ["dumb", "emacs"] {
+        let Some(mut session) = Session::start(terminal, &[]) else { return };
+        session.types("(+ 1 2)\n");
+        // What the terminal echoes, and no prompt.
+        assert_eq!(session.shows("(+ 1 2)\r\n3\r\n"), "");
+        session.types(CTRL_D);
+        let (status, rest) = session.ends();
+        assert!(status.success() && rest.is_empty(), "{status} {rest:?}");
+    }
+}
