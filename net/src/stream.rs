@@ -271,7 +271,7 @@ impl Stream {
             if let Some(interrupt) = fibers::pending_interrupt() {
                 return (0, Err(WriteError::Interrupted(interrupt)));
             }
-            let machine = RefCell::new(Write::new(self.core.clone()));
+            let machine = RefCell::new(Write::at_once(self.core.clone()));
             let result = fibers::wait_for_completion(
                 |waiter| {
                     machine.borrow_mut().poll(waiter, data.len(), &mut |offset| {

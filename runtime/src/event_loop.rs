@@ -4,12 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::blocking::{BlockingCall, BlockingCalls};
 use crate::buffers::{BufferPool, datagram};
-use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner};
+use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner, SendData};
 use crate::slots::Slots;
 use crate::sys::{Backend, BackendKind, Buffers, RawCompletion};
 use crate::timers::{TimerKey, Timers};
@@ -196,6 +197,19 @@ impl EventLoop {
             self.backend.borrow_mut().submit(user_data, operation, &mut self.ready.borrow_mut());
         }
         key
+    }
+
+    /// Sends at once what goes without waiting, on a backend where a send is a system call of its own anyway:
+    /// its result is there while the data is in the cache, and whoever sends need not wait for a turn. `None`
+    /// on io_uring, which takes many sends in one call.
+    ///
+    /// Sends that are in flight for the same socket are overtaken: there must be none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait.
+    pub fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
+        if self.closing.get() { None } else { self.backend.borrow().send_at_once(socket, data) }
     }
 
     /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a

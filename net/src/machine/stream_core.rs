@@ -24,6 +24,8 @@ use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
+/// Sends in a row that do not wait for a turn of the loop.
+const SENDS_AT_ONCE_MAX: u8 = 16;
 /// How much is received at once on demand.
 const ON_DEMAND_MAX_BYTES: usize = 64 * 1024;
 
@@ -42,6 +44,8 @@ pub struct StreamCore {
     /// What the send or connect gave, until the machine that started it takes it.
     output_result: Cell<Option<io::Result<u32>>>,
     writers: WaitList,
+    /// Sends that have not waited for a turn of the loop, since the last completion.
+    sent_at_once: Cell<u8>,
 }
 
 /// How far the input has come.
@@ -87,6 +91,7 @@ impl StreamCore {
             output: Cell::new(Output::Idle),
             output_result: Cell::new(None),
             writers: WaitList::default(),
+            sent_at_once: Cell::new(0),
         })
     }
 
@@ -317,6 +322,18 @@ impl StreamCore {
         self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
     }
 
+    /// Sends without waiting for a turn of the loop, where the backend can, and not too often in between: a
+    /// fiber that never waits would keep the others from running. The output must be idle.
+    pub(crate) fn send_at_once(&self, data: &SendData) -> Option<io::Result<u32>> {
+        debug_assert!(self.output_is_idle());
+        let count = self.sent_at_once.get();
+        if count == SENDS_AT_ONCE_MAX {
+            return None;
+        }
+        self.sent_at_once.set(count + 1);
+        self.event_loop.send_at_once(self.descriptor.raw(), data)
+    }
+
     /// Starts a connect. The output must be idle.
     pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
         debug_assert!(self.output_is_idle());
@@ -426,6 +443,7 @@ impl StreamCore {
 
 impl Owner for StreamCore {
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
+        self.sent_at_once.set(0);
         match kind {
             OperationKind::Receive => self.input_completed(completion),
             OperationKind::Poll => self.input_polled(),

@@ -7,12 +7,13 @@ mod uring;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Configuration;
 use crate::buffers::BufferPool;
-use crate::operation::{Operation, OperationKey};
+use crate::operation::{Operation, OperationKey, SendData};
 use crate::wake::RemoteWaker;
 
 /// A completion as the backend saw it, in the terms of `io_uring_enter(2)`.
@@ -144,6 +145,15 @@ impl Backend {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.submit(user_data, operation, ready),
             Self::Poll(poll) => poll.submit(user_data, operation),
+        }
+    }
+
+    /// A send that does not wait, where it costs no more than a queued one.
+    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(_) => None,
+            Self::Poll(_) => Some(poll::send_at_once(socket, data)),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | others | all | it failed | complete it with the error |
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ use nix::sys::socket::SockaddrLike;
 
 use super::system::{self, last_errno, uninterrupted, would_block};
 use crate::buffers::{BufferPool, datagram};
-use crate::operation::{Interest, Operation, OperationKey};
+use crate::operation::{Interest, Operation, OperationKey, SendData};
 use crate::sys::{RawCompletion, SEND_MAX_BYTES};
 
 /// How often one event of one descriptor is followed up, so that a busy one cannot keep the others from
@@ -63,6 +64,18 @@ pub(super) enum Attempt {
     Blocked,
     /// It has to be tried again in a while: no readiness will tell when.
     Later,
+}
+
+/// Sends what goes without waiting.
+pub(in crate::sys) fn send_at_once(socket: RawFd, data: &SendData) -> io::Result<u32> {
+    let (start, length) = data.as_raw();
+    send(socket, start, length.min(SEND_MAX_BYTES)).map_err(io::Error::from_raw_os_error)
+}
+
+fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
+    let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
+    // SAFETY: the operation's data, which lives until its terminal completion, or data that is borrowed.
+    uninterrupted(|| unsafe { libc::send(socket, start.cast(), length, flags) })
 }
 
 /// The buffers of one kind.
@@ -158,11 +171,8 @@ impl Job {
             Task::Receive => return self.receive(surroundings.streams, ready),
             Task::ReceiveFrom => return self.receive_from(surroundings.datagrams, ready),
             Task::Send { start, length, ref mut sent } => {
-                let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
                 let rest = (length - *sent) as usize;
-                let start = start.wrapping_add(*sent as usize).cast();
-                // SAFETY: the rest of the operation's data, which lives until its terminal completion.
-                let result = uninterrupted(|| unsafe { libc::send(self.descriptor, start, rest, flags) });
+                let result = send(self.descriptor, start.wrapping_add(*sent as usize), rest);
                 if let Ok(count) = result {
                     *sent += count;
                     // A stream takes a part when its buffer is full.

@@ -24,6 +24,7 @@ use std::time::Duration;
 use polling::{Event, Events};
 
 use self::attempt::Job;
+pub(super) use self::attempt::send_at_once;
 use self::watches::Watches;
 use super::{Buffers, RawCompletion};
 use crate::operation::{Operation, OperationKey};
