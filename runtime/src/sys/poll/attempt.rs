@@ -26,7 +26,7 @@ use crate::sys::{RawCompletion, SEND_MAX_BYTES};
 /// their turn: receives that fill their buffer, datagrams, and connections.
 const RECEIVES_PER_EVENT: usize = 4;
 const DATAGRAMS_PER_EVENT: usize = 16;
-const ACCEPTS_PER_EVENT: usize = 16;
+const ACCEPTS_PER_EVENT: usize = 64;
 
 /// An operation that is not over.
 pub(super) struct Job {
@@ -37,13 +37,30 @@ pub(super) struct Job {
 
 /// What there is to do. Pointers are to memory that the operation's slot owns, or that a lender keeps.
 enum Task {
-    Accept { blocks: bool },
-    Receive,
+    Accept {
+        blocks: bool,
+    },
+    /// On a socket of another family, a receive may come back with less than is there.
+    Receive {
+        is_inet: bool,
+    },
     ReceiveFrom,
-    Send { start: *const u8, length: u32, sent: u32 },
-    SendTo { header: *const libc::msghdr },
-    Connect { address: *const libc::sockaddr, length: libc::socklen_t, begun: bool },
-    Poll { events: libc::c_short },
+    Send {
+        start: *const u8,
+        length: u32,
+        sent: u32,
+    },
+    SendTo {
+        header: *const libc::msghdr,
+    },
+    Connect {
+        address: *const libc::sockaddr,
+        length: libc::socklen_t,
+        begun: bool,
+    },
+    Poll {
+        events: libc::c_short,
+    },
 }
 
 /// Which of its two kinds of readiness a descriptor has to have for an operation.
@@ -58,8 +75,10 @@ pub(super) enum Direction {
 pub(super) enum Attempt {
     /// The operation is over, and its terminal completion with the others.
     Over,
-    /// It got something, or left something for the next turn.
+    /// It got something, and readiness will tell when there is more.
     Advanced,
+    /// It left something for the next turn.
+    Left,
     /// It was not ready.
     Blocked,
     /// It has to be tried again in a while: no readiness will tell when.
@@ -100,6 +119,8 @@ impl Supply {
 pub(super) struct Surroundings<'a> {
     pub(super) streams: &'a mut Supply,
     pub(super) datagrams: &'a mut Supply,
+    /// A receive that comes back with less than it could is no sign that there is nothing more.
+    pub(super) is_special: bool,
     pub(super) ready: &'a mut VecDeque<RawCompletion>,
 }
 
@@ -107,7 +128,7 @@ impl Job {
     pub(super) fn new(key: OperationKey, operation: &mut Operation) -> Self {
         let (descriptor, task) = match operation {
             Operation::Accept { listener } => (*listener, Task::Accept { blocks: system::blocks(*listener) }),
-            Operation::Receive { socket } => (*socket, Task::Receive),
+            Operation::Receive { socket } => (*socket, Task::Receive { is_inet: system::is_inet(*socket) }),
             Operation::ReceiveFrom { socket } => (*socket, Task::ReceiveFrom),
             Operation::Send { socket, data } => {
                 let (start, length) = data.as_raw();
@@ -131,7 +152,7 @@ impl Job {
 
     pub(super) fn direction(&self) -> Direction {
         match self.task {
-            Task::Accept { .. } | Task::Receive | Task::ReceiveFrom => Direction::Input,
+            Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom => Direction::Input,
             Task::Poll { events } if events == libc::POLLIN => Direction::Input,
             Task::Send { .. } | Task::SendTo { .. } | Task::Connect { .. } | Task::Poll { .. } => {
                 Direction::Output
@@ -142,7 +163,7 @@ impl Job {
     /// Operations that go on for as long as their descriptor gives anything. For them, asking for readiness
     /// tells as much as a first attempt does, and they have to ask anyway.
     pub(super) fn is_multishot(&self) -> bool {
-        matches!(self.task, Task::Accept { .. } | Task::Receive | Task::ReceiveFrom)
+        matches!(self.task, Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom)
     }
 
     /// Operations that take nothing from the descriptor, and so never wait for their turn.
@@ -168,7 +189,10 @@ impl Job {
         let ready = &mut *surroundings.ready;
         let result = match self.task {
             Task::Accept { blocks } => return self.accept(blocks, ready),
-            Task::Receive => return self.receive(surroundings.streams, ready),
+            Task::Receive { is_inet } => {
+                let may_be_short = surroundings.is_special || !is_inet;
+                return self.receive(may_be_short, surroundings.streams, ready);
+            }
             Task::ReceiveFrom => return self.receive_from(surroundings.datagrams, ready),
             Task::Send { start, length, ref mut sent } => {
                 let rest = (length - *sent) as usize;
@@ -177,7 +201,7 @@ impl Job {
                     *sent += count;
                     // A stream takes a part when its buffer is full.
                     if *sent < length {
-                        return Attempt::Advanced;
+                        return Attempt::Left;
                     }
                 }
                 result.map(|_| length)
@@ -224,7 +248,7 @@ impl Job {
             let accepted = if blocks { system::without_blocking(self.descriptor, accept) } else { accept() };
             match accepted {
                 Ok(connection) => ready.push_back(RawCompletion { more: true, ..self.counted(connection) }),
-                Err(errno) if would_block(errno) => break,
+                Err(errno) if would_block(errno) => return attempt,
                 Err(errno) => {
                     self.cut_short(errno, ready);
                     return Attempt::Over;
@@ -232,10 +256,15 @@ impl Job {
             }
             attempt = Attempt::Advanced;
         }
-        attempt
+        Attempt::Left
     }
 
-    fn receive(&self, supply: &mut Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+    fn receive(
+        &self,
+        may_be_short: bool,
+        supply: &mut Supply,
+        ready: &mut VecDeque<RawCompletion>,
+    ) -> Attempt {
         let mut attempt = Attempt::Blocked;
         for _ in 0..RECEIVES_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
@@ -253,14 +282,14 @@ impl Job {
                     });
                     attempt = Attempt::Advanced;
                     // What comes after a buffer that was not filled has its own event.
-                    if (count as usize) < size {
-                        break;
+                    if (count as usize) < size && !may_be_short {
+                        return attempt;
                     }
                 }
                 unused => {
                     supply.pool.put_back(buffer);
                     match unused {
-                        Err(errno) if would_block(errno) => break,
+                        Err(errno) if would_block(errno) => return attempt,
                         Err(errno) => self.cut_short(errno, ready),
                         Ok(end) => ready.push_back(self.counted(end)),
                     }
@@ -268,7 +297,7 @@ impl Job {
                 }
             }
         }
-        attempt
+        Attempt::Left
     }
 
     fn receive_from(&self, supply: &mut Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
@@ -306,20 +335,20 @@ impl Job {
                 Err(errno) => {
                     supply.pool.put_back(buffer);
                     if would_block(errno) {
-                        break;
+                        return attempt;
                     }
                     self.cut_short(errno, ready);
                     return Attempt::Over;
                 }
             }
         }
-        attempt
+        Attempt::Left
     }
 
     /// There is no buffer.
     fn starve(&self, supply: &Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
         if supply.used {
-            return Attempt::Advanced;
+            return Attempt::Left;
         }
         self.cut_short(libc::ENOBUFS, ready);
         Attempt::Over

@@ -13,25 +13,22 @@
 //! runs: a receive stays registered, and so an echo takes a receive, a send, and a share of one wait.
 
 mod attempt;
+mod readiness;
 mod system;
 mod watches;
 
 use std::collections::VecDeque;
 use std::io;
-use std::num::NonZeroUsize;
 use std::time::Duration;
-
-use polling::{Event, Events};
 
 use self::attempt::Job;
 pub(super) use self::attempt::send_at_once;
+use self::readiness::Event;
 use self::watches::Watches;
 use super::{Buffers, RawCompletion};
 use crate::operation::{Operation, OperationKey};
 use crate::wake::RemoteWaker;
 
-/// Events that are fetched at a time: fetching them takes five system calls with epoll.
-const EVENTS_PER_WAIT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// Events that one wait follows up. The others are for the next ones, which need not fetch any: what came
 /// in is answered while it is in the processor's cache, and while the peers have something to do. At 1,000
 /// connections an echo takes 9 % less time with 16 than with 256.
@@ -41,7 +38,6 @@ const LATER: Duration = Duration::from_millis(5);
 
 pub(crate) struct Poll {
     watches: Watches,
-    events: Events,
     /// Events that were fetched and not followed up yet. What one speaks of may be over by then, and the
     /// descriptor another's: an operation that is not ready finds out when it tries.
     due: VecDeque<Event>,
@@ -65,7 +61,6 @@ impl Poll {
         watches.watch_own(waker.descriptor())?;
         Ok(Self {
             watches,
-            events: Events::with_capacity(EVENTS_PER_WAIT),
             requests: VecDeque::new(),
             due: VecDeque::new(),
             waker,
@@ -99,8 +94,9 @@ impl Poll {
                 Request::Cancel(key) => self.watches.cancel(key, ready),
             }
         }
+        self.watches.go_on(ready);
         if self.due.is_empty() {
-            let nothing_new = ready.is_empty() && !self.woken;
+            let nothing_new = ready.is_empty() && !self.woken && !self.watches.has_more();
             // Most often what has just been sent is answered later than now, so that looking for events would
             // find none, and the next wait would have to look again. Doing without every other time is enough.
             if !nothing_new && !self.looked_away && !self.watches.has_asked() {
@@ -111,7 +107,7 @@ impl Poll {
         }
         let batch = self.due.len().min(EVENTS_PER_TURN);
         for event in self.due.drain(..batch) {
-            if event.key == self.waker.descriptor() as usize {
+            if event.descriptor == self.waker.descriptor() {
                 self.waker.acknowledge();
                 self.woken = true;
                 self.watches.watch_own_again(self.waker.descriptor())?;
@@ -130,14 +126,6 @@ impl Poll {
             true => Some(timeout.map_or(LATER, |timeout| timeout.min(LATER))),
             false => timeout,
         };
-        self.watches.wait(&mut self.events, timeout)?;
-        self.due.extend(self.events.iter());
-        Ok(())
-    }
-}
-
-impl Drop for Poll {
-    fn drop(&mut self) {
-        self.watches.unwatch_own(self.waker.descriptor());
+        self.watches.wait(&mut self.due, timeout)
     }
 }

@@ -33,6 +33,21 @@ pub(super) fn would_block(errno: i32) -> bool {
     errno == libc::EAGAIN || errno == libc::EWOULDBLOCK
 }
 
+/// Whether this is a socket of IPv4 or IPv6. A receive on a Unix socket may end where a descriptor was passed
+/// along, with more behind it.
+pub(super) fn is_inet(socket: RawFd) -> bool {
+    let mut name = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
+    let mut length = size_of_val(&name) as libc::socklen_t;
+    let start = name.as_mut_ptr().cast::<libc::sockaddr>();
+    // SAFETY: the name has room for the length that is passed, and is aligned for any address; its family is
+    // zero if the call fails.
+    let family = unsafe {
+        libc::getsockname(socket, start, &raw mut length);
+        (*start).sa_family
+    };
+    matches!(libc::c_int::from(family), libc::AF_INET | libc::AF_INET6)
+}
+
 /// Whether calls on this descriptor block; they do not if it is none.
 pub(super) fn blocks(descriptor: RawFd) -> bool {
     // SAFETY: reads the flags of whatever the number refers to.

@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use polling::{Event, Events, PollMode, Poller};
-
 use super::attempt::{Attempt, Direction, Job, Supply, Surroundings};
+use super::readiness::{Event, Interests, Readiness};
 use crate::operation::OperationKey;
 use crate::sys::{Buffers, RawCompletion};
 
@@ -18,13 +17,15 @@ const NONE: u32 = u32::MAX;
 const LATER_PER_TURN: usize = 64;
 
 pub(super) struct Watches {
-    poller: Poller,
+    readiness: Readiness,
     /// By descriptor.
     watches: Vec<Watch>,
     /// By the operations' slots.
     waiting: Vec<Option<Waiting>>,
     /// Operations to try again in a while.
     later: VecDeque<OperationKey>,
+    /// Descriptors of which something was left, with no event to tell of it.
+    again: Vec<usize>,
     streams: Supply,
     datagrams: Supply,
     /// The system has been asked for something new since it was last waited for.
@@ -48,34 +49,25 @@ struct Watch {
     /// Its last event led nowhere: something keeps it ready that no operation takes away, such as a queue of
     /// errors (`IP_RECVERR` in `ip(7)`). Being told of it again and again would keep the loop from sleeping.
     fruitless: bool,
-    registered: Registered,
-}
-
-/// What the system has been asked to tell about a descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Registered {
-    known: bool,
-    input: bool,
-    output: bool,
-    /// Only what is new.
-    edge: bool,
+    asked: Interests,
 }
 
 impl Watch {
     const IDLE: Self = Self {
         first: [NONE; 2],
         fruitless: false,
-        registered: Registered { known: false, input: false, output: false, edge: false },
+        asked: Interests { input: false, output: false, only_news: false },
     };
 }
 
 impl Watches {
     pub(super) fn new(buffers: Buffers) -> io::Result<Self> {
         Ok(Self {
-            poller: Poller::new()?,
+            readiness: Readiness::new()?,
             watches: Vec::new(),
             waiting: Vec::new(),
             later: VecDeque::new(),
+            again: Vec::new(),
             streams: Supply::new(buffers.streams),
             datagrams: Supply::new(buffers.datagrams),
             asked: false,
@@ -96,34 +88,25 @@ impl Watches {
         !self.later.is_empty()
     }
 
-    /// Waits for events. Interrupted waits go on.
-    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    /// Whether something was left for this turn.
+    pub(super) fn has_more(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Waits for events.
+    pub(super) fn wait(&mut self, due: &mut VecDeque<Event>, timeout: Option<Duration>) -> io::Result<()> {
         self.asked = false;
-        events.clear();
-        self.poller.wait(events, timeout).map(drop)
+        self.readiness.wait(timeout, due)
     }
 
-    /// Has events of this descriptor, which is no operation's, told until [`unwatch_own`](Self::unwatch_own).
+    /// Has events told of this descriptor, which is no operation's and stays open.
     pub(super) fn watch_own(&mut self, descriptor: RawFd) -> io::Result<()> {
-        // SAFETY: the caller keeps it open until it is unwatched.
-        unsafe {
-            self.poller.add_with_mode(descriptor, Event::readable(descriptor as usize), self.mode(false))
-        }
+        self.readiness.ask_for_good(descriptor)
     }
 
-    /// After an event of such a descriptor, which need not have stayed registered.
+    /// After an event of such a descriptor.
     pub(super) fn watch_own_again(&mut self, descriptor: RawFd) -> io::Result<()> {
-        if self.poller.supports_level() {
-            return Ok(());
-        }
-        // SAFETY: the caller keeps it open until it is unwatched.
-        let source = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        self.poller.modify_with_mode(source, Event::readable(descriptor as usize), self.mode(false))
-    }
-
-    pub(super) fn unwatch_own(&mut self, descriptor: RawFd) {
-        // SAFETY: the caller has kept it open.
-        let _ = self.poller.delete(unsafe { BorrowedFd::borrow_raw(descriptor) });
+        self.readiness.ask_for_good_again(descriptor)
     }
 
     /// Begins an operation: tries it, if it is its turn, and has it wait if there is more to do.
@@ -147,7 +130,8 @@ impl Watches {
             match job.attempt(&mut self.surroundings(ready)) {
                 Attempt::Over => return,
                 Attempt::Later => self.later.push_back(job.key),
-                Attempt::Advanced | Attempt::Blocked => {}
+                // Asking for readiness tells of what is there already.
+                Attempt::Left | Attempt::Advanced | Attempt::Blocked => {}
             }
         }
         let end = self.end_of_list(descriptor, job.direction());
@@ -163,27 +147,43 @@ impl Watches {
         let descriptor = waiting.job.descriptor as usize;
         let direction = waiting.job.direction();
         if waiting.untried && self.watches[descriptor].first[direction as usize] == key.index {
-            self.attempt_all(descriptor, direction, ready);
+            self.attempt_all(descriptor, direction, true, ready);
         }
         if self.find(key).is_some()
             && let Some(job) = self.remove(key.index)
         {
             job.cut_short(libc::ECANCELED, ready);
         }
+        // What the cancelled one was told of is for the next.
+        if Readiness::EDGES && self.watches[descriptor].first[direction as usize] != NONE {
+            self.again.push(descriptor);
+        }
         self.register(descriptor, ready);
     }
 
     /// Follows up an event.
     pub(super) fn serve(&mut self, event: Event, ready: &mut VecDeque<RawCompletion>) {
-        let Some(watch) = self.watches.get_mut(event.key) else { return };
-        if !self.poller.supports_level() {
-            // The event has used the registration up.
-            watch.registered = Registered { known: watch.registered.known, ..Registered::default() };
+        let descriptor = event.descriptor as usize;
+        let Some(watch) = self.watches.get_mut(descriptor) else { return };
+        if self.readiness.is_used_up() {
+            // Something has to differ, for it to be asked for again.
+            watch.asked.only_news = !watch.asked.only_news;
         }
-        let input = event.readable && self.attempt_all(event.key, Direction::Input, ready);
-        let output = event.writable && self.attempt_all(event.key, Direction::Output, ready);
-        self.watches[event.key].fruitless = !input && !output && self.poller.supports_edge();
-        self.register(event.key, ready);
+        let is_special = event.is_special;
+        let input = event.input && self.attempt_all(descriptor, Direction::Input, is_special, ready);
+        let output = event.output && self.attempt_all(descriptor, Direction::Output, is_special, ready);
+        self.watches[descriptor].fruitless = !input && !output && !Readiness::EDGES;
+        self.register(descriptor, ready);
+    }
+
+    /// Goes on where something was left.
+    pub(super) fn go_on(&mut self, ready: &mut VecDeque<RawCompletion>) {
+        for descriptor in std::mem::take(&mut self.again) {
+            for direction in [Direction::Input, Direction::Output] {
+                self.attempt_all(descriptor, direction, true, ready);
+            }
+            self.register(descriptor, ready);
+        }
     }
 
     /// Tries some of the operations for which no readiness tells when.
@@ -192,7 +192,7 @@ impl Watches {
             let Some(key) = self.later.pop_front() else { return };
             let Some(waiting) = self.find(key) else { continue };
             let (descriptor, direction) = (waiting.job.descriptor as usize, waiting.job.direction());
-            self.attempt_all(descriptor, direction, ready);
+            self.attempt_all(descriptor, direction, true, ready);
             if self.find(key).is_some() {
                 self.later.push_back(key);
             }
@@ -200,11 +200,13 @@ impl Watches {
         }
     }
 
-    /// Tries those who wait, in order. True if any got anything.
+    /// Tries those who wait, in order; `is_special` is as in [`Event`], and true where nothing is known. True
+    /// if any got anything.
     fn attempt_all(
         &mut self,
         descriptor: usize,
         direction: Direction,
+        is_special: bool,
         ready: &mut VecDeque<RawCompletion>,
     ) -> bool {
         let (mut advanced, mut taken) = (false, false);
@@ -218,10 +220,17 @@ impl Watches {
                 continue;
             }
             waiting.untried = false;
-            let mut surroundings =
-                Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, ready };
+            let mut surroundings = Surroundings {
+                streams: &mut self.streams,
+                datagrams: &mut self.datagrams,
+                is_special,
+                ready,
+            };
             let attempt = waiting.job.attempt(&mut surroundings);
-            advanced |= matches!(attempt, Attempt::Over | Attempt::Advanced);
+            advanced |= matches!(attempt, Attempt::Over | Attempt::Advanced | Attempt::Left);
+            if Readiness::EDGES && attempt == Attempt::Left {
+                self.again.push(descriptor);
+            }
             match attempt {
                 Attempt::Over => drop(self.remove(index)),
                 _ => taken |= !only_looks,
@@ -231,7 +240,7 @@ impl Watches {
     }
 
     fn surroundings<'a>(&'a mut self, ready: &'a mut VecDeque<RawCompletion>) -> Surroundings<'a> {
-        Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, ready }
+        Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, is_special: true, ready }
     }
 
     fn find(&self, key: OperationKey) -> Option<&Waiting> {
@@ -278,7 +287,7 @@ impl Watches {
         if let Err(error) = self.try_register(descriptor) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             for direction in [Direction::Input, Direction::Output] {
-                self.attempt_all(descriptor, direction, ready);
+                self.attempt_all(descriptor, direction, true, ready);
                 while let Some(job) = self.remove(self.watches[descriptor].first[direction as usize]) {
                     job.cut_short(errno, ready);
                 }
@@ -291,37 +300,18 @@ impl Watches {
     fn try_register(&mut self, descriptor: usize) -> io::Result<()> {
         let watch = &mut self.watches[descriptor];
         let [input, output] = watch.first.map(|first| first != NONE);
-        let known = input || output;
-        watch.fruitless &= known;
-        let wanted = Registered { known, input, output, edge: watch.fruitless };
-        let present = std::mem::replace(&mut watch.registered, wanted);
+        watch.fruitless &= input || output;
+        let wanted = Interests { input, output, only_news: watch.fruitless };
+        let present = std::mem::replace(&mut watch.asked, wanted);
         if wanted == present {
             return Ok(());
         }
-        // SAFETY: operations end before their descriptor is closed.
-        let source = unsafe { BorrowedFd::borrow_raw(descriptor as RawFd) };
-        if !known {
+        let asked = self.readiness.ask(descriptor as RawFd, present, wanted);
+        if wanted.is_none() {
             // A descriptor that was closed all the same is no longer registered either.
-            let _ = self.poller.delete(source);
             return Ok(());
         }
         self.asked = true;
-        let event = Event::new(descriptor, input, output);
-        let mode = self.mode(wanted.edge);
-        if present.known {
-            self.poller.modify_with_mode(source, event, mode)
-        } else {
-            // SAFETY: the registration ends with the last operation, and so before the descriptor is closed.
-            unsafe { self.poller.add_with_mode(descriptor as RawFd, event, mode) }
-        }
-        .inspect_err(|_| self.watches[descriptor].registered = present)
-    }
-
-    fn mode(&self, edge: bool) -> PollMode {
-        match edge {
-            true => PollMode::Edge,
-            false if self.poller.supports_level() => PollMode::Level,
-            false => PollMode::Oneshot,
-        }
+        asked.inspect_err(|_| self.watches[descriptor].asked = present)
     }
 }
