@@ -1,6 +1,6 @@
 //! `ringspun serve`: servers that show what the runtime does, and that load generators can be aimed at.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,11 +68,6 @@ struct Served {
     datagrams: Cell<u64>,
 }
 
-thread_local! {
-    /// What a signal closes. A task from another thread cannot carry it: sockets stay on their thread.
-    static SOCKETS: RefCell<Vec<Socket>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Serves until a signal comes.
 pub fn serve(server: Server) -> ExitCode {
     let Server::Echo(places) = server;
@@ -111,12 +106,16 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 
 /// Runs the echo server until it is stopped.
 fn echo_server(places: Places) -> io::Result<Rc<Served>> {
-    let signals = StopSignals::take(|| SOCKETS.take().iter().for_each(Socket::close))?;
     let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
-    let served = runtime.run(move || {
+    runtime.run(move || {
         let sockets = listen(&places)?;
-        SOCKETS.set(sockets.clone());
-        fibers::remote().into_iter().for_each(|remote| signals.reach(remote));
+        let (signals, stopping) = (StopSignals::take()?, sockets.clone());
+        fibers::spawn(move || {
+            // An error is the end of the runtime.
+            if signals.wait().is_ok() {
+                stopping.iter().for_each(Socket::close);
+            }
+        })?;
         announce(&sockets)?;
         let served = Rc::new(Served::default());
         let serving: Vec<JoinHandle<io::Result<()>>> = sockets
@@ -131,10 +130,7 @@ fn echo_server(places: Places) -> io::Result<Rc<Served>> {
             fiber.join().map_err(io::Error::from)??;
         }
         Ok(served)
-    })?;
-    // After an error they are still there, and must not outlive the thread's other locals.
-    SOCKETS.take();
-    served
+    })?
 }
 
 fn listen(places: &Places) -> io::Result<Vec<Socket>> {
