@@ -19,6 +19,12 @@ type Body = Coroutine<(), (), (), FiberStack>;
 /// How often a fiber may ignore that its runtime ends before its stack is unwound.
 const IGNORED_INTERRUPTS: u32 = 1000;
 
+/// How much of a stack is fetched before its fiber resumes: the frames between where it parks and what runs
+/// in it next.
+const CACHE_LINE_BYTES: usize = 64;
+const STACK_AHEAD_LINES: usize = 16;
+const STACK_BELOW_BYTES: usize = 256;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// In the run queue.
@@ -39,6 +45,8 @@ pub(crate) struct Fiber {
     body: RefCell<Option<Body>>,
     /// The way back to the scheduler; set by the fiber itself when it starts, null until then.
     yielder: Cell<*const Yielder<(), ()>>,
+    /// Where on its stack the fiber has parked last.
+    parked_at: Cell<*const u8>,
     cancelled: Cell<bool>,
     deadline: Cell<Option<Instant>>,
     ignored_interrupts: Cell<u32>,
@@ -66,6 +74,7 @@ impl Fiber {
             state: Cell::new(State::Ready),
             body: RefCell::new(None),
             yielder: Cell::new(std::ptr::null()),
+            parked_at: Cell::new(std::ptr::null()),
             cancelled: Cell::new(false),
             deadline: Cell::new(None),
             ignored_interrupts: Cell::new(0),
@@ -124,6 +133,8 @@ impl Fiber {
         }
         debug_assert_eq!(self.state.get(), State::Running, "only the running fiber can park");
         self.state.set(State::Parked);
+        let here = 0_u8;
+        self.parked_at.set(&raw const here);
         // SAFETY: the fiber set the yielder when it started, on the stack that it still runs on; only
         // code on that stack gets here, because parking goes through the scheduler's current fiber.
         unsafe { &*self.yielder.get() }.suspend(());
@@ -174,6 +185,7 @@ impl Wake for Fiber {
         match self.state.get() {
             State::Parked => {
                 self.state.set(State::Ready);
+                fetch_ahead(self.parked_at.get());
                 let scheduler = self.scheduler.clone();
                 scheduler.make_ready(self);
             }
@@ -181,4 +193,18 @@ impl Wake for Fiber {
             State::Ready | State::Notified | State::Done => {}
         }
     }
+}
+
+/// Has the processor fetch what a fiber has on its stack around a place, while those before it in the queue
+/// run: with thousands of fibers, no cache holds all their stacks.
+fn fetch_ahead(parked_at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..STACK_AHEAD_LINES {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let place = parked_at.wrapping_sub(STACK_BELOW_BYTES).wrapping_add(line * CACHE_LINE_BYTES);
+        // SAFETY: a hint to the processor, which accesses nothing that the program could notice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = parked_at;
 }
