@@ -271,7 +271,14 @@ impl Stream {
             if let Some(interrupt) = fibers::pending_interrupt() {
                 return (0, Err(WriteError::Interrupted(interrupt)));
             }
-            let machine = RefCell::new(Write::at_once(self.core.clone()));
+            // SAFETY: used by this call only, which is over before `data` is used again.
+            let lent = SendData::Lent(unsafe { LentBytes::new(data) });
+            let sent = match self.core.send_at_once(&lent) {
+                Ok(count) if count == data.len() && count > 0 => return (count, Ok(())),
+                Ok(count) => count,
+                Err(error) => return (0, Err(WriteError::Failed(error))),
+            };
+            let machine = RefCell::new(Write::after(self.core.clone(), sent));
             let result = fibers::wait_for_completion(
                 |waiter| {
                     machine.borrow_mut().poll(waiter, data.len(), &mut |offset| {

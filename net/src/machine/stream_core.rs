@@ -322,16 +322,25 @@ impl StreamCore {
         self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
     }
 
-    /// Sends without waiting for a turn of the loop, where the backend can, and not too often in between: a
-    /// fiber that never waits would keep the others from running. The output must be idle.
-    pub(crate) fn send_at_once(&self, data: &SendData) -> Option<io::Result<u32>> {
-        debug_assert!(self.output_is_idle());
+    /// Sends what goes without waiting for a turn of the loop, where the backend can
+    /// ([`EventLoop::send_at_once`]) and nobody else is writing; otherwise, and where it would have to wait,
+    /// nothing. Not too often in between: a fiber that never waits would keep the others from running.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn send_at_once(&self, data: &SendData) -> io::Result<usize> {
         let count = self.sent_at_once.get();
-        if count == SENDS_AT_ONCE_MAX {
-            return None;
+        let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
+        if !is_free || count == SENDS_AT_ONCE_MAX {
+            return Ok(0);
         }
         self.sent_at_once.set(count + 1);
-        self.event_loop.send_at_once(self.descriptor.raw(), data)
+        match self.event_loop.send_at_once(self.descriptor.raw(), data) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Some(Ok(count)) => Ok(count as usize),
+            _ => Ok(0),
+        }
     }
 
     /// Starts a connect. The output must be idle.

@@ -15,19 +15,17 @@ pub struct Write {
     written: usize,
     in_flight: bool,
     stopping: bool,
-    at_once: bool,
 }
 
 impl Write {
     /// Prepares to write to `stream`.
     pub fn new(stream: Rc<StreamCore>) -> Self {
-        Self { stream, written: 0, in_flight: false, stopping: false, at_once: false }
+        Self { stream, written: 0, in_flight: false, stopping: false }
     }
 
-    /// The same, for bytes that may be sent before the turn of the loop ends, where the backend gains by it
-    /// ([`EventLoop::send_at_once`](ringspun_runtime::EventLoop::send_at_once)).
-    pub fn at_once(stream: Rc<StreamCore>) -> Self {
-        Self { at_once: true, ..Self::new(stream) }
+    /// The same, after the first `written` bytes have been sent already.
+    pub fn after(stream: Rc<StreamCore>, written: usize) -> Self {
+        Self { written, ..Self::new(stream) }
     }
 
     /// Ready when all of `total` bytes have been taken by the kernel. `data_at` gives the bytes from an
@@ -78,22 +76,7 @@ impl Write {
             if !self.stream.writers().is_first(waiter) || !self.stream.output_is_idle() {
                 return Poll::Pending;
             }
-            let data = data_at(self.written);
-            if self.at_once
-                && let Some(result) = self.stream.send_at_once(&data)
-            {
-                match result {
-                    Ok(count @ 1..) => {
-                        self.written += count as usize;
-                        continue;
-                    }
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                        return Poll::Ready(Err(error));
-                    }
-                    _ => {}
-                }
-            }
-            self.stream.start_send(data);
+            self.stream.start_send(data_at(self.written));
             self.in_flight = true;
         }
     }
