@@ -78,5 +78,5 @@ pub use scheduler::{
 pub use select::Select;
 pub use supervisor::{FiberEvent, FiberEventKind, supervisor};
 pub use wait::{
-    check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, with_deadline, yield_now,
+    check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, waiter, with_deadline, yield_now,
 };

@@ -15,7 +15,7 @@ use crate::fiber::Fiber;
 use crate::join::{JoinHandle, Packet};
 use crate::overflow;
 use crate::stack::StackPool;
-use crate::supervisor::FiberEvent;
+use crate::supervisor::{FiberEvent, supervisor};
 
 /// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
 /// nothing but address space.
@@ -23,6 +23,8 @@ const DEFAULT_STACK_SIZE_BYTES: usize = 128 * 1024;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+    /// The fiber that runs on this thread.
+    static RUNNING: RefCell<Option<Rc<Fiber>>> = const { RefCell::new(None) };
 }
 
 type RemoteTask = Box<dyn FnOnce() + Send>;
@@ -41,7 +43,6 @@ pub(crate) struct Scheduler {
     /// Fibers that yielded: woken once the fibers that are ready now have run.
     yielded: RefCell<Vec<Rc<dyn Wake>>>,
     fibers: RefCell<Slab<Rc<Fiber>>>,
-    running: RefCell<Option<Rc<Fiber>>>,
     next_id: Cell<u64>,
     ending: Cell<bool>,
     stack_size_bytes: usize,
@@ -51,10 +52,6 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(crate) fn current() -> Option<Rc<Self>> {
         CURRENT.with_borrow(Option::clone)
-    }
-
-    pub(crate) fn current_fiber(&self) -> Option<Rc<Fiber>> {
-        self.running.borrow().clone()
     }
 
     pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
@@ -79,9 +76,9 @@ impl Scheduler {
         let batch = self.ready.borrow().len();
         for _ in 0..batch {
             let Some(fiber) = self.ready.borrow_mut().pop_front() else { return };
-            self.running.replace(Some(fiber.clone()));
+            RUNNING.replace(Some(fiber.clone()));
             let ended = fiber.resume();
-            self.running.replace(None);
+            RUNNING.replace(None);
             if ended {
                 let listed = self.fibers.borrow_mut().try_remove(fiber.listed_at.get());
                 drop(listed);
@@ -134,16 +131,27 @@ fn contain_panic(function: impl FnOnce()) {
     }
 }
 
-/// The running fiber.
+/// The running fiber, if there is one.
+pub(crate) fn running() -> Option<Rc<Fiber>> {
+    RUNNING.with_borrow(Option::clone)
+}
+
+/// Calls `function`, which must not park, with the running fiber.
 ///
 /// Panics outside of a fiber: to wait there is a mistake in the program, as parking would block the
 /// thread for good.
-pub(crate) fn current_fiber() -> Rc<Fiber> {
-    let fiber = Scheduler::current().and_then(|scheduler| scheduler.current_fiber());
-    match fiber {
-        Some(fiber) => fiber,
+pub(crate) fn with_current_fiber<T>(function: impl FnOnce(&Rc<Fiber>) -> T) -> T {
+    RUNNING.with_borrow(|running| match running {
+        Some(fiber) => function(fiber),
         None => panic!("this waits, so it must run in a fiber: start one with ringspun_fibers::run"),
-    }
+    })
+}
+
+/// The running fiber.
+///
+/// Panics outside of a fiber, as [`with_current_fiber`].
+pub(crate) fn current_fiber() -> Rc<Fiber> {
+    with_current_fiber(Rc::clone)
 }
 
 /// Settings of a runtime of fibers on one thread.
@@ -220,7 +228,6 @@ impl Runtime {
             ready: RefCell::default(),
             yielded: RefCell::default(),
             fibers: RefCell::default(),
-            running: RefCell::default(),
             next_id: Cell::new(0),
             ending: Cell::new(false),
             stack_size_bytes: self.stack_size_bytes,
@@ -360,8 +367,7 @@ impl FiberBuilder {
         scheduler.next_id.set(id + 1);
         let packet = Packet::new();
         let result = packet.clone();
-        let inherited = || scheduler.current_fiber()?.supervisor().cloned();
-        let supervisor = self.supervisor.or_else(inherited);
+        let supervisor = self.supervisor.or_else(supervisor);
         let hears = supervisor.clone();
         let body = move || {
             let ending = result.run(function);

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use crate::channel::Channel;
-use crate::scheduler::{Scheduler, current_fiber};
+use crate::scheduler::{running, with_current_fiber};
 
 /// What a supervisor hears of a fiber: see [`FiberBuilder::supervisor`](crate::FiberBuilder::supervisor).
 #[non_exhaustive]
@@ -66,9 +66,10 @@ impl FiberEvent {
     }
 
     pub(crate) fn of_running(what: FiberEventKind) -> Self {
-        let fiber = current_fiber();
-        let (id, name) = fiber.identity();
-        Self { fiber: id, name: name.map(Box::from), what }
+        with_current_fiber(|fiber| {
+            let (id, name) = fiber.identity();
+            Self { fiber: id, name: name.map(Box::from), what }
+        })
     }
 }
 
@@ -86,5 +87,5 @@ impl fmt::Debug for FiberEventKind {
 /// The supervisor of the running fiber: the channel that it was spawned with, or that its spawner had. `None`
 /// without one, and outside of a fiber.
 pub fn supervisor() -> Option<Channel<FiberEvent>> {
-    Scheduler::current()?.current_fiber()?.supervisor().cloned()
+    running()?.supervisor().cloned()
 }

@@ -8,11 +8,20 @@ use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
-use crate::scheduler::{Scheduler, current_fiber};
+use crate::scheduler::{current_fiber, running, with_current_fiber};
+
+/// What wakes the running fiber: the waiter that [`wait`] gives to what it polls.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn waiter() -> Rc<dyn Wake> {
+    current_fiber()
+}
 
 /// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
 pub fn is_fiber() -> bool {
-    Scheduler::current().is_some_and(|scheduler| scheduler.current_fiber().is_some())
+    running().is_some()
 }
 
 /// Parks until `poll` is ready.
@@ -129,7 +138,7 @@ pub fn wait_for_completion<T>(
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn check() -> Result<(), Interrupt> {
-    current_fiber().take_interrupt().map_or(Ok(()), Err)
+    with_current_fiber(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
 }
 
 /// The interrupt that is pending for the running fiber, without raising it.
@@ -138,7 +147,7 @@ pub fn check() -> Result<(), Interrupt> {
 ///
 /// Outside of a fiber.
 pub fn pending_interrupt() -> Option<Interrupt> {
-    current_fiber().interrupt()
+    with_current_fiber(|fiber| fiber.interrupt())
 }
 
 fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
@@ -201,8 +210,7 @@ pub fn yield_now() -> Result<(), Interrupt> {
             return Poll::Ready(());
         }
         yielded = true;
-        let fiber = current_fiber();
-        fiber.scheduler().wake_later(waiter.clone());
+        with_current_fiber(|fiber| fiber.scheduler().wake_later(waiter.clone()));
         Poll::Pending
     })
 }

@@ -29,8 +29,8 @@ pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T)
     }
 }
 
-/// Parks until `poll` is ready. An interrupt ends the wait, and `abandon` is called with what was left to
-/// be woken, if anything was.
+/// Parks until `poll` is ready. An interrupt ends the wait, and `abandon` is called with what was left to be
+/// woken.
 pub(crate) fn wait_on<M, T>(
     mut machine: M,
     timeout: Option<Duration>,
@@ -38,20 +38,9 @@ pub(crate) fn wait_on<M, T>(
     abandon: impl FnOnce(M, &Rc<dyn Wake>),
 ) -> io::Result<T> {
     fibers::check()?;
-    let mut left_waiter = None;
-    let waited = within(timeout, || {
-        fibers::wait(|waiter| {
-            let polled = poll(&mut machine, waiter);
-            if polled.is_pending() && left_waiter.is_none() {
-                left_waiter = Some(waiter.clone());
-            }
-            polled
-        })
-    });
+    let waited = within(timeout, || fibers::wait(|waiter| poll(&mut machine, waiter)));
     waited.unwrap_or_else(|interrupt| {
-        if let Some(waiter) = left_waiter {
-            abandon(machine, &waiter);
-        }
+        abandon(machine, &fibers::waiter());
         Err(interrupt.into())
     })
 }

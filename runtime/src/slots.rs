@@ -13,6 +13,8 @@ pub(crate) struct Slots {
     next_generation: u32,
 }
 
+/// One to a cache line: with thousands in flight, each line that is used costs time.
+#[repr(align(64))]
 struct Slot {
     generation: u32,
     operation: Operation,

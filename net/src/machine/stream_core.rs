@@ -30,22 +30,26 @@ const SENDS_AT_ONCE_MAX: u8 = 16;
 const ON_DEMAND_MAX_BYTES: usize = 64 * 1024;
 
 /// The shared part of a stream, which its operations keep alive.
+///
+/// With thousands of streams, no cache holds them all, and each of their cache lines that is used costs time:
+/// what every read and write needs comes first, in this order.
+#[repr(C)]
 pub struct StreamCore {
     event_loop: Rc<EventLoop>,
     descriptor: Descriptor,
-    /// The multishot receive, while it is armed.
-    input: Cell<Option<OperationKey>>,
-    unread: RefCell<VecDeque<Chunk>>,
-    unread_bytes: Cell<usize>,
-    ahead: ReadAhead<Box<[u8]>>,
-    end: Cell<End>,
-    readers: WaitList,
-    output: Cell<Output>,
-    /// What the send or connect gave, until the machine that started it takes it.
-    output_result: Cell<Option<io::Result<u32>>>,
-    writers: WaitList,
     /// Sends that have not waited for a turn of the loop, since the last completion.
     sent_at_once: Cell<u8>,
+    end: Cell<End>,
+    /// The multishot receive, while it is armed.
+    input: Cell<Option<OperationKey>>,
+    output: Cell<Output>,
+    unread: RefCell<VecDeque<Chunk>>,
+    unread_bytes: Cell<usize>,
+    readers: WaitList,
+    writers: WaitList,
+    /// What the send or connect gave, until the machine that started it takes it.
+    output_result: Cell<Option<io::Result<u32>>>,
+    ahead: ReadAhead<Box<[u8]>>,
 }
 
 /// How far the input has come.
@@ -159,7 +163,11 @@ impl StreamCore {
     /// Receives up to `limit` bytes for a reader, where nothing may be received ahead; what became of it
     /// shows in [`has_unread`](Self::has_unread) and [`input_ended`](Self::input_ended).
     pub(crate) fn receive_on_demand(&self, limit: usize) {
-        if self.is_closed() || self.end.get() != End::NotYet || self.ahead.is_allowed() {
+        // Where a receive is armed, it brings what there is.
+        if self.input.get().is_some() || self.is_closed() || self.end.get() != End::NotYet {
+            return;
+        }
+        if self.ahead.is_allowed() {
             return;
         }
         if let Some(bytes) = self.ahead.take() {
@@ -270,7 +278,12 @@ impl StreamCore {
     }
 
     pub(crate) fn take_chunk(&self) -> Option<Chunk> {
-        let chunk = self.unread.borrow_mut().pop_front()?;
+        let mut unread = self.unread.borrow_mut();
+        let chunk = unread.pop_front()?;
+        if unread.is_empty() {
+            // The next one goes where this one was, which the cache holds.
+            unread.clear();
+        }
         self.unread_bytes.set(self.unread_bytes.get() - chunk.len());
         Some(chunk)
     }

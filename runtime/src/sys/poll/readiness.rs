@@ -48,7 +48,7 @@ mod epoll {
     use super::{Event, Interests};
 
     /// Events that are fetched at a time.
-    const EVENTS_PER_WAIT: usize = 256;
+    const EVENTS_PER_WAIT: usize = 1024;
     /// Which events make one special.
     const SPECIAL: i32 = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
 

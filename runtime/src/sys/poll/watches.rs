@@ -169,11 +169,15 @@ impl Watches {
             // Something has to differ, for it to be asked for again.
             watch.asked.only_news = !watch.asked.only_news;
         }
-        let is_special = event.is_special;
+        let (is_special, waited) = (event.is_special, watch.first);
         let input = event.input && self.attempt_all(descriptor, Direction::Input, is_special, ready);
         let output = event.output && self.attempt_all(descriptor, Direction::Output, is_special, ready);
-        self.watches[descriptor].fruitless = !input && !output && !Readiness::EDGES;
-        self.register(descriptor, ready);
+        let watch = &mut self.watches[descriptor];
+        watch.fruitless = !input && !output && !Readiness::EDGES;
+        // With edges, what is asked only depends on who waits.
+        if !Readiness::EDGES || watch.first != waited {
+            self.register(descriptor, ready);
+        }
     }
 
     /// Goes on where something was left.
