@@ -165,17 +165,30 @@ impl Fiber {
     }
 
     /// The reason for which a wait has to end now, if there is one.
+    #[inline]
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         if self.cancelled.get() || self.scheduler.is_ending() {
             return Some(Interrupt::Cancelled);
         }
-        let deadline = self.deadline.get()?;
-        (self.scheduler.event_loop().now() >= deadline).then_some(Interrupt::DeadlineExpired)
+        self.deadline.get().filter(|deadline| self.is_over(*deadline)).map(|_| Interrupt::DeadlineExpired)
+    }
+
+    /// Out of line, as most waits have no deadline.
+    #[cold]
+    fn is_over(&self, deadline: Instant) -> bool {
+        self.scheduler.event_loop().now() >= deadline
     }
 
     /// As [`interrupt`](Self::interrupt), and counts it as raised.
+    #[inline]
     pub(crate) fn take_interrupt(&self) -> Option<Interrupt> {
         let interrupt = self.interrupt()?;
+        self.raise(interrupt);
+        Some(interrupt)
+    }
+
+    #[cold]
+    fn raise(&self, interrupt: Interrupt) {
         if interrupt == Interrupt::Cancelled {
             self.cancelled.set(false);
         }
@@ -186,7 +199,6 @@ impl Fiber {
                 std::panic::resume_unwind(Box::new(Unwound));
             }
         }
-        Some(interrupt)
     }
 }
 

@@ -12,82 +12,64 @@ use ringspun_runtime::Wake;
 /// it removes itself, which wakes the next.
 #[derive(Default)]
 pub(crate) struct WaitList {
-    waiters: RefCell<Waiters>,
-}
-
-/// Mostly one, so that the common case allocates nothing.
-#[derive(Default)]
-enum Waiters {
-    #[default]
-    None,
-    One(Rc<dyn Wake>),
-    /// At least one.
-    Several(Vec<Rc<dyn Wake>>),
-}
-
-impl Waiters {
-    fn as_slice(&self) -> &[Rc<dyn Wake>] {
-        match self {
-            Self::None => &[],
-            Self::One(waiter) => std::slice::from_ref(waiter),
-            Self::Several(waiters) => waiters,
-        }
-    }
+    /// Mostly one, so that the common case allocates nothing.
+    first: RefCell<Option<Rc<dyn Wake>>>,
+    /// Nobody, if there is no first.
+    rest: RefCell<Vec<Rc<dyn Wake>>>,
 }
 
 impl WaitList {
     /// Adds a waiter, once.
     pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) {
-        let mut waiters = self.waiters.borrow_mut();
-        if waiters.as_slice().iter().any(|present| Rc::ptr_eq(present, waiter)) {
-            return;
-        }
-        match &mut *waiters {
-            Waiters::Several(several) => several.push(waiter.clone()),
-            few => {
-                *few = match std::mem::take(few) {
-                    Waiters::One(first) => Waiters::Several(vec![first, waiter.clone()]),
-                    _ => Waiters::One(waiter.clone()),
+        let mut first = self.first.borrow_mut();
+        match &*first {
+            Some(present) if Rc::ptr_eq(present, waiter) => {}
+            Some(_) => {
+                let mut rest = self.rest.borrow_mut();
+                if !rest.iter().any(|present| Rc::ptr_eq(present, waiter)) {
+                    rest.push(waiter.clone());
                 }
             }
+            None => *first = Some(waiter.clone()),
         }
     }
 
     pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) {
-        let mut waiters = self.waiters.borrow_mut();
-        match &mut *waiters {
-            Waiters::One(present) if Rc::ptr_eq(present, waiter) => *waiters = Waiters::None,
-            Waiters::Several(several) => {
-                several.retain(|present| !Rc::ptr_eq(present, waiter));
-                if several.is_empty() {
-                    *waiters = Waiters::None;
-                }
-            }
-            Waiters::One(_) | Waiters::None => {}
+        let mut first = self.first.borrow_mut();
+        let mut rest = self.rest.borrow_mut();
+        rest.retain(|present| !Rc::ptr_eq(present, waiter));
+        if first.take_if(|present| Rc::ptr_eq(present, waiter)).is_some() && !rest.is_empty() {
+            *first = Some(rest.remove(0));
         }
     }
 
     pub(crate) fn is_first(&self, waiter: &Rc<dyn Wake>) -> bool {
-        self.waiters.borrow().as_slice().first().is_some_and(|first| Rc::ptr_eq(first, waiter))
+        self.first.borrow().as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter))
     }
 
     /// Wakes the first waiter, which stays in the list.
     pub(crate) fn wake_first(&self) {
-        let first = self.waiters.borrow().as_slice().first().cloned();
+        let first = self.first.borrow().clone();
         if let Some(waiter) = first {
             waiter.wake();
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(*self.waiters.borrow(), Waiters::None)
+        self.first.borrow().is_none()
     }
 
     pub(crate) fn wake_all(&self) {
-        match self.waiters.take() {
-            Waiters::None => {}
-            Waiters::One(waiter) => waiter.wake(),
-            Waiters::Several(waiters) => waiters.into_iter().for_each(Wake::wake),
+        let first = self.first.take();
+        if let Some(waiter) = first {
+            waiter.wake();
+        }
+        if self.rest.borrow().is_empty() {
+            return;
+        }
+        let rest = self.rest.take();
+        for waiter in rest {
+            waiter.wake();
         }
     }
 }

@@ -21,6 +21,7 @@ pub enum Chunk {
 impl Chunk {
     /// Keeps a buffer, or a copy of it if too few buffers are left: bytes that wait for their reader
     /// must not starve the streams whose readers are ready.
+    #[inline]
     pub(crate) fn keep(buffer: Buffer) -> Self {
         if buffer.is_scarce() {
             return Self::Owned { bytes: Box::from(&*buffer), start: 0 };
