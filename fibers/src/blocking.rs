@@ -6,7 +6,7 @@ use std::io;
 
 use crate::interrupt::Interrupt;
 use crate::join::panic_text;
-use crate::scheduler::with_current_fiber;
+use crate::running::with_current_fiber;
 use crate::wait::{check, wait};
 
 /// Has another thread call `function`, and parks until it has returned: for name lookups, files, and

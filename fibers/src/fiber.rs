@@ -9,7 +9,8 @@ use ringspun_runtime::Wake;
 
 use crate::channel::Channel;
 use crate::interrupt::Interrupt;
-use crate::overflow::{self, Running};
+use crate::overflow::Subject;
+use crate::running::Turn;
 use crate::scheduler::Scheduler;
 use crate::stack::FiberStack;
 use crate::supervisor::FiberEvent;
@@ -54,7 +55,7 @@ pub(crate) struct Fiber {
     /// Where the scheduler lists this fiber.
     pub(crate) listed_at: Cell<usize>,
     supervisor: Option<Channel<FiberEvent>>,
-    running: Running,
+    subject: Subject,
 }
 
 /// The panic payload that unwinds a fiber which ignores the end of its runtime.
@@ -69,9 +70,9 @@ impl Fiber {
         stack: FiberStack,
         function: impl FnOnce() + 'static,
     ) -> Rc<Self> {
-        let running = Running { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
+        let subject = Subject { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
         let fiber = Rc::new(Self {
-            running,
+            subject,
             scheduler,
             supervisor,
             state: Cell::new(State::Ready),
@@ -100,7 +101,12 @@ impl Fiber {
 
     /// Its number and its name.
     pub(crate) fn identity(&self) -> (u64, Option<&str>) {
-        (self.running.id, self.running.name.as_deref())
+        (self.subject.id, self.subject.name.as_deref())
+    }
+
+    /// What the handler of a stack overflow needs to know of it.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     pub(crate) fn supervisor(&self) -> Option<&Channel<FiberEvent>> {
@@ -108,15 +114,15 @@ impl Fiber {
     }
 
     /// Runs the fiber until it parks or ends; true at its end.
-    pub(crate) fn resume(&self) -> bool {
+    pub(crate) fn resume(self: &Rc<Self>) -> bool {
         // The borrow lasts while the fiber runs; nothing else looks at the body, and a fiber cannot
         // resume itself.
         let mut body = self.body.borrow_mut();
         let Some(coroutine) = body.as_mut() else { return true };
         self.state.set(State::Running);
-        overflow::set_running(Some(&self.running));
+        let turn = Turn::of(self);
         let result = coroutine.resume(());
-        overflow::set_running(None);
+        drop(turn);
         match result {
             CoroutineResult::Yield(()) => false,
             CoroutineResult::Return(()) => {

@@ -62,6 +62,7 @@ mod fiber;
 mod interrupt;
 mod join;
 mod overflow;
+mod running;
 mod scheduler;
 mod select;
 mod stack;

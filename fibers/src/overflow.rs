@@ -1,6 +1,5 @@
 //! A stack overflow ends the process with a message that names the fiber, instead of a bare SIGSEGV.
 
-use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::sync::Once;
@@ -8,22 +7,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
+use crate::fiber::Fiber;
+use crate::running::with_running;
+
 /// What the handler needs to know of the running fiber, readable at any instruction.
-pub(crate) struct Running {
+pub(crate) struct Subject {
     pub(crate) guard: Range<usize>,
     pub(crate) stack_size_bytes: usize,
     pub(crate) id: u64,
     pub(crate) name: Option<Box<str>>,
-}
-
-thread_local! {
-    /// The fiber that runs on this thread; null between fibers.
-    static RUNNING: Cell<*const Running> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Tells the handler which fiber runs now; it must stay alive until the next call on this thread.
-pub(crate) fn set_running(running: Option<&Running>) {
-    RUNNING.set(running.map_or(std::ptr::null(), |running| running));
 }
 
 /// The actions that were installed before ours, for SIGSEGV and SIGBUS.
@@ -80,16 +72,14 @@ extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mu
     // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault of our own has a positive code, and
     // an address; a signal that somebody sent has neither.
     let (fault, address) = unsafe { ((*information).si_code > 0, (*information).si_addr() as usize) };
-    let running = RUNNING.get();
-    if fault && !running.is_null() {
-        // SAFETY: set by `set_running`, whose caller keeps it alive while the fiber runs.
-        let running = unsafe { &*running };
-        if running.guard.contains(&address) {
-            report(running);
+    with_running(|fiber| {
+        let subject = fiber.map(Fiber::subject);
+        if let Some(subject) = subject.filter(|subject| fault && subject.guard.contains(&address)) {
+            report(subject);
             // SAFETY: abort has no preconditions and is async-signal-safe.
             unsafe { libc::abort() };
         }
-    }
+    });
     for (candidate, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
         let previous = previous.load(Ordering::Acquire);
         if candidate == signal && !previous.is_null() {
@@ -104,17 +94,17 @@ extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mu
     }
 }
 
-fn report(running: &Running) {
+fn report(subject: &Subject) {
     let mut digits = [0u8; 20];
     write_error(b"ringspun: fiber ");
-    write_error(decimal(running.id, &mut digits));
-    if let Some(name) = &running.name {
+    write_error(decimal(subject.id, &mut digits));
+    if let Some(name) = &subject.name {
         write_error(b" '");
         write_error(name.as_bytes());
         write_error(b"'");
     }
     write_error(b" overflowed its stack of ");
-    write_error(decimal(running.stack_size_bytes as u64, &mut digits));
+    write_error(decimal(subject.stack_size_bytes as u64, &mut digits));
     write_error(b" bytes; give it a larger one with FiberBuilder::stack_size_bytes\n");
 }
 

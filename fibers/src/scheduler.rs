@@ -23,8 +23,6 @@ const DEFAULT_STACK_SIZE_BYTES: usize = 128 * 1024;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
-    /// The fiber that runs on this thread.
-    static RUNNING: RefCell<Option<Rc<Fiber>>> = const { RefCell::new(None) };
 }
 
 type RemoteTask = Box<dyn FnOnce() + Send>;
@@ -62,6 +60,7 @@ impl Scheduler {
         self.ending.get()
     }
 
+    #[inline(always)]
     pub(crate) fn make_ready(&self, fiber: Rc<Fiber>) {
         self.ready.borrow_mut().push_back(fiber);
     }
@@ -76,10 +75,7 @@ impl Scheduler {
         let batch = self.ready.borrow().len();
         for _ in 0..batch {
             let Some(fiber) = self.ready.borrow_mut().pop_front() else { return };
-            RUNNING.replace(Some(fiber.clone()));
-            let ended = fiber.resume();
-            RUNNING.replace(None);
-            if ended {
+            if fiber.resume() {
                 let listed = self.fibers.borrow_mut().try_remove(fiber.listed_at.get());
                 drop(listed);
             }
@@ -129,29 +125,6 @@ fn contain_panic(function: impl FnOnce()) {
             std::mem::forget(again);
         }
     }
-}
-
-/// The running fiber, if there is one.
-pub(crate) fn running() -> Option<Rc<Fiber>> {
-    RUNNING.with_borrow(Option::clone)
-}
-
-/// Calls `function`, which must not park, with the running fiber.
-///
-/// Panics outside of a fiber: to wait there is a mistake in the program, as parking would block the
-/// thread for good.
-pub(crate) fn with_current_fiber<T>(function: impl FnOnce(&Rc<Fiber>) -> T) -> T {
-    RUNNING.with_borrow(|running| match running {
-        Some(fiber) => function(fiber),
-        None => panic!("this waits, so it must run in a fiber: start one with ringspun_fibers::run"),
-    })
-}
-
-/// The running fiber.
-///
-/// Panics outside of a fiber, as [`with_current_fiber`].
-pub(crate) fn current_fiber() -> Rc<Fiber> {
-    with_current_fiber(Rc::clone)
 }
 
 /// Settings of a runtime of fibers on one thread.

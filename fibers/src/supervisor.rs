@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use crate::channel::Channel;
-use crate::scheduler::{running, with_current_fiber};
+use crate::running::{with_current_fiber, with_running};
 
 /// What a supervisor hears of a fiber: see [`FiberBuilder::supervisor`](crate::FiberBuilder::supervisor).
 #[non_exhaustive]
@@ -87,5 +87,5 @@ impl fmt::Debug for FiberEventKind {
 /// The supervisor of the running fiber: the channel that it was spawned with, or that its spawner had. `None`
 /// without one, and outside of a fiber.
 pub fn supervisor() -> Option<Channel<FiberEvent>> {
-    running()?.supervisor().cloned()
+    with_running(|fiber| fiber?.supervisor().cloned())
 }

@@ -8,7 +8,7 @@ use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
-use crate::scheduler::{current_fiber, running, with_current_fiber};
+use crate::running::{current_fiber, with_current_fiber, with_running};
 
 /// What wakes the running fiber: the waiter that [`wait`] gives to what it polls.
 ///
@@ -21,7 +21,7 @@ pub fn waiter() -> Rc<dyn Wake> {
 
 /// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
 pub fn is_fiber() -> bool {
-    running().is_some()
+    with_running(|fiber| fiber.is_some())
 }
 
 /// Parks until `poll` is ready.
@@ -74,21 +74,22 @@ pub fn is_fiber() -> bool {
 /// .unwrap();
 /// ```
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
-    let fiber = current_fiber();
-    let waiter: Rc<dyn Wake> = fiber.clone();
-    loop {
-        if let Poll::Ready(value) = poll(&waiter) {
-            return Ok(value);
+    let waiter = waiter();
+    with_current_fiber(|fiber| {
+        loop {
+            if let Poll::Ready(value) = poll(&waiter) {
+                return Ok(value);
+            }
+            if let Some(interrupt) = fiber.take_interrupt() {
+                return Err(interrupt);
+            }
+            if std::thread::panicking() {
+                // Parking now would show the thread's panic to other fibers.
+                return Err(Interrupt::Cancelled);
+            }
+            park_until(fiber, fiber.deadline(), &waiter);
         }
-        if let Some(interrupt) = fiber.take_interrupt() {
-            return Err(interrupt);
-        }
-        if std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
-            return Err(Interrupt::Cancelled);
-        }
-        park_until(&fiber, fiber.deadline());
-    }
+    })
 }
 
 /// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
@@ -108,23 +109,24 @@ pub fn wait_for_completion<T>(
     mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>,
     interrupted: impl FnOnce(),
 ) -> T {
-    let fiber = current_fiber();
-    let waiter: Rc<dyn Wake> = fiber.clone();
+    let waiter = waiter();
     let mut interrupted = Some(interrupted);
-    loop {
-        if let Poll::Ready(value) = poll(&waiter) {
-            return value;
+    with_current_fiber(|fiber| {
+        loop {
+            if let Poll::Ready(value) = poll(&waiter) {
+                return value;
+            }
+            if fiber.interrupt().is_some()
+                && let Some(interrupted) = interrupted.take()
+            {
+                interrupted();
+                continue;
+            }
+            // Once hurried, only the completion counts: an expired timer would wake us for nothing.
+            let deadline = fiber.deadline().filter(|_| interrupted.is_some());
+            park_until(fiber, deadline, &waiter);
         }
-        if fiber.interrupt().is_some()
-            && let Some(interrupted) = interrupted.take()
-        {
-            interrupted();
-            continue;
-        }
-        // Once hurried, only the completion counts: an expired timer would wake us for nothing.
-        let deadline = fiber.deadline().filter(|_| interrupted.is_some());
-        park_until(&fiber, deadline);
-    }
+    })
 }
 
 /// Raises the interrupt that is pending for the running fiber, if there is one, without waiting: for
@@ -137,6 +139,7 @@ pub fn wait_for_completion<T>(
 /// # Panics
 ///
 /// Outside of a fiber, and as [`wait`].
+#[inline]
 pub fn check() -> Result<(), Interrupt> {
     with_current_fiber(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
 }
@@ -146,14 +149,15 @@ pub fn check() -> Result<(), Interrupt> {
 /// # Panics
 ///
 /// Outside of a fiber.
+#[inline]
 pub fn pending_interrupt() -> Option<Interrupt> {
     with_current_fiber(|fiber| fiber.interrupt())
 }
 
-fn park_until(fiber: &Rc<Fiber>, deadline: Option<Instant>) {
+fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
     let Some(deadline) = deadline else { return fiber.park() };
     let event_loop = fiber.scheduler().event_loop();
-    let timer = event_loop.insert_timer(deadline, fiber.clone());
+    let timer = event_loop.insert_timer(deadline, waiter.clone());
     fiber.park();
     event_loop.remove_timer(timer);
 }

@@ -20,17 +20,21 @@ pub(crate) struct WaitList {
 
 impl WaitList {
     /// Adds a waiter, once.
+    #[inline(always)]
     pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) {
         let mut first = self.first.borrow_mut();
         match &*first {
-            Some(present) if Rc::ptr_eq(present, waiter) => {}
-            Some(_) => {
-                let mut rest = self.rest.borrow_mut();
-                if !rest.iter().any(|present| Rc::ptr_eq(present, waiter)) {
-                    rest.push(waiter.clone());
-                }
-            }
             None => *first = Some(waiter.clone()),
+            Some(present) if Rc::ptr_eq(present, waiter) => {}
+            Some(_) => self.add_to_rest(waiter),
+        }
+    }
+
+    #[cold]
+    fn add_to_rest(&self, waiter: &Rc<dyn Wake>) {
+        let mut rest = self.rest.borrow_mut();
+        if !rest.iter().any(|present| Rc::ptr_eq(present, waiter)) {
+            rest.push(waiter.clone());
         }
     }
 
@@ -59,14 +63,17 @@ impl WaitList {
         self.first.borrow().is_none()
     }
 
+    #[inline(always)]
     pub(crate) fn wake_all(&self) {
-        let first = self.first.take();
-        if let Some(waiter) = first {
-            waiter.wake();
+        let Some(first) = self.first.take() else { return };
+        first.wake();
+        if !self.rest.borrow().is_empty() {
+            self.wake_rest();
         }
-        if self.rest.borrow().is_empty() {
-            return;
-        }
+    }
+
+    #[cold]
+    fn wake_rest(&self) {
         let rest = self.rest.take();
         for waiter in rest {
             waiter.wake();

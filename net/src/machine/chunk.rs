@@ -21,12 +21,14 @@ pub enum Chunk {
 impl Chunk {
     /// Keeps a buffer, or a copy of it if too few buffers are left: bytes that wait for their reader
     /// must not starve the streams whose readers are ready.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn keep(buffer: Buffer) -> Self {
-        if buffer.is_scarce() {
-            return Self::Owned { bytes: Box::from(&*buffer), start: 0 };
-        }
-        Self::Lent(buffer)
+        if buffer.is_scarce() { Self::copy(&buffer) } else { Self::Lent(buffer) }
+    }
+
+    #[cold]
+    fn copy(bytes: &[u8]) -> Self {
+        Self::Owned { bytes: Box::from(bytes), start: 0 }
     }
 
     pub(crate) fn consume(&mut self, count: usize) {

@@ -115,13 +115,10 @@ impl Supply {
     }
 }
 
-/// What an attempt works with besides the operation.
-pub(super) struct Surroundings<'a> {
-    pub(super) streams: &'a mut Supply,
-    pub(super) datagrams: &'a mut Supply,
-    /// A receive that comes back with less than it could is no sign that there is nothing more.
-    pub(super) is_special: bool,
-    pub(super) ready: &'a mut VecDeque<RawCompletion>,
+/// The buffers of both kinds.
+pub(super) struct Supplies {
+    pub(super) streams: Supply,
+    pub(super) datagrams: Supply,
 }
 
 impl Job {
@@ -184,16 +181,20 @@ impl Job {
         });
     }
 
-    /// Does what can be done without blocking.
-    pub(super) fn attempt(&mut self, surroundings: &mut Surroundings) -> Attempt {
-        let ready = &mut *surroundings.ready;
+    /// Does what can be done without blocking. If `is_special`, a receive that comes back with less than it could
+    /// is no sign that there is nothing more.
+    pub(super) fn attempt(
+        &mut self,
+        supplies: &mut Supplies,
+        is_special: bool,
+        ready: &mut VecDeque<RawCompletion>,
+    ) -> Attempt {
         let result = match self.task {
             Task::Accept { blocks } => return self.accept(blocks, ready),
             Task::Receive { is_inet } => {
-                let may_be_short = surroundings.is_special || !is_inet;
-                return self.receive(may_be_short, surroundings.streams, ready);
+                return self.receive(is_special || !is_inet, &mut supplies.streams, ready);
             }
-            Task::ReceiveFrom => return self.receive_from(surroundings.datagrams, ready),
+            Task::ReceiveFrom => return self.receive_from(&mut supplies.datagrams, ready),
             Task::Send { start, length, ref mut sent } => {
                 let rest = (length - *sent) as usize;
                 let result = send(self.descriptor, start.wrapping_add(*sent as usize), rest);

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Direction, Job, Supply, Surroundings};
+use super::attempt::{Attempt, Direction, Job, Supplies, Supply};
 use super::readiness::{Event, Interests, Readiness};
 use crate::operation::OperationKey;
 use crate::sys::{Buffers, RawCompletion};
@@ -26,8 +26,7 @@ pub(super) struct Watches {
     later: VecDeque<OperationKey>,
     /// Descriptors of which something was left, with no event to tell of it.
     again: Vec<usize>,
-    streams: Supply,
-    datagrams: Supply,
+    supplies: Supplies,
     /// The system has been asked for something new since it was last waited for.
     asked: bool,
 }
@@ -68,15 +67,17 @@ impl Watches {
             waiting: Vec::new(),
             later: VecDeque::new(),
             again: Vec::new(),
-            streams: Supply::new(buffers.streams),
-            datagrams: Supply::new(buffers.datagrams),
+            supplies: Supplies {
+                streams: Supply::new(buffers.streams),
+                datagrams: Supply::new(buffers.datagrams),
+            },
             asked: false,
         })
     }
 
     pub(super) fn begin_turn(&mut self) {
-        self.streams.begin_turn();
-        self.datagrams.begin_turn();
+        self.supplies.streams.begin_turn();
+        self.supplies.datagrams.begin_turn();
     }
 
     /// Whether anything new has been asked of the system since it was last waited for, which may be ready.
@@ -127,7 +128,7 @@ impl Watches {
             || self.watches[descriptor].first[job.direction() as usize] == NONE;
         let untried = job.is_multishot() || !is_turn;
         if !untried {
-            match job.attempt(&mut self.surroundings(ready)) {
+            match job.attempt(&mut self.supplies, true, ready) {
                 Attempt::Over => return,
                 Attempt::Later => self.later.push_back(job.key),
                 // Asking for readiness tells of what is there already.
@@ -224,13 +225,7 @@ impl Watches {
                 continue;
             }
             waiting.untried = false;
-            let mut surroundings = Surroundings {
-                streams: &mut self.streams,
-                datagrams: &mut self.datagrams,
-                is_special,
-                ready,
-            };
-            let attempt = waiting.job.attempt(&mut surroundings);
+            let attempt = waiting.job.attempt(&mut self.supplies, is_special, ready);
             advanced |= matches!(attempt, Attempt::Over | Attempt::Advanced | Attempt::Left);
             if Readiness::EDGES && attempt == Attempt::Left {
                 self.again.push(descriptor);
@@ -241,10 +236,6 @@ impl Watches {
             }
         }
         advanced
-    }
-
-    fn surroundings<'a>(&'a mut self, ready: &'a mut VecDeque<RawCompletion>) -> Surroundings<'a> {
-        Surroundings { streams: &mut self.streams, datagrams: &mut self.datagrams, is_special: true, ready }
     }
 
     fn find(&self, key: OperationKey) -> Option<&Waiting> {
