@@ -235,14 +235,21 @@ impl Stream {
         let (written_bytes, result) = self.write_counted(data);
         match result {
             Ok(()) => Ok(data.len()),
-            Err(WriteError::Interrupted(interrupt)) => {
+            Err(error) => Err(self.write_failed(error, written_bytes, data.len())),
+        }
+    }
+
+    #[cold]
+    fn write_failed(&self, error: WriteError, written_bytes: usize, total_bytes: usize) -> io::Error {
+        let error = match error {
+            WriteError::Interrupted(interrupt) => {
                 // Raised here and now, so not once more at the next wait.
                 let _ = fibers::check();
-                let error = WriteInterrupted { interrupt, written_bytes, total_bytes: data.len() };
-                Err(self.failed("write to", error.into()))
+                WriteInterrupted { interrupt, written_bytes, total_bytes }.into()
             }
-            Err(WriteError::Failed(error)) => Err(self.failed("write to", error)),
-        }
+            WriteError::Failed(error) => error,
+        };
+        self.failed("write to", error)
     }
 
     /// As [`io::Write::write`] has it: an error means that no byte was written. After a part, the
@@ -365,6 +372,8 @@ impl Stream {
         self.core.close();
     }
 
+    /// Out of line: what errors need would stay on the stacks of fibers that wait.
+    #[cold]
     fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed stream", Closed.into());

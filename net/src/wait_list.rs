@@ -1,6 +1,6 @@
 //! Who waits for a socket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ringspun_runtime::Wake;
@@ -14,9 +14,11 @@ use ringspun_runtime::Wake;
 pub(crate) struct WaitList {
     /// Mostly one, so that the common case allocates nothing.
     first: RefCell<Option<Rc<dyn Wake>>>,
-    /// Nobody, if there is no first.
-    rest: RefCell<Vec<Rc<dyn Wake>>>,
+    /// None, if there is no first. Boxed, as a socket has several lists and seldom needs this.
+    rest: Cell<Option<Box<Rest>>>,
 }
+
+type Rest = Vec<Rc<dyn Wake>>;
 
 impl WaitList {
     /// Adds a waiter, once.
@@ -32,19 +34,26 @@ impl WaitList {
 
     #[cold]
     fn add_to_rest(&self, waiter: &Rc<dyn Wake>) {
-        let mut rest = self.rest.borrow_mut();
+        let mut rest = self.rest.take().unwrap_or_default();
         if !rest.iter().any(|present| Rc::ptr_eq(present, waiter)) {
             rest.push(waiter.clone());
         }
+        self.rest.set(Some(rest));
     }
 
     pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) {
         let mut first = self.first.borrow_mut();
-        let mut rest = self.rest.borrow_mut();
-        rest.retain(|present| !Rc::ptr_eq(present, waiter));
-        if first.take_if(|present| Rc::ptr_eq(present, waiter)).is_some() && !rest.is_empty() {
+        let mut rest = self.rest.take();
+        if let Some(rest) = &mut rest {
+            rest.retain(|present| !Rc::ptr_eq(present, waiter));
+        }
+        if first.take_if(|present| Rc::ptr_eq(present, waiter)).is_some()
+            && let Some(rest) = &mut rest
+            && !rest.is_empty()
+        {
             *first = Some(rest.remove(0));
         }
+        self.rest.set(rest.filter(|rest| !rest.is_empty()));
     }
 
     pub(crate) fn is_first(&self, waiter: &Rc<dyn Wake>) -> bool {
@@ -66,17 +75,10 @@ impl WaitList {
     #[inline(always)]
     pub(crate) fn wake_all(&self) {
         let Some(first) = self.first.take() else { return };
-        first.wake();
-        if !self.rest.borrow().is_empty() {
-            self.wake_rest();
-        }
-    }
-
-    #[cold]
-    fn wake_rest(&self) {
         let rest = self.rest.take();
-        for waiter in rest {
-            waiter.wake();
+        first.wake();
+        if let Some(rest) = rest {
+            rest.into_iter().for_each(Wake::wake);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Received bytes on their way to a reader.
 
+use std::collections::VecDeque;
 use std::ops::Deref;
 
 use ringspun_runtime::Buffer;
@@ -47,5 +48,70 @@ impl Deref for Chunk {
             Self::Lent(buffer) => buffer,
             Self::Owned { bytes, start } => &bytes[*start..],
         }
+    }
+}
+
+/// Pieces of received data, in order.
+#[derive(Default)]
+pub(crate) struct ChunkQueue {
+    /// Mostly all there is, so that the common case needs no other memory. None, if the queue is empty.
+    first: Option<Chunk>,
+    rest: VecDeque<Chunk>,
+}
+
+impl ChunkQueue {
+    #[inline]
+    pub(crate) fn push_back(&mut self, chunk: Chunk) {
+        match self.first {
+            None => self.first = Some(chunk),
+            Some(_) => self.rest.push_back(chunk),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, chunk: Chunk) {
+        if let Some(second) = self.first.replace(chunk) {
+            self.rest.push_front(second);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<Chunk> {
+        let first = self.first.take()?;
+        self.first = self.rest.pop_front();
+        Some(first)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Chunk> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(byte: u8) -> Chunk {
+        Chunk::Owned { bytes: Box::new([byte]), start: 0 }
+    }
+
+    fn bytes(queue: &ChunkQueue) -> Vec<u8> {
+        queue.iter().map(|chunk| chunk[0]).collect()
+    }
+
+    #[test]
+    fn pieces_come_in_order_from_either_end() {
+        let mut queue = ChunkQueue::default();
+        assert!(queue.pop_front().is_none());
+        for byte in 2..5 {
+            queue.push_back(chunk(byte));
+        }
+        queue.push_front(chunk(1));
+        assert_eq!(bytes(&queue), [1, 2, 3, 4]);
+        assert_eq!(queue.pop_front().map(|chunk| chunk[0]), Some(1));
+        queue.push_back(chunk(5));
+        assert_eq!(bytes(&queue), [2, 3, 4, 5]);
+        while queue.pop_front().is_some() {}
+        queue.push_front(chunk(6));
+        assert_eq!(bytes(&queue), [6]);
     }
 }

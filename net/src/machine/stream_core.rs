@@ -2,7 +2,6 @@
 //! and the readers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{OwnedFd, RawFd};
@@ -14,7 +13,7 @@ use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::Address;
 use crate::descriptor::{Descriptor, set_nonblocking, shutdown};
@@ -43,10 +42,10 @@ pub struct StreamCore {
     /// The multishot receive, while it is armed.
     input: Cell<Option<OperationKey>>,
     output: Cell<Output>,
-    unread: RefCell<VecDeque<Chunk>>,
     unread_bytes: Cell<usize>,
     readers: WaitList,
     writers: WaitList,
+    unread: RefCell<ChunkQueue>,
     /// What the send or connect gave, until the machine that started it takes it.
     output_result: Cell<Option<io::Result<u32>>>,
     ahead: ReadAhead<Box<[u8]>>,
@@ -278,12 +277,7 @@ impl StreamCore {
     }
 
     pub(crate) fn take_chunk(&self) -> Option<Chunk> {
-        let mut unread = self.unread.borrow_mut();
-        let chunk = unread.pop_front()?;
-        if unread.is_empty() {
-            // The next one goes where this one was, which the cache holds.
-            unread.clear();
-        }
+        let chunk = self.unread.borrow_mut().pop_front()?;
         self.unread_bytes.set(self.unread_bytes.get() - chunk.len());
         Some(chunk)
     }
