@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use ringspun_runtime::Wake;
+use ringspun_runtime::{Wake, prefetch};
 
 use crate::channel::Channel;
 use crate::interrupt::Interrupt;
@@ -24,8 +24,6 @@ const IGNORED_INTERRUPTS: u32 = 1000;
 /// in it next.
 const STACK_AHEAD_BYTES: usize = 768;
 const STACK_BELOW_BYTES: usize = 128;
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE_BYTES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -151,9 +149,9 @@ impl Fiber {
 
     /// Has the processor fetch the fiber, and what it has on its stack, while those before it in the queue run:
     /// with thousands of fibers, no cache holds them all.
-    fn fetch_ahead(&self) {
-        fetch_ahead(std::ptr::from_ref(self).cast(), size_of::<Self>());
-        fetch_ahead(self.parked_at.get().wrapping_sub(STACK_BELOW_BYTES), STACK_AHEAD_BYTES);
+    fn prefetch(&self) {
+        prefetch(std::ptr::from_ref(self).cast(), size_of::<Self>());
+        prefetch(self.parked_at.get().wrapping_sub(STACK_BELOW_BYTES), STACK_AHEAD_BYTES);
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -213,7 +211,7 @@ impl Wake for Fiber {
         match self.state.get() {
             State::Parked => {
                 self.state.set(State::Ready);
-                self.fetch_ahead();
+                self.prefetch();
                 let scheduler = self.scheduler.clone();
                 scheduler.make_ready(self);
             }
@@ -221,16 +219,4 @@ impl Wake for Fiber {
             State::Ready | State::Notified | State::Done => {}
         }
     }
-}
-
-/// Has the processor fetch memory that is used soon.
-fn fetch_ahead(start: *const u8, size_bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_bytes).step_by(CACHE_LINE_BYTES) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint to the processor, which accesses nothing that the program could notice.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, size_bytes);
 }

@@ -63,6 +63,7 @@ mod blocking;
 mod buffers;
 mod event_loop;
 mod operation;
+mod prefetch;
 mod slots;
 mod sys;
 mod timers;
@@ -75,6 +76,7 @@ pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
     SendData,
 };
+pub use prefetch::prefetch;
 pub use sys::{BackendKind, probe};
 pub use timers::TimerKey;
 pub use wake::{RemoteWaker, Wake};

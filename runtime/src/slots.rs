@@ -5,6 +5,12 @@ use std::rc::Rc;
 use slab::Slab;
 
 use crate::operation::{Operation, OperationKey, OperationKind, Owner, SendData};
+use crate::prefetch::prefetch;
+
+/// How much of an owner is fetched ahead of a completion, and how much of that lies before it: the counts of its
+/// `Rc`.
+const OWNER_FRONT_BYTES: usize = 256;
+const OWNER_COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 /// A slab of operations in flight, addressed by index and generation.
 #[derive(Default)]
@@ -74,6 +80,14 @@ impl Slots {
             _ => None,
         };
         Some(Found { kind, owner: slot.owner, spent })
+    }
+
+    /// Has the processor fetch the slot of an operation and the front of its owner, with the count before it.
+    pub(crate) fn prefetch(&self, key: OperationKey) {
+        if let Some(slot) = self.slab.get(key.index as usize) {
+            let owner = Rc::as_ptr(&slot.owner).cast::<u8>();
+            prefetch(owner.wrapping_sub(OWNER_COUNTS_BYTES), OWNER_FRONT_BYTES);
+        }
     }
 
     /// Operations in flight.
