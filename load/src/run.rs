@@ -246,7 +246,7 @@ impl Run {
         }
     }
 
-    /// Tries to open each connection once.
+    /// Tries to open each connection once. `None` for those that have to be opened later.
     fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
         let wanted = self.plan.connections;
         let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
@@ -258,20 +258,29 @@ impl Run {
             spawn_connection(move || {
                 while next.get() < wanted {
                     next.set(next.get() + 1);
-                    let result = run.open();
-                    let transport =
-                        result.map_err(|error| first_error.borrow_mut().get_or_insert(error).kind());
-                    opened.borrow_mut().push(transport.ok());
+                    match run.open() {
+                        Ok(transport) => opened.borrow_mut().push(Some(transport)),
+                        // Where nobody answers, a timeout for each connection would take long to tell.
+                        Err(error) => {
+                            first_error.borrow_mut().get_or_insert(error);
+                            if opened.borrow().is_empty() {
+                                return;
+                            }
+                        }
+                    }
                 }
             })
         });
         for opener in openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)? {
             opener.join().map_err(|error| RunError::Failed(error.into()))?;
         }
-        let opened = opened.take();
+        let mut opened = opened.take();
         match first_error.take() {
-            Some(error) if opened.iter().all(Option::is_none) => Err(RunError::Unreachable(error)),
-            _ => Ok(opened),
+            Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
+            _ => {
+                opened.resize_with(wanted, || None);
+                Ok(opened)
+            }
         }
     }
 
@@ -293,7 +302,7 @@ impl Run {
             let now = Instant::now();
             let clock = self.clock.get();
             let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
-            if clock.is_over(now) || is_given_up {
+            if clock.is_over(now) || is_given_up || self.remaining.get() == 0 {
                 return None;
             }
             if let Ok(transport) = self.open() {

@@ -42,10 +42,10 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "timeout_s": plan.timeout.as_secs_f64(),
         },
         "measured_s": outcome.measured.as_secs_f64(),
-        "rate_per_s": outcome.rate_per_s(),
+        "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
         "generator": {
             "processor_s": outcome.processor_time.as_secs_f64(),
-            "busy_percent": outcome.busy_percent(),
+            "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
         },
         "connections": {
             "wanted": connections.wanted,

@@ -150,7 +150,7 @@ fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 fn write_remarks(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     let unanswered = requests.wrong + requests.timed_out + requests.lost;
-    if unanswered > 0 {
+    if unanswered > 0 && requests.answered > 0 {
         writeln!(
             text,
             "\nThe times are those of right answers: {} without one would make them worse.",
@@ -169,8 +169,8 @@ fn write_remarks(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if outcome.busy_percent() > BUSY_PERCENT {
         writeln!(
             text,
-            "\nThe generator was busy {:.0} % of the time: the times include its own queueing. Lower --rate or \
-             --connections, or run several generators.",
+            "\nThe generator was busy {:.0} % of the time: the times include its own queueing. Lower \
+             --rate or --connections,\nor run one generator on each of several cores or machines.",
             outcome.busy_percent()
         )?;
     }
