@@ -57,7 +57,7 @@ enum Command {
         server: serve::Server,
     },
     /// Measure a server that sends back what it gets: its rate, its latencies, and its errors
-    Load(load::Load),
+    Load(Box<load::Load>),
     /// Tell whether Ringspun can run here, and what limits the number of connections
     ///
     /// The exit status is 0 if Ringspun can run here, and 1 if it cannot.
@@ -81,7 +81,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match CommandLine::parse_from(&arguments).command {
         Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),
-        Command::Load(options) => load::load(options),
+        Command::Load(options) => load::load(*options),
         Command::Doctor { json } => doctor::doctor(json),
     }
 }
