@@ -7,13 +7,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use nix::libc::linger;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// How long each message is, unless a test says otherwise.
@@ -447,6 +449,33 @@ fn a_server_that_goes_away_for_good_ends_a_run_by_count() {
         (5, 1, 94)
     );
     assert!(number(&report["connections"]["refused"]) > 0, "{}", report["connections"]);
+}
+
+#[test]
+fn a_signal_ends_a_run_early_with_its_results() {
+    for pace in [&[][..], &["--rate", "2"]] {
+        let (sender, asked) = mpsc::channel();
+        let target = tcp_server(move |stream, _| {
+            let sender = sender.clone();
+            answer_each(stream, move |_, _| {
+                // Nobody listens for long.
+                let _ = sender.send(());
+                true
+            });
+        });
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+        command.args(["load", &target, "--connections", "3", "--duration", "1h", "--json", "-"]).args(pace);
+        let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Over the sleep of those whose request is not due yet, too.
+        (0..2).for_each(|_| asked.recv().unwrap());
+        kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+        let output = running.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(0), ""));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        check_sums(&report);
+        assert!(report["measured_s"].as_f64().unwrap() < 3600.0);
+        assert_eq!((&report["requests"]["planned"], number(&report["errors"]["total"])), (&Value::Null, 0));
+    }
 }
 
 #[test]

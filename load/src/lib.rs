@@ -27,5 +27,5 @@ pub use latencies::Latencies;
 pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
 pub use plan::{DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES};
 pub use quantity::{parse_count, parse_duration, show_count, show_duration};
-pub use run::{Observer, Progress, RunError, run};
+pub use run::{Companions, Observer, Progress, RunError, Stopper, run};
 pub use target::Target;

@@ -100,7 +100,8 @@ pub struct Connections {
 /// `answered`, `wrong`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// How many were to be sent. A closed loop that ends by time has no such number.
+    /// How many were to be sent. A closed loop that ends by time has no such number, nor has a run that was
+    /// stopped early.
     pub planned: Option<u64>,
     /// How many were sent, or begun to be.
     pub sent: u64,

@@ -79,6 +79,19 @@ pub struct Progress {
 /// Told once a second how the run stands.
 pub type Observer = Box<dyn FnMut(&Progress)>;
 
+/// Runs in a fiber during the run, which ends early when it returns.
+pub type Stopper = Box<dyn FnOnce()>;
+
+/// Who watches a run, and who may end it early; nobody at first.
+#[derive(Default)]
+pub struct Companions {
+    /// Told how the run stands.
+    pub observer: Option<Observer>,
+    /// Ends the run by returning: no request is sent from then on, those in flight are waited for, and the
+    /// outcome is that of the time until then. It may park, and is cancelled when the run ends by itself.
+    pub stopper: Option<Stopper>,
+}
+
 /// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
 /// until then.
 ///
@@ -92,7 +105,7 @@ pub type Observer = Box<dyn FnMut(&Progress)>;
 ///
 /// # Panics
 ///
-/// If a runtime of fibers runs on this thread already; and with the panic of the observer.
+/// If a runtime of fibers runs on this thread already. A panic of a companion ends only that.
 ///
 /// # Examples
 ///
@@ -100,7 +113,7 @@ pub type Observer = Box<dyn FnMut(&Progress)>;
 /// use std::io::{Read, Write};
 /// use std::net::TcpListener;
 ///
-/// use ringspun_load::{Length, Plan};
+/// use ringspun_load::{Companions, Length, Plan};
 ///
 /// let server = TcpListener::bind("127.0.0.1:0").unwrap();
 /// let address = server.local_addr().unwrap();
@@ -114,17 +127,17 @@ pub type Observer = Box<dyn FnMut(&Progress)>;
 ///
 /// let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
 /// plan.length = Length::Count(100);
-/// let outcome = ringspun_load::run(&plan, None).unwrap();
+/// let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
 /// assert_eq!(outcome.requests.answered, 100);
 /// assert_eq!(outcome.errors.total(), 0);
 /// ```
-pub fn run(plan: &Plan, observer: Option<Observer>) -> Result<Outcome, RunError> {
+pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
     plan.check().map_err(RunError::BadPlan)?;
     let plan = plan.clone();
-    fibers::run(move || run_in_fiber(plan, observer)).map_err(RunError::Failed)?
+    fibers::run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
 }
 
-fn run_in_fiber(plan: Plan, observer: Option<Observer>) -> Result<Outcome, RunError> {
+fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
     let is_open_loop = matches!(plan.pace, Pace::Open { .. });
@@ -140,7 +153,16 @@ fn run_in_fiber(plan: Plan, observer: Option<Observer>) -> Result<Outcome, RunEr
     // The fibers run once this one parks. Until then, no time of theirs passes.
     run.start();
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
-    fibers::spawn(move || overseen.oversee(&overseen_drivers, observer)).map_err(RunError::Failed)?;
+    fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
+        .map_err(RunError::Failed)?;
+    if let Some(stopper) = companions.stopper {
+        let (stopped, stopped_drivers) = (run.clone(), drivers.clone());
+        let stopping = move || {
+            stopper();
+            stopped.stop(&stopped_drivers);
+        };
+        fibers::spawn(stopping).map_err(RunError::Failed)?;
+    }
     for driver in drivers.iter() {
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
@@ -164,12 +186,6 @@ struct Clock {
     measure_from: Instant,
     /// Absent in a run by count.
     end: Option<Instant>,
-}
-
-impl Clock {
-    fn is_over(&self, now: Instant) -> bool {
-        self.end.is_some_and(|end| now >= end)
-    }
 }
 
 /// Processor time at the two ends of the measured part.
@@ -217,6 +233,8 @@ struct Run {
     /// Requests that a closed loop may still send.
     remaining: Cell<u64>,
     clock: Cell<Clock>,
+    /// When the run was ended early.
+    stopped_at: Cell<Option<Instant>>,
     processor: Cell<ProcessorTimes>,
     /// Since when each connection waits for an answer. The overseer reads it.
     waiting_since: Vec<Cell<Option<Instant>>>,
@@ -238,6 +256,7 @@ impl Run {
             numbers,
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
+            stopped_at: Cell::new(None),
             processor: Cell::default(),
             waiting_since: (0..plan.connections).map(|_| Cell::new(None)).collect(),
             plan,
@@ -302,13 +321,30 @@ impl Run {
             let now = Instant::now();
             let clock = self.clock.get();
             let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
-            if clock.is_over(now) || is_given_up || self.remaining.get() == 0 {
+            if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
                 return None;
             }
             if let Ok(transport) = self.open() {
                 return Some(transport);
             }
             pause = REOPEN_PAUSE;
+        }
+    }
+
+    /// No request is sent any more.
+    #[inline]
+    fn is_over(&self, clock: &Clock, now: Instant) -> bool {
+        clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
+    }
+
+    /// Ends the run early.
+    fn stop(&self, drivers: &[JoinHandle<()>]) {
+        self.stopped_at.set(Some(Instant::now()));
+        for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+            // The others end with their answers.
+            if waiting_since.get().is_none() {
+                driver.cancel();
+            }
         }
     }
 
@@ -327,7 +363,7 @@ impl Run {
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
     #[inline]
     fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
-        if clock.is_over(now) {
+        if self.is_over(clock, now) {
             return None;
         }
         let Some(numbers) = &self.numbers else {
@@ -359,7 +395,7 @@ impl Run {
             };
             let Some(request) = self.next_request(&clock, index, turn, now) else { return };
             if request.due > now {
-                if fibers::sleep(request.due - now).is_err() {
+                if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
                     return;
                 }
                 now = Instant::now();
@@ -377,7 +413,7 @@ impl Run {
             match echoed {
                 Ok(Answer::Right) => {
                     let times = request.is_measured.then(|| (now - request.due, service_time));
-                    self.tally.answered(times, clock.is_over(now));
+                    self.tally.answered(times, self.is_over(&clock, now));
                     transport = Some(open);
                 }
                 other => {
@@ -461,7 +497,7 @@ impl Run {
                     processor.begin = Some(processor_time());
                 }
             }
-            if clock.is_over(now) && processor.end.is_none() {
+            if self.is_over(&clock, now) && processor.end.is_none() {
                 processor.end = Some(processor_time());
             }
             self.processor.set(processor);
@@ -496,14 +532,13 @@ impl Run {
     /// What was found out, when all connections are done.
     fn outcome(&self, backend: &'static str) -> Outcome {
         let clock = self.clock.get();
-        let measured = match self.plan.length {
-            Length::Duration(duration) => duration,
-            Length::Count(_) => Instant::now().saturating_duration_since(clock.measure_from),
-        };
+        let ended_at = self.stopped_at.get().or(clock.end).unwrap_or_else(Instant::now);
+        let measured = ended_at.saturating_duration_since(clock.measure_from);
         let processor = self.processor.get();
         let processor_end = processor.end.unwrap_or_else(processor_time);
         let mut requests = self.tally.requests();
         requests.planned = match (&self.numbers, self.plan.length) {
+            _ if self.stopped_at.get().is_some() => None,
             (_, Length::Count(count)) => Some(count),
             (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
             (None, Length::Duration(_)) => None,

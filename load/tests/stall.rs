@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_load::{Latencies, Length, Outcome, Pace, Plan};
+use ringspun_load::{Companions, Latencies, Length, Outcome, Pace, Plan};
 use ringspun_net as net;
 
 const STALL: Duration = Duration::from_millis(1500);
@@ -45,7 +45,7 @@ fn measure(pace: Pace) -> Outcome {
     plan.pace = pace;
     plan.length = Length::Count(REQUESTS);
     plan.timeout = Duration::from_secs(60);
-    let outcome = ringspun_load::run(&plan, None).unwrap();
+    let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
     server.join().unwrap();
     assert_eq!((outcome.requests.sent, outcome.requests.answered), (REQUESTS, REQUESTS));
     assert_eq!(outcome.errors.total(), 0);
@@ -87,7 +87,7 @@ fn what_could_not_be_sent_in_time_is_told() {
     plan.pace = Pace::Open { rate_per_s: 200 };
     // Over before the stall is: of 200 requests, those after the 50th wait on its connection.
     plan.length = Length::Duration(Duration::from_secs(1));
-    let outcome = ringspun_load::run(&plan, None).unwrap();
+    let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
     server.join().unwrap();
     let requests = outcome.requests;
     assert_eq!((requests.planned, requests.sent, requests.unsent()), (Some(200), 50, 150));

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, error::ErrorKind};
-use ringspun_load::{self as load, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
 
+use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
 
 /// The exit status when a gate breaks.
@@ -38,6 +39,8 @@ target that stalls then gets fewer requests, and the stall hardly shows. With --
 constant rate whatever the target does (open loop), and the response time counts from when a request was due.
 
 Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
+
+SIGINT or SIGTERM ends the run early, with the results so far; a second one ends it at once.
 
 The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
 command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
@@ -92,8 +95,14 @@ pub fn load(options: Load) -> ExitCode {
         output::complain(message);
     }
     let is_live = io::stderr().is_terminal();
-    let observer = is_live.then(|| text::progress_line(&plan));
-    let measured = load::run(&plan, observer);
+    let mut companions = Companions::default();
+    companions.observer = is_live.then(|| text::progress_line(&plan));
+    match StopSignals::take() {
+        // An error is the end of the runtime.
+        Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
+        Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
+    }
+    let measured = load::run(&plan, companions);
     if is_live {
         text::clear_progress_line();
     }
