@@ -151,6 +151,7 @@ fn every_kind_of_socket_is_measured_in_both_loops() {
                 (7, &7.into())
             );
             assert!(report["rate_per_s"].as_f64().unwrap() > 0.0);
+            assert_eq!(report["generator"]["send_delay"]["p50_us"].is_null(), loop_name == "closed");
             if loop_name == "closed" {
                 assert_eq!(report["response_time"], report["service_time"]);
             }

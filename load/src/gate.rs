@@ -182,6 +182,7 @@ mod tests {
             errors,
             response_times: times.clone(),
             service_times: times,
+            send_delays: Latencies::new().unwrap(),
         }
     }
 

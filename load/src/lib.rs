@@ -25,7 +25,9 @@ mod transport;
 pub use gate::{Gate, Verdict};
 pub use latencies::Latencies;
 pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
-pub use plan::{DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES};
+pub use plan::{
+    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES,
+};
 pub use quantity::{parse_count, parse_duration, show_count, show_duration};
 pub use run::{Companions, Observer, Progress, RunError, Stopper, run};
 pub use target::Target;

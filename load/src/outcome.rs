@@ -146,6 +146,9 @@ pub struct Outcome {
     pub response_times: Latencies,
     /// How long the same answers took from when their requests were sent.
     pub service_times: Latencies,
+    /// How much later than due requests were sent whose connection was free: the delay of the generator itself,
+    /// which the response times contain. Empty in a closed loop.
+    pub send_delays: Latencies,
 }
 
 impl Outcome {

@@ -11,6 +11,8 @@ pub const STREAM_PAYLOAD_MAX_BYTES: usize = 65_536;
 pub const DATAGRAM_PAYLOAD_MAX_BYTES: usize = 65_507;
 /// The highest rate of an open loop, in requests per second.
 pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
+/// The most connections of one run.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
 /// No duration of a plan is longer: a thousand days.
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 24 * 3600);
 
@@ -102,8 +104,8 @@ impl Plan {
             let payload_bytes = self.payload_bytes;
             return Err(format!("a payload of {payload_bytes} bytes: expected 1 to {payload_max_bytes}"));
         }
-        if self.connections == 0 {
-            return Err("0 connections: expected 1 or more".to_string());
+        if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
+            return Err(format!("{} connections: expected 1 to {CONNECTIONS_MAX}", self.connections));
         }
         if let Pace::Open { rate_per_s } = self.pace
             && !(1..=RATE_MAX_PER_S).contains(&rate_per_s)
@@ -141,6 +143,7 @@ mod tests {
             (Plan { payload_bytes: 65_537, ..good.clone() }, "65537 bytes: expected 1 to 65536"),
             (Plan { payload_bytes: 65_508, ..plan("udp://localhost:1") }, "expected 1 to 65507"),
             (Plan { connections: 0, ..good.clone() }, "0 connections: expected 1"),
+            (Plan { connections: 1_000_001, ..good.clone() }, "1000001 connections: expected 1 to 1000000"),
             (Plan { pace: Pace::Open { rate_per_s: 0 }, ..good.clone() }, "0 requests/s: expected 1 to"),
             (Plan { length: Length::Count(0), ..good.clone() }, "0 requests: expected 1"),
             (Plan { length: Length::Duration(Duration::ZERO), ..good.clone() }, "duration of 0: expected"),

@@ -17,6 +17,7 @@ use ringspun_net as net;
 
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan};
+use crate::quantity::show_duration;
 use crate::schedule::Schedule;
 use crate::tally::Tally;
 use crate::transport::{self, Answer, Pattern, Place, Transport};
@@ -70,10 +71,10 @@ pub struct Progress {
     pub errors: u64,
     /// Connections that are open.
     pub connections_open: usize,
-    /// The median of the measured response times; zero during the warm-up.
-    pub p50: Duration,
-    /// The 99th percentile of the measured response times; zero during the warm-up.
-    pub p99: Duration,
+    /// The median of the measured response times so far, if there are any.
+    pub p50: Option<Duration>,
+    /// The 99th percentile of the measured response times so far, if there are any.
+    pub p99: Option<Duration>,
 }
 
 /// Told once a second how the run stands.
@@ -399,6 +400,9 @@ impl Run {
                     return;
                 }
                 now = Instant::now();
+                if request.is_measured {
+                    self.tally.sent_late(now - request.due);
+                }
             }
             let sent = now;
             if request.is_measured {
@@ -461,7 +465,7 @@ impl Run {
                 if service_time < timeout {
                     return None;
                 }
-                (ErrorKind::TimedOut, format!("no answer in {timeout:?}: {error}"), Lost::Step)
+                (ErrorKind::TimedOut, format!("no answer within {}", show_duration(timeout)), Lost::Step)
             }
             Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
         };
@@ -552,6 +556,7 @@ impl Run {
             errors: self.tally.errors(),
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
+            send_delays: self.tally.send_delays(),
         }
     }
 }

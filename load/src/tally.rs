@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     service_times: RefCell<Latencies>,
     /// Absent in a closed loop, where it would be the same.
     response_times: Option<RefCell<Latencies>>,
+    /// How much later than due requests were sent whose connection was free.
+    send_delays: RefCell<Latencies>,
 }
 
 impl Tally {
@@ -38,6 +40,7 @@ impl Tally {
             errors: RefCell::default(),
             service_times: RefCell::new(Latencies::new()?),
             response_times,
+            send_delays: RefCell::new(Latencies::new()?),
         })
     }
 
@@ -72,6 +75,15 @@ impl Tally {
         if let Some(response_times) = &self.response_times {
             response_times.borrow_mut().record(response_time);
         }
+    }
+
+    #[inline]
+    pub(crate) fn sent_late(&self, delay: Duration) {
+        self.send_delays.borrow_mut().record(delay);
+    }
+
+    pub(crate) fn send_delays(&self) -> Latencies {
+        self.send_delays.borrow().clone()
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
@@ -111,8 +123,9 @@ impl Tally {
         self.response_times.as_ref().unwrap_or(&self.service_times).borrow().clone()
     }
 
-    /// A percentile of the response times so far.
-    pub(crate) fn percentile(&self, percentile: f64) -> Duration {
-        self.response_times.as_ref().unwrap_or(&self.service_times).borrow().percentile(percentile)
+    /// A percentile of the response times so far, if there are any.
+    pub(crate) fn percentile(&self, percentile: f64) -> Option<Duration> {
+        let times = self.response_times.as_ref().unwrap_or(&self.service_times).borrow();
+        (times.count() > 0).then(|| times.percentile(percentile))
     }
 }

@@ -46,6 +46,7 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "generator": {
             "processor_s": outcome.processor_time.as_secs_f64(),
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
+            "send_delay": times(&outcome.send_delays),
         },
         "connections": {
             "wanted": connections.wanted,

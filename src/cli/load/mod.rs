@@ -48,7 +48,7 @@ pub struct Load {
     /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, or unix:@NAME for an abstract name
     #[arg(value_name = "TARGET")]
     target: Target,
-    /// How many connections to hold open, or sockets for datagrams
+    /// How many connections to hold open, or sockets for datagrams: up to 1M, as far as files may be opened
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
     /// How long to send requests after the warm-up; 10s without this and without --count
@@ -95,8 +95,8 @@ pub fn load(options: Load) -> ExitCode {
         output::complain(message);
     }
     let is_live = io::stderr().is_terminal();
-    let mut companions = Companions::default();
-    companions.observer = is_live.then(|| text::progress_line(&plan));
+    let observer = is_live.then(|| text::progress_line(&plan));
+    let mut companions = Companions { observer, stopper: None };
     match StopSignals::take() {
         // An error is the end of the runtime.
         Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),

@@ -10,6 +10,9 @@ use ringspun_load::{
 
 use super::BUSY_PERCENT;
 
+/// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
+const LATE: Duration = Duration::from_millis(1);
+
 /// Goes back to the beginning of the terminal's line, and clears it.
 const CLEAR_LINE: &str = "\r\x1b[2K";
 
@@ -20,9 +23,10 @@ pub fn progress_line(plan: &Plan) -> Observer {
         Length::Count(_) => String::new(),
     };
     Box::new(move |progress: &Progress| {
-        let times = match progress.is_warming_up {
-            true => "warming up".to_string(),
-            false => format!("p50 {}, p99 {}", show_duration(progress.p50), show_duration(progress.p99)),
+        let times = match (progress.p50, progress.p99) {
+            (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", show_duration(p50), show_duration(p99)),
+            _ if progress.is_warming_up => "warming up".to_string(),
+            _ => "no answer yet".to_string(),
         };
         let line = format!(
             "{}{total}  {}/s  {times}  {}  {}",
@@ -93,10 +97,15 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         show_count(connections.opened),
         show_count(connections.open_max as u64)
     )?;
-    writeln!(text, "generator    {:.0} % busy", outcome.busy_percent())?;
+    write!(text, "generator    {:.0} % busy", outcome.busy_percent())?;
+    if outcome.send_delays.count() > 0 {
+        let delay = |percentile| show_duration(outcome.send_delays.percentile(percentile));
+        write!(text, "; sent {} late in the median, {} at p99", delay(50.0), delay(99.0))?;
+    }
+    writeln!(text)?;
     write_times(text, plan, outcome)?;
     write_errors(text, outcome)?;
-    write_remarks(text, outcome)
+    write_remarks(text, plan, outcome)
 }
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
@@ -147,7 +156,7 @@ fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 }
 
 /// What has to be known to read the figures rightly.
-fn write_remarks(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     let unanswered = requests.wrong + requests.timed_out + requests.lost;
     if unanswered > 0 && requests.answered > 0 {
@@ -160,19 +169,36 @@ fn write_remarks(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if requests.unsent() > 0 {
         writeln!(
             text,
-            "\n{} of {} requests were not sent before the end: the target could not keep up with the rate on \
-             so\nmany connections, or the connections were lost. The times do not include them.",
+            "\n{} of {} requests were not sent before the end: their connections still waited for earlier answers,\n\
+             or were lost. The times do not include them, and would be worse. More connections may help.",
             show_count(requests.unsent()),
             show_count(requests.planned.unwrap_or_default())
         )?;
     }
     if outcome.busy_percent() > BUSY_PERCENT {
+        let remedy = match plan.pace {
+            Pace::Closed => "Set --rate below the rate that was reached",
+            Pace::Open { .. } => "Lower --rate",
+        };
         writeln!(
             text,
-            "\nThe generator was busy {:.0} % of the time: the times include its own queueing. Lower \
-             --rate or --connections,\nor run one generator on each of several cores or machines.",
+            "\nThe generator was busy {:.0} % of the time: these latencies include its own queueing.\n{remedy}, \
+             or run one generator on each of several cores or machines.",
             outcome.busy_percent()
+        )?;
+    } else if is_late(outcome) {
+        writeln!(
+            text,
+            "\nThe generator sent requests later than due though their connections were free, {} at p99: \
+             something\nelse took its core, and the response times contain that. Give it a core of its own.",
+            show_duration(outcome.send_delays.percentile(99.0))
         )?;
     }
     Ok(())
+}
+
+/// At least half of the slow response times may be the generator's own doing.
+fn is_late(outcome: &Outcome) -> bool {
+    let delay = outcome.send_delays.percentile(99.0);
+    delay >= LATE && 2 * delay >= outcome.response_times.percentile(99.0)
 }
