@@ -5,6 +5,8 @@ mod backend;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +16,9 @@ use std::time::Duration;
 
 use nix::libc::linger;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -277,6 +281,32 @@ fn a_target_that_is_not_there_exits_with_one_and_the_reason() {
         );
         assert!(errors.contains(reason), "{errors}");
     }
+}
+
+#[test]
+fn a_target_that_takes_few_connections_is_measured_with_those() {
+    // A queue of two connections, of which none is accepted: the kernel completes two or three, and the attempts
+    // of the others wait. The first to be accepted is served.
+    let path = format!("@ringspun-load-few-{}", std::process::id());
+    let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new_abstract(&path.as_bytes()[1..]).unwrap()).unwrap();
+    listen(&listener, Backlog::new(2).unwrap()).unwrap();
+    let listener = UnixListener::from(listener);
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut message = [0; MESSAGE_BYTES];
+        while stream.read_exact(&mut message).is_ok() {
+            stream.write_all(&message).unwrap();
+        }
+        drop(listener);
+    });
+    let target = format!("unix:{path}");
+    let report = measure(&[&target, "--connections", "300", "--timeout", "300ms", "--duration", "1s"], 0);
+    server.join().unwrap();
+    let connections = &report["connections"];
+    assert!((1..10).contains(&number(&connections["opened"])), "{connections}");
+    assert!(number(&connections["timed_out"]) + number(&connections["failed"]) > 0, "{connections}");
+    assert!(number(&report["requests"]["answered"]) > 0, "{}", report["requests"]);
 }
 
 #[test]

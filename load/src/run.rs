@@ -96,7 +96,7 @@ pub struct Companions {
 /// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
 /// until then.
 ///
-/// All connections are made first, as far as they can be; then requests are sent. A connection that is lost
+/// All connections are made first, as far as they can be within the timeout; then requests are sent. A connection that is lost
 /// is made again, as one is that could not be made: after 100 ms, and again until the run ends. In a
 /// run by count, a connection that cannot be made for as long as the timeout is given up.
 ///
@@ -272,6 +272,7 @@ impl Run {
         let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
         let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
         let next = Rc::new(Cell::new(0));
+        let begun = Instant::now();
         let openers = (0..wanted.min(OPENING_MAX)).map(|_| {
             let (run, opened, next, first_error) =
                 (self.clone(), opened.clone(), next.clone(), first_error.clone());
@@ -280,10 +281,11 @@ impl Run {
                     next.set(next.get() + 1);
                     match run.open() {
                         Ok(transport) => opened.borrow_mut().push(Some(transport)),
-                        // Where nobody answers, a timeout for each connection would take long to tell.
+                        // One timeout is enough to wait for. What is not open by then is opened during
+                        // the run, if there is anything to run with.
                         Err(error) => {
                             first_error.borrow_mut().get_or_insert(error);
-                            if opened.borrow().is_empty() {
+                            if opened.borrow().is_empty() || begun.elapsed() >= run.plan.timeout {
                                 return;
                             }
                         }
