@@ -2,7 +2,7 @@
 //! on each connection and prints one line of JSON with what came back.
 //!
 //! A yardstick for scripts, so it is a bare io_uring loop without anything of ours: it does not measure
-//! us with ourselves, and it costs less than the servers it drives. `ringspun load` will be the real
+//! us with ourselves, and it costs less than the servers it drives. `ringspun load` is the real
 //! instrument.
 
 use std::io::{self, Error, ErrorKind};

@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and who answers.
 //!
 //! The exit status is 0 when what was asked for was done, 1 when it failed while running, and 2 when it
-//! could not be understood.
+//! could not be understood. `load` adds 3, for a gate that breaks.
 
 mod address;
 mod choice;
@@ -9,6 +9,7 @@ mod doctor;
 mod editor;
 mod janet;
 mod limits;
+mod load;
 mod output;
 mod serve;
 mod stop;
@@ -22,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   ringspun janet server.janet           run a Janet program on Ringspun's network layer
   ringspun serve echo --tcp [::1]:7000  send back whatever comes in on a port
+  ringspun load tcp://[::1]:7000        measure a server that does that
   ringspun doctor                       see what this machine allows, and how far it goes
 
 Where Janet is expected, it is Janet: under the name `janet`, in whatever a Janet program starts, and when
@@ -54,6 +56,8 @@ enum Command {
         #[command(subcommand)]
         server: serve::Server,
     },
+    /// Measure a server that sends back what it gets: its rate, its latencies, and its errors
+    Load(Box<load::Load>),
     /// Tell whether Ringspun can run here, and what limits the number of connections
     ///
     /// The exit status is 0 if Ringspun can run here, and 1 if it cannot.
@@ -77,6 +81,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match CommandLine::parse_from(&arguments).command {
         Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),
+        Command::Load(options) => load::load(*options),
         Command::Doctor { json } => doctor::doctor(json),
     }
 }

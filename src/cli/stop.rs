@@ -1,4 +1,4 @@
-//! Stopping a server by signal: SIGINT and SIGTERM become bytes in a pipe, which a fiber waits for.
+//! Stopping by signal what runs until then: SIGINT and SIGTERM become bytes in a pipe, which a fiber waits for.
 //!
 //! A thread for them would cost each system call of the others: with several threads, the kernel counts
 //! references to a descriptor for as long as a call uses it, and the C library prepares each to be cancelled.

@@ -1,0 +1,237 @@
+//! Conditions under which a run counts as failed.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::outcome::Outcome;
+use crate::quantity::{parse_count, parse_duration, show_count, show_duration};
+
+/// What a gate looks like, for messages.
+const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>0 or rate<10k";
+
+/// A condition under which a run counts as failed, such as `p99>5ms`.
+///
+/// The measures are `p50`, `p99.9` and any other percentile of the response times, `max` and `mean` of them,
+/// `rate` (answered requests per second), `errors` (of all kinds) and `unsent`. The comparisons are `>`,
+/// `>=`, `<` and `<=`.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_load::Gate;
+///
+/// let gate: Gate = "p99.9>5ms".parse().unwrap();
+/// assert_eq!(gate.to_string(), "p99.9>5ms");
+/// assert!("p99>5".parse::<Gate>().unwrap_err().contains("with a unit"));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    text: String,
+    condition: Condition,
+    comparison: Comparison,
+}
+
+/// What is compared, and with what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Condition {
+    Time(TimeMeasure, Duration),
+    Count(CountMeasure, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TimeMeasure {
+    Percentile(f64),
+    Mean,
+    Max,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CountMeasure {
+    Rate,
+    Errors,
+    Unsent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+}
+
+impl Comparison {
+    /// Longer signs come first, so that `>=` is not read as `>`.
+    const SIGNS: [(&'static str, Self); 4] =
+        [(">=", Self::AtLeast), ("<=", Self::AtMost), (">", Self::Above), ("<", Self::Below)];
+
+    fn holds<T: PartialOrd>(self, value: T, limit: T) -> bool {
+        match self {
+            Self::Above => value > limit,
+            Self::AtLeast => value >= limit,
+            Self::Below => value < limit,
+            Self::AtMost => value <= limit,
+        }
+    }
+}
+
+impl FromStr for Gate {
+    type Err = String;
+
+    /// The error says what is wrong and what was expected; whoever asked names the value in front of it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = Comparison::SIGNS.into_iter().find_map(|(sign, comparison)| {
+            text.split_once(sign).map(|(measure, limit)| (measure.trim(), comparison, limit.trim()))
+        });
+        let (measure, comparison, limit) = parts.ok_or(FORM)?;
+        let time = |measure| parse_duration(limit).map(|limit| Condition::Time(measure, limit));
+        let count = |measure| parse_count(limit).map(|limit| Condition::Count(measure, limit));
+        let condition = match measure {
+            "max" => time(TimeMeasure::Max),
+            "mean" => time(TimeMeasure::Mean),
+            "rate" => count(CountMeasure::Rate),
+            "errors" => count(CountMeasure::Errors),
+            "unsent" => count(CountMeasure::Unsent),
+            _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
+                Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
+                _ => Err(format!(
+                    "{measure:?} is not measured: expected p50, p99, p99.9 or another percentile, max, mean, \
+                     rate, errors or unsent"
+                )),
+            },
+        };
+        Ok(Self { text: text.to_string(), condition: condition?, comparison })
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What a gate has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The condition holds, so that the run counts as failed.
+    pub is_broken: bool,
+    /// What was measured, for people.
+    pub value: String,
+}
+
+impl Gate {
+    /// Looks at an outcome. A gate on times breaks where no time was measured: nothing shows that the target
+    /// is as fast as it should be.
+    pub fn judge(&self, outcome: &Outcome) -> Verdict {
+        match self.condition {
+            Condition::Time(..) if outcome.response_times.count() == 0 => {
+                Verdict { is_broken: true, value: "nothing was answered".to_string() }
+            }
+            Condition::Time(measure, limit) => {
+                let times = &outcome.response_times;
+                let value = match measure {
+                    TimeMeasure::Percentile(percentile) => times.percentile(percentile),
+                    TimeMeasure::Mean => times.mean(),
+                    TimeMeasure::Max => times.max(),
+                };
+                Verdict { is_broken: self.comparison.holds(value, limit), value: show_duration(value) }
+            }
+            Condition::Count(CountMeasure::Rate, limit) => {
+                let rate_per_s = outcome.rate_per_s();
+                Verdict {
+                    is_broken: self.comparison.holds(rate_per_s, limit as f64),
+                    value: format!("{}/s", show_count(rate_per_s as u64)),
+                }
+            }
+            Condition::Count(measure, limit) => {
+                let value = match measure {
+                    CountMeasure::Errors => outcome.errors.total(),
+                    CountMeasure::Rate | CountMeasure::Unsent => outcome.requests.unsent(),
+                };
+                Verdict { is_broken: self.comparison.holds(value, limit), value: show_count(value) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latencies::Latencies;
+    use crate::outcome::{Connections, ErrorKind, Errors, Requests};
+
+    /// A hundred answers, of 1 to 100 ms, in 2 seconds, and 3 errors.
+    fn outcome() -> Outcome {
+        let mut times = Latencies::new().unwrap();
+        (1..=100).for_each(|milliseconds| times.record(Duration::from_millis(milliseconds)));
+        let mut errors = Errors::default();
+        (0..3).for_each(|_| errors.note(ErrorKind::Reset, String::new));
+        Outcome {
+            backend: "none",
+            measured: Duration::from_secs(2),
+            processor_time: Duration::ZERO,
+            connections: Connections::default(),
+            requests: Requests {
+                planned: Some(110),
+                sent: 103,
+                answered: 100,
+                lost: 3,
+                ..Default::default()
+            },
+            errors,
+            response_times: times.clone(),
+            service_times: times,
+            send_delays: Latencies::new().unwrap(),
+        }
+    }
+
+    #[test]
+    fn gates_break_where_their_condition_holds() {
+        let outcome = outcome();
+        for (text, is_broken) in [
+            ("p99>98ms", true),
+            ("p99>100ms", false),
+            ("p50 <= 51ms", true),
+            ("max>=99ms", true),
+            ("max>1s", false),
+            ("mean>50ms", true),
+            ("mean>51ms", false),
+            ("p0>10ms", false),
+            ("p100>10ms", true),
+            ("errors>0", true),
+            ("errors>2", true),
+            ("errors>3", false),
+            ("errors>=3", true),
+            ("unsent>6", true),
+            ("unsent>7", false),
+            ("rate<50", false),
+            ("rate<=50", true),
+            ("rate<0.1k", true),
+        ] {
+            let verdict = text.parse::<Gate>().unwrap().judge(&outcome);
+            assert_eq!(verdict.is_broken, is_broken, "{text}: {}", verdict.value);
+        }
+        assert_eq!("errors>0".parse::<Gate>().unwrap().judge(&outcome).value, "3");
+        assert_eq!("rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50/s");
+        assert_eq!("p10>1s".parse::<Gate>().unwrap().judge(&outcome).value, "10.0 ms");
+    }
+
+    #[test]
+    fn a_gate_on_times_breaks_where_there_are_none() {
+        let outcome = Outcome { response_times: Latencies::new().unwrap(), ..outcome() };
+        for text in ["p99>5ms", "max<1s"] {
+            assert!(text.parse::<Gate>().unwrap().judge(&outcome).is_broken, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_gate_gets_what_was_expected() {
+        for text in
+            ["", "p99", "p99=5ms", "p99>", "p99>5", "p101>5ms", "pinf>5ms", "q>1", "errors>5ms", "rate<x"]
+        {
+            let error = text.parse::<Gate>().unwrap_err();
+            assert!(error.contains("expected"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! A load generator on Ringspun's fibers: it sends messages to a server that sends them back, over TCP, UDP or
+//! Unix sockets, and tells how long that took, what went wrong, and whether it could keep up itself.
+//!
+//! A [`Plan`] says what to do, [`run`] does it, and the [`Outcome`] has what was found out: counts and
+//! histograms. Nothing is printed here; `ringspun load` is the command on top.
+//!
+//! # Two times
+//!
+//! With [`Pace::Open`], requests are due at a constant rate, whatever the target does. The *response time* of
+//! one counts from when it was due, the *service time* from when it was sent. A target that stalls for a
+//! second makes all the requests wait that are due in it, as it would make people wait: the response times
+//! show that, and the service times show it for the one request that was in flight.
+
+mod gate;
+mod latencies;
+mod outcome;
+mod plan;
+mod quantity;
+mod run;
+mod schedule;
+mod tally;
+mod target;
+mod transport;
+
+pub use gate::{Gate, Verdict};
+pub use latencies::Latencies;
+pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
+pub use plan::{
+    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES,
+};
+pub use quantity::{parse_count, parse_duration, show_count, show_duration};
+pub use run::{Companions, Observer, Progress, RunError, Stopper, run};
+pub use target::Target;

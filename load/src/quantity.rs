@@ -1,0 +1,177 @@
+//! Durations and counts as people write them, and as they like to read them.
+
+use std::time::Duration;
+
+/// What a duration looks like, for messages.
+const DURATION_FORM: &str = "expected a number with a unit (ns, us, ms, s, m or h), such as 500us, 3s or 2m";
+/// What a count looks like, for messages.
+const COUNT_FORM: &str = "expected a whole number, with k for thousands or M for millions, such as 64 or 50k";
+
+/// Reads a duration: a number, which may have a fraction, and `ns`, `us`, `ms`, `s`, `m` or `h`.
+///
+/// # Errors
+///
+/// A text that says what was expected; whoever asked names the value in front of it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// assert_eq!(ringspun_load::parse_duration("500us"), Ok(Duration::from_micros(500)));
+/// assert_eq!(ringspun_load::parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+/// assert!(ringspun_load::parse_duration("3").unwrap_err().contains("with a unit"));
+/// ```
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|letter: char| letter.is_ascii_alphabetic()).ok_or(DURATION_FORM)?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit_s = match unit {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(DURATION_FORM.to_string()),
+    };
+    let value = parse_decimal(number).ok_or(DURATION_FORM)?;
+    Duration::try_from_secs_f64(value * unit_s).map_err(|_| format!("is too long, {DURATION_FORM}"))
+}
+
+/// Reads a count: a number with `k` or `M` behind it, or nothing. `1.5k` is 1,500.
+///
+/// # Errors
+///
+/// As [`parse_duration`].
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(ringspun_load::parse_count("50k"), Ok(50_000));
+/// assert_eq!(ringspun_load::parse_count("1.5M"), Ok(1_500_000));
+/// ```
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.strip_suffix('k') {
+        Some(number) => (number, 1e3),
+        None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
+    };
+    let value = parse_decimal(number).ok_or(COUNT_FORM)? * factor;
+    // Above this, not every whole number has an f64 of its own.
+    if value.fract() != 0.0 || value > (1_u64 << f64::MANTISSA_DIGITS) as f64 {
+        return Err(COUNT_FORM.to_string());
+    }
+    Ok(value as u64)
+}
+
+/// Only digits with at most one point: what else `f64` would read, such as `inf` and `1e9`, is a slip here.
+fn parse_decimal(text: &str) -> Option<f64> {
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse().ok().filter(|_| is_decimal)
+}
+
+/// Writes a duration with three digits and a unit, such as `12.3 ms`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// assert_eq!(ringspun_load::show_duration(Duration::from_nanos(12_345_678)), "12.3 ms");
+/// ```
+pub fn show_duration(duration: Duration) -> String {
+    let nanoseconds = duration.as_nanos() as f64;
+    let (value, unit) = match nanoseconds {
+        0.0..999.5 => (nanoseconds, "ns"),
+        0.0..999.5e3 => (nanoseconds / 1e3, "us"),
+        0.0..999.5e6 => (nanoseconds / 1e6, "ms"),
+        _ => (nanoseconds / 1e9, "s"),
+    };
+    let decimals = match value {
+        _ if unit == "ns" => 0,
+        0.0..9.995 => 2,
+        0.0..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// Writes a whole number with commas between the thousands, such as `1,234,567`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(ringspun_load::show_count(1_234_567), "1,234,567");
+/// ```
+pub fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_a_unit() {
+        for (text, nanoseconds) in [
+            ("0s", 0),
+            ("7ns", 7),
+            ("500us", 500_000),
+            ("3s", 3_000_000_000),
+            ("0.5ms", 500_000),
+            ("2m", 120_000_000_000),
+            ("1h", 3_600_000_000_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanoseconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_gets_the_form_that_was_expected() {
+        for text in ["", "3", "s", "3 s", "-3s", "3sec", "1e3s", "infs", "3..0s", "99999999999999999999h"] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains("such as 500us, 3s or 2m"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn counts_take_thousands_and_millions() {
+        for (text, count) in [("0", 0), ("64", 64), ("50k", 50_000), ("1.5k", 1500), ("2M", 2_000_000)] {
+            assert_eq!(parse_count(text), Ok(count), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5", "0.0001k", "50K", "1e3", "1,000", "99999999999999999999"] {
+            let error = parse_count(text).unwrap_err();
+            assert!(error.contains("such as 64 or 50k"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_with_three_digits() {
+        for (nanoseconds, shown) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 us"),
+            (12_340, "12.3 us"),
+            (99_960, "100 us"),
+            (999_700, "1.00 ms"),
+            (123_456_789, "123 ms"),
+            (61_000_000_000, "61.0 s"),
+        ] {
+            assert_eq!(show_duration(Duration::from_nanos(nanoseconds)), shown);
+        }
+    }
+
+    #[test]
+    fn counts_are_shown_with_commas() {
+        for (count, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (123_456_789, "123,456,789")] {
+            assert_eq!(show_count(count), shown);
+        }
+    }
+}

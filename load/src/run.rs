@@ -1,0 +1,574 @@
+//! Runs a plan: a fiber for each connection, and one that oversees them.
+//!
+//! What a request costs here comes on top of what it costs the target, on the same machine often enough. So
+//! its path has no timer, no memory to allocate, no text, and in a closed loop one look at the clock: the
+//! end of a request is the beginning of the next. Requests that take too long are found by the overseer,
+//! which looks at all connections now and then.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
+use ringspun_net as net;
+
+use crate::outcome::{ErrorKind, Outcome};
+use crate::plan::{Length, Pace, Plan};
+use crate::quantity::show_duration;
+use crate::schedule::Schedule;
+use crate::tally::Tally;
+use crate::transport::{self, Answer, Pattern, Place, Transport};
+
+/// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
+const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
+/// How many connections are being made at a time, so that the target's queue of new ones holds them.
+const OPENING_MAX: usize = 128;
+/// How long a connection that was lost, or could not be made, waits before it is tried again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+/// How often the overseer looks for requests that take too long; more often where timeouts are short.
+const OVERSEE_MIN: Duration = Duration::from_millis(1);
+const OVERSEE_MAX: Duration = Duration::from_millis(100);
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Why there is no outcome.
+#[derive(Debug)]
+pub enum RunError {
+    /// The plan cannot be run: what is wrong with it, and what was expected.
+    BadPlan(String),
+    /// No connection could be made: the error of the first that was tried.
+    Unreachable(io::Error),
+    /// The event loop, or a fiber, failed.
+    Failed(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadPlan(text) => f.write_str(text),
+            Self::Unreachable(error) => write!(f, "the target cannot be reached: {error}"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// How a run stands.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// How long requests have been sent.
+    pub elapsed: Duration,
+    /// The warm-up is not over.
+    pub is_warming_up: bool,
+    /// Right answers per second since the last call.
+    pub rate_per_s: f64,
+    /// Errors of all kinds.
+    pub errors: u64,
+    /// Connections that are open.
+    pub connections_open: usize,
+    /// The median of the measured response times so far, if there are any.
+    pub p50: Option<Duration>,
+    /// The 99th percentile of the measured response times so far, if there are any.
+    pub p99: Option<Duration>,
+}
+
+/// Told once a second how the run stands.
+pub type Observer = Box<dyn FnMut(&Progress)>;
+
+/// Runs in a fiber during the run, which ends early when it returns.
+pub type Stopper = Box<dyn FnOnce()>;
+
+/// Who watches a run, and who may end it early; nobody at first.
+#[derive(Default)]
+pub struct Companions {
+    /// Told how the run stands.
+    pub observer: Option<Observer>,
+    /// Ends the run by returning: no request is sent from then on, those in flight are waited for, and the
+    /// outcome is that of the time until then. It may park, and is cancelled when the run ends by itself.
+    pub stopper: Option<Stopper>,
+}
+
+/// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
+/// until then.
+///
+/// All connections are made first, as far as they can be within the timeout; then requests are sent. A connection that is lost
+/// is made again, as one is that could not be made: after 100 ms, and again until the run ends. In a
+/// run by count, a connection that cannot be made for as long as the timeout is given up.
+///
+/// # Errors
+///
+/// [`RunError`]. Errors of single requests and connections are in the outcome.
+///
+/// # Panics
+///
+/// If a runtime of fibers runs on this thread already. A panic of a companion ends only that.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpListener;
+///
+/// use ringspun_load::{Companions, Length, Plan};
+///
+/// let server = TcpListener::bind("127.0.0.1:0").unwrap();
+/// let address = server.local_addr().unwrap();
+/// std::thread::spawn(move || {
+///     let mut connection = server.accept().unwrap().0;
+///     let mut buffer = [0; 64];
+///     while connection.read_exact(&mut buffer).is_ok() {
+///         connection.write_all(&buffer).unwrap();
+///     }
+/// });
+///
+/// let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
+/// plan.length = Length::Count(100);
+/// let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
+/// assert_eq!(outcome.requests.answered, 100);
+/// assert_eq!(outcome.errors.total(), 0);
+/// ```
+pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
+    plan.check().map_err(RunError::BadPlan)?;
+    let plan = plan.clone();
+    fibers::run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
+}
+
+fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
+    let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
+    let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
+    let is_open_loop = matches!(plan.pace, Pace::Open { .. });
+    let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
+    let run = Rc::new(Run::new(plan, place, tally));
+    let opened = run.open_all()?;
+
+    let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
+        let run = run.clone();
+        spawn_connection(move || run.drive(index, transport))
+    });
+    let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
+    // The fibers run once this one parks. Until then, no time of theirs passes.
+    run.start();
+    let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
+    fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
+        .map_err(RunError::Failed)?;
+    if let Some(stopper) = companions.stopper {
+        let (stopped, stopped_drivers) = (run.clone(), drivers.clone());
+        let stopping = move || {
+            stopper();
+            stopped.stop(&stopped_drivers);
+        };
+        fibers::spawn(stopping).map_err(RunError::Failed)?;
+    }
+    for driver in drivers.iter() {
+        driver.join().map_err(|error| RunError::Failed(error.into()))?;
+    }
+    Ok(run.outcome(backend))
+}
+
+fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
+    FiberBuilder::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES).spawn(function)
+}
+
+/// The processor time that this process has taken.
+fn processor_time() -> Duration {
+    // No kernel that this runs on refuses it; without it, the generator would seem idle.
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// The instants of a run.
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Instant,
+    measure_from: Instant,
+    /// Absent in a run by count.
+    end: Option<Instant>,
+}
+
+/// Processor time at the two ends of the measured part.
+#[derive(Clone, Copy, Default)]
+struct ProcessorTimes {
+    begin: Option<Duration>,
+    end: Option<Duration>,
+}
+
+/// The numbers of requests in an open loop.
+#[derive(Clone, Copy)]
+struct Numbers {
+    schedule: Schedule,
+    first_measured: u64,
+    end: u64,
+}
+
+impl Numbers {
+    fn new(rate_per_s: u64, plan: &Plan) -> Self {
+        let schedule = Schedule::new(rate_per_s);
+        let first_measured = schedule.due_before(plan.warmup);
+        let end = match plan.length {
+            Length::Duration(duration) => schedule.due_before(plan.warmup.saturating_add(duration)),
+            Length::Count(count) => first_measured.saturating_add(count),
+        };
+        Self { schedule, first_measured, end }
+    }
+}
+
+/// A request that is next on its connection.
+#[derive(Clone, Copy)]
+struct Request {
+    due: Instant,
+    is_measured: bool,
+}
+
+/// What all fibers of a run share.
+struct Run {
+    plan: Plan,
+    pattern: Pattern,
+    place: Place,
+    tally: Tally,
+    /// Absent in a closed loop.
+    numbers: Option<Numbers>,
+    /// Requests that a closed loop may still send.
+    remaining: Cell<u64>,
+    clock: Cell<Clock>,
+    /// When the run was ended early.
+    stopped_at: Cell<Option<Instant>>,
+    processor: Cell<ProcessorTimes>,
+    /// Since when each connection waits for an answer. The overseer reads it.
+    waiting_since: Vec<Cell<Option<Instant>>>,
+}
+
+impl Run {
+    fn new(plan: Plan, place: Place, tally: Tally) -> Self {
+        let numbers = match plan.pace {
+            Pace::Closed => None,
+            Pace::Open { rate_per_s } => Some(Numbers::new(rate_per_s, &plan)),
+        };
+        let remaining = match plan.length {
+            Length::Duration(_) => u64::MAX,
+            Length::Count(count) => count,
+        };
+        let now = Instant::now();
+        Self {
+            pattern: Pattern::new(plan.payload_bytes),
+            numbers,
+            remaining: Cell::new(remaining),
+            clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
+            stopped_at: Cell::new(None),
+            processor: Cell::default(),
+            waiting_since: (0..plan.connections).map(|_| Cell::new(None)).collect(),
+            plan,
+            place,
+            tally,
+        }
+    }
+
+    /// Tries to open each connection once. `None` for those that have to be opened later.
+    fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
+        let wanted = self.plan.connections;
+        let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
+        let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
+        let next = Rc::new(Cell::new(0));
+        let begun = Instant::now();
+        let openers = (0..wanted.min(OPENING_MAX)).map(|_| {
+            let (run, opened, next, first_error) =
+                (self.clone(), opened.clone(), next.clone(), first_error.clone());
+            spawn_connection(move || {
+                while next.get() < wanted {
+                    next.set(next.get() + 1);
+                    match run.open() {
+                        Ok(transport) => opened.borrow_mut().push(Some(transport)),
+                        // One timeout is enough to wait for. What is not open by then is opened during
+                        // the run, if there is anything to run with.
+                        Err(error) => {
+                            first_error.borrow_mut().get_or_insert(error);
+                            if opened.borrow().is_empty() || begun.elapsed() >= run.plan.timeout {
+                                return;
+                            }
+                        }
+                    }
+                }
+            })
+        });
+        for opener in openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)? {
+            opener.join().map_err(|error| RunError::Failed(error.into()))?;
+        }
+        let mut opened = opened.take();
+        match first_error.take() {
+            Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
+            _ => {
+                opened.resize_with(wanted, || None);
+                Ok(opened)
+            }
+        }
+    }
+
+    /// Opens a connection, and counts it or the error.
+    fn open(&self) -> io::Result<Transport> {
+        let opened = self.place.open(self.plan.timeout);
+        match &opened {
+            Ok(_) => self.tally.opened(),
+            Err(error) => self.tally.failed(transport::connect_error_kind(error), || error.to_string()),
+        }
+        opened
+    }
+
+    /// Opens a connection in place of a lost one; `None` if there is no use for it any more.
+    fn reopen(&self, mut pause: Duration) -> Option<Transport> {
+        let lost_at = Instant::now();
+        loop {
+            fibers::sleep(pause).ok()?;
+            let now = Instant::now();
+            let clock = self.clock.get();
+            let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
+            if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
+                return None;
+            }
+            if let Ok(transport) = self.open() {
+                return Some(transport);
+            }
+            pause = REOPEN_PAUSE;
+        }
+    }
+
+    /// No request is sent any more.
+    #[inline]
+    fn is_over(&self, clock: &Clock, now: Instant) -> bool {
+        clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
+    }
+
+    /// Ends the run early.
+    fn stop(&self, drivers: &[JoinHandle<()>]) {
+        self.stopped_at.set(Some(Instant::now()));
+        for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+            // The others end with their answers.
+            if waiting_since.get().is_none() {
+                driver.cancel();
+            }
+        }
+    }
+
+    /// Begins the time of the run.
+    fn start(&self) {
+        let start = Instant::now();
+        let measure_from = start + self.plan.warmup;
+        let end = match self.plan.length {
+            Length::Duration(duration) => Some(measure_from + duration),
+            Length::Count(_) => None,
+        };
+        self.clock.set(Clock { start, measure_from, end });
+        self.processor.set(ProcessorTimes { begin: Some(processor_time()), end: None });
+    }
+
+    /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
+    #[inline]
+    fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
+        if self.is_over(clock, now) {
+            return None;
+        }
+        let Some(numbers) = &self.numbers else {
+            let is_measured = now >= clock.measure_from;
+            if is_measured {
+                self.remaining.set(self.remaining.get().checked_sub(1)?);
+            }
+            return Some(Request { due: now, is_measured });
+        };
+        let number = turn * self.plan.connections as u64 + index as u64;
+        let due = clock.start + numbers.schedule.due_after(number);
+        (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
+    }
+
+    /// Sends requests over one connection until the run is over. `transport` is absent if it could not be
+    /// opened at first.
+    fn drive(&self, index: usize, mut transport: Option<Transport>) {
+        let clock = self.clock.get();
+        let mut now = Instant::now();
+        let mut pause = REOPEN_PAUSE;
+        for turn in 0.. {
+            let open = match transport.take() {
+                Some(open) => open,
+                None => {
+                    let Some(open) = self.reopen(pause) else { return };
+                    now = Instant::now();
+                    open
+                }
+            };
+            let Some(request) = self.next_request(&clock, index, turn, now) else { return };
+            if request.due > now {
+                if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
+                    return;
+                }
+                now = Instant::now();
+                if request.is_measured {
+                    self.tally.sent_late(now - request.due);
+                }
+            }
+            let sent = now;
+            if request.is_measured {
+                self.tally.count(|requests| requests.sent += 1);
+            }
+            self.waiting_since[index].set(Some(sent));
+            // Neighbouring connections have different messages, too.
+            let echoed = open.echo(self.pattern.message(index + turn as usize));
+            self.waiting_since[index].set(None);
+            now = Instant::now();
+            let service_time = now - sent;
+            match echoed {
+                Ok(Answer::Right) => {
+                    let times = request.is_measured.then(|| (now - request.due, service_time));
+                    self.tally.answered(times, self.is_over(&clock, now));
+                    transport = Some(open);
+                }
+                other => {
+                    let Some(lost) = self.note_failure(other, request, service_time) else { return };
+                    match lost {
+                        Lost::Nothing => transport = Some(open),
+                        Lost::Step => pause = Duration::ZERO,
+                        Lost::Connection => pause = REOPEN_PAUSE,
+                    }
+                    if transport.is_none() {
+                        self.tally.closed();
+                    }
+                }
+            }
+            if service_time >= self.plan.timeout {
+                // The overseer may have interrupted this fiber when the answer was there already; the
+                // next request must not meet that.
+                let _ = fibers::check();
+            }
+        }
+    }
+
+    /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.
+    #[cold]
+    fn note_failure(
+        &self,
+        echoed: io::Result<Answer>,
+        request: Request,
+        service_time: Duration,
+    ) -> Option<Lost> {
+        let timeout = self.plan.timeout;
+        let (kind, text, lost) = match echoed {
+            Ok(Answer::Right) => return Some(Lost::Nothing),
+            Ok(Answer::Wrong { text, in_step }) => {
+                (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
+            }
+            Ok(Answer::Ended { missing_bytes }) => {
+                let text = format!(
+                    "the target closed the connection with {missing_bytes} of {} bytes unanswered",
+                    self.plan.payload_bytes
+                );
+                (ErrorKind::Closed, text, Lost::Connection)
+            }
+            Err(error) if net::interrupt_of(&error).is_some() => {
+                if service_time < timeout {
+                    return None;
+                }
+                (ErrorKind::TimedOut, format!("no answer within {}", show_duration(timeout)), Lost::Step)
+            }
+            Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
+        };
+        self.tally.failed(kind, || text);
+        if request.is_measured {
+            self.tally.count(|requests| match kind {
+                ErrorKind::Wrong => requests.wrong += 1,
+                ErrorKind::TimedOut => requests.timed_out += 1,
+                _ => requests.lost += 1,
+            });
+        }
+        Some(lost)
+    }
+
+    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
+    /// ends, and tells the observer how the run stands. Ends with the runtime.
+    fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Observer>) {
+        let clock = self.clock.get();
+        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
+        let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
+            (clock.start, false, clock.start, 0);
+        loop {
+            let edges = [Some(clock.measure_from), clock.end].into_iter().flatten();
+            let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
+            if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
+                return;
+            }
+            now = Instant::now();
+            let mut processor = self.processor.get();
+            if !has_warmed_up && now >= clock.measure_from {
+                has_warmed_up = true;
+                if !self.plan.warmup.is_zero() {
+                    processor.begin = Some(processor_time());
+                }
+            }
+            if self.is_over(&clock, now) && processor.end.is_none() {
+                processor.end = Some(processor_time());
+            }
+            self.processor.set(processor);
+            for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+                if waiting_since
+                    .get()
+                    .is_some_and(|since| now.saturating_duration_since(since) >= self.plan.timeout)
+                {
+                    // Once: a second interrupt would meet a later request.
+                    waiting_since.set(None);
+                    driver.cancel();
+                }
+            }
+            if let Some(observer) = &mut observer
+                && now - told_at >= PROGRESS_EVERY
+            {
+                let answers = self.tally.answered_ever();
+                observer(&Progress {
+                    elapsed: now - clock.start,
+                    is_warming_up: now < clock.measure_from,
+                    rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
+                    errors: self.tally.error_count(),
+                    connections_open: self.tally.open_now(),
+                    p50: self.tally.percentile(50.0),
+                    p99: self.tally.percentile(99.0),
+                });
+                (told_at, told_answers) = (now, answers);
+            }
+        }
+    }
+
+    /// What was found out, when all connections are done.
+    fn outcome(&self, backend: &'static str) -> Outcome {
+        let clock = self.clock.get();
+        let ended_at = self.stopped_at.get().or(clock.end).unwrap_or_else(Instant::now);
+        let measured = ended_at.saturating_duration_since(clock.measure_from);
+        let processor = self.processor.get();
+        let processor_end = processor.end.unwrap_or_else(processor_time);
+        let mut requests = self.tally.requests();
+        requests.planned = match (&self.numbers, self.plan.length) {
+            _ if self.stopped_at.get().is_some() => None,
+            (_, Length::Count(count)) => Some(count),
+            (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
+            (None, Length::Duration(_)) => None,
+        };
+        Outcome {
+            backend,
+            measured,
+            processor_time: processor_end.saturating_sub(processor.begin.unwrap_or_default()),
+            connections: self.tally.connections(),
+            requests,
+            errors: self.tally.errors(),
+            response_times: self.tally.response_times(),
+            service_times: self.tally.service_times(),
+            send_delays: self.tally.send_delays(),
+        }
+    }
+}
+
+/// What a request that failed has taken with it.
+enum Lost {
+    /// The connection goes on.
+    Nothing,
+    /// The connection's answers would not fit its requests any more.
+    Step,
+    /// The connection broke.
+    Connection,
+}

@@ -1,0 +1,131 @@
+//! The counts of a run while it runs.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::Duration;
+
+use crate::latencies::Latencies;
+use crate::outcome::{Connections, ErrorKind, Errors, Requests};
+
+/// The counts of a run, kept by its fibers, all of one thread.
+pub(crate) struct Tally {
+    wanted: usize,
+    opened: Cell<u64>,
+    open: Cell<usize>,
+    open_max: Cell<usize>,
+    /// Right answers from the beginning, those of the warm-up included.
+    answered_ever: Cell<u64>,
+    requests: Cell<Requests>,
+    errors: RefCell<Errors>,
+    service_times: RefCell<Latencies>,
+    /// Absent in a closed loop, where it would be the same.
+    response_times: Option<RefCell<Latencies>>,
+    /// How much later than due requests were sent whose connection was free.
+    send_delays: RefCell<Latencies>,
+}
+
+impl Tally {
+    pub(crate) fn new(wanted: usize, is_open_loop: bool) -> io::Result<Self> {
+        let response_times = match is_open_loop {
+            true => Some(RefCell::new(Latencies::new()?)),
+            false => None,
+        };
+        Ok(Self {
+            wanted,
+            opened: Cell::new(0),
+            open: Cell::new(0),
+            open_max: Cell::new(0),
+            answered_ever: Cell::new(0),
+            requests: Cell::default(),
+            errors: RefCell::default(),
+            service_times: RefCell::new(Latencies::new()?),
+            response_times,
+            send_delays: RefCell::new(Latencies::new()?),
+        })
+    }
+
+    pub(crate) fn opened(&self) {
+        self.opened.set(self.opened.get() + 1);
+        self.open.set(self.open.get() + 1);
+        self.open_max.set(self.open_max.get().max(self.open.get()));
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.set(self.open.get() - 1);
+    }
+
+    /// Counts a request of the measured part, of which `change` knows something new.
+    #[inline]
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Requests)) {
+        let mut requests = self.requests.get();
+        change(&mut requests);
+        self.requests.set(requests);
+    }
+
+    /// Counts a right answer, with its times if it belongs to the measured part.
+    #[inline]
+    pub(crate) fn answered(&self, times: Option<(Duration, Duration)>, is_after_end: bool) {
+        self.answered_ever.set(self.answered_ever.get() + 1);
+        let Some((response_time, service_time)) = times else { return };
+        self.count(|requests| {
+            requests.answered += 1;
+            requests.answered_after_end += u64::from(is_after_end);
+        });
+        self.service_times.borrow_mut().record(service_time);
+        if let Some(response_times) = &self.response_times {
+            response_times.borrow_mut().record(response_time);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sent_late(&self, delay: Duration) {
+        self.send_delays.borrow_mut().record(delay);
+    }
+
+    pub(crate) fn send_delays(&self) -> Latencies {
+        self.send_delays.borrow().clone()
+    }
+
+    pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
+        self.errors.borrow_mut().note(kind, example);
+    }
+
+    pub(crate) fn open_now(&self) -> usize {
+        self.open.get()
+    }
+
+    pub(crate) fn answered_ever(&self) -> u64 {
+        self.answered_ever.get()
+    }
+
+    pub(crate) fn requests(&self) -> Requests {
+        self.requests.get()
+    }
+
+    pub(crate) fn errors(&self) -> Errors {
+        self.errors.borrow().clone()
+    }
+
+    pub(crate) fn error_count(&self) -> u64 {
+        self.errors.borrow().total()
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        Connections { wanted: self.wanted, opened: self.opened.get(), open_max: self.open_max.get() }
+    }
+
+    pub(crate) fn service_times(&self) -> Latencies {
+        self.service_times.borrow().clone()
+    }
+
+    /// In a closed loop, a request is due when it is sent.
+    pub(crate) fn response_times(&self) -> Latencies {
+        self.response_times.as_ref().unwrap_or(&self.service_times).borrow().clone()
+    }
+
+    /// A percentile of the response times so far, if there are any.
+    pub(crate) fn percentile(&self, percentile: f64) -> Option<Duration> {
+        let times = self.response_times.as_ref().unwrap_or(&self.service_times).borrow();
+        (times.count() > 0).then(|| times.percentile(percentile))
+    }
+}

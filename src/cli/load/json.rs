@@ -1,0 +1,93 @@
+//! The results for programs, as docs/load-json.md describes them. Fields may be added; a change that breaks
+//! readers raises `version`.
+
+use std::time::Duration;
+
+use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan};
+use serde_json::{Value, json};
+
+use super::Verdicts;
+
+/// The results as one JSON object, and a line end.
+pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
+    let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
+    let (loop_name, rate_per_s) = match plan.pace {
+        Pace::Closed => ("closed", None),
+        Pace::Open { rate_per_s } => ("open", Some(rate_per_s)),
+    };
+    let (duration_s, count) = match plan.length {
+        Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
+        Length::Count(count) => (None, Some(count)),
+    };
+    let kinds = ErrorKind::ALL.into_iter().filter(|kind| errors.count(*kind) > 0).map(
+        |kind| json!({ "kind": kind.name(), "count": errors.count(kind), "example": errors.example(kind) }),
+    );
+    let gates = verdicts.iter().map(|(gate, verdict)| {
+        json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
+    });
+    let value = json!({
+        "format": "ringspun-load",
+        "version": 1,
+        "ringspun": env!("CARGO_PKG_VERSION"),
+        "backend": outcome.backend,
+        "plan": {
+            "target": plan.target.to_string(),
+            "connections": plan.connections,
+            "payload_bytes": plan.payload_bytes,
+            "loop": loop_name,
+            "rate_per_s": rate_per_s,
+            "duration_s": duration_s,
+            "count": count,
+            "warmup_s": plan.warmup.as_secs_f64(),
+            "timeout_s": plan.timeout.as_secs_f64(),
+        },
+        "measured_s": outcome.measured.as_secs_f64(),
+        "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
+        "generator": {
+            "processor_s": outcome.processor_time.as_secs_f64(),
+            "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
+            "send_delay": times(&outcome.send_delays),
+        },
+        "connections": {
+            "wanted": connections.wanted,
+            "opened": connections.opened,
+            "open_max": connections.open_max,
+            "refused": errors.count(ErrorKind::Refused),
+            "timed_out": errors.count(ErrorKind::ConnectTimedOut),
+            "failed": errors.count(ErrorKind::ConnectFailed),
+            "reset": errors.count(ErrorKind::Reset),
+            "closed": errors.count(ErrorKind::Closed),
+        },
+        "requests": {
+            "planned": requests.planned,
+            "sent": requests.sent,
+            "unsent": requests.unsent(),
+            "answered": requests.answered,
+            "answered_after_end": requests.answered_after_end,
+            "wrong": requests.wrong,
+            "timed_out": requests.timed_out,
+            "lost": requests.lost,
+        },
+        "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
+        "response_time": times(&outcome.response_times),
+        "service_time": times(&outcome.service_times),
+        "gates": gates.collect::<Vec<_>>(),
+    });
+    format!("{value:#}\n")
+}
+
+/// Times, all `null` where there are none.
+fn times(latencies: &Latencies) -> Value {
+    let microseconds = |time: Duration| (latencies.count() > 0).then(|| time.as_nanos() as f64 / 1000.0);
+    json!({
+        "count": latencies.count(),
+        "min_us": microseconds(latencies.min()),
+        "mean_us": microseconds(latencies.mean()),
+        "p50_us": microseconds(latencies.percentile(50.0)),
+        "p90_us": microseconds(latencies.percentile(90.0)),
+        "p99_us": microseconds(latencies.percentile(99.0)),
+        "p99_9_us": microseconds(latencies.percentile(99.9)),
+        "p99_99_us": microseconds(latencies.percentile(99.99)),
+        "max_us": microseconds(latencies.max()),
+    })
+}

@@ -1,0 +1,171 @@
+//! `ringspun load`: measures a server, from the plan on the command line to the exit status.
+//!
+//! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
+
+mod json;
+mod text;
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, error::ErrorKind};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+
+use super::stop::StopSignals;
+use super::{CommandLine, limits, output};
+
+/// The exit status when a gate breaks.
+const GATE_BROKEN: u8 = 3;
+/// A generator that is busier than this has answers waiting for it.
+const BUSY_PERCENT: f64 = 90.0;
+
+/// What to measure, and how.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
+  ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
+  ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
+
+The target has to send back what it gets, as `ringspun serve echo` does. Every answer is compared with what
+was sent.
+
+Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
+target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
+constant rate whatever the target does (open loop), and the response time counts from when a request was due.
+
+Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
+
+SIGINT or SIGTERM ends the run early, with the results so far; a second one ends it at once.
+
+The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
+command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
+pub struct Load {
+    /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, or unix:@NAME for an abstract name
+    #[arg(value_name = "TARGET")]
+    target: Target,
+    /// How many connections to hold open, or sockets for datagrams: up to 1M, as far as files may be opened
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
+    connections: u64,
+    /// How long to send requests after the warm-up; 10s without this and without --count
+    #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
+    duration: Option<Duration>,
+    /// How many requests to send after the warm-up, over all connections
+    #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
+    count: Option<u64>,
+    /// Send requests at this constant rate, in requests per second over all connections (open loop)
+    #[arg(long, value_name = "RATE", value_parser = load::parse_count)]
+    rate: Option<u64>,
+    /// How long each message is in bytes: up to 65536, over UDP up to 65507
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = load::parse_count)]
+    payload: u64,
+    /// How long to send requests before any is counted
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
+    warmup: Duration,
+    /// How long to wait for a connection, and for an answer
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = load::parse_duration)]
+    timeout: Duration,
+    /// Write the results to a file as JSON (docs/load-json.md says what is in it); - for standard output,
+    /// which then gets no table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times
+    ///
+    /// The measures are any percentile of the response times (p50, p99.9), max and mean of them, rate
+    /// (answered requests per second), errors, and unsent; the comparisons are >, >=, < and <=.
+    #[arg(long, value_name = "GATE")]
+    fail_if: Vec<Gate>,
+}
+
+/// Gates with what they found.
+type Verdicts = Vec<(Gate, Verdict)>;
+
+/// Measures, prints, and judges.
+pub fn load(options: Load) -> ExitCode {
+    let plan = plan_of(&options);
+    if let Err(error) = plan.check() {
+        // As clap tells of values that it can judge by themselves.
+        CommandLine::command().error(ErrorKind::ValueValidation, error).exit();
+    }
+    if let Err(message) = limits::raise_open_files() {
+        output::complain(message);
+    }
+    let is_live = io::stderr().is_terminal();
+    let observer = is_live.then(|| text::progress_line(&plan));
+    let mut companions = Companions { observer, stopper: None };
+    match StopSignals::take() {
+        // An error is the end of the runtime.
+        Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
+        Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
+    }
+    let measured = load::run(&plan, companions);
+    if is_live {
+        text::clear_progress_line();
+    }
+    let outcome = match measured {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            output::complain(format_args!("{}: {error}", plan.target));
+            return ExitCode::FAILURE;
+        }
+    };
+    let verdicts: Verdicts =
+        options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
+    if let Err(error) = report(&plan, &outcome, &verdicts, options.json.as_deref()) {
+        output::complain(error);
+        return ExitCode::FAILURE;
+    }
+    for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
+        output::complain(format_args!("gate {gate} is broken: {}", verdict.value));
+    }
+    if outcome.requests.answered == 0 {
+        output::complain(format_args!("{}: nothing was answered: {}", plan.target, first_reason(&outcome)));
+        return ExitCode::FAILURE;
+    }
+    match verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
+        true => ExitCode::from(GATE_BROKEN),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+fn plan_of(options: &Load) -> Plan {
+    // A number that is too large for the plan is too large as well for what it checks.
+    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    let mut plan = Plan::new(options.target.clone());
+    plan.connections = saturated(options.connections);
+    plan.payload_bytes = saturated(options.payload);
+    plan.warmup = options.warmup;
+    plan.timeout = options.timeout;
+    if let Some(rate_per_s) = options.rate {
+        plan.pace = Pace::Open { rate_per_s };
+    }
+    match (options.count, options.duration) {
+        (Some(count), _) => plan.length = Length::Count(count),
+        (None, Some(duration)) => plan.length = Length::Duration(duration),
+        (None, None) => {}
+    }
+    plan
+}
+
+/// Prints the table and writes the file.
+fn report(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, json: Option<&Path>) -> io::Result<()> {
+    let Some(path) = json else { return output::print(&text::table(plan, outcome)) };
+    let rendered = json::render(plan, outcome, verdicts);
+    if path == Path::new("-") {
+        return output::print(&rendered);
+    }
+    output::print(&text::table(plan, outcome))?;
+    fs::write(path, rendered).map_err(|error| {
+        io::Error::new(error.kind(), format!("{} cannot be written: {error}", path.display()))
+    })
+}
+
+/// Why nothing was answered.
+fn first_reason(outcome: &Outcome) -> &str {
+    let mut reasons = load::ErrorKind::ALL.into_iter().filter_map(|kind| outcome.errors.example(kind));
+    reasons.next().unwrap_or("no request was due")
+}

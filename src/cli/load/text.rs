@@ -1,0 +1,204 @@
+//! The results for people: a line that is rewritten while a run lasts, and a table at its end.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use ringspun_load::{
+    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, show_count, show_duration,
+};
+
+use super::BUSY_PERCENT;
+
+/// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
+const LATE: Duration = Duration::from_millis(1);
+
+/// Goes back to the beginning of the terminal's line, and clears it.
+const CLEAR_LINE: &str = "\r\x1b[2K";
+
+/// Rewrites a line on standard error with how the run stands.
+pub fn progress_line(plan: &Plan) -> Observer {
+    let total = match plan.length {
+        Length::Duration(duration) => format!("/{}", whole_seconds(plan.warmup + duration)),
+        Length::Count(_) => String::new(),
+    };
+    Box::new(move |progress: &Progress| {
+        let times = match (progress.p50, progress.p99) {
+            (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", show_duration(p50), show_duration(p99)),
+            _ if progress.is_warming_up => "warming up".to_string(),
+            _ => "no answer yet".to_string(),
+        };
+        let line = format!(
+            "{}{total}  {}/s  {times}  {}  {}",
+            whole_seconds(progress.elapsed),
+            show_count(progress.rate_per_s as u64),
+            counted(progress.connections_open as u64, "connection"),
+            counted(progress.errors, "error"),
+        );
+        // Progress that cannot be shown is not worth ending the run for.
+        let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{line}");
+    })
+}
+
+/// Makes room for what comes after the progress.
+pub fn clear_progress_line() {
+    let _ = write!(io::stderr().lock(), "{CLEAR_LINE}");
+}
+
+fn whole_seconds(duration: Duration) -> String {
+    format!("{:.0} s", duration.as_secs_f64())
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", show_count(count), if count == 1 { "" } else { "s" })
+}
+
+/// All that there is to tell, in lines.
+pub fn table(plan: &Plan, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
+    let _ = write_table(&mut text, plan, outcome);
+    text
+}
+
+fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+    let pace = match plan.pace {
+        Pace::Closed => "closed loop".to_string(),
+        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(rate_per_s)),
+    };
+    let measured = show_duration(outcome.measured);
+    writeln!(
+        text,
+        "{}: {}, {} a message, {pace}, measured for {measured} on {}",
+        plan.target,
+        counted(plan.connections as u64, "connection"),
+        counted(plan.payload_bytes as u64, "byte"),
+        outcome.backend
+    )?;
+    let (connections, requests) = (&outcome.connections, &outcome.requests);
+    writeln!(text, "\nrate         {} answered requests/s", show_count(outcome.rate_per_s().round() as u64))?;
+    write!(
+        text,
+        "requests     {} sent, {} answered",
+        show_count(requests.sent),
+        show_count(requests.answered)
+    )?;
+    for (count, what) in
+        [(requests.wrong, "wrong"), (requests.timed_out, "timed out"), (requests.lost, "lost")]
+    {
+        if count > 0 {
+            write!(text, ", {} {what}", show_count(count))?;
+        }
+    }
+    writeln!(
+        text,
+        "\nconnections  {} wanted, {} opened, {} at most at once",
+        show_count(connections.wanted as u64),
+        show_count(connections.opened),
+        show_count(connections.open_max as u64)
+    )?;
+    write!(text, "generator    {:.0} % busy", outcome.busy_percent())?;
+    if outcome.send_delays.count() > 0 {
+        let delay = |percentile| show_duration(outcome.send_delays.percentile(percentile));
+        write!(text, "; sent {} late in the median, {} at p99", delay(50.0), delay(99.0))?;
+    }
+    writeln!(text)?;
+    write_times(text, plan, outcome)?;
+    write_errors(text, outcome)?;
+    write_remarks(text, plan, outcome)
+}
+
+fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
+    write!(text, "\n{:<13}", "")?;
+    heads.iter().try_for_each(|head| write!(text, "{head:>9}"))?;
+    let mut row = |name: &str, times: &Latencies| {
+        write!(text, "\n{name:<13}")?;
+        [50.0, 90.0, 99.0, 99.9, 99.99, 100.0].iter().try_for_each(|percentile| {
+            let time = match times.count() {
+                0 => "-".to_string(),
+                _ => show_duration(times.percentile(*percentile)),
+            };
+            write!(text, "{time:>9}")
+        })
+    };
+    match plan.pace {
+        Pace::Closed => {
+            row("service time", &outcome.service_times)?;
+            writeln!(
+                text,
+                "\nService time: from sent to answered. In a closed loop a stall of the target keeps requests \
+                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see."
+            )
+        }
+        Pace::Open { .. } => {
+            row("response time", &outcome.response_times)?;
+            row("service time", &outcome.service_times)?;
+            writeln!(
+                text,
+                "\nResponse time: from when a request was due to its answer, what users see. Service time: from \
+                 when\nit was sent, which leaves out how long it waited for earlier answers on its connection."
+            )
+        }
+    }
+}
+
+fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let errors = &outcome.errors;
+    writeln!(text, "\nerrors       {}", show_count(errors.total()))?;
+    for kind in ErrorKind::ALL {
+        if let Some(example) = errors.example(kind) {
+            let count = show_count(errors.count(kind));
+            writeln!(text, "{:>12} {}, such as: {example}", count, kind.name().replace('_', " "))?;
+        }
+    }
+    Ok(())
+}
+
+/// What has to be known to read the figures rightly.
+fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+    let requests = &outcome.requests;
+    let unanswered = requests.wrong + requests.timed_out + requests.lost;
+    if unanswered > 0 && requests.answered > 0 {
+        writeln!(
+            text,
+            "\nThe times are those of right answers: {} without one would make them worse.",
+            counted(unanswered, "request")
+        )?;
+    }
+    if requests.unsent() > 0 {
+        writeln!(
+            text,
+            "\n{} of {} requests were not sent before the end: their connections still waited for earlier answers,\n\
+             or were lost. The times do not include them, and would be worse. More connections may help.",
+            show_count(requests.unsent()),
+            show_count(requests.planned.unwrap_or_default())
+        )?;
+    }
+    if outcome.busy_percent() > BUSY_PERCENT {
+        let remedy = match plan.pace {
+            Pace::Closed => "Set --rate below the rate that was reached",
+            Pace::Open { .. } => "Lower --rate",
+        };
+        writeln!(
+            text,
+            "\nThe generator was busy {:.0} % of the time: these latencies include its own queueing.\n{remedy}, \
+             or run one generator on each of several cores or machines.",
+            outcome.busy_percent()
+        )?;
+    } else if is_late(outcome) {
+        writeln!(
+            text,
+            "\nThe generator sent requests later than due though their connections were free, {} at p99: \
+             something\nelse took its core, and the response times contain that. Give it a core of its own.",
+            show_duration(outcome.send_delays.percentile(99.0))
+        )?;
+    }
+    Ok(())
+}
+
+/// At least half of the slow response times may be the generator's own doing.
+fn is_late(outcome: &Outcome) -> bool {
+    let delay = outcome.send_delays.percentile(99.0);
+    delay >= LATE && 2 * delay >= outcome.response_times.percentile(99.0)
+}
