@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use clap::{Args, Subcommand};
 use ringspun::fibers::{self, JoinHandle};
-use ringspun::net::{self, Address, DatagramSocket, Endpoint, Listener, Stream};
+use ringspun::net::{self, Address, DatagramSocket, Endpoint, Listener, SocketOption, Stream};
 
 use super::stop::StopSignals;
 use super::{address, limits, output};
@@ -122,7 +122,7 @@ fn echo_server(places: Places) -> io::Result<Rc<Served>> {
             .into_iter()
             .map(|socket| {
                 let served = served.clone();
-                fibers::spawn(move || serve_socket(&socket, served))
+                fibers::spawn(move || serve_socket(socket, served))
             })
             .collect::<io::Result<_>>()?;
         // Each returns when its socket is closed. The end of this fiber then ends the connections.
@@ -161,14 +161,19 @@ fn announce(sockets: &[Socket]) -> io::Result<()> {
 }
 
 /// Serves one socket until it is closed.
-fn serve_socket(socket: &Socket, served: Rc<Served>) -> io::Result<()> {
+fn serve_socket(socket: Socket, served: Rc<Served>) -> io::Result<()> {
     match socket {
-        Socket::Connections(_, listener) => listener.accept_loop(move |stream| {
+        Socket::Connections(kind, listener) => listener.accept_loop(move |stream| {
+            if kind == "tcp" {
+                // The last part of a long answer must not wait for an acknowledgement of the parts before it. A
+                // connection that is gone already finds out below.
+                let _ = stream.set_option(SocketOption::NoDelay(true));
+            }
             served.connections.set(served.connections.get() + 1);
             // A connection that breaks concerns its peer, who knows.
             let _ = echo(&stream);
         }),
-        Socket::Datagrams(socket) => echo_datagrams(socket, &served),
+        Socket::Datagrams(socket) => echo_datagrams(&socket, &served),
     }
 }
 
