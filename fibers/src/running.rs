@@ -54,12 +54,12 @@ pub(crate) fn with_current_fiber<T>(function: impl FnOnce(&Fiber) -> T) -> T {
 /// Panics outside of a fiber, as [`with_current_fiber`].
 #[inline]
 pub(crate) fn current_fiber() -> Rc<Fiber> {
-    with_current_fiber(|fiber| {
-        let fiber = std::ptr::from_ref(fiber);
-        // SAFETY: `Turn::of` had the pointer from an `Rc`, which is alive; the count is for what is made here.
-        unsafe {
-            Rc::increment_strong_count(fiber);
-            Rc::from_raw(fiber)
-        }
-    })
+    with_current_fiber(|_| {});
+    let fiber = RUNNING.get();
+    // SAFETY: not null, or the line above has panicked. `Turn::of` had the pointer from an `Rc`, which the scheduler
+    // keeps while its fiber runs; the count is for the one that is made here.
+    unsafe {
+        Rc::increment_strong_count(fiber);
+        Rc::from_raw(fiber)
+    }
 }
