@@ -16,11 +16,12 @@ use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
 use crate::outcome::{ErrorKind, Outcome};
-use crate::plan::{Length, Pace, Plan};
+use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
 use crate::schedule::Schedule;
 use crate::tally::Tally;
-use crate::transport::{self, Answer, Pattern, Place, Transport};
+use crate::target::Target;
+use crate::transport::{self, Answer, Place, Transport, Work};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -143,7 +144,8 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
     let is_open_loop = matches!(plan.pace, Pace::Open { .. });
     let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, place, tally));
+    let work = Work::of(&plan).map_err(RunError::Failed)?;
+    let run = Rc::new(Run::new(plan, work, place, tally));
     let opened = run.open_all()?;
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
@@ -226,7 +228,7 @@ struct Request {
 /// What all fibers of a run share.
 struct Run {
     plan: Plan,
-    pattern: Pattern,
+    work: Work,
     place: Place,
     tally: Tally,
     /// Absent in a closed loop.
@@ -242,7 +244,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(plan: Plan, place: Place, tally: Tally) -> Self {
+    fn new(plan: Plan, work: Work, place: Place, tally: Tally) -> Self {
         let numbers = match plan.pace {
             Pace::Closed => None,
             Pace::Open { rate_per_s } => Some(Numbers::new(rate_per_s, &plan)),
@@ -253,7 +255,7 @@ impl Run {
         };
         let now = Instant::now();
         Self {
-            pattern: Pattern::new(plan.payload_bytes),
+            work,
             numbers,
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
@@ -412,27 +414,35 @@ impl Run {
             }
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let echoed = open.echo(self.pattern.message(index + turn as usize));
+            let answer = self.work.perform(&open, index + turn as usize);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            match echoed {
-                Ok(Answer::Right) => {
-                    let times = request.is_measured.then(|| (now - request.due, service_time));
-                    self.tally.answered(times, self.is_over(&clock, now));
-                    transport = Some(open);
-                }
-                other => {
-                    let Some(lost) = self.note_failure(other, request, service_time) else { return };
-                    match lost {
-                        Lost::Nothing => transport = Some(open),
-                        Lost::Step => pause = Duration::ZERO,
-                        Lost::Connection => pause = REOPEN_PAUSE,
+            let (is_right, closes) = match &answer {
+                Ok(Answer::Right) => (true, false),
+                Ok(Answer::Response(response)) => {
+                    if request.is_measured {
+                        self.tally.got_status(response.status);
                     }
-                    if transport.is_none() {
-                        self.tally.closed();
-                    }
+                    (response.is_success(), response.closes)
                 }
+                _ => (false, false),
+            };
+            let lost = if is_right {
+                let times = request.is_measured.then(|| (now - request.due, service_time));
+                self.tally.answered(times, self.is_over(&clock, now));
+                if closes { Lost::Step } else { Lost::Nothing }
+            } else {
+                let Some(lost) = self.note_failure(answer, request, service_time) else { return };
+                lost
+            };
+            match lost {
+                Lost::Nothing => transport = Some(open),
+                Lost::Step => pause = Duration::ZERO,
+                Lost::Connection => pause = REOPEN_PAUSE,
+            }
+            if transport.is_none() {
+                self.tally.closed();
             }
             if service_time >= self.plan.timeout {
                 // The overseer may have interrupted this fiber when the answer was there already; the
@@ -446,23 +456,21 @@ impl Run {
     #[cold]
     fn note_failure(
         &self,
-        echoed: io::Result<Answer>,
+        answer: io::Result<Answer>,
         request: Request,
         service_time: Duration,
     ) -> Option<Lost> {
         let timeout = self.plan.timeout;
-        let (kind, text, lost) = match echoed {
+        let (kind, text, lost) = match answer {
             Ok(Answer::Right) => return Some(Lost::Nothing),
             Ok(Answer::Wrong { text, in_step }) => {
                 (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
             }
-            Ok(Answer::Ended { missing_bytes }) => {
-                let text = format!(
-                    "the target closed the connection with {missing_bytes} of {} bytes unanswered",
-                    self.plan.payload_bytes
-                );
-                (ErrorKind::Closed, text, Lost::Connection)
+            Ok(Answer::Response(response)) => {
+                let lost = if response.closes { Lost::Step } else { Lost::Nothing };
+                (ErrorKind::Status, self.describe_status(response.status), lost)
             }
+            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Lost::Connection),
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if service_time < timeout {
                     return None;
@@ -475,11 +483,21 @@ impl Run {
         if request.is_measured {
             self.tally.count(|requests| match kind {
                 ErrorKind::Wrong => requests.wrong += 1,
+                ErrorKind::Status => requests.bad_status += 1,
                 ErrorKind::TimedOut => requests.timed_out += 1,
                 _ => requests.lost += 1,
             });
         }
         Some(lost)
+    }
+
+    fn describe_status(&self, status: u16) -> String {
+        match (&self.plan.workload, &self.plan.target) {
+            (Workload::Http(request), Target::Http(target)) => {
+                format!("HTTP {status} for {} {}", request.method, target.path())
+            }
+            _ => format!("HTTP {status}"),
+        }
     }
 
     /// Interrupts requests that take too long, notes the processor time where the measured part begins and
@@ -556,6 +574,7 @@ impl Run {
             connections: self.tally.connections(),
             requests,
             errors: self.tally.errors(),
+            status_classes: self.tally.status_classes(),
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
             send_delays: self.tally.send_delays(),
@@ -567,7 +586,7 @@ impl Run {
 enum Lost {
     /// The connection goes on.
     Nothing,
-    /// The connection's answers would not fit its requests any more.
+    /// The connection's answers would not fit its requests any more, or there are no more.
     Step,
     /// The connection broke.
     Connection,
