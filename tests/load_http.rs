@@ -70,7 +70,25 @@ fn a_connection_that_the_server_ends_after_an_answer_is_no_error() {
         assert_eq!(number(&report["requests"]["answered"]), 20, "{answer}");
         assert_eq!(number(&report["errors"]["total"]), 0, "{answer}: {}", report["errors"]);
         assert_eq!(number(&report["connections"]["opened"]), 20, "{answer}");
+        let arguments = ["--count", "20", "--rate", "5k", "--connections", "2"];
+        let report = measure(&[&[target.as_str()][..], &arguments].concat(), 0);
+        assert_eq!(number(&report["connections"]["opened"]), 20, "{answer}");
     }
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_connections_need_not_say_that_it_does() {
+    // The end of the request's connection may come with the answer or after it.
+    let target = tcp_server(|mut stream, _| {
+        let mut request = [0; 1000];
+        if stream.read(&mut request).is_ok_and(|length| length > 0) {
+            stream.write_all(HELLO.as_bytes()).unwrap();
+        }
+    });
+    let target = target.replace("tcp://", "http://");
+    let report = measure(&[&target, "--count", "20", "--header", "connection: Close"], 0);
+    assert_eq!(number(&report["requests"]["answered"]), 20);
+    assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
 }
 
 #[test]

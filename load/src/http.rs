@@ -122,11 +122,17 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// The answer has no body, whatever its headers say.
     pub(crate) is_head: bool,
+    /// It asks the target to end the connection after the answer, which then need not say that it does.
+    pub(crate) closes: bool,
 }
 
 impl Prepared {
     pub(crate) fn new(request: &HttpRequest, target: &HttpTarget) -> Self {
-        Self { bytes: request.bytes(target), is_head: request.method == "HEAD" }
+        let closes = request.headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case("connection")
+                && header.value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"))
+        });
+        Self { bytes: request.bytes(target), is_head: request.method == "HEAD", closes }
     }
 }
 

@@ -18,7 +18,7 @@ use ringspun_net as net;
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
-use crate::schedule::Schedule;
+use crate::schedule::Numbers;
 use crate::tally::Tally;
 use crate::target::Target;
 use crate::transport::{self, Answer, Place, Transport, Work};
@@ -198,26 +198,6 @@ struct ProcessorTimes {
     end: Option<Duration>,
 }
 
-/// The numbers of requests in an open loop.
-#[derive(Clone, Copy)]
-struct Numbers {
-    schedule: Schedule,
-    first_measured: u64,
-    end: u64,
-}
-
-impl Numbers {
-    fn new(rate_per_s: u64, plan: &Plan) -> Self {
-        let schedule = Schedule::new(rate_per_s);
-        let first_measured = schedule.due_before(plan.warmup);
-        let end = match plan.length {
-            Length::Duration(duration) => schedule.due_before(plan.warmup.saturating_add(duration)),
-            Length::Count(count) => first_measured.saturating_add(count),
-        };
-        Self { schedule, first_measured, end }
-    }
-}
-
 /// A request that is next on its connection.
 #[derive(Clone, Copy)]
 struct Request {
@@ -365,6 +345,12 @@ impl Run {
         self.processor.set(ProcessorTimes { begin: Some(processor_time()), end: None });
     }
 
+    /// The number of a connection's request in an open loop, whose connections take turns.
+    #[inline]
+    fn number(&self, index: usize, turn: u64) -> u64 {
+        turn * self.plan.connections as u64 + index as u64
+    }
+
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
     #[inline]
     fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
@@ -378,7 +364,7 @@ impl Run {
             }
             return Some(Request { due: now, is_measured });
         };
-        let number = turn * self.plan.connections as u64 + index as u64;
+        let number = self.number(index, turn);
         let due = clock.start + numbers.schedule.due_after(number);
         (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
     }
@@ -392,6 +378,8 @@ impl Run {
         for turn in 0.. {
             let open = match transport.take() {
                 Some(open) => open,
+                // No connection is made that has nothing to do.
+                None if self.numbers.is_some_and(|numbers| self.number(index, turn) >= numbers.end) => return,
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
                     now = Instant::now();

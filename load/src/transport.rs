@@ -155,7 +155,10 @@ fn ask_over_stream(stream: &Stream, request: &Prepared) -> io::Result<Answer> {
             return Ok(reader.end().map_or_else(Answer::Ended, Answer::Response));
         };
         match reader.take(&bytes) {
-            Ok(Some(response)) => return Ok(Answer::Response(response)),
+            Ok(Some(mut response)) => {
+                response.closes |= request.closes;
+                return Ok(Answer::Response(response));
+            }
             Ok(None) => {}
             Err(text) => return Ok(Answer::Wrong { text, in_step: false }),
         }
