@@ -50,7 +50,7 @@ fn http_server(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> S
 #[test]
 fn connections_are_kept_from_one_request_to_the_next() {
     let target = http_server(|_| HELLO.to_string());
-    for pace in [&[][..], &["--rate", "5k"]] {
+    for pace in [&["--warmup", "50ms"][..], &["--rate", "5k"]] {
         let base = [target.as_str(), "--count", "200", "--connections", "3", "--fail-if", "errors>0"];
         let report = measure(&[&base, pace].concat(), 0);
         assert_eq!(number(&report["requests"]["answered"]), 200);
