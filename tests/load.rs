@@ -1,6 +1,7 @@
 //! `ringspun load`: what it measures, what it prints, and what it exits with.
 
 mod backend;
+mod measuring;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,12 +9,13 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
 use nix::libc::linger;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -24,58 +26,6 @@ use serde_json::Value;
 
 /// How long each message is, unless a test says otherwise.
 const MESSAGE_BYTES: usize = 64;
-
-fn load(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-    command.arg("load").args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn error_text(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn text_of(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// Measures with `--json -`, expects an exit status, and checks that the counts add up.
-fn measure(arguments: &[&str], status: i32) -> Value {
-    let output = load(&[arguments, &["--json", "-"]].concat());
-    assert_eq!(output.status.code(), Some(status), "{}{}", text_of(&output), error_text(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    check_sums(&report);
-    report
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is a whole number"))
-}
-
-fn check_sums(report: &Value) {
-    assert_eq!((&report["format"], &report["version"]), (&"ringspun-load".into(), &1.into()));
-    let requests = &report["requests"];
-    let ends: u64 = ["answered", "wrong", "timed_out", "lost"].iter().map(|end| number(&requests[end])).sum();
-    assert_eq!(number(&requests["sent"]), ends, "{requests}");
-    if !requests["planned"].is_null() {
-        let sent_or_not = number(&requests["sent"]) + number(&requests["unsent"]);
-        assert_eq!(number(&requests["planned"]), sent_or_not, "{requests}");
-    }
-    for times in ["response_time", "service_time"] {
-        let times = &report[times];
-        assert_eq!(times["count"], requests["answered"]);
-        let ordered = ["min_us", "p50_us", "p90_us", "p99_us", "p99_9_us", "p99_99_us", "max_us"];
-        let values: Vec<f64> = ordered.iter().filter_map(|name| times[name].as_f64()).collect();
-        assert_eq!(values.len(), if number(&times["count"]) > 0 { ordered.len() } else { 0 }, "{times}");
-        assert!(values.is_sorted(), "{times}");
-    }
-    let errors = &report["errors"];
-    let kinds = errors["kinds"].as_array().unwrap();
-    let total: u64 = kinds.iter().map(|kind| number(&kind["count"])).sum();
-    assert_eq!(number(&errors["total"]), total, "{errors}");
-    for kind in kinds {
-        assert!(kind["example"].as_str().is_some_and(|example| !example.is_empty()), "{kind}");
-    }
-}
 
 /// `ringspun serve echo`, which ends with its test.
 struct EchoServer(Child);
@@ -102,21 +52,6 @@ impl Drop for EchoServer {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A TCP server that gives each connection, with its number, to `serve` on a thread of its own, for as long as
-/// the test's process lives.
-fn tcp_server(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = format!("tcp://{}", listener.local_addr().unwrap());
-    let serve = Arc::new(serve);
-    thread::spawn(move || {
-        for (number, connection) in (0..).zip(listener.incoming()) {
-            let serve = serve.clone();
-            thread::spawn(move || serve(connection.unwrap(), number));
-        }
-    });
-    target
 }
 
 /// Answers messages until `answer` says otherwise or the client is gone. It may change the message.
@@ -327,7 +262,7 @@ fn datagrams_that_nobody_answers_exit_with_one() {
 fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
     let target = "tcp://127.0.0.1:9";
     for (arguments, value, expected) in [
-        (&["http://127.0.0.1:80/"][..], "http", "tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH"),
+        (&["ftp://127.0.0.1:80/"][..], "ftp", "tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH"),
         (&[], "TARGET", "required"),
         (&[target, "--duration", "3"], "'3'", "such as 500us, 3s or 2m"),
         (&[target, "--duration", "0s"], "duration of 0", "expected"),
@@ -338,6 +273,10 @@ fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
         (&["udp://127.0.0.1:9", "--payload", "65508"], "65508", "expected 1 to 65507"),
         (&[target, "--fail-if", "p99>5"], "'p99>5'", "with a unit"),
         (&[target, "--fail-if", "speed>5"], "speed", "p50, p99"),
+        (&[target, "--method", "GET"], "--method", "expected http://"),
+        (&[target, "--header", "A: b"], "--header", "expected http://"),
+        (&[target, "--body", "text"], "--body", "expected http://"),
+        (&[target, "--body-file", "file"], "--body-file", "expected http://"),
         (&[target, "--count", "5", "--duration", "1s"], "--count", "cannot be used with"),
     ] {
         let output = load(arguments);
@@ -521,7 +460,13 @@ fn results_that_cannot_be_written_exit_with_one() {
 #[test]
 fn every_field_of_the_results_is_documented() {
     let (_server, [target, ..]) = EchoServer::start("fields");
-    let report = measure(&[&target, "--count", "1", "--fail-if", "errors>0"], 0);
+    let http = tcp_server(|mut stream, _| {
+        let mut request = [0; 1000];
+        while stream.read(&mut request).is_ok_and(|length| length > 0) {
+            stream.write_all(b"HTTP/1.1 204 Empty\r\n\r\n").unwrap();
+        }
+    });
+    let targets = [target, http.replace("tcp://", "http://")];
     let documentation =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/load-json.md")).unwrap();
     fn check(value: &Value, documentation: &str) {
@@ -536,5 +481,7 @@ fn every_field_of_the_results_is_documented() {
             _ => {}
         }
     }
-    check(&report, &documentation);
+    for target in targets {
+        check(&measure(&[&target, "--count", "1", "--fail-if", "errors>0"], 0), &documentation);
+    }
 }

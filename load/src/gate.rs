@@ -180,6 +180,7 @@ mod tests {
                 ..Default::default()
             },
             errors,
+            status_classes: [0; 4],
             response_times: times.clone(),
             service_times: times,
             send_delays: Latencies::new().unwrap(),

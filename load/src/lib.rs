@@ -1,5 +1,6 @@
 //! A load generator on Ringspun's fibers: it sends messages to a server that sends them back, over TCP, UDP or
-//! Unix sockets, and tells how long that took, what went wrong, and whether it could keep up itself.
+//! Unix sockets, or requests to a server of HTTP/1.1, and tells how long that took, what went wrong, and whether
+//! it could keep up itself.
 //!
 //! A [`Plan`] says what to do, [`run`] does it, and the [`Outcome`] has what was found out: counts and
 //! histograms. Nothing is printed here; `ringspun load` is the command on top.
@@ -12,6 +13,7 @@
 //! show that, and the service times show it for the one request that was in flight.
 
 mod gate;
+mod http;
 mod latencies;
 mod outcome;
 mod plan;
@@ -23,11 +25,13 @@ mod target;
 mod transport;
 
 pub use gate::{Gate, Verdict};
+pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
 pub use latencies::Latencies;
 pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
 pub use plan::{
-    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES,
+    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S,
+    STREAM_PAYLOAD_MAX_BYTES, Workload,
 };
 pub use quantity::{parse_count, parse_duration, show_count, show_duration};
 pub use run::{Companions, Observer, Progress, RunError, Stopper, run};
-pub use target::Target;
+pub use target::{HttpTarget, Target};

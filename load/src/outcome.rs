@@ -20,15 +20,17 @@ pub enum ErrorKind {
     /// A request was not answered within the timeout. Its connection is closed, as a late answer could be
     /// taken for the next one, and another is opened.
     TimedOut,
-    /// An answer had other bytes than the request.
+    /// An answer had other bytes than the request, or was no answer of HTTP.
     Wrong,
+    /// An answer of HTTP has a status that is neither 2xx nor 3xx.
+    Status,
     /// A request failed for another reason.
     Failed,
 }
 
 impl ErrorKind {
     /// All kinds, in the order in which they are told.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
@@ -36,6 +38,7 @@ impl ErrorKind {
         Self::Closed,
         Self::TimedOut,
         Self::Wrong,
+        Self::Status,
         Self::Failed,
     ];
 
@@ -49,6 +52,7 @@ impl ErrorKind {
             Self::Closed => "closed",
             Self::TimedOut => "timed_out",
             Self::Wrong => "wrong",
+            Self::Status => "status",
             Self::Failed => "failed",
         }
     }
@@ -97,7 +101,7 @@ pub struct Connections {
 }
 
 /// Counts of requests. Those of the warm-up are not among them. Of those sent, each is in exactly one of
-/// `answered`, `wrong`, `timed_out` and `lost`.
+/// `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// How many were to be sent. A closed loop that ends by time has no such number, nor has a run that was
@@ -105,12 +109,14 @@ pub struct Requests {
     pub planned: Option<u64>,
     /// How many were sent, or begun to be.
     pub sent: u64,
-    /// How many came back as they were sent.
+    /// How many came back as they were sent; of HTTP, how many got an answer with status 2xx or 3xx.
     pub answered: u64,
     /// How many of those answered came back when the run's duration was over.
     pub answered_after_end: u64,
-    /// How many came back changed.
+    /// How many came back changed; of HTTP, how many got what is no answer.
     pub wrong: u64,
+    /// How many got an answer of HTTP with another status than 2xx or 3xx.
+    pub bad_status: u64,
     /// How many did not come back within the timeout.
     pub timed_out: u64,
     /// How many were lost with their connection.
@@ -141,6 +147,8 @@ pub struct Outcome {
     pub requests: Requests,
     /// What went wrong.
     pub errors: Errors,
+    /// How many of the requests got an answer with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
+    pub status_classes: [u64; 4],
     /// How long answers took from when their requests were due. In a closed loop a request is due when it is
     /// sent. Only requests that were answered rightly are in here.
     pub response_times: Latencies,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::http::HttpRequest;
 use crate::target::Target;
 
 /// How long one message may be over a stream, in bytes. The answer has to fit into the buffers between the two
@@ -40,20 +41,32 @@ pub enum Length {
     Count(u64),
 }
 
-/// What a run is to do: every connection sends a message and waits until the target has sent it back.
+/// What every connection does, over and over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Sends a message and waits until the target has sent it back. For TCP, UDP and Unix sockets.
+    Echo {
+        /// How long each message is.
+        payload_bytes: usize,
+    },
+    /// Sends a request and waits for its answer. For HTTP.
+    Http(HttpRequest),
+}
+
+/// What a run is to do.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use ringspun_load::{Length, Pace, Plan};
+/// use ringspun_load::{Length, Pace, Plan, Workload};
 ///
 /// let mut plan = Plan::new("tcp://127.0.0.1:7000".parse().unwrap());
 /// plan.connections = 64;
 /// plan.pace = Pace::Open { rate_per_s: 50_000 };
 /// plan.length = Length::Duration(Duration::from_secs(3));
 /// assert_eq!(plan.check(), Ok(()));
-/// plan.payload_bytes = 0;
+/// plan.workload = Workload::Echo { payload_bytes: 0 };
 /// assert_eq!(plan.check().unwrap_err(), "a payload of 0 bytes: expected 1 to 65536");
 /// ```
 #[non_exhaustive]
@@ -63,8 +76,8 @@ pub struct Plan {
     pub target: Target,
     /// How many connections to hold open, or sockets for datagrams; 1 at first.
     pub connections: usize,
-    /// How long each message is; 64 at first.
-    pub payload_bytes: usize,
+    /// What each of them does; at first echoes of 64 bytes, or `GET` where the target is for HTTP.
+    pub workload: Workload,
     /// When requests are sent; closed at first.
     pub pace: Pace,
     /// When the run ends; after 10 seconds at first.
@@ -77,12 +90,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One connection, 64 bytes, a closed loop for 10 seconds.
+    /// One connection, 64 bytes or a `GET`, a closed loop for 10 seconds.
     pub fn new(target: Target) -> Self {
+        let workload = match target {
+            Target::Http(_) => Workload::Http(HttpRequest::default()),
+            Target::Tcp(_) | Target::Udp(_) | Target::Unix(_) => Workload::Echo { payload_bytes: 64 },
+        };
         Self {
             target,
             connections: 1,
-            payload_bytes: 64,
+            workload,
             pace: Pace::Closed,
             length: Length::Duration(Duration::from_secs(10)),
             warmup: Duration::ZERO,
@@ -96,14 +113,7 @@ impl Plan {
     ///
     /// A text with the first value that is out of bounds, and what was expected.
     pub fn check(&self) -> Result<(), String> {
-        let payload_max_bytes = match self.target {
-            Target::Udp(_) => DATAGRAM_PAYLOAD_MAX_BYTES,
-            Target::Tcp(_) | Target::Unix(_) => STREAM_PAYLOAD_MAX_BYTES,
-        };
-        if !(1..=payload_max_bytes).contains(&self.payload_bytes) {
-            let payload_bytes = self.payload_bytes;
-            return Err(format!("a payload of {payload_bytes} bytes: expected 1 to {payload_max_bytes}"));
-        }
+        self.check_workload()?;
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return Err(format!("{} connections: expected 1 to {CONNECTIONS_MAX}", self.connections));
         }
@@ -128,6 +138,28 @@ impl Plan {
         }
         Ok(())
     }
+
+    fn check_workload(&self) -> Result<(), String> {
+        let (payload_bytes, payload_max_bytes) = match (&self.workload, &self.target) {
+            (Workload::Http(request), Target::Http(_)) => return request.check(),
+            (Workload::Http(_), target) => {
+                return Err(format!("requests of HTTP to {target}: expected http://HOST:PORT/PATH"));
+            }
+            (Workload::Echo { .. }, Target::Http(_)) => {
+                return Err(format!("echoes of {}: expected a request of HTTP", self.target));
+            }
+            (Workload::Echo { payload_bytes }, Target::Udp(_)) => {
+                (*payload_bytes, DATAGRAM_PAYLOAD_MAX_BYTES)
+            }
+            (Workload::Echo { payload_bytes }, Target::Tcp(_) | Target::Unix(_)) => {
+                (*payload_bytes, STREAM_PAYLOAD_MAX_BYTES)
+            }
+        };
+        match (1..=payload_max_bytes).contains(&payload_bytes) {
+            true => Ok(()),
+            false => Err(format!("a payload of {payload_bytes} bytes: expected 1 to {payload_max_bytes}")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -137,11 +169,16 @@ mod tests {
     #[test]
     fn each_value_out_of_bounds_is_named_with_what_was_expected() {
         let plan = |target: &str| Plan::new(target.parse().unwrap());
+        let echo = |payload_bytes| Workload::Echo { payload_bytes };
         let good = plan("tcp://localhost:1");
+        let http = plan("http://localhost/");
+        assert_eq!(http.check(), Ok(()));
         assert_eq!(good.check(), Ok(()));
         let bad = [
-            (Plan { payload_bytes: 65_537, ..good.clone() }, "65537 bytes: expected 1 to 65536"),
-            (Plan { payload_bytes: 65_508, ..plan("udp://localhost:1") }, "expected 1 to 65507"),
+            (Plan { workload: echo(65_537), ..good.clone() }, "65537 bytes: expected 1 to 65536"),
+            (Plan { workload: echo(65_508), ..plan("udp://localhost:1") }, "expected 1 to 65507"),
+            (Plan { workload: echo(64), ..http.clone() }, "expected a request of HTTP"),
+            (Plan { workload: http.workload.clone(), ..good.clone() }, "expected http://HOST:PORT/PATH"),
             (Plan { connections: 0, ..good.clone() }, "0 connections: expected 1"),
             (Plan { connections: 1_000_001, ..good.clone() }, "1000001 connections: expected 1 to 1000000"),
             (Plan { pace: Pace::Open { rate_per_s: 0 }, ..good.clone() }, "0 requests/s: expected 1 to"),

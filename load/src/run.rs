@@ -16,11 +16,12 @@ use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
 use crate::outcome::{ErrorKind, Outcome};
-use crate::plan::{Length, Pace, Plan};
+use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
-use crate::schedule::Schedule;
+use crate::schedule::Numbers;
 use crate::tally::Tally;
-use crate::transport::{self, Answer, Pattern, Place, Transport};
+use crate::target::Target;
+use crate::transport::{self, Answer, Place, Transport, Work};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -143,7 +144,8 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
     let is_open_loop = matches!(plan.pace, Pace::Open { .. });
     let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, place, tally));
+    let work = Work::of(&plan).map_err(RunError::Failed)?;
+    let run = Rc::new(Run::new(plan, work, place, tally));
     let opened = run.open_all()?;
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
@@ -196,26 +198,6 @@ struct ProcessorTimes {
     end: Option<Duration>,
 }
 
-/// The numbers of requests in an open loop.
-#[derive(Clone, Copy)]
-struct Numbers {
-    schedule: Schedule,
-    first_measured: u64,
-    end: u64,
-}
-
-impl Numbers {
-    fn new(rate_per_s: u64, plan: &Plan) -> Self {
-        let schedule = Schedule::new(rate_per_s);
-        let first_measured = schedule.due_before(plan.warmup);
-        let end = match plan.length {
-            Length::Duration(duration) => schedule.due_before(plan.warmup.saturating_add(duration)),
-            Length::Count(count) => first_measured.saturating_add(count),
-        };
-        Self { schedule, first_measured, end }
-    }
-}
-
 /// A request that is next on its connection.
 #[derive(Clone, Copy)]
 struct Request {
@@ -226,7 +208,7 @@ struct Request {
 /// What all fibers of a run share.
 struct Run {
     plan: Plan,
-    pattern: Pattern,
+    work: Work,
     place: Place,
     tally: Tally,
     /// Absent in a closed loop.
@@ -242,7 +224,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(plan: Plan, place: Place, tally: Tally) -> Self {
+    fn new(plan: Plan, work: Work, place: Place, tally: Tally) -> Self {
         let numbers = match plan.pace {
             Pace::Closed => None,
             Pace::Open { rate_per_s } => Some(Numbers::new(rate_per_s, &plan)),
@@ -253,7 +235,7 @@ impl Run {
         };
         let now = Instant::now();
         Self {
-            pattern: Pattern::new(plan.payload_bytes),
+            work,
             numbers,
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
@@ -363,6 +345,12 @@ impl Run {
         self.processor.set(ProcessorTimes { begin: Some(processor_time()), end: None });
     }
 
+    /// The number of a connection's request in an open loop, whose connections take turns.
+    #[inline]
+    fn number(&self, index: usize, turn: u64) -> u64 {
+        turn * self.plan.connections as u64 + index as u64
+    }
+
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
     #[inline]
     fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
@@ -376,7 +364,7 @@ impl Run {
             }
             return Some(Request { due: now, is_measured });
         };
-        let number = turn * self.plan.connections as u64 + index as u64;
+        let number = self.number(index, turn);
         let due = clock.start + numbers.schedule.due_after(number);
         (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
     }
@@ -390,6 +378,8 @@ impl Run {
         for turn in 0.. {
             let open = match transport.take() {
                 Some(open) => open,
+                // No connection is made that has nothing to do.
+                None if self.numbers.is_some_and(|numbers| self.number(index, turn) >= numbers.end) => return,
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
                     now = Instant::now();
@@ -412,27 +402,35 @@ impl Run {
             }
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let echoed = open.echo(self.pattern.message(index + turn as usize));
+            let answer = self.work.perform(&open, index + turn as usize);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            match echoed {
-                Ok(Answer::Right) => {
-                    let times = request.is_measured.then(|| (now - request.due, service_time));
-                    self.tally.answered(times, self.is_over(&clock, now));
-                    transport = Some(open);
-                }
-                other => {
-                    let Some(lost) = self.note_failure(other, request, service_time) else { return };
-                    match lost {
-                        Lost::Nothing => transport = Some(open),
-                        Lost::Step => pause = Duration::ZERO,
-                        Lost::Connection => pause = REOPEN_PAUSE,
+            let (is_right, closes) = match &answer {
+                Ok(Answer::Right) => (true, false),
+                Ok(Answer::Response(response)) => {
+                    if request.is_measured {
+                        self.tally.got_status(response.status);
                     }
-                    if transport.is_none() {
-                        self.tally.closed();
-                    }
+                    (response.is_success(), response.closes)
                 }
+                _ => (false, false),
+            };
+            let lost = if is_right {
+                let times = request.is_measured.then(|| (now - request.due, service_time));
+                self.tally.answered(times, self.is_over(&clock, now));
+                if closes { Lost::Step } else { Lost::Nothing }
+            } else {
+                let Some(lost) = self.note_failure(answer, request, service_time) else { return };
+                lost
+            };
+            match lost {
+                Lost::Nothing => transport = Some(open),
+                Lost::Step => pause = Duration::ZERO,
+                Lost::Connection => pause = REOPEN_PAUSE,
+            }
+            if transport.is_none() {
+                self.tally.closed();
             }
             if service_time >= self.plan.timeout {
                 // The overseer may have interrupted this fiber when the answer was there already; the
@@ -446,23 +444,21 @@ impl Run {
     #[cold]
     fn note_failure(
         &self,
-        echoed: io::Result<Answer>,
+        answer: io::Result<Answer>,
         request: Request,
         service_time: Duration,
     ) -> Option<Lost> {
         let timeout = self.plan.timeout;
-        let (kind, text, lost) = match echoed {
+        let (kind, text, lost) = match answer {
             Ok(Answer::Right) => return Some(Lost::Nothing),
             Ok(Answer::Wrong { text, in_step }) => {
                 (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
             }
-            Ok(Answer::Ended { missing_bytes }) => {
-                let text = format!(
-                    "the target closed the connection with {missing_bytes} of {} bytes unanswered",
-                    self.plan.payload_bytes
-                );
-                (ErrorKind::Closed, text, Lost::Connection)
+            Ok(Answer::Response(response)) => {
+                let lost = if response.closes { Lost::Step } else { Lost::Nothing };
+                (ErrorKind::Status, self.describe_status(response.status), lost)
             }
+            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Lost::Connection),
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if service_time < timeout {
                     return None;
@@ -475,11 +471,21 @@ impl Run {
         if request.is_measured {
             self.tally.count(|requests| match kind {
                 ErrorKind::Wrong => requests.wrong += 1,
+                ErrorKind::Status => requests.bad_status += 1,
                 ErrorKind::TimedOut => requests.timed_out += 1,
                 _ => requests.lost += 1,
             });
         }
         Some(lost)
+    }
+
+    fn describe_status(&self, status: u16) -> String {
+        match (&self.plan.workload, &self.plan.target) {
+            (Workload::Http(request), Target::Http(target)) => {
+                format!("HTTP {status} for {} {}", request.method, target.path())
+            }
+            _ => format!("HTTP {status}"),
+        }
     }
 
     /// Interrupts requests that take too long, notes the processor time where the measured part begins and
@@ -556,6 +562,7 @@ impl Run {
             connections: self.tally.connections(),
             requests,
             errors: self.tally.errors(),
+            status_classes: self.tally.status_classes(),
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
             send_delays: self.tally.send_delays(),
@@ -567,7 +574,7 @@ impl Run {
 enum Lost {
     /// The connection goes on.
     Nothing,
-    /// The connection's answers would not fit its requests any more.
+    /// The connection's answers would not fit its requests any more, or there are no more.
     Step,
     /// The connection broke.
     Connection,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::plan::{Length, Plan};
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Requests at a constant rate: the first is due at once, each other one a fixed time after the one before it,
@@ -29,6 +31,26 @@ impl Schedule {
     pub(crate) fn due_before(self, elapsed: Duration) -> u64 {
         let requests = (elapsed.as_nanos() * u128::from(self.rate_per_s)).div_ceil(u128::from(SECOND_NS));
         requests.try_into().unwrap_or(u64::MAX)
+    }
+}
+
+/// The numbers of requests in an open loop.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) schedule: Schedule,
+    pub(crate) first_measured: u64,
+    pub(crate) end: u64,
+}
+
+impl Numbers {
+    pub(crate) fn new(rate_per_s: u64, plan: &Plan) -> Self {
+        let schedule = Schedule::new(rate_per_s);
+        let first_measured = schedule.due_before(plan.warmup);
+        let end = match plan.length {
+            Length::Duration(duration) => schedule.due_before(plan.warmup.saturating_add(duration)),
+            Length::Count(count) => first_measured.saturating_add(count),
+        };
+        Self { schedule, first_measured, end }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Tally {
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
     errors: RefCell<Errors>,
+    /// Answers with status 2xx, 3xx, 4xx and 5xx.
+    status_classes: [Cell<u64>; 4],
     service_times: RefCell<Latencies>,
     /// Absent in a closed loop, where it would be the same.
     response_times: Option<RefCell<Latencies>>,
@@ -38,6 +40,7 @@ impl Tally {
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             errors: RefCell::default(),
+            status_classes: Default::default(),
             service_times: RefCell::new(Latencies::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
@@ -75,6 +78,19 @@ impl Tally {
         if let Some(response_times) = &self.response_times {
             response_times.borrow_mut().record(response_time);
         }
+    }
+
+    /// Counts an answer of HTTP; its status is from 200 to 599.
+    #[inline]
+    pub(crate) fn got_status(&self, status: u16) {
+        let class = usize::from(status / 100).wrapping_sub(2);
+        if let Some(count) = self.status_classes.get(class) {
+            count.set(count.get() + 1);
+        }
+    }
+
+    pub(crate) fn status_classes(&self) -> [u64; 4] {
+        self.status_classes.each_ref().map(Cell::get)
     }
 
     #[inline]

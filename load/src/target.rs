@@ -6,10 +6,12 @@ use std::str::FromStr;
 use ringspun_net::{Address, Endpoint};
 
 /// What a target looks like, for messages.
-const FORM: &str = "expected tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH or unix:@NAME";
+const FORM: &str =
+    "expected tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME or http://HOST:PORT/PATH";
 
-/// The server to measure: `tcp://host:port`, `udp://host:port`, `unix:/path`, or `unix:@name` for a name in
-/// Linux's abstract namespace. An IPv6 address stands in brackets. A host's name is looked up once, when a
+/// The server to measure: `tcp://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a name in
+/// Linux's abstract namespace, or `http://host:port/path?query`, on port 80 without another. An IPv6 address
+/// stands in brackets. A host's name is looked up once, when a
 /// run begins.
 ///
 /// # Examples
@@ -29,6 +31,33 @@ pub enum Target {
     Udp(Endpoint),
     /// Connections to a Unix stream socket.
     Unix(Address),
+    /// Requests of HTTP/1.1 over TCP.
+    Http(HttpTarget),
+}
+
+/// What an `http:` URL says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTarget {
+    endpoint: Endpoint,
+    authority: String,
+    path: String,
+}
+
+impl HttpTarget {
+    /// Where to connect to.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The host, and the port if it was given, as they stand in the header `Host`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The path with its query; at least `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 impl FromStr for Target {
@@ -42,6 +71,12 @@ impl FromStr for Target {
         if let Some(place) = text.strip_prefix("udp://") {
             return parse_host(place).map(Self::Udp);
         }
+        if let Some(place) = text.strip_prefix("http://") {
+            return parse_http(place).map(Self::Http);
+        }
+        if text.starts_with("https://") {
+            return Err(format!("there is no TLS: https cannot be measured, {FORM}"));
+        }
         if let Some(name) = text.strip_prefix("unix:") {
             if !name.starts_with(['/', '@']) {
                 return Err(format!("a Unix socket has a whole path or an abstract name, {FORM}"));
@@ -53,6 +88,28 @@ impl FromStr for Target {
             None => Err(FORM.to_string()),
         }
     }
+}
+
+fn parse_http(place: &str) -> Result<HttpTarget, String> {
+    let (authority, rest) = place.split_at(place.find(['/', '?', '#']).unwrap_or(place.len()));
+    if authority.contains('@') {
+        return Err(format!("a user's name in a URL is not sent: --header 'Authorization: ...' is, {FORM}"));
+    }
+    let is_sendable = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    if !rest.bytes().all(is_sendable) {
+        return Err(format!("{rest:?} is no path: signs such as spaces, é and # are written %20, {FORM}"));
+    }
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let endpoint = match has_port {
+        true => parse_host(authority)?,
+        false => parse_host(&format!("{authority}:80"))?,
+    };
+    // A bad host would make the head of every request one that nobody understands.
+    if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{authority:?} is no host, {FORM}"));
+    }
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    Ok(HttpTarget { endpoint, authority: authority.to_string(), path: format!("{slash}{rest}") })
 }
 
 /// The host is looked up when it is used. The port's number is checked here: the resolver cuts one that is
@@ -79,6 +136,7 @@ impl fmt::Display for Target {
             Self::Tcp(endpoint) => write!(f, "tcp://{endpoint}"),
             Self::Udp(endpoint) => write!(f, "udp://{endpoint}"),
             Self::Unix(address) => address.fmt(f),
+            Self::Http(target) => write!(f, "http://{}{}", target.authority, target.path),
         }
     }
 }
@@ -96,8 +154,24 @@ mod tests {
             "udp://localhost:9",
             "unix:/run/a.socket",
             "unix:@name",
+            "http://localhost/",
+            "http://[::1]/a",
+            "http://[::1]:8080/a/b?c=d&e",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn urls_have_a_port_and_a_path() {
+        for (text, endpoint, path) in [
+            ("http://a.example", Endpoint::new("a.example", "80"), "/"),
+            ("http://a.example?b", Endpoint::new("a.example", "80"), "/?b"),
+            ("http://[::1]", Endpoint::new("::1", "80"), "/"),
+            ("http://[::1]:81/b?c", Endpoint::new("::1", "81"), "/b?c"),
+        ] {
+            let Target::Http(target) = text.parse().unwrap() else { panic!("{text} is for HTTP") };
+            assert_eq!((target.endpoint(), target.path()), (&endpoint, path), "{text}");
         }
     }
 
@@ -106,7 +180,17 @@ mod tests {
         for text in [
             "",
             "localhost:80",
-            "http://localhost:80/",
+            "ftp://localhost:80/",
+            "http://",
+            "http:///path",
+            "http://localhost:/",
+            "http://localhost:0/",
+            "http://::1/",
+            "http://user@localhost/",
+            "http://localhost/a b",
+            "http://local host/",
+            "http://localhost/a#b",
+            "https://localhost/",
             "tcp://localhost",
             "tcp://:80",
             "tcp://localhost:",
@@ -118,7 +202,8 @@ mod tests {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(FORM), "{text}: {error}");
         }
-        assert!("http://x/".parse::<Target>().unwrap_err().contains("\"http\""));
+        assert!("ftp://x/".parse::<Target>().unwrap_err().contains("\"ftp\""));
+        assert!("https://x/".parse::<Target>().unwrap_err().contains("no TLS"));
         let long = format!("unix:/{}", "x".repeat(200));
         assert!(long.parse::<Target>().unwrap_err().contains("expected 1 to"));
     }

@@ -1,4 +1,4 @@
-//! The socket of one connection, and the echo over it.
+//! The socket of one connection, and what is exchanged over it: echoes, or requests and answers of HTTP.
 
 use std::cell::Cell;
 use std::io;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use ringspun_fibers as fibers;
 use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption, Stream};
 
+use crate::http::{Prepared, Response, ResponseReader};
 use crate::outcome::ErrorKind;
+use crate::plan::{Plan, Workload};
 use crate::target::Target;
 
 /// A message starts at one of this many places in the pattern: a prime, so that no power of two in a server's
@@ -35,6 +37,38 @@ impl Pattern {
     }
 }
 
+/// What is sent, and what is expected back.
+pub(crate) enum Work {
+    Echo(Pattern),
+    Http(Prepared),
+}
+
+impl Work {
+    /// The work of a plan that was checked.
+    pub(crate) fn of(plan: &Plan) -> io::Result<Self> {
+        match (&plan.workload, &plan.target) {
+            (Workload::Echo { payload_bytes }, _) => Ok(Self::Echo(Pattern::new(*payload_bytes))),
+            (Workload::Http(request), Target::Http(target)) => Ok(Self::Http(Prepared::new(request, target))),
+            (Workload::Http(_), _) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Sends a request, by its number, and waits for its answer.
+    #[inline]
+    pub(crate) fn perform(&self, transport: &Transport, request: usize) -> io::Result<Answer> {
+        match (self, transport) {
+            (Self::Echo(pattern), Transport::Stream(stream)) => {
+                echo_over_stream(stream, pattern.message(request))
+            }
+            (Self::Echo(pattern), Transport::Datagrams(socket)) => {
+                echo_over_datagrams(socket, pattern.message(request))
+            }
+            (Self::Http(prepared), Transport::Stream(stream)) => ask_over_stream(stream, prepared),
+            (Self::Http(_), Transport::Datagrams(_)) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
 /// Where the target is: all the addresses that its name stands for.
 pub(crate) struct Place {
     kind: Kind,
@@ -58,6 +92,7 @@ impl Place {
             Target::Tcp(endpoint) => (Kind::Tcp, look_up(endpoint)?),
             Target::Udp(endpoint) => (Kind::Udp, look_up(endpoint)?),
             Target::Unix(address) => (Kind::Unix, vec![*address]),
+            Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
         };
         Ok(Self { kind, addresses, preferred: Cell::new(0) })
     }
@@ -100,24 +135,32 @@ pub(crate) enum Transport {
 /// How the target answered.
 pub(crate) enum Answer {
     Right,
-    /// Other bytes than were sent.
+    /// One of HTTP, whatever its status.
+    Response(Response),
+    /// Other bytes than were expected.
     Wrong {
         text: String,
         /// What comes next is the answer to the next request.
         in_step: bool,
     },
-    /// The target closed the connection, with this many bytes missing.
-    Ended {
-        missing_bytes: usize,
-    },
+    /// The target closed the connection too early: what was missing.
+    Ended(String),
 }
 
-impl Transport {
-    /// Sends a message and waits until as many bytes have come back.
-    pub(crate) fn echo(&self, message: &[u8]) -> io::Result<Answer> {
-        match self {
-            Self::Stream(stream) => echo_over_stream(stream, message),
-            Self::Datagrams(socket) => echo_over_datagrams(socket, message),
+fn ask_over_stream(stream: &Stream, request: &Prepared) -> io::Result<Answer> {
+    stream.write(&request.bytes)?;
+    let mut reader = ResponseReader::new(request.is_head);
+    loop {
+        let Some(bytes) = stream.receive()? else {
+            return Ok(reader.end().map_or_else(Answer::Ended, Answer::Response));
+        };
+        match reader.take(&bytes) {
+            Ok(Some(mut response)) => {
+                response.closes |= request.closes;
+                return Ok(Answer::Response(response));
+            }
+            Ok(None) => {}
+            Err(text) => return Ok(Answer::Wrong { text, in_step: false }),
         }
     }
 }
@@ -128,7 +171,11 @@ fn echo_over_stream(stream: &Stream, message: &[u8]) -> io::Result<Answer> {
     let mut wrong = None;
     while !expected.is_empty() {
         let Some(bytes) = stream.receive()? else {
-            return Ok(Answer::Ended { missing_bytes: expected.len() });
+            return Ok(Answer::Ended(format!(
+                "the target closed the connection with {} of {} bytes unanswered",
+                expected.len(),
+                message.len()
+            )));
         };
         if bytes.len() > expected.len() {
             let surplus_bytes = bytes.len() - expected.len();

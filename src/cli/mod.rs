@@ -56,7 +56,7 @@ enum Command {
         #[command(subcommand)]
         server: serve::Server,
     },
-    /// Measure a server that sends back what it gets: its rate, its latencies, and its errors
+    /// Measure a server that echoes, or one of HTTP: its rate, its latencies, and its errors
     Load(Box<load::Load>),
     /// Tell whether Ringspun can run here, and what limits the number of connections
     ///

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan};
+use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Workload};
 use serde_json::{Value, json};
 
 use super::Verdicts;
@@ -25,6 +25,18 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     let gates = verdicts.iter().map(|(gate, verdict)| {
         json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
     });
+    let (payload_bytes, http, status_classes) = match &plan.workload {
+        Workload::Echo { payload_bytes } => (Some(*payload_bytes), None, None),
+        Workload::Http(request) => {
+            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
+            let http =
+                json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() });
+            let [success, redirection, client_error, server_error] = outcome.status_classes;
+            let classes =
+                json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error });
+            (None, Some(http), Some(classes))
+        }
+    };
     let value = json!({
         "format": "ringspun-load",
         "version": 1,
@@ -33,7 +45,8 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "plan": {
             "target": plan.target.to_string(),
             "connections": plan.connections,
-            "payload_bytes": plan.payload_bytes,
+            "payload_bytes": payload_bytes,
+            "http": http,
             "loop": loop_name,
             "rate_per_s": rate_per_s,
             "duration_s": duration_s,
@@ -65,9 +78,11 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "answered": requests.answered,
             "answered_after_end": requests.answered_after_end,
             "wrong": requests.wrong,
+            "bad_status": requests.bad_status,
             "timed_out": requests.timed_out,
             "lost": requests.lost,
         },
+        "status_classes": status_classes,
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),

@@ -5,14 +5,16 @@
 mod json;
 mod text;
 
-use std::fs;
-use std::io::{self, IsTerminal};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+use ringspun_load::{
+    self as load, Companions, Gate, Header, Length, Outcome, Pace, Plan, Target, Verdict, Workload,
+};
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
@@ -30,9 +32,15 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
   ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
+  ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
+  ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
 
-The target has to send back what it gets, as `ringspun serve echo` does. Every answer is compared with what
-was sent.
+A target that is not http has to send back what it gets, as `ringspun serve echo` does. Every answer is compared
+with what was sent.
+
+A target for http gets requests of HTTP/1.1, on connections that are kept for as long as it keeps them. Answers
+with status 2xx and 3xx are right (redirections are not followed); others count as errors. Where the target
+closes the connection after an answer, another one is made, which no service time contains.
 
 Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
 target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
@@ -45,7 +53,8 @@ SIGINT or SIGTERM ends the run early, with the results so far; a second one ends
 The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
 command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
 pub struct Load {
-    /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, or unix:@NAME for an abstract name
+    /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME for an abstract name, or
+    /// http://HOST:PORT/PATH
     #[arg(value_name = "TARGET")]
     target: Target,
     /// How many connections to hold open, or sockets for datagrams: up to 1M, as far as files may be opened
@@ -60,9 +69,23 @@ pub struct Load {
     /// Send requests at this constant rate, in requests per second over all connections (open loop)
     #[arg(long, value_name = "RATE", value_parser = load::parse_count)]
     rate: Option<u64>,
-    /// How long each message is in bytes: up to 65536, over UDP up to 65507
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = load::parse_count)]
-    payload: u64,
+    /// How long each message is in bytes, not for http: up to 65536, over UDP up to 65507; 64 without this
+    #[arg(long, value_name = "BYTES", value_parser = load::parse_count)]
+    payload: Option<u64>,
+    /// The method of requests to http; GET without this
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// A header of requests to http, such as 'Accept: text/html'; can be given several times
+    ///
+    /// Host is set from the target unless it is given here, and Content-Length from the body.
+    #[arg(long, value_name = "HEADER")]
+    header: Vec<Header>,
+    /// The body of requests to http
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    body: Option<String>,
+    /// Take the body of requests to http from a file, up to 64 MiB
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
     /// How long to send requests before any is counted
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
     warmup: Duration,
@@ -86,11 +109,11 @@ type Verdicts = Vec<(Gate, Verdict)>;
 
 /// Measures, prints, and judges.
 pub fn load(options: Load) -> ExitCode {
-    let plan = plan_of(&options);
-    if let Err(error) = plan.check() {
+    let plan = match plan_of(&options).and_then(|plan| plan.check().map(|()| plan)) {
+        Ok(plan) => plan,
         // As clap tells of values that it can judge by themselves.
-        CommandLine::command().error(ErrorKind::ValueValidation, error).exit();
-    }
+        Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
+    };
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
@@ -132,12 +155,42 @@ pub fn load(options: Load) -> ExitCode {
     }
 }
 
-fn plan_of(options: &Load) -> Plan {
+fn plan_of(options: &Load) -> Result<Plan, String> {
     // A number that is too large for the plan is too large as well for what it checks.
     let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let mut plan = Plan::new(options.target.clone());
     plan.connections = saturated(options.connections);
-    plan.payload_bytes = saturated(options.payload);
+    match &mut plan.workload {
+        Workload::Echo { payload_bytes } => {
+            let flags = [
+                ("--method", options.method.is_some()),
+                ("--header", !options.header.is_empty()),
+                ("--body", options.body.is_some()),
+                ("--body-file", options.body_file.is_some()),
+            ];
+            if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+                return Err(format!("{flag} with {}: expected http://HOST:PORT/PATH", options.target));
+            }
+            if let Some(payload) = options.payload {
+                *payload_bytes = saturated(payload);
+            }
+        }
+        Workload::Http(request) => {
+            if options.payload.is_some() {
+                return Err(format!("--payload with {}: expected --body or --body-file", options.target));
+            }
+            if let Some(method) = &options.method {
+                request.method.clone_from(method);
+            }
+            request.headers.clone_from(&options.header);
+            if let Some(path) = &options.body_file {
+                request.body = read_body(path)
+                    .map_err(|error| format!("--body-file {} cannot be read: {error}", path.display()))?;
+            } else if let Some(body) = &options.body {
+                request.body = body.clone().into_bytes();
+            }
+        }
+    }
     plan.warmup = options.warmup;
     plan.timeout = options.timeout;
     if let Some(rate_per_s) = options.rate {
@@ -148,7 +201,14 @@ fn plan_of(options: &Load) -> Plan {
         (None, Some(duration)) => plan.length = Length::Duration(duration),
         (None, None) => {}
     }
-    plan
+    Ok(plan)
+}
+
+/// One byte more than a body may have is enough to tell that it is too long; some files never end.
+fn read_body(path: &Path) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    File::open(path)?.take(load::BODY_MAX_BYTES as u64 + 1).read_to_end(&mut body)?;
+    Ok(body)
 }
 
 /// Prints the table and writes the file.

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, show_count, show_duration,
+    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Workload, show_count,
+    show_duration,
 };
 
 use super::BUSY_PERCENT;
@@ -66,13 +67,19 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         Pace::Closed => "closed loop".to_string(),
         Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(rate_per_s)),
     };
+    let work = match &plan.workload {
+        Workload::Echo { payload_bytes } => format!("{} a message", counted(*payload_bytes as u64, "byte")),
+        Workload::Http(request) if request.body.is_empty() => request.method.clone(),
+        Workload::Http(request) => {
+            format!("{} of {}", request.method, counted(request.body.len() as u64, "byte"))
+        }
+    };
     let measured = show_duration(outcome.measured);
     writeln!(
         text,
-        "{}: {}, {} a message, {pace}, measured for {measured} on {}",
+        "{}: {}, {work}, {pace}, measured for {measured} on {}",
         plan.target,
         counted(plan.connections as u64, "connection"),
-        counted(plan.payload_bytes as u64, "byte"),
         outcome.backend
     )?;
     let (connections, requests) = (&outcome.connections, &outcome.requests);
@@ -83,12 +90,22 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         show_count(requests.sent),
         show_count(requests.answered)
     )?;
-    for (count, what) in
-        [(requests.wrong, "wrong"), (requests.timed_out, "timed out"), (requests.lost, "lost")]
-    {
+    for (count, what) in [
+        (requests.wrong, "wrong"),
+        (requests.bad_status, "with a bad status"),
+        (requests.timed_out, "timed out"),
+        (requests.lost, "lost"),
+    ] {
         if count > 0 {
             write!(text, ", {} {what}", show_count(count))?;
         }
+    }
+    if let Workload::Http(_) = plan.workload {
+        let [success, redirection, client_error, server_error] = outcome.status_classes.map(show_count);
+        write!(
+            text,
+            "\nanswers      {success} 2xx, {redirection} 3xx, {client_error} 4xx, {server_error} 5xx"
+        )?;
     }
     writeln!(
         text,
@@ -158,7 +175,7 @@ fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 /// What has to be known to read the figures rightly.
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
-    let unanswered = requests.wrong + requests.timed_out + requests.lost;
+    let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;
     if unanswered > 0 && requests.answered > 0 {
         writeln!(
             text,
