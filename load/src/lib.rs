@@ -11,8 +11,11 @@
 //! second makes all the requests wait that are due in it, as it would make people wait: the response times
 //! show that, and the service times show it for the one request that was in flight.
 
+mod compare;
 mod gate;
+mod interval;
 mod latencies;
+mod log;
 mod outcome;
 mod plan;
 mod quantity;
@@ -22,8 +25,11 @@ mod tally;
 mod target;
 mod transport;
 
+pub use compare::{Comparison, Row, compare};
 pub use gate::{Gate, Verdict};
+pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
+pub use log::{Log, LogError, Merged, Second, write_log};
 pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S, STREAM_PAYLOAD_MAX_BYTES,

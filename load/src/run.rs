@@ -15,6 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
+use crate::interval::{Cutter, Recorder};
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan};
 use crate::quantity::show_duration;
@@ -91,6 +92,8 @@ pub struct Companions {
     /// Ends the run by returning: no request is sent from then on, those in flight are waited for, and the
     /// outcome is that of the time until then. It may park, and is cancelled when the run ends by itself.
     pub stopper: Option<Stopper>,
+    /// Told what each second of the measured part brought.
+    pub recorder: Option<Recorder>,
 }
 
 /// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
@@ -153,6 +156,9 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
     // The fibers run once this one parks. Until then, no time of theirs passes.
     run.start();
+    if let Some(recorder) = companions.recorder {
+        *run.cutter.borrow_mut() = Some(Cutter::new(recorder, run.clock.get().measure_from, &run.tally));
+    }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
     fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
         .map_err(RunError::Failed)?;
@@ -167,7 +173,11 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     for driver in drivers.iter() {
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
-    Ok(run.outcome(backend))
+    let ended_at = run.ended_at().unwrap_or_else(Instant::now);
+    if let Some(cutter) = &mut *run.cutter.borrow_mut() {
+        cutter.finish(&run.tally, ended_at);
+    }
+    Ok(run.outcome(backend, ended_at))
 }
 
 fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
@@ -229,6 +239,8 @@ struct Run {
     pattern: Pattern,
     place: Place,
     tally: Tally,
+    /// Absent where nobody asked for intervals.
+    cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
     numbers: Option<Numbers>,
     /// Requests that a closed loop may still send.
@@ -263,6 +275,7 @@ impl Run {
             plan,
             place,
             tally,
+            cutter: RefCell::default(),
         }
     }
 
@@ -338,6 +351,11 @@ impl Run {
     #[inline]
     fn is_over(&self, clock: &Clock, now: Instant) -> bool {
         clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
+    }
+
+    /// When the measured part is, or was, over; `None` in a run by count that nobody stopped.
+    fn ended_at(&self) -> Option<Instant> {
+        self.stopped_at.get().or(self.clock.get().end)
     }
 
     /// Ends the run early.
@@ -490,19 +508,28 @@ impl Run {
         let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
             (clock.start, false, clock.start, 0);
         loop {
-            let edges = [Some(clock.measure_from), clock.end].into_iter().flatten();
+            let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
+            let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
             let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
             if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
                 return;
             }
             now = Instant::now();
             let mut processor = self.processor.get();
+            let mut cutter = self.cutter.borrow_mut();
+            if let Some(cutter) = &mut *cutter {
+                cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
+            }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
                 if !self.plan.warmup.is_zero() {
                     processor.begin = Some(processor_time());
+                    if let Some(cutter) = &mut *cutter {
+                        cutter.begin(&self.tally);
+                    }
                 }
             }
+            drop(cutter);
             if self.is_over(&clock, now) && processor.end.is_none() {
                 processor.end = Some(processor_time());
             }
@@ -536,10 +563,8 @@ impl Run {
     }
 
     /// What was found out, when all connections are done.
-    fn outcome(&self, backend: &'static str) -> Outcome {
-        let clock = self.clock.get();
-        let ended_at = self.stopped_at.get().or(clock.end).unwrap_or_else(Instant::now);
-        let measured = ended_at.saturating_duration_since(clock.measure_from);
+    fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
+        let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
         let processor = self.processor.get();
         let processor_end = processor.end.unwrap_or_else(processor_time);
         let mut requests = self.tally.requests();

@@ -96,7 +96,7 @@ pub fn load(options: Load) -> ExitCode {
     }
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
-    let mut companions = Companions { observer, stopper: None };
+    let mut companions = Companions { observer, stopper: None, recorder: None };
     match StopSignals::take() {
         // An error is the end of the runtime.
         Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
