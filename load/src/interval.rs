@@ -82,7 +82,7 @@ impl Cutter {
     }
 
     /// Hands out what is left, when all connections are done.
-    pub(crate) fn finish(&mut self, tally: &Tally, ended_at: Instant) {
+    pub(crate) fn finish(mut self, tally: &Tally, ended_at: Instant) {
         if ended_at > self.start || tally.has_current_times() {
             self.cut(tally, ended_at.max(self.start));
         }

@@ -174,7 +174,8 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
     let ended_at = run.ended_at().unwrap_or_else(Instant::now);
-    if let Some(cutter) = &mut *run.cutter.borrow_mut() {
+    // With it the recorder ends, whose other end may wait for that.
+    if let Some(cutter) = run.cutter.take() {
         cutter.finish(&run.tally, ended_at);
     }
     Ok(run.outcome(backend, ended_at))
