@@ -8,6 +8,7 @@
 //! Answers that came when the run's duration was over follow a comment `#[AfterEnd]`: their times count, the
 //! rate leaves them out. HdrHistogram's tools take them for another interval.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::fs;
 use std::io::{self, LineWriter, Write};
@@ -36,9 +37,11 @@ const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
 /// # Errors
 ///
 /// Those of the writer.
-pub fn write_log(writer: impl Write, intervals: impl IntoIterator<Item = Interval>) -> io::Result<()> {
+pub fn write_log(writer: impl Write, intervals: impl IntoIterator<Item: Borrow<Interval>>) -> io::Result<()> {
     let mut intervals = intervals.into_iter().peekable();
-    let Some(first) = intervals.peek() else { return Ok(()) };
+    let Some(measured_from) = intervals.peek().map(|first| first.borrow().measured_from) else {
+        return Ok(());
+    };
     // Whole lines, so that a log of a run that was killed can be read.
     let mut writer = LineWriter::new(writer);
     let mut serializer = V2DeflateSerializer::new();
@@ -47,11 +50,12 @@ pub fn write_log(writer: impl Write, intervals: impl IntoIterator<Item = Interva
         .add_comment(
             "Written by ringspun load. Times in nanoseconds; the column of the longest in milliseconds.",
         )
-        .with_start_time(first.measured_from)
-        .with_base_time(first.measured_from)
+        .with_start_time(measured_from)
+        .with_base_time(measured_from)
         .with_max_value_divisor(NANOSECONDS_PER_MILLISECOND)
         .begin_log_with(&mut writer, &mut serializer)?;
     for interval in intervals {
+        let interval = interval.borrow();
         if interval.is_after_end {
             log.write_comment(AFTER_END)?;
         }

@@ -5,17 +5,18 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use ringspun_load::{Interval, Recorder, write_log};
 
-/// The columns of a CSV file, which docs/load-json.md describes.
+/// The columns of a CSV file, which docs/load-logs.md describes.
 const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors";
 
 /// A file that gets the intervals of a run.
 struct IntervalFile {
-    sender: Sender<Interval>,
+    sender: Sender<Arc<Interval>>,
     writing: JoinHandle<io::Result<()>>,
 }
 
@@ -30,7 +31,7 @@ impl IntervalFiles {
     pub fn create(hdr: Option<&Path>, csv: Option<&Path>) -> io::Result<Self> {
         let mut files = Self::default();
         if let Some(path) = hdr {
-            files.add(path, |file, intervals| write_log(file, intervals))?;
+            files.add(path, write_log)?;
         }
         if let Some(path) = csv {
             files.add(path, write_csv)?;
@@ -41,7 +42,7 @@ impl IntervalFiles {
     fn add(
         &mut self,
         path: &Path,
-        write: impl FnOnce(File, Receiver<Interval>) -> io::Result<()> + Send + 'static,
+        write: impl FnOnce(File, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let shown = path.display().to_string();
         let failed = move |error: io::Error| super::cannot_write(&shown, &error);
@@ -58,6 +59,7 @@ impl IntervalFiles {
     pub fn recorder(&self) -> Option<Recorder> {
         let senders: Vec<_> = self.files.iter().map(|file| file.sender.clone()).collect();
         let recorder = move |interval: Interval| {
+            let interval = Arc::new(interval);
             for sender in &senders {
                 // A writer that failed is gone, and says so at the end.
                 let _ = sender.send(interval.clone());
@@ -77,7 +79,7 @@ impl IntervalFiles {
 }
 
 /// A row for each interval, when it comes.
-fn write_csv(mut file: File, intervals: Receiver<Interval>) -> io::Result<()> {
+fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     writeln!(file, "{CSV_HEAD}")?;
     for interval in intervals {
         file.write_all(csv_row(&interval).as_bytes())?;

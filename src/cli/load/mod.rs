@@ -85,7 +85,7 @@ pub struct Load {
     #[arg(long, value_name = "FILE")]
     hdr: Option<PathBuf>,
     /// Write rate, latencies and errors of each second to a file as comma-separated values
-    /// (docs/load-json.md says which)
+    /// (docs/load-logs.md says which)
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times

@@ -27,7 +27,7 @@ of them measured, by their clocks.
 
 --compare tells for rate, p50, p90, p99, p99.9 and max which run was better, where they differ by more than
 1 % and more than the noise: the medians over the seconds of each run differ with 95 % confidence. That takes
-6 seconds of each run; docs/load-json.md says more.
+6 seconds of each run; docs/load-logs.md says more.
 
 The exit status is 0 when the logs could be read, 1 when not, and 2 when the command line could not be
 understood. A difference is no failure.")]
@@ -38,7 +38,7 @@ pub struct Report {
     /// Show two runs side by side
     #[arg(long)]
     compare: bool,
-    /// Write the report to a file as JSON (docs/load-json.md says what is in it); - for standard output,
+    /// Write the report to a file as JSON (docs/load-logs.md says what is in it); - for standard output,
     /// which then gets no table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
