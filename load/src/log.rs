@@ -172,7 +172,8 @@ impl Log {
     /// Answers in the measured part, per second.
     pub fn rate_per_s(&self) -> f64 {
         let seconds = self.measured_s();
-        if seconds > 0.0 { (self.answered() - self.answered_after_end) as f64 / seconds } else { 0.0 }
+        let answered = self.answered().saturating_sub(self.answered_after_end);
+        if seconds > 0.0 { answered as f64 / seconds } else { 0.0 }
     }
 
     /// The response times; in a closed loop the service times, as a request is due there when it is sent.
@@ -221,7 +222,7 @@ impl Merged {
             common_s: 0.0,
             rate_per_s: None,
             answered: 0,
-            answered_after_end: logs.iter().map(|log| log.answered_after_end).sum(),
+            answered_after_end: logs.iter().map(|log| log.answered_after_end).fold(0, u64::saturating_add),
             response_times: first.response_times.clone(),
             service_times: first.service_times.clone(),
         };
@@ -322,7 +323,7 @@ impl Reader {
         part.lines += 1;
         part.times.add(&times);
         if self.is_after_end {
-            part.after_end += times.count();
+            part.after_end = part.after_end.saturating_add(times.count());
             return Ok(());
         }
         part.seconds.push(Second {

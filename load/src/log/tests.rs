@@ -143,6 +143,26 @@ fn a_broken_line_is_named_with_its_file() {
     assert!(Log::parse("a.hdr", b"").unwrap_err().to_string().contains("there is no interval"));
 }
 
+#[test]
+fn a_histogram_with_changed_bytes_is_an_error_or_another_histogram() {
+    use hdrhistogram::serialization::{Serializer, V2Serializer};
+
+    let mut bytes = Vec::new();
+    // Without compression, whose checksum would find the changes.
+    V2Serializer::new().serialize(latencies(times_ns(1)).histogram_ns(), &mut bytes).unwrap();
+    let mut refused = 0;
+    // Not the length of what follows, for which the parser takes memory before it looks.
+    for index in (0..4).chain(8..bytes.len().min(400)) {
+        for change in [1, 0x7f, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[index] ^= change;
+            let line = format!("Tag=service,0.0,1.0,2.0,{}\n", STANDARD.encode(&changed));
+            refused += u64::from(Log::parse("a.hdr", line.as_bytes()).is_err());
+        }
+    }
+    assert!(refused > 0);
+}
+
 /// A run of ten seconds, in which the time of each answer is multiplied, and in second 4 by more.
 fn run_of_ten(name: &str, percent: u64, stall: u64) -> Log {
     let second = |number: u64| {
