@@ -1,9 +1,11 @@
 //! `ringspun load --hdr --csv`, and `ringspun load report` on what they wrote.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 use serde_json::Value;
 
@@ -140,6 +142,32 @@ fn check_csv(csv: &str, run: &Value) {
     }
     assert!((answered - 800.0).abs() < 8.0, "{answered} {csv}");
     assert!((longest_us - number(&run["response_time"]["max_us"])).abs() < 0.01, "{csv}");
+}
+
+#[test]
+fn errors_are_in_the_row_of_their_second() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut connection = listener.accept().unwrap().0;
+        let mut message = [0; 64];
+        for number in 0.. {
+            if connection.read_exact(&mut message).is_err() {
+                return;
+            }
+            // The third answer is wrong in one byte.
+            message[0] ^= u8::from(number == 2);
+            connection.write_all(&message).unwrap();
+        }
+    });
+    let csv = scratch("errors.csv");
+    // Over a second, so that there is a second row.
+    let run = value_of(&[&target, "--rate", "50", "--count", "60", "--timeout", "60s", "--csv", &csv]);
+    assert_eq!((&run["errors"]["total"], &run["requests"]["wrong"]), (&1.into(), &1.into()), "{run}");
+    let rows = fs::read_to_string(&csv).unwrap();
+    let errors: Vec<_> = rows.lines().skip(1).map(|row| row.rsplit(',').next().unwrap()).collect();
+    assert!(errors.len() > 1 && errors[0] == "1" && errors[1..].iter().all(|count| *count == "0"), "{rows}");
+    remove(&[&csv]);
 }
 
 #[test]
