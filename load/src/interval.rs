@@ -49,6 +49,8 @@ pub(crate) struct Cutter {
     start: Instant,
     next_at: Instant,
     errors_before: u64,
+    /// The warm-up is over, whose errors are of no interval.
+    has_begun: bool,
 }
 
 impl Cutter {
@@ -57,6 +59,7 @@ impl Cutter {
         Self {
             recorder,
             measure_from,
+            has_begun: measure_from <= Instant::now(),
             measured_from: SystemTime::now() + measure_from.saturating_duration_since(Instant::now()),
             start: measure_from,
             next_at: measure_from + INTERVAL,
@@ -69,13 +72,12 @@ impl Cutter {
         self.next_at
     }
 
-    /// The warm-up is over; its errors are of no interval.
-    pub(crate) fn begin(&mut self, tally: &Tally) {
-        self.errors_before = tally.error_count();
-    }
-
     /// Cuts if an interval is full. `now` is not after the end of the measured part.
     pub(crate) fn look(&mut self, tally: &Tally, now: Instant) {
+        if !self.has_begun && now >= self.measure_from {
+            self.has_begun = true;
+            self.errors_before = tally.error_count();
+        }
         if now >= self.next_at {
             self.cut(tally, now);
         }

@@ -517,20 +517,15 @@ impl Run {
             }
             now = Instant::now();
             let mut processor = self.processor.get();
-            let mut cutter = self.cutter.borrow_mut();
-            if let Some(cutter) = &mut *cutter {
+            if let Some(cutter) = &mut *self.cutter.borrow_mut() {
                 cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
             }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
                 if !self.plan.warmup.is_zero() {
                     processor.begin = Some(processor_time());
-                    if let Some(cutter) = &mut *cutter {
-                        cutter.begin(&self.tally);
-                    }
                 }
             }
-            drop(cutter);
             if self.is_over(&clock, now) && processor.end.is_none() {
                 processor.end = Some(processor_time());
             }
