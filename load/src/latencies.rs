@@ -29,6 +29,32 @@ impl Latencies {
         self.histogram_ns.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(LONGEST_NS));
     }
 
+    /// Takes times as they are in a log; what is longer than an hour is an error.
+    pub(crate) fn from_histogram(histogram_ns: &Histogram<u64>) -> Result<Self, String> {
+        let mut latencies = Self::new().map_err(|error| error.to_string())?;
+        latencies.histogram_ns.add(histogram_ns).map_err(|_| {
+            format!("a time of {} ns, expected up to an hour: {LONGEST_NS} ns", histogram_ns.max())
+        })?;
+        Ok(latencies)
+    }
+
+    pub(crate) fn histogram_ns(&self) -> &Histogram<u64> {
+        &self.histogram_ns
+    }
+
+    /// Adds the times of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // The bounds of all are the same, so that there is nothing to fail on.
+        let _ = self.histogram_ns.add(&other.histogram_ns);
+    }
+
+    /// Returns the times, and begins anew. A new histogram costs less than to copy and to clear this one, as
+    /// the kernel gives zeroed memory where it is touched.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = Histogram::new_from(&self.histogram_ns);
+        Self { histogram_ns: std::mem::replace(&mut self.histogram_ns, empty) }
+    }
+
     /// How many times were recorded.
     pub fn count(&self) -> u64 {
         self.histogram_ns.len()

@@ -12,9 +12,13 @@
 //! second makes all the requests wait that are due in it, as it would make people wait: the response times
 //! show that, and the service times show it for the one request that was in flight.
 
+mod companions;
+mod compare;
 mod gate;
 mod http;
+mod interval;
 mod latencies;
+mod log;
 mod outcome;
 mod plan;
 mod quantity;
@@ -24,14 +28,18 @@ mod tally;
 mod target;
 mod transport;
 
+pub use companions::{Companions, Observer, Progress, Stopper};
+pub use compare::{Comparison, Row, compare};
 pub use gate::{Gate, Verdict};
 pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
+pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
+pub use log::{Log, LogError, Merged, Second, write_log};
 pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S,
     STREAM_PAYLOAD_MAX_BYTES, Workload,
 };
 pub use quantity::{parse_count, parse_duration, show_count, show_duration};
-pub use run::{Companions, Observer, Progress, RunError, Stopper, run};
+pub use run::{RunError, run};
 pub use target::{HttpTarget, Target};

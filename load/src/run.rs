@@ -15,6 +15,8 @@ use nix::time::{ClockId, clock_gettime};
 use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
+use crate::companions::{Companions, Observer, Progress};
+use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
@@ -58,48 +60,12 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// How a run stands.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// How long requests have been sent.
-    pub elapsed: Duration,
-    /// The warm-up is not over.
-    pub is_warming_up: bool,
-    /// Right answers per second since the last call.
-    pub rate_per_s: f64,
-    /// Errors of all kinds.
-    pub errors: u64,
-    /// Connections that are open.
-    pub connections_open: usize,
-    /// The median of the measured response times so far, if there are any.
-    pub p50: Option<Duration>,
-    /// The 99th percentile of the measured response times so far, if there are any.
-    pub p99: Option<Duration>,
-}
-
-/// Told once a second how the run stands.
-pub type Observer = Box<dyn FnMut(&Progress)>;
-
-/// Runs in a fiber during the run, which ends early when it returns.
-pub type Stopper = Box<dyn FnOnce()>;
-
-/// Who watches a run, and who may end it early; nobody at first.
-#[derive(Default)]
-pub struct Companions {
-    /// Told how the run stands.
-    pub observer: Option<Observer>,
-    /// Ends the run by returning: no request is sent from then on, those in flight are waited for, and the
-    /// outcome is that of the time until then. It may park, and is cancelled when the run ends by itself.
-    pub stopper: Option<Stopper>,
-}
-
 /// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
 /// until then.
 ///
-/// All connections are made first, as far as they can be within the timeout; then requests are sent. A connection that is lost
-/// is made again, as one is that could not be made: after 100 ms, and again until the run ends. In a
-/// run by count, a connection that cannot be made for as long as the timeout is given up.
+/// All connections are made first, as far as they can be within the timeout; then requests are sent. A
+/// connection that is lost is made again, as one is that could not be made: after 100 ms, and again until the
+/// run ends. In a run by count, a connection that cannot be made for as long as the timeout is given up.
 ///
 /// # Errors
 ///
@@ -155,6 +121,9 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
     // The fibers run once this one parks. Until then, no time of theirs passes.
     run.start();
+    if let Some(recorder) = companions.recorder {
+        *run.cutter.borrow_mut() = Some(Cutter::new(recorder, run.clock.get().measure_from, &run.tally));
+    }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
     fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
         .map_err(RunError::Failed)?;
@@ -169,7 +138,12 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     for driver in drivers.iter() {
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
-    Ok(run.outcome(backend))
+    let ended_at = run.ended_at().unwrap_or_else(Instant::now);
+    // With it the recorder ends, whose other end may wait for that.
+    if let Some(cutter) = run.cutter.take() {
+        cutter.finish(&run.tally, ended_at);
+    }
+    Ok(run.outcome(backend, ended_at))
 }
 
 fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
@@ -211,6 +185,8 @@ struct Run {
     work: Work,
     place: Place,
     tally: Tally,
+    /// Absent where nobody asked for intervals.
+    cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
     numbers: Option<Numbers>,
     /// Requests that a closed loop may still send.
@@ -245,6 +221,7 @@ impl Run {
             plan,
             place,
             tally,
+            cutter: RefCell::default(),
         }
     }
 
@@ -320,6 +297,11 @@ impl Run {
     #[inline]
     fn is_over(&self, clock: &Clock, now: Instant) -> bool {
         clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
+    }
+
+    /// When the measured part is, or was, over; `None` in a run by count that nobody stopped.
+    fn ended_at(&self) -> Option<Instant> {
+        self.stopped_at.get().or(self.clock.get().end)
     }
 
     /// Ends the run early.
@@ -496,13 +478,17 @@ impl Run {
         let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
             (clock.start, false, clock.start, 0);
         loop {
-            let edges = [Some(clock.measure_from), clock.end].into_iter().flatten();
+            let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
+            let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
             let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
             if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
                 return;
             }
             now = Instant::now();
             let mut processor = self.processor.get();
+            if let Some(cutter) = &mut *self.cutter.borrow_mut() {
+                cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
+            }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
                 if !self.plan.warmup.is_zero() {
@@ -542,10 +528,8 @@ impl Run {
     }
 
     /// What was found out, when all connections are done.
-    fn outcome(&self, backend: &'static str) -> Outcome {
-        let clock = self.clock.get();
-        let ended_at = self.stopped_at.get().or(clock.end).unwrap_or_else(Instant::now);
-        let measured = ended_at.saturating_duration_since(clock.measure_from);
+    fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
+        let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
         let processor = self.processor.get();
         let processor_end = processor.end.unwrap_or_else(processor_time);
         let mut requests = self.tally.requests();

@@ -19,17 +19,51 @@ pub(crate) struct Tally {
     errors: RefCell<Errors>,
     /// Answers with status 2xx, 3xx, 4xx and 5xx.
     status_classes: [Cell<u64>; 4],
-    service_times: RefCell<Latencies>,
+    service_times: RefCell<Times>,
     /// Absent in a closed loop, where it would be the same.
-    response_times: Option<RefCell<Latencies>>,
+    response_times: Option<RefCell<Times>>,
     /// How much later than due requests were sent whose connection was free.
     send_delays: RefCell<Latencies>,
+}
+
+/// Times of one kind. Each is recorded once; sums are made when they are asked for.
+struct Times {
+    /// Since the last interval was cut off.
+    current: Latencies,
+    /// Before that.
+    past: Latencies,
+    /// When the run's duration was over.
+    after_end: Latencies,
+}
+
+impl Times {
+    fn new() -> io::Result<Self> {
+        Ok(Self { current: Latencies::new()?, past: Latencies::new()?, after_end: Latencies::new()? })
+    }
+
+    #[inline]
+    fn record(&mut self, time: Duration, is_after_end: bool) {
+        let times = if is_after_end { &mut self.after_end } else { &mut self.current };
+        times.record(time);
+    }
+
+    fn take_current(&mut self) -> Latencies {
+        self.past.add(&self.current);
+        self.current.take()
+    }
+
+    fn all(&self) -> Latencies {
+        let mut all = self.past.clone();
+        all.add(&self.current);
+        all.add(&self.after_end);
+        all
+    }
 }
 
 impl Tally {
     pub(crate) fn new(wanted: usize, is_open_loop: bool) -> io::Result<Self> {
         let response_times = match is_open_loop {
-            true => Some(RefCell::new(Latencies::new()?)),
+            true => Some(RefCell::new(Times::new()?)),
             false => None,
         };
         Ok(Self {
@@ -41,7 +75,7 @@ impl Tally {
             requests: Cell::default(),
             errors: RefCell::default(),
             status_classes: Default::default(),
-            service_times: RefCell::new(Latencies::new()?),
+            service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
         })
@@ -74,9 +108,9 @@ impl Tally {
             requests.answered += 1;
             requests.answered_after_end += u64::from(is_after_end);
         });
-        self.service_times.borrow_mut().record(service_time);
+        self.service_times.borrow_mut().record(service_time, is_after_end);
         if let Some(response_times) = &self.response_times {
-            response_times.borrow_mut().record(response_time);
+            response_times.borrow_mut().record(response_time, is_after_end);
         }
     }
 
@@ -131,17 +165,34 @@ impl Tally {
     }
 
     pub(crate) fn service_times(&self) -> Latencies {
-        self.service_times.borrow().clone()
+        self.service_times.borrow().all()
     }
 
     /// In a closed loop, a request is due when it is sent.
     pub(crate) fn response_times(&self) -> Latencies {
-        self.response_times.as_ref().unwrap_or(&self.service_times).borrow().clone()
+        self.response_times.as_ref().unwrap_or(&self.service_times).borrow().all()
+    }
+
+    /// Response times, if they are kept, and service times since this was called last, without those of
+    /// after the end.
+    pub(crate) fn take_times(&self) -> (Option<Latencies>, Latencies) {
+        let response_times = self.response_times.as_ref().map(|times| times.borrow_mut().take_current());
+        (response_times, self.service_times.borrow_mut().take_current())
+    }
+
+    pub(crate) fn has_current_times(&self) -> bool {
+        self.service_times.borrow().current.count() > 0
+    }
+
+    /// Response times, if they are kept, and service times of after the end.
+    pub(crate) fn times_after_end(&self) -> (Option<Latencies>, Latencies) {
+        let response_times = self.response_times.as_ref().map(|times| times.borrow().after_end.clone());
+        (response_times, self.service_times.borrow().after_end.clone())
     }
 
     /// A percentile of the response times so far, if there are any.
     pub(crate) fn percentile(&self, percentile: f64) -> Option<Duration> {
-        let times = self.response_times.as_ref().unwrap_or(&self.service_times).borrow();
+        let times = self.response_times();
         (times.count() > 0).then(|| times.percentile(percentile))
     }
 }

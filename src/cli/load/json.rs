@@ -92,7 +92,7 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
 }
 
 /// Times, all `null` where there are none.
-fn times(latencies: &Latencies) -> Value {
+pub fn times(latencies: &Latencies) -> Value {
     let microseconds = |time: Duration| (latencies.count() > 0).then(|| time.as_nanos() as f64 / 1000.0);
     json!({
         "count": latencies.count(),

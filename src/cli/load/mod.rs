@@ -2,7 +2,9 @@
 //!
 //! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
 
+mod files;
 mod json;
+mod report;
 mod text;
 
 use std::fs::{self, File};
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, error::ErrorKind};
+use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
 use ringspun_load::{
     self as load, Companions, Gate, Header, Length, Outcome, Pace, Plan, Target, Verdict, Workload,
 };
@@ -24,8 +26,11 @@ const GATE_BROKEN: u8 = 3;
 /// A generator that is busier than this has answers waiting for it.
 const BUSY_PERCENT: f64 = 90.0;
 
+use files::IntervalFiles;
+
 /// What to measure, and how.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
@@ -34,6 +39,8 @@ Examples:
   ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
+  ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
+  ringspun load report one.hdr two.hdr
 
 A target that is not http has to send back what it gets, as `ringspun serve echo` does. Every answer is compared
 with what was sent.
@@ -55,8 +62,8 @@ command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
 pub struct Load {
     /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME for an abstract name, or
     /// http://HOST:PORT/PATH
-    #[arg(value_name = "TARGET")]
-    target: Target,
+    #[arg(value_name = "TARGET", required = true)]
+    target: Option<Target>,
     /// How many connections to hold open, or sockets for datagrams: up to 1M, as far as files may be opened
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
@@ -96,20 +103,42 @@ pub struct Load {
     /// which then gets no table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the times of each second to a file as an interval log of HdrHistogram, in nanoseconds, tagged
+    /// response (open loop only) and service; `ringspun load report` reads it, as HdrHistogram's tools do
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+    /// Write rate, latencies and errors of each second to a file as comma-separated values
+    /// (docs/load-logs.md says which)
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
     /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times
     ///
     /// The measures are any percentile of the response times (p50, p99.9), max and mean of them, rate
     /// (answered requests per second), errors, and unsent; the comparisons are >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     fail_if: Vec<Gate>,
+    #[command(subcommand)]
+    command: Option<LoadCommand>,
+}
+
+#[derive(Subcommand)]
+enum LoadCommand {
+    Report(report::Report),
 }
 
 /// Gates with what they found.
 type Verdicts = Vec<(Gate, Verdict)>;
 
-/// Measures, prints, and judges.
-pub fn load(options: Load) -> ExitCode {
-    let plan = match plan_of(&options).and_then(|plan| plan.check().map(|()| plan)) {
+/// Measures, prints, and judges; or reports what was measured before.
+pub fn load(mut options: Load) -> ExitCode {
+    if let Some(LoadCommand::Report(options)) = &options.command {
+        return report::report(options);
+    }
+    let Some(target) = options.target.take() else {
+        let message = "the target is missing: expected such as tcp://127.0.0.1:7000\n";
+        CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+    };
+    let plan = match plan_of(target, &options).and_then(|plan| plan.check().map(|()| plan)) {
         Ok(plan) => plan,
         // As clap tells of values that it can judge by themselves.
         Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
@@ -119,13 +148,22 @@ pub fn load(options: Load) -> ExitCode {
     }
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
-    let mut companions = Companions { observer, stopper: None };
+    let mut companions = Companions { observer, stopper: None, recorder: None };
     match StopSignals::take() {
         // An error is the end of the runtime.
         Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
         Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
     }
+    let files = match IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref()) {
+        Ok(files) => files,
+        Err(error) => {
+            output::complain(error);
+            return ExitCode::FAILURE;
+        }
+    };
+    companions.recorder = files.recorder();
     let measured = load::run(&plan, companions);
+    let written = files.finish();
     if is_live {
         text::clear_progress_line();
     }
@@ -138,7 +176,8 @@ pub fn load(options: Load) -> ExitCode {
     };
     let verdicts: Verdicts =
         options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    if let Err(error) = report(&plan, &outcome, &verdicts, options.json.as_deref()) {
+    let printed = print(&plan, &outcome, &verdicts, options.json.as_deref());
+    if let Err(error) = printed.and(written) {
         output::complain(error);
         return ExitCode::FAILURE;
     }
@@ -155,10 +194,10 @@ pub fn load(options: Load) -> ExitCode {
     }
 }
 
-fn plan_of(options: &Load) -> Result<Plan, String> {
+fn plan_of(target: Target, options: &Load) -> Result<Plan, String> {
     // A number that is too large for the plan is too large as well for what it checks.
     let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    let mut plan = Plan::new(options.target.clone());
+    let mut plan = Plan::new(target);
     plan.connections = saturated(options.connections);
     match &mut plan.workload {
         Workload::Echo { payload_bytes } => {
@@ -169,7 +208,7 @@ fn plan_of(options: &Load) -> Result<Plan, String> {
                 ("--body-file", options.body_file.is_some()),
             ];
             if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-                return Err(format!("{flag} with {}: expected http://HOST:PORT/PATH", options.target));
+                return Err(format!("{flag} with {}: expected http://HOST:PORT/PATH", plan.target));
             }
             if let Some(payload) = options.payload {
                 *payload_bytes = saturated(payload);
@@ -177,7 +216,7 @@ fn plan_of(options: &Load) -> Result<Plan, String> {
         }
         Workload::Http(request) => {
             if options.payload.is_some() {
-                return Err(format!("--payload with {}: expected --body or --body-file", options.target));
+                return Err(format!("--payload with {}: expected --body or --body-file", plan.target));
             }
             if let Some(method) = &options.method {
                 request.method.clone_from(method);
@@ -212,16 +251,18 @@ fn read_body(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Prints the table and writes the file.
-fn report(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, json: Option<&Path>) -> io::Result<()> {
+fn print(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, json: Option<&Path>) -> io::Result<()> {
     let Some(path) = json else { return output::print(&text::table(plan, outcome)) };
     let rendered = json::render(plan, outcome, verdicts);
     if path == Path::new("-") {
         return output::print(&rendered);
     }
     output::print(&text::table(plan, outcome))?;
-    fs::write(path, rendered).map_err(|error| {
-        io::Error::new(error.kind(), format!("{} cannot be written: {error}", path.display()))
-    })
+    fs::write(path, rendered).map_err(|error| cannot_write(&path.display().to_string(), &error))
+}
+
+fn cannot_write(shown_path: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{shown_path} cannot be written: {error}"))
 }
 
 /// Why nothing was answered.

@@ -126,22 +126,10 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 }
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
-    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
-    write!(text, "\n{:<13}", "")?;
-    heads.iter().try_for_each(|head| write!(text, "{head:>9}"))?;
-    let mut row = |name: &str, times: &Latencies| {
-        write!(text, "\n{name:<13}")?;
-        [50.0, 90.0, 99.0, 99.9, 99.99, 100.0].iter().try_for_each(|percentile| {
-            let time = match times.count() {
-                0 => "-".to_string(),
-                _ => show_duration(times.percentile(*percentile)),
-            };
-            write!(text, "{time:>9}")
-        })
-    };
+    write_head(text)?;
     match plan.pace {
         Pace::Closed => {
-            row("service time", &outcome.service_times)?;
+            write_row(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
                 "\nService time: from sent to answered. In a closed loop a stall of the target keeps requests \
@@ -149,8 +137,8 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             )
         }
         Pace::Open { .. } => {
-            row("response time", &outcome.response_times)?;
-            row("service time", &outcome.service_times)?;
+            write_row(text, "response time", &outcome.response_times)?;
+            write_row(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
                 "\nResponse time: from when a request was due to its answer, what users see. Service time: from \
@@ -158,6 +146,25 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             )
         }
     }
+}
+
+/// The head of a table of times.
+pub fn write_head(text: &mut String) -> std::fmt::Result {
+    write!(text, "\n{:<13}", "")?;
+    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
+    heads.iter().try_for_each(|head| write!(text, "{head:>9}"))
+}
+
+/// A row of it, without the line's end.
+pub fn write_row(text: &mut String, name: &str, times: &Latencies) -> std::fmt::Result {
+    write!(text, "\n{name:<13}")?;
+    [50.0, 90.0, 99.0, 99.9, 99.99, 100.0].iter().try_for_each(|percentile| {
+        let time = match times.count() {
+            0 => "-".to_string(),
+            _ => show_duration(times.percentile(*percentile)),
+        };
+        write!(text, "{time:>9}")
+    })
 }
 
 fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {

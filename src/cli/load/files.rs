@@ -1,0 +1,108 @@
+//! The files that `--hdr` and `--csv` write while a run lasts.
+//!
+//! Each has a thread of its own, so that compressing and writing delay no request.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use ringspun_load::{Interval, Recorder, write_log};
+
+/// The columns of a CSV file, which docs/load-logs.md describes.
+const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors";
+
+/// A file that gets the intervals of a run.
+struct IntervalFile {
+    sender: Sender<Arc<Interval>>,
+    writing: JoinHandle<io::Result<()>>,
+}
+
+/// The files of a run.
+#[derive(Default)]
+pub struct IntervalFiles {
+    files: Vec<IntervalFile>,
+}
+
+impl IntervalFiles {
+    /// Creates the files that were asked for, so that a run does not end with the news that they cannot be.
+    pub fn create(hdr: Option<&Path>, csv: Option<&Path>) -> io::Result<Self> {
+        let mut files = Self::default();
+        if let Some(path) = hdr {
+            files.add(path, write_log)?;
+        }
+        if let Some(path) = csv {
+            files.add(path, write_csv)?;
+        }
+        Ok(files)
+    }
+
+    fn add(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(File, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let shown = path.display().to_string();
+        let failed = move |error: io::Error| super::cannot_write(&shown, &error);
+        let file = File::create(path).map_err(&failed)?;
+        let (sender, intervals) = mpsc::channel();
+        let writing = thread::Builder::new()
+            .name("interval file".to_string())
+            .spawn(move || write(file, intervals).map_err(failed))?;
+        self.files.push(IntervalFile { sender, writing });
+        Ok(())
+    }
+
+    /// What tells the files of a run; `None` if there are none.
+    pub fn recorder(&self) -> Option<Recorder> {
+        let senders: Vec<_> = self.files.iter().map(|file| file.sender.clone()).collect();
+        let recorder = move |interval: Interval| {
+            let interval = Arc::new(interval);
+            for sender in &senders {
+                // A writer that failed is gone, and says so at the end.
+                let _ = sender.send(interval.clone());
+            }
+        };
+        (!self.files.is_empty()).then(|| Box::new(recorder) as Recorder)
+    }
+
+    /// Waits until all is written. The recorder has to be gone.
+    pub fn finish(self) -> io::Result<()> {
+        for IntervalFile { sender, writing } in self.files {
+            drop(sender);
+            writing.join().map_err(|_| io::Error::other("the thread that wrote a file panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+/// A row for each interval, when it comes.
+fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+    writeln!(file, "{CSV_HEAD}")?;
+    for interval in intervals {
+        file.write_all(csv_row(&interval).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn csv_row(interval: &Interval) -> String {
+    let (times, seconds) = (interval.times(), interval.duration.as_secs_f64());
+    let rate = match interval.is_after_end || seconds == 0.0 {
+        true => 0.0,
+        false => times.count() as f64 / seconds,
+    };
+    let microseconds = |percentile| match times.count() {
+        0 => String::new(),
+        _ => format!("{:.3}", times.percentile(percentile).as_secs_f64() * 1e6),
+    };
+    format!(
+        "{:.3},{rate:.1},{},{},{},{}\n",
+        (interval.start + interval.duration).as_secs_f64(),
+        microseconds(50.0),
+        microseconds(99.0),
+        microseconds(100.0),
+        interval.errors
+    )
+}

@@ -1,0 +1,226 @@
+//! `ringspun load report`: what the logs of `--hdr` say, of several machines together, or of two runs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, error::ErrorKind};
+use ringspun_load::{Comparison, Log, Merged, Row, compare, show_count, show_duration};
+use serde_json::{Value, json};
+
+use super::{cannot_write, json::times, text};
+use crate::cli::{CommandLine, output};
+
+/// Reads logs that --hdr wrote: merges them, or compares two
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  ringspun load report one.hdr
+  ringspun load report machine-1.hdr machine-2.hdr machine-3.hdr --json all.json
+  ringspun load report --compare before.hdr after.hdr
+
+Logs of several machines are merged as if one had sent all requests. The rate is that of the time in which all
+of them measured, by their clocks.
+
+--compare tells for rate, p50, p90, p99, p99.9 and max which run was better, where they differ by more than
+1 % and more than the noise: the medians over the seconds of each run differ with 95 % confidence. That takes
+6 seconds of each run; docs/load-logs.md says more.
+
+The exit status is 0 when the logs could be read, 1 when not, and 2 when the command line could not be
+understood. A difference is no failure.")]
+pub struct Report {
+    /// Logs that `ringspun load TARGET --hdr LOG` wrote
+    #[arg(value_name = "LOG", required = true)]
+    logs: Vec<PathBuf>,
+    /// Show two runs side by side
+    #[arg(long)]
+    compare: bool,
+    /// Write the report to a file as JSON (docs/load-logs.md says what is in it); - for standard output,
+    /// which then gets no table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Reads, merges or compares, and prints.
+pub fn report(options: &Report) -> ExitCode {
+    if options.compare && options.logs.len() != 2 {
+        let message = format!("--compare with {} logs: expected two\n", options.logs.len());
+        CommandLine::command().error(ErrorKind::WrongNumberOfValues, message).exit();
+    }
+    match try_report(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            output::complain(message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_report(options: &Report) -> Result<(), String> {
+    let logs: Vec<Log> = options
+        .logs
+        .iter()
+        .map(|path| Log::read(path).map_err(|error| error.to_string()))
+        .collect::<Result<_, _>>()?;
+    let (table, value) = match logs.as_slice() {
+        [a, b] if options.compare => {
+            let comparison = compare(a, b)?;
+            (comparison_table(a, b, &comparison), comparison_value(a, b, &comparison))
+        }
+        logs => {
+            let merged = Merged::new(logs)?;
+            (merged_table(logs, &merged), merged_value(logs, &merged))
+        }
+    };
+    print(&table, &value, options.json.as_deref()).map_err(|error| error.to_string())
+}
+
+fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
+    let Some(path) = json else { return output::print(table) };
+    let rendered = format!("{value:#}\n");
+    if path == Path::new("-") {
+        return output::print(&rendered);
+    }
+    output::print(table)?;
+    fs::write(path, rendered).map_err(|error| cannot_write(&path.display().to_string(), &error))
+}
+
+/// What a log says by itself, in a line.
+fn log_line(log: &Log) -> String {
+    format!(
+        "{}: {} answered in {}, {}/s",
+        log.name,
+        show_count(log.answered()),
+        show_seconds(log.measured_s()),
+        show_rate(log.rate_per_s())
+    )
+}
+
+fn show_rate(rate_per_s: f64) -> String {
+    show_count(rate_per_s.round() as u64)
+}
+
+/// Seconds that a log named: any number, also one that is no duration.
+fn show_seconds(seconds: f64) -> String {
+    show_duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+fn merged_table(logs: &[Log], merged: &Merged) -> String {
+    let mut table: String = logs.iter().map(|log| log_line(log) + "\n").collect();
+    let rate = match merged.rate_per_s {
+        Some(rate_per_s) => {
+            let common = show_seconds(merged.common_s);
+            let of_all = if logs.len() > 1 { "in which all logs measured" } else { "measured" };
+            format!("{} answered requests/s in the {common} {of_all}", show_rate(rate_per_s))
+        }
+        None => "- (there is no time in which all logs measured)".to_string(),
+    };
+    // Writing to a text cannot fail.
+    let _ = write!(table, "\nrate         {rate}\nrequests     {} answered", show_count(merged.answered));
+    if merged.answered_after_end > 0 {
+        let _ = write!(table, ", {} of them after the end", show_count(merged.answered_after_end));
+    }
+    table.push('\n');
+    let _ = text::write_head(&mut table);
+    if let Some(response_times) = &merged.response_times {
+        let _ = text::write_row(&mut table, "response time", response_times);
+    }
+    let _ = text::write_row(&mut table, "service time", &merged.service_times);
+    table.push_str(match merged.response_times {
+        Some(_) => "\nResponse time: from when a request was due to its answer. Service time: from when it was sent.\n",
+        None => "\nService time: from sent to answered, in a closed loop, in which a stall hardly shows.\n",
+    });
+    table
+}
+
+fn merged_value(logs: &[Log], merged: &Merged) -> Value {
+    json!({
+        "format": "ringspun-load-report",
+        "version": 1,
+        "ringspun": env!("CARGO_PKG_VERSION"),
+        "logs": logs.iter().map(log_value).collect::<Vec<_>>(),
+        "loop": loop_name(merged.response_times.is_some()),
+        "measured_s": merged.common_s,
+        "rate_per_s": merged.rate_per_s.map(tenths),
+        "requests": { "answered": merged.answered, "answered_after_end": merged.answered_after_end },
+        "response_time": times(merged.response_times.as_ref().unwrap_or(&merged.service_times)),
+        "service_time": times(&merged.service_times),
+    })
+}
+
+fn log_value(log: &Log) -> Value {
+    json!({
+        "file": log.name,
+        "start_s": log.start_s(),
+        "measured_s": log.measured_s(),
+        "rate_per_s": tenths(log.rate_per_s()),
+        "answered": log.answered(),
+        "answered_after_end": log.answered_after_end,
+    })
+}
+
+fn loop_name(is_open_loop: bool) -> &'static str {
+    if is_open_loop { "open" } else { "closed" }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+fn comparison_table(a: &Log, b: &Log, comparison: &Comparison) -> String {
+    let times = if a.response_times.is_some() { "Response" } else { "Service" };
+    let mut table = format!("A = {}\nB = {}\n\n", log_line(a), log_line(b));
+    let _ = writeln!(table, "{:<7}{:>12}{:>12}{:>8}", "", "A", "B", "B/A");
+    for row in &comparison.rows {
+        let shown = |value| if row.name == "rate" { show_rate(value) + "/s" } else { show_seconds(value) };
+        let ratio = row.ratio().map_or("-".to_string(), |ratio| format!("{ratio:.2}"));
+        let verdict = verdict_of(row).map_or(String::new(), |verdict| format!("  B is {verdict}"));
+        let _ = writeln!(table, "{:<7}{:>12}{:>12}{ratio:>8}{verdict}", row.name, shown(row.a), shown(row.b));
+    }
+    let _ = writeln!(
+        table,
+        "\n{times} times. {}",
+        match comparison.is_noise_known {
+            true =>
+                "A row has a verdict where the seconds of the two runs differ by more than their noise, and\n\
+                 by more than 1 %.",
+            false => "There is no verdict: to know the noise takes at least 6 seconds of each run.",
+        }
+    );
+    table
+}
+
+fn verdict_of(row: &Row) -> Option<&'static str> {
+    row.is_b_better.map(|is_b_better| if is_b_better { "better" } else { "worse" })
+}
+
+fn comparison_value(a: &Log, b: &Log, comparison: &Comparison) -> Value {
+    let rows = comparison.rows.iter().map(|row| {
+        // Times in microseconds, as in the other results.
+        let (name, factor) = match row.name {
+            "rate" => ("rate_per_s".to_string(), 1.0),
+            name => (format!("{}_us", name.replace('.', "_")), 1e6),
+        };
+        let rounded = |value: f64| (value * factor * 1000.0).round() / 1000.0;
+        json!({
+            "name": name,
+            "a": rounded(row.a),
+            "b": rounded(row.b),
+            "ratio": row.ratio(),
+            "verdict": verdict_of(row),
+        })
+    });
+    json!({
+        "format": "ringspun-load-comparison",
+        "version": 1,
+        "ringspun": env!("CARGO_PKG_VERSION"),
+        "loop": loop_name(a.response_times.is_some()),
+        "a": log_value(a),
+        "b": log_value(b),
+        "noise_known": comparison.is_noise_known,
+        "rows": rows.collect::<Vec<_>>(),
+    })
+}
