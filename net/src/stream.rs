@@ -26,7 +26,8 @@ use crate::waiting::{current_loop, resolve, wait_on, within};
 /// crates written for blocking sockets work on fibers; a cancel of the fiber is then an error of the kind
 /// `Other`, never `Interrupted`, which those crates would try again.
 ///
-/// Bytes are received ahead of their reader, up to some 256 KiB; then the peer has to wait.
+/// On io_uring, bytes are received ahead of their reader, up to some 256 KiB; then the peer has to wait. On poll
+/// they stay in the kernel until somebody reads.
 #[derive(Debug)]
 pub struct Stream {
     core: Rc<StreamCore>,
@@ -188,9 +189,6 @@ impl Stream {
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let core = &self.core;
         self.wait_readable(|waiter| {
-            if !core.has_unread() {
-                core.receive_on_demand(usize::MAX);
-            }
             if let Some(chunk) = core.take_chunk() {
                 return Poll::Ready(Ok(Some(Received { chunk })));
             }

@@ -2,13 +2,17 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net::{self as net, Closed, Stream, WriteInterrupted};
+use ringspun_runtime::{BackendKind, Configuration};
 
 use crate::common::run;
 
@@ -435,4 +439,44 @@ fn a_deadline_holds_for_a_whole_exchange() {
         fibers::with_deadline(AGES, || client.write(b"again"))?;
         Ok(())
     });
+}
+
+#[test]
+fn a_stream_with_much_to_read_lets_the_others_run() {
+    const PIECES: usize = 40;
+    let piece_bytes = Configuration::default().receive_buffer_size_bytes;
+    run_on_poll(move || {
+        // All there before the first receive.
+        let (sender, receiver) = UnixStream::pair()?;
+        sender.set_nonblocking(true)?;
+        setsockopt(&sender, sockopt::SndBuf, &(4 * PIECES * piece_bytes))?;
+        let sent_bytes = (&sender).write(&vec![b'x'; PIECES * piece_bytes])?;
+        let event_loop = fibers::event_loop().unwrap();
+        let stream = Stream::from_descriptor(event_loop, receiver.into());
+
+        let turns = Rc::new(Cell::new(0));
+        let counted = turns.clone();
+        fibers::spawn(move || {
+            while fibers::yield_now().is_ok() {
+                counted.set(counted.get() + 1);
+            }
+        })?;
+        let (mut received_bytes, mut pieces) = (0, 0);
+        while received_bytes < sent_bytes {
+            received_bytes += stream.receive()?.unwrap().len();
+            pieces += 1;
+        }
+        assert!(
+            turns.get() >= pieces / 4 - 1,
+            "{sent_bytes} bytes in {pieces} pieces and {} turns",
+            turns.get()
+        );
+        Ok(())
+    });
+}
+
+/// Runs `main` where receives are system calls of their own.
+fn run_on_poll(main: impl FnOnce() -> io::Result<()> + 'static) {
+    let configuration = Configuration { backend: Some(BackendKind::Poll), ..Configuration::default() };
+    fibers::Runtime::new().configuration(configuration).run(main).unwrap().unwrap();
 }

@@ -153,6 +153,11 @@ impl Buffer {
         self.start = self.end.min(self.start.saturating_add(count.try_into().unwrap_or(u32::MAX)));
     }
 
+    /// Whether the bytes go up to the end of the buffer, so that there may be more to receive.
+    pub fn is_full(&self) -> bool {
+        self.end as usize == self.pool.buffer_size_bytes
+    }
+
     /// Fewer than half of the loop's buffers of this kind are left: bytes that nobody waits for should be
     /// copied out, so that they cannot starve the active streams.
     pub fn is_scarce(&self) -> bool {

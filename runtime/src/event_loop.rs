@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::blocking::{BlockingCall, BlockingCalls};
-use crate::buffers::{BufferPool, datagram};
+use crate::buffers::{Buffer, BufferPool, datagram};
 use crate::operation::{Completion, Operation, OperationKey, OperationKind, Owner, SendData};
 use crate::slots::Slots;
 use crate::sys::{Backend, BackendKind, Buffers, RawCompletion};
@@ -210,6 +210,41 @@ impl EventLoop {
     /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait.
     pub fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
         if self.closing.get() { None } else { self.backend.borrow().send_at_once(socket, data) }
+    }
+
+    /// Whether [`send_at_once`](Self::send_at_once) and [`receive_at_once`](Self::receive_at_once) do anything on
+    /// this loop's backend.
+    pub fn works_at_once(&self) -> bool {
+        self.backend.borrow().works_at_once()
+    }
+
+    /// Receives at once what is there, into one of the loop's buffers, on a backend where a receive is a system
+    /// call of its own anyway: whoever answers finds the socket and the bytes in the cache. The end of the stream
+    /// is an empty buffer. `None` on io_uring, which brings bytes without a call.
+    ///
+    /// [`Operation::PollInput`] tells when there may be something.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is left.
+    #[inline]
+    pub fn receive_at_once(&self, socket: RawFd) -> Option<io::Result<Buffer>> {
+        let pool = &self.streams.buffers;
+        let backend = self.backend.borrow();
+        if self.closing.get() || !backend.works_at_once() {
+            return None;
+        }
+        let Some(id) = pool.take_returned() else {
+            return Some(Err(io::Error::from_raw_os_error(libc::ENOBUFS)));
+        };
+        let received = backend.receive_at_once(socket, pool.address(id), pool.buffer_size_bytes())?;
+        Some(match received {
+            Ok(count) => Ok(pool.lend(id, 0, count)),
+            Err(error) => {
+                pool.put_back(id);
+                Err(error)
+            }
+        })
     }
 
     /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a

@@ -97,6 +97,16 @@ pub enum Operation {
         /// What to wait for.
         interest: Interest,
     },
+    /// Tell each time that a socket may have become readable, one completion each, until cancelled or failed
+    /// (`io_uring_prep_poll_multishot(3)`, Linux 5.13). It may tell so although there is nothing to read, and it
+    /// may end after any completion, for the owner to submit it again.
+    ///
+    /// A completion's count is the `poll(2)` event mask. Where it is `POLLIN` alone, a receive that brings less
+    /// than there was room for says that nothing more is there, and what comes later is told again.
+    PollInput {
+        /// A connected socket.
+        socket: RawFd,
+    },
 }
 
 /// A socket address in the form the kernel takes (`sockaddr_storage`, `socket(7)`).
@@ -129,6 +139,8 @@ pub enum OperationKind {
     Connect,
     /// [`Operation::Poll`]
     Poll,
+    /// [`Operation::PollInput`]
+    PollInput,
 }
 
 impl Operation {
@@ -142,6 +154,7 @@ impl Operation {
             Self::SendTo { .. } => OperationKind::SendTo,
             Self::Connect { .. } => OperationKind::Connect,
             Self::Poll { .. } => OperationKind::Poll,
+            Self::PollInput { .. } => OperationKind::PollInput,
         }
     }
 }

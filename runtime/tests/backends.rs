@@ -446,3 +446,57 @@ fn many_streams_are_served_in_one_go() {
         assert_eq!(log.outcome(event_loop, 300).1, [Ok(0); 300]);
     });
 }
+
+#[test]
+fn input_is_told_of_each_time_it_comes() {
+    on_each_backend(Configuration::default(), |event_loop, log| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let socket = far.as_raw_fd();
+        let key = event_loop.submit(Operation::PollInput { socket }, log.clone());
+        for text in [&b"one"[..], b"three", b"seven"] {
+            near.write_all(text).unwrap();
+            turn_until(event_loop, || !log.0.borrow().is_empty());
+            let told = log.0.take();
+            let is_input =
+                |entry: &Entry| entry.1 && entry.0.is_ok_and(|events| events & libc::POLLIN as u32 != 0);
+            assert!(told.iter().all(is_input), "{told:?}");
+            match event_loop.receive_at_once(socket) {
+                Some(received) => assert_eq!(&*received.unwrap(), text),
+                None => {
+                    assert_eq!(event_loop.backend_name(), "io_uring");
+                    let mut buffer = [0; 8];
+                    assert_eq!((&far).read(&mut buffer).unwrap(), text.len());
+                }
+            }
+        }
+        assert_eq!(event_loop.works_at_once(), event_loop.backend_name() == "poll");
+        if event_loop.works_at_once() {
+            let nothing = event_loop.receive_at_once(socket).unwrap().unwrap_err();
+            assert_eq!(nothing.raw_os_error(), Some(libc::EAGAIN));
+            near.shutdown(Shutdown::Write).unwrap();
+            assert!(event_loop.receive_at_once(socket).unwrap().unwrap().is_empty(), "the end of the stream");
+        }
+        event_loop.cancel(key);
+        assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::ECANCELED)]);
+        assert_eq!(event_loop.statistics().buffers_lent, 0);
+    });
+}
+
+#[test]
+fn receives_at_once_end_where_no_buffer_is_left() {
+    let sizes = Configuration { receive_buffers: 2, receive_buffer_size_bytes: 4, ..Default::default() };
+    on_each_backend(sizes, |event_loop, _| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"0123456789ab").unwrap();
+        if !event_loop.works_at_once() {
+            return;
+        }
+        let receive = || event_loop.receive_at_once(far.as_raw_fd()).unwrap();
+        let (first, second) = (receive().unwrap(), receive().unwrap());
+        assert_eq!((&*first, &*second, first.is_full()), (&b"0123"[..], &b"4567"[..], true));
+        assert_eq!(receive().unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        drop(first);
+        assert_eq!(&*receive().unwrap(), b"89ab");
+    });
+}

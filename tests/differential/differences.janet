@@ -162,7 +162,7 @@ janet top level signal - "No such file or directory"
 --- stock
 (net/read client 4) => @"0123"
 
-### a timeout of nothing is for what the kernel has now, not for the end of the stream behind it
+### a timeout of nothing is for what the kernel has now, not for the end of the stream behind it [on io_uring]
 # The end of the stream is a completion of its own, in the next turn.
 (def [client peer] (connected))
 (net/write peer "0123456789")

@@ -20,11 +20,14 @@ pub enum Chunk {
 }
 
 impl Chunk {
-    /// Keeps a buffer, or a copy of it if too few buffers are left: bytes that wait for their reader
-    /// must not starve the streams whose readers are ready.
+    /// Itself, or a copy if too few of the loop's buffers are left: bytes that wait for their reader must not
+    /// starve the streams whose readers are ready.
     #[inline(always)]
-    pub(crate) fn keep(buffer: Buffer) -> Self {
-        if buffer.is_scarce() { Self::copy(&buffer) } else { Self::Lent(buffer) }
+    pub(crate) fn kept(self) -> Self {
+        match self {
+            Self::Lent(buffer) if buffer.is_scarce() => Self::copy(&buffer),
+            chunk => chunk,
+        }
     }
 
     #[cold]

@@ -280,7 +280,7 @@ impl DatagramCore {
             (Ok(_), Some(buffer)) => {
                 self.unread_bytes.set(self.unread_bytes.get() + buffer.len() + OVERHEAD_BYTES);
                 let source = buffer.source().map_or_else(Address::unnamed, Address::from_raw);
-                self.unread.borrow_mut().push_back(Arrived { bytes: Chunk::keep(buffer), source });
+                self.unread.borrow_mut().push_back(Arrived { bytes: Chunk::Lent(buffer).kept(), source });
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES
                     && let Some(key) = self.input.get()
                 {

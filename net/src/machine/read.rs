@@ -48,10 +48,7 @@ impl Read {
     ///
     /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
-        if !self.stream.has_unread() {
-            self.stream.receive_on_demand(self.remaining);
-        }
-        if self.stream.has_unread() {
+        while self.has_input() {
             while self.remaining > 0 && self.stream.has_unread() {
                 let count = self.stream.take_unread(self.remaining, sink);
                 self.received += count;
@@ -69,6 +66,13 @@ impl Read {
             Ok(true) => Poll::Ready(Ok(self.received)),
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    fn has_input(&self) -> bool {
+        if self.stream.has_unread() {
+            return true;
+        }
+        self.stream.receive_on_demand(self.remaining).map(|chunk| self.stream.keep_unread(chunk)).is_some()
     }
 
     /// Bytes given to the sink so far.

@@ -25,7 +25,9 @@ use crate::wait_list::WaitList;
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
 /// Sends in a row that do not wait for a turn of the loop.
 const SENDS_AT_ONCE_MAX: u8 = 16;
-/// How much is received at once on demand.
+/// Receives in a row that do not wait for a turn of the loop.
+const RECEIVES_AT_ONCE_MAX: u8 = 4;
+/// How much is received at once on demand, where that is not into one of the loop's buffers.
 const ON_DEMAND_MAX_BYTES: usize = 64 * 1024;
 
 /// The shared part of a stream, which its operations keep alive.
@@ -39,7 +41,10 @@ pub struct StreamCore {
     /// Sends that have not waited for a turn of the loop, since the last completion.
     sent_at_once: Cell<u8>,
     end: Cell<End>,
-    /// The multishot receive, while it is armed.
+    /// Receives that have not waited for a turn of the loop, likewise.
+    received_at_once: Cell<u8>,
+    announced: Cell<Announced>,
+    /// What brings input, or tells of it, while it is armed.
     input: Cell<Option<OperationKey>>,
     output: Cell<Output>,
     unread_bytes: Cell<usize>,
@@ -49,6 +54,16 @@ pub struct StreamCore {
     /// What the send or connect gave, until the machine that started it takes it.
     output_result: Cell<Option<io::Result<u32>>>,
     ahead: ReadAhead<Box<[u8]>>,
+}
+
+/// Whether there may be something to receive at once, on a backend that works so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    Nothing,
+    /// A receive that does not fill its buffer takes all.
+    Bytes,
+    /// There may be something up to the end, or until there is nothing.
+    Anything,
 }
 
 /// How far the input has come.
@@ -95,6 +110,8 @@ impl StreamCore {
             output_result: Cell::new(None),
             writers: WaitList::default(),
             sent_at_once: Cell::new(0),
+            received_at_once: Cell::new(0),
+            announced: Cell::new(Announced::Nothing),
         })
     }
 
@@ -157,23 +174,67 @@ impl StreamCore {
             // If the loop cannot be turned any more, nothing is received either.
             let _ = self.event_loop.cancel_and_wait(key);
         }
+        self.announced.set(Announced::Nothing);
     }
 
-    /// Receives up to `limit` bytes for a reader, where nothing may be received ahead; what became of it
-    /// shows in [`has_unread`](Self::has_unread) and [`input_ended`](Self::input_ended).
-    pub(crate) fn receive_on_demand(&self, limit: usize) {
-        // Where a receive is armed, it brings what there is.
-        if self.input.get().is_some() || self.is_closed() || self.end.get() != End::NotYet {
-            return;
+    /// Receives for a reader who finds nothing unread, where nothing is received ahead: up to `limit` bytes, or
+    /// what one of the loop's buffers holds. `None` if nothing is there; [`input_ended`](Self::input_ended) says
+    /// whether more may come.
+    #[inline]
+    pub(crate) fn receive_on_demand(&self, limit: usize) -> Option<Chunk> {
+        if self.announced.get() == Announced::Nothing {
+            // What is armed brings input, or tells of it.
+            return if self.input.get().is_some() { None } else { self.receive_shared(limit) };
         }
-        if self.ahead.is_allowed() {
-            return;
+        if self.received_at_once.get() >= RECEIVES_AT_ONCE_MAX
+            || self.end.get() != End::NotYet
+            || self.is_closed()
+        {
+            return None;
         }
-        if let Some(bytes) = self.ahead.take() {
-            self.unread_bytes.set(self.unread_bytes.get() + bytes.len());
-            self.unread.borrow_mut().push_back(Chunk::Owned { bytes, start: 0 });
-            return;
+        self.received_at_once.set(self.received_at_once.get() + 1);
+        let buffer = match self.event_loop.receive_at_once(self.descriptor.raw())? {
+            Ok(buffer) => buffer,
+            Err(error) => return self.receive_without_buffer(error),
+        };
+        if buffer.is_empty() {
+            self.end.set(End::Reached);
+            return None;
         }
+        if self.announced.get() == Announced::Bytes && !buffer.is_full() {
+            self.announced.set(Announced::Nothing);
+        }
+        Some(Chunk::Lent(buffer))
+    }
+
+    #[cold]
+    fn receive_without_buffer(&self, error: io::Error) -> Option<Chunk> {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => self.receive_owned(ON_DEMAND_MAX_BYTES),
+            Some(libc::EAGAIN) => {
+                self.announced.set(Announced::Nothing);
+                None
+            }
+            errno => {
+                self.end.set(End::Failed(errno.unwrap_or(libc::EIO)));
+                None
+            }
+        }
+    }
+
+    /// Receives where others may receive from the socket, too.
+    #[cold]
+    fn receive_shared(&self, limit: usize) -> Option<Chunk> {
+        if self.ahead.is_allowed() || self.end.get() != End::NotYet || self.is_closed() {
+            return None;
+        }
+        match self.ahead.take() {
+            Some(bytes) => Some(Chunk::Owned { bytes, start: 0 }),
+            None => self.receive_owned(limit),
+        }
+    }
+
+    fn receive_owned(&self, limit: usize) -> Option<Chunk> {
         let mut bytes = vec![0; limit.clamp(1, ON_DEMAND_MAX_BYTES)];
         let received = loop {
             match recv(self.descriptor(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
@@ -185,13 +246,18 @@ impl StreamCore {
             Ok(0) => self.end.set(End::Reached),
             Ok(count) => {
                 bytes.truncate(count);
-                self.unread_bytes.set(self.unread_bytes.get() + count);
-                let bytes = bytes.into_boxed_slice();
-                self.unread.borrow_mut().push_back(Chunk::Owned { bytes, start: 0 });
+                return Some(Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 });
             }
-            Err(Errno::EAGAIN) => {}
+            Err(Errno::EAGAIN) => self.announced.set(Announced::Nothing),
             Err(errno) => self.end.set(End::Failed(errno as i32)),
         }
+        None
+    }
+
+    /// Keeps a piece for the readers, who take it with [`take_unread`](Self::take_unread).
+    pub(crate) fn keep_unread(&self, chunk: Chunk) {
+        self.unread_bytes.set(self.unread_bytes.get() + chunk.len());
+        self.unread.borrow_mut().push_back(chunk.kept());
     }
 
     /// Closes the stream if nothing is in flight and nobody waits; true if it did.
@@ -276,7 +342,12 @@ impl StreamCore {
         }
     }
 
+    /// Takes the next piece of received data, or receives it.
+    #[inline]
     pub(crate) fn take_chunk(&self) -> Option<Chunk> {
+        if !self.has_unread() {
+            return self.receive_on_demand(usize::MAX);
+        }
         let chunk = self.unread.borrow_mut().pop_front()?;
         self.unread_bytes.set(self.unread_bytes.get() - chunk.len());
         Some(chunk)
@@ -301,16 +372,28 @@ impl StreamCore {
         }
     }
 
-    /// Has the waiter woken when there is input, and arms the receive if it is not armed.
+    /// Has the waiter woken when there is input.
+    #[inline]
     pub(crate) fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.readers.add(waiter);
         self.arm_input();
+        if self.announced.get() != Announced::Nothing {
+            self.wait_for_turn(waiter);
+        }
+    }
+
+    /// There is more to receive than may be in one turn; nobody will tell of it again.
+    #[cold]
+    fn wait_for_turn(&self, waiter: &Rc<dyn Wake>) {
+        self.received_at_once.set(0);
+        self.event_loop.insert_timer(self.event_loop.now(), waiter.clone());
     }
 
     fn arm_input(self: &Rc<Self>) {
         if self.input.get().is_none() {
             let socket = self.descriptor.raw();
             let operation = match self.ahead.is_allowed() {
+                true if self.event_loop.works_at_once() => Operation::PollInput { socket },
                 true => Operation::Receive { socket },
                 false => Operation::Poll { descriptor: socket, interest: Interest::Readable },
             };
@@ -407,8 +490,7 @@ impl StreamCore {
             Ok(0) => self.end.set(End::Reached),
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
-                    self.unread_bytes.set(self.unread_bytes.get() + buffer.len());
-                    self.unread.borrow_mut().push_back(Chunk::keep(buffer));
+                    self.keep_unread(Chunk::Lent(buffer));
                 }
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES
                     && let Some(key) = self.input.get()
@@ -431,6 +513,29 @@ impl StreamCore {
         } else if !self.readers.is_empty() {
             self.arm_input();
         }
+    }
+
+    /// There may be something to receive at once.
+    #[inline]
+    fn input_announced(&self, completion: &Completion) {
+        if !completion.more {
+            self.input.set(None);
+        }
+        if self.is_closed() {
+            return;
+        }
+        match &completion.result {
+            Ok(events) if *events == libc::POLLIN as u32 && self.announced.get() != Announced::Anything => {
+                self.announced.set(Announced::Bytes);
+            }
+            Ok(_) => self.announced.set(Announced::Anything),
+            Err(error) => match error.raw_os_error() {
+                // Whoever waits arms it again.
+                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+                errno => self.end.set(End::Failed(errno.unwrap_or(libc::EIO))),
+            },
+        }
+        self.readers.wake_all();
     }
 
     /// There may be something to receive on demand.
@@ -460,7 +565,9 @@ impl StreamCore {
 impl Owner for StreamCore {
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
         self.sent_at_once.set(0);
+        self.received_at_once.set(0);
         match kind {
+            OperationKind::PollInput => self.input_announced(&completion),
             OperationKind::Receive => self.input_completed(completion),
             OperationKind::Poll => self.input_polled(),
             _ => self.output_completed(completion.result),

@@ -157,6 +157,25 @@ impl Backend {
         }
     }
 
+    /// A receive that does not wait, where it costs no more than one that is armed.
+    pub(crate) fn receive_at_once(
+        &self,
+        socket: RawFd,
+        start: *mut u8,
+        size_bytes: usize,
+    ) -> Option<io::Result<u32>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(_) => None,
+            Self::Poll(_) => Some(poll::receive_at_once(socket, start, size_bytes)),
+        }
+    }
+
+    /// Whether this backend calls the system for each send and receive, so that these are best made at once.
+    pub(crate) fn works_at_once(&self) -> bool {
+        matches!(self, Self::Poll(_))
+    }
+
     /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
     /// of its own, and the request with none but one that says that it missed.
     #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]

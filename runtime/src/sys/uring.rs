@@ -117,6 +117,10 @@ impl Uring {
                 };
                 opcode::PollAdd::new(Fd(*descriptor), events as u32).build()
             }
+            Operation::PollInput { socket } => {
+                let events = libc::POLLIN | libc::POLLRDHUP;
+                opcode::PollAdd::new(Fd(*socket), events as u32).multi(true).build()
+            }
         };
         self.push(entry.user_data(user_data), ready);
     }

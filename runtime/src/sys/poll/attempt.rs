@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use nix::sys::socket::SockaddrLike;
 
+use super::readiness::Readiness;
 use super::system::{self, last_errno, uninterrupted, would_block};
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey, SendData};
@@ -61,6 +62,9 @@ enum Task {
     Poll {
         events: libc::c_short,
     },
+    PollInput {
+        is_inet: bool,
+    },
 }
 
 /// Which of its two kinds of readiness a descriptor has to have for an operation.
@@ -95,6 +99,17 @@ fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
     let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
     // SAFETY: the operation's data, which lives until its terminal completion, or data that is borrowed.
     uninterrupted(|| unsafe { libc::send(socket, start.cast(), length, flags) })
+}
+
+/// Receives what is there, up to `size` bytes, without waiting.
+pub(in crate::sys) fn receive_at_once(socket: RawFd, start: *mut u8, size: usize) -> io::Result<u32> {
+    receive(socket, start, size).map_err(io::Error::from_raw_os_error)
+}
+
+fn receive(socket: RawFd, start: *mut u8, size: usize) -> Result<u32, i32> {
+    let size = size.min(i32::MAX as usize);
+    // SAFETY: a taken buffer, which is `size` bytes long, and which nobody else uses meanwhile.
+    uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size, libc::MSG_DONTWAIT) })
 }
 
 /// The buffers of one kind.
@@ -143,13 +158,18 @@ impl Job {
                 };
                 (*descriptor, Task::Poll { events })
             }
+            Operation::PollInput { socket } => {
+                (*socket, Task::PollInput { is_inet: system::is_inet(*socket) })
+            }
         };
         Self { key, descriptor, task }
     }
 
     pub(super) fn direction(&self) -> Direction {
         match self.task {
-            Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom => Direction::Input,
+            Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom | Task::PollInput { .. } => {
+                Direction::Input
+            }
             Task::Poll { events } if events == libc::POLLIN => Direction::Input,
             Task::Send { .. } | Task::SendTo { .. } | Task::Connect { .. } | Task::Poll { .. } => {
                 Direction::Output
@@ -160,12 +180,15 @@ impl Job {
     /// Operations that go on for as long as their descriptor gives anything. For them, asking for readiness
     /// tells as much as a first attempt does, and they have to ask anyway.
     pub(super) fn is_multishot(&self) -> bool {
-        matches!(self.task, Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom)
+        match self.task {
+            Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom | Task::PollInput { .. } => true,
+            Task::Send { .. } | Task::SendTo { .. } | Task::Connect { .. } | Task::Poll { .. } => false,
+        }
     }
 
     /// Operations that take nothing from the descriptor, and so never wait for their turn.
     pub(super) fn only_looks(&self) -> bool {
-        matches!(self.task, Task::Poll { .. })
+        matches!(self.task, Task::Poll { .. } | Task::PollInput { .. })
     }
 
     /// Operations that are over after one attempt.
@@ -190,6 +213,7 @@ impl Job {
         ready: &mut VecDeque<RawCompletion>,
     ) -> Attempt {
         let result = match self.task {
+            Task::PollInput { is_inet } => return self.announce_input(is_special || !is_inet, ready),
             Task::Accept { blocks } => return self.accept(blocks, ready),
             Task::Receive { is_inet } => {
                 return self.receive(is_special || !is_inet, &mut supplies.streams, ready);
@@ -242,6 +266,15 @@ impl Job {
         Attempt::Over
     }
 
+    /// Tells that there may be input. Where the system does not tell by itself what is new, but again and again
+    /// what is there, it is told once.
+    #[inline]
+    fn announce_input(&self, may_be_short: bool, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+        let events = if may_be_short { libc::POLLIN | libc::POLLHUP } else { libc::POLLIN };
+        ready.push_back(RawCompletion { more: Readiness::EDGES, ..self.counted(events as u32) });
+        if Readiness::EDGES { Attempt::Advanced } else { Attempt::Over }
+    }
+
     fn accept(&self, blocks: bool, ready: &mut VecDeque<RawCompletion>) -> Attempt {
         let mut attempt = Attempt::Blocked;
         for _ in 0..ACCEPTS_PER_EVENT {
@@ -269,11 +302,8 @@ impl Job {
         let mut attempt = Attempt::Blocked;
         for _ in 0..RECEIVES_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
-            let size = supply.pool.buffer_size_bytes().min(i32::MAX as usize);
-            let start = supply.pool.address(buffer).cast();
-            let flags = libc::MSG_DONTWAIT;
-            // SAFETY: the buffer is `size` bytes long, and nobody else uses it while it is taken.
-            match uninterrupted(|| unsafe { libc::recv(self.descriptor, start, size, flags) }) {
+            let size = supply.pool.buffer_size_bytes();
+            match receive(self.descriptor, supply.pool.address(buffer), size) {
                 Ok(count @ 1..) => {
                     supply.used = true;
                     ready.push_back(RawCompletion {
