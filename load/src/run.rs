@@ -5,6 +5,9 @@
 //! end of a request is the beginning of the next. Requests that take too long are found by the overseer,
 //! which looks at all connections now and then.
 
+mod opening;
+mod overseer;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -15,7 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
-use crate::companions::{Companions, Observer, Progress};
+use crate::companions::Companions;
 use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan, Workload};
@@ -27,15 +30,8 @@ use crate::transport::{self, Answer, Place, Transport, Work};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// How many connections are being made at a time, so that the target's queue of new ones holds them.
-const OPENING_MAX: usize = 128;
 /// How long a connection that was lost, or could not be made, waits before it is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
-/// How often the overseer looks for requests that take too long; more often where timeouts are short.
-const OVERSEE_MIN: Duration = Duration::from_millis(1);
-const OVERSEE_MAX: Duration = Duration::from_millis(100);
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no outcome.
 #[derive(Debug)]
@@ -225,74 +221,6 @@ impl Run {
         }
     }
 
-    /// Tries to open each connection once. `None` for those that have to be opened later.
-    fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
-        let wanted = self.plan.connections;
-        let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
-        let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
-        let next = Rc::new(Cell::new(0));
-        let begun = Instant::now();
-        let openers = (0..wanted.min(OPENING_MAX)).map(|_| {
-            let (run, opened, next, first_error) =
-                (self.clone(), opened.clone(), next.clone(), first_error.clone());
-            spawn_connection(move || {
-                while next.get() < wanted {
-                    next.set(next.get() + 1);
-                    match run.open() {
-                        Ok(transport) => opened.borrow_mut().push(Some(transport)),
-                        // One timeout is enough to wait for. What is not open by then is opened during
-                        // the run, if there is anything to run with.
-                        Err(error) => {
-                            first_error.borrow_mut().get_or_insert(error);
-                            if opened.borrow().is_empty() || begun.elapsed() >= run.plan.timeout {
-                                return;
-                            }
-                        }
-                    }
-                }
-            })
-        });
-        for opener in openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)? {
-            opener.join().map_err(|error| RunError::Failed(error.into()))?;
-        }
-        let mut opened = opened.take();
-        match first_error.take() {
-            Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
-            _ => {
-                opened.resize_with(wanted, || None);
-                Ok(opened)
-            }
-        }
-    }
-
-    /// Opens a connection, and counts it or the error.
-    fn open(&self) -> io::Result<Transport> {
-        let opened = self.place.open(self.plan.timeout);
-        match &opened {
-            Ok(_) => self.tally.opened(),
-            Err(error) => self.tally.failed(transport::connect_error_kind(error), || error.to_string()),
-        }
-        opened
-    }
-
-    /// Opens a connection in place of a lost one; `None` if there is no use for it any more.
-    fn reopen(&self, mut pause: Duration) -> Option<Transport> {
-        let lost_at = Instant::now();
-        loop {
-            fibers::sleep(pause).ok()?;
-            let now = Instant::now();
-            let clock = self.clock.get();
-            let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
-            if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
-                return None;
-            }
-            if let Ok(transport) = self.open() {
-                return Some(transport);
-            }
-            pause = REOPEN_PAUSE;
-        }
-    }
-
     /// No request is sent any more.
     #[inline]
     fn is_over(&self, clock: &Clock, now: Instant) -> bool {
@@ -467,63 +395,6 @@ impl Run {
                 format!("HTTP {status} for {} {}", request.method, target.path())
             }
             _ => format!("HTTP {status}"),
-        }
-    }
-
-    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
-    /// ends, and tells the observer how the run stands. Ends with the runtime.
-    fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Observer>) {
-        let clock = self.clock.get();
-        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
-        let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
-            (clock.start, false, clock.start, 0);
-        loop {
-            let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
-            let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
-            let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
-            if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
-                return;
-            }
-            now = Instant::now();
-            let mut processor = self.processor.get();
-            if let Some(cutter) = &mut *self.cutter.borrow_mut() {
-                cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
-            }
-            if !has_warmed_up && now >= clock.measure_from {
-                has_warmed_up = true;
-                if !self.plan.warmup.is_zero() {
-                    processor.begin = Some(processor_time());
-                }
-            }
-            if self.is_over(&clock, now) && processor.end.is_none() {
-                processor.end = Some(processor_time());
-            }
-            self.processor.set(processor);
-            for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
-                if waiting_since
-                    .get()
-                    .is_some_and(|since| now.saturating_duration_since(since) >= self.plan.timeout)
-                {
-                    // Once: a second interrupt would meet a later request.
-                    waiting_since.set(None);
-                    driver.cancel();
-                }
-            }
-            if let Some(observer) = &mut observer
-                && now - told_at >= PROGRESS_EVERY
-            {
-                let answers = self.tally.answered_ever();
-                observer(&Progress {
-                    elapsed: now - clock.start,
-                    is_warming_up: now < clock.measure_from,
-                    rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
-                    errors: self.tally.error_count(),
-                    connections_open: self.tally.open_now(),
-                    p50: self.tally.percentile(50.0),
-                    p99: self.tally.percentile(99.0),
-                });
-                (told_at, told_answers) = (now, answers);
-            }
         }
     }
 
