@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::latencies::Latencies;
+use crate::outcome::Traffic;
 use crate::tally::Tally;
 
 /// How long an interval is, but for the last one.
@@ -22,6 +23,8 @@ pub struct Interval {
     pub is_after_end: bool,
     /// Errors of all kinds.
     pub errors: u64,
+    /// Bytes of the requests that were answered in the interval, and of their answers; none after the end.
+    pub traffic: Traffic,
     /// The times of the answers that came in the interval, from when their requests were due. `None` in a
     /// closed loop, where they are the service times.
     pub response_times: Option<Latencies>,
@@ -49,6 +52,7 @@ pub(crate) struct Cutter {
     start: Instant,
     next_at: Instant,
     errors_before: u64,
+    traffic_before: Traffic,
     /// The warm-up is over, whose errors are of no interval.
     has_begun: bool,
 }
@@ -64,6 +68,7 @@ impl Cutter {
             start: measure_from,
             next_at: measure_from + INTERVAL,
             errors_before: tally.error_count(),
+            traffic_before: tally.traffic(),
         }
     }
 
@@ -97,6 +102,7 @@ impl Cutter {
                 duration: self.start.elapsed(),
                 is_after_end: true,
                 errors,
+                traffic: Traffic::default(),
                 response_times,
                 service_times,
             };
@@ -106,18 +112,23 @@ impl Cutter {
 
     fn cut(&mut self, tally: &Tally, now: Instant) {
         let (response_times, service_times) = tally.take_times();
-        let error_count = tally.error_count();
+        let (error_count, traffic) = (tally.error_count(), tally.traffic());
         let interval = Interval {
             measured_from: self.measured_from,
             start: self.start - self.measure_from,
             duration: now - self.start,
             is_after_end: false,
             errors: error_count - self.errors_before,
+            traffic: Traffic {
+                sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
+                received_bytes: traffic.received_bytes - self.traffic_before.received_bytes,
+            },
             response_times,
             service_times,
         };
         self.start = now;
         self.errors_before = error_count;
+        self.traffic_before = traffic;
         while self.next_at <= now {
             self.next_at += INTERVAL;
         }

@@ -100,7 +100,8 @@ pub struct Connections {
     pub open_max: usize,
 }
 
-/// Counts of requests. Those of the warm-up are not among them. Of those sent, each is in exactly one of
+/// Counts of requests, of which the [`Workload`](crate::Workload) says what they are. Those of the warm-up are not
+/// among them. Of those sent, each is in exactly one of
 /// `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -121,6 +122,16 @@ pub struct Requests {
     pub timed_out: u64,
     /// How many were lost with their connection.
     pub lost: u64,
+}
+
+/// Bytes of requests and of their answers, as the target and this side gave them to the kernel: headers of
+/// HTTP are among them, those of IP and TCP are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of requests.
+    pub sent_bytes: u64,
+    /// Bytes of answers.
+    pub received_bytes: u64,
 }
 
 impl Requests {
@@ -145,6 +156,9 @@ pub struct Outcome {
     pub connections: Connections,
     /// Counts of requests.
     pub requests: Requests,
+    /// Bytes of the requests that were answered rightly before the measured part was over, which are those of
+    /// the rate, and of their answers.
+    pub traffic: Traffic,
     /// What went wrong.
     pub errors: Errors,
     /// How many of the requests got an answer with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
@@ -162,9 +176,22 @@ pub struct Outcome {
 impl Outcome {
     /// Requests that were answered in the measured part, per second.
     pub fn rate_per_s(&self) -> f64 {
-        let answered = self.requests.answered - self.requests.answered_after_end;
+        self.per_s(self.requests.answered - self.requests.answered_after_end)
+    }
+
+    /// Bytes of those requests, per second.
+    pub fn sent_bytes_per_s(&self) -> f64 {
+        self.per_s(self.traffic.sent_bytes)
+    }
+
+    /// Bytes of their answers, per second.
+    pub fn received_bytes_per_s(&self) -> f64 {
+        self.per_s(self.traffic.received_bytes)
+    }
+
+    fn per_s(&self, count: u64) -> f64 {
         let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { answered as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
     /// How busy the generator's thread was in the measured part, in percent. Near 100, the latencies include

@@ -5,8 +5,10 @@
 //! end of a request is the beginning of the next. Requests that take too long are found by the overseer,
 //! which looks at all connections now and then.
 
+mod churn;
 mod opening;
 mod overseer;
+mod pipeline;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,10 +25,12 @@ use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
+use crate::reading::Answer;
 use crate::schedule::Numbers;
 use crate::tally::Tally;
 use crate::target::Target;
-use crate::transport::{self, Answer, Place, Transport, Work};
+use crate::transport::{self, Place, Transport};
+use crate::work::Work;
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -112,7 +116,11 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
         let run = run.clone();
-        spawn_connection(move || run.drive(index, transport))
+        spawn_connection(move || match &run.work {
+            Work::Churn(_) => run.churn(index),
+            Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
+            _ => run.drive(index, transport),
+        })
     });
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
     // The fibers run once this one parks. Until then, no time of theirs passes.
@@ -279,12 +287,46 @@ impl Run {
         (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
     }
 
-    /// Sends requests over one connection until the run is over. `transport` is absent if it could not be
-    /// opened at first.
+    /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
+    #[inline]
+    fn wait_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
+        if request.due <= now {
+            return Some(now);
+        }
+        if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
+            return None;
+        }
+        let now = Instant::now();
+        if request.is_measured {
+            self.tally.sent_late(now - request.due);
+        }
+        Some(now)
+    }
+
+    /// Counts a request as sent.
+    #[inline]
+    fn note_sent(&self, request: Request) {
+        if request.is_measured {
+            self.tally.count(|requests| requests.sent += 1);
+        }
+    }
+
+    /// Takes a request back that was sent, and that there was no answer to wait for.
+    #[cold]
+    fn withdraw(&self, request: Request) {
+        if request.is_measured {
+            self.tally.count(|requests| requests.sent -= 1);
+            self.remaining.set(self.remaining.get().saturating_add(1));
+        }
+    }
+
+    /// Sends requests over one connection, each when the one before it is answered, until the run is over.
+    /// `transport` is absent if it could not be opened at first.
     fn drive(&self, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
         let mut now = Instant::now();
         let mut pause = REOPEN_PAUSE;
+        let mut first_turn = 0;
         for turn in 0.. {
             let open = match transport.take() {
                 Some(open) => open,
@@ -292,47 +334,29 @@ impl Run {
                 None if self.numbers.is_some_and(|numbers| self.number(index, turn) >= numbers.end) => return,
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
-                    now = Instant::now();
+                    (now, first_turn) = (Instant::now(), turn);
                     open
                 }
             };
             let Some(request) = self.next_request(&clock, index, turn, now) else { return };
-            if request.due > now {
-                if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
-                    return;
-                }
-                now = Instant::now();
-                if request.is_measured {
-                    self.tally.sent_late(now - request.due);
-                }
-            }
-            let sent = now;
-            if request.is_measured {
-                self.tally.count(|requests| requests.sent += 1);
-            }
+            let Some(sent) = self.wait_until_due(request, now) else { return };
+            self.note_sent(request);
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
             let answer = self.work.perform(&open, index + turn as usize);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            let (is_right, closes) = match &answer {
-                Ok(Answer::Right) => (true, false),
-                Ok(Answer::Response(response)) => {
-                    if request.is_measured {
-                        self.tally.got_status(response.status);
-                    }
-                    (response.is_success(), response.closes)
+            let lost = match self.settle(&clock, request, sent, now, answer) {
+                Ok(lost) => lost,
+                Err(Ok(Answer::Ended(_))) if self.ends_well(turn > first_turn) => {
+                    self.withdraw(request);
+                    Lost::Step
                 }
-                _ => (false, false),
-            };
-            let lost = if is_right {
-                let times = request.is_measured.then(|| (now - request.due, service_time));
-                self.tally.answered(times, self.is_over(&clock, now));
-                if closes { Lost::Step } else { Lost::Nothing }
-            } else {
-                let Some(lost) = self.note_failure(answer, request, service_time) else { return };
-                lost
+                Err(failure) => {
+                    let Some(lost) = self.note_failure(failure, request, service_time) else { return };
+                    lost
+                }
             };
             match lost {
                 Lost::Nothing => transport = Some(open),
@@ -350,6 +374,39 @@ impl Run {
         }
     }
 
+    /// Counts a request that was answered rightly; hands back what else became of it.
+    #[inline]
+    fn settle(
+        &self,
+        clock: &Clock,
+        request: Request,
+        sent: Instant,
+        now: Instant,
+        answer: io::Result<Answer>,
+    ) -> Result<Lost, io::Result<Answer>> {
+        let (traffic, closes) = match &answer {
+            Ok(Answer::Right(traffic)) => (*traffic, false),
+            Ok(Answer::Response(response, traffic)) => {
+                if request.is_measured {
+                    self.tally.got_status(response.status);
+                }
+                if !response.is_success() {
+                    return Err(answer);
+                }
+                (*traffic, response.closes)
+            }
+            _ => return Err(answer),
+        };
+        let times = request.is_measured.then(|| (now - request.due, now - sent));
+        self.tally.answered(times, self.is_over(clock, now), traffic);
+        Ok(if closes { Lost::Step } else { Lost::Nothing })
+    }
+
+    /// Whether the end of a connection is no error: who only receives cannot know how much comes.
+    fn ends_well(&self, something_came: bool) -> bool {
+        something_came && matches!(self.work, Work::Receive)
+    }
+
     /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.
     #[cold]
     fn note_failure(
@@ -360,17 +417,18 @@ impl Run {
     ) -> Option<Lost> {
         let timeout = self.plan.timeout;
         let (kind, text, lost) = match answer {
-            Ok(Answer::Right) => return Some(Lost::Nothing),
+            Ok(Answer::Right(_)) => return Some(Lost::Nothing),
             Ok(Answer::Wrong { text, in_step }) => {
                 (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
             }
-            Ok(Answer::Response(response)) => {
+            Ok(Answer::Response(response, _)) => {
                 let lost = if response.closes { Lost::Step } else { Lost::Nothing };
                 (ErrorKind::Status, self.describe_status(response.status), lost)
             }
             Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Lost::Connection),
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if service_time < timeout {
+                    self.withdraw(request);
                     return None;
                 }
                 (ErrorKind::TimedOut, format!("no answer within {}", show_duration(timeout)), Lost::Step)
@@ -416,6 +474,7 @@ impl Run {
             processor_time: processor_end.saturating_sub(processor.begin.unwrap_or_default()),
             connections: self.tally.connections(),
             requests,
+            traffic: self.tally.traffic(),
             errors: self.tally.errors(),
             status_classes: self.tally.status_classes(),
             response_times: self.tally.response_times(),

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::outcome::{Connections, ErrorKind, Errors, Requests};
+use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
 
 /// The counts of a run, kept by its fibers, all of one thread.
 pub(crate) struct Tally {
@@ -16,6 +16,7 @@ pub(crate) struct Tally {
     /// Right answers from the beginning, those of the warm-up included.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
+    traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
     /// Answers with status 2xx, 3xx, 4xx and 5xx.
     status_classes: [Cell<u64>; 4],
@@ -73,6 +74,7 @@ impl Tally {
             open_max: Cell::new(0),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
+            traffic: Cell::default(),
             errors: RefCell::default(),
             status_classes: Default::default(),
             service_times: RefCell::new(Times::new()?),
@@ -99,15 +101,22 @@ impl Tally {
         self.requests.set(requests);
     }
 
-    /// Counts a right answer, with its times if it belongs to the measured part.
+    /// Counts a right answer, with its times and bytes if it belongs to the measured part.
     #[inline]
-    pub(crate) fn answered(&self, times: Option<(Duration, Duration)>, is_after_end: bool) {
+    pub(crate) fn answered(&self, times: Option<(Duration, Duration)>, is_after_end: bool, bytes: Traffic) {
         self.answered_ever.set(self.answered_ever.get() + 1);
         let Some((response_time, service_time)) = times else { return };
         self.count(|requests| {
             requests.answered += 1;
             requests.answered_after_end += u64::from(is_after_end);
         });
+        if !is_after_end {
+            let Traffic { sent_bytes, received_bytes } = self.traffic.get();
+            self.traffic.set(Traffic {
+                sent_bytes: sent_bytes + bytes.sent_bytes,
+                received_bytes: received_bytes + bytes.received_bytes,
+            });
+        }
         self.service_times.borrow_mut().record(service_time, is_after_end);
         if let Some(response_times) = &self.response_times {
             response_times.borrow_mut().record(response_time, is_after_end);
@@ -150,6 +159,10 @@ impl Tally {
 
     pub(crate) fn requests(&self) -> Requests {
         self.requests.get()
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic.get()
     }
 
     pub(crate) fn errors(&self) -> Errors {

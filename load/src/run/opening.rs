@@ -9,6 +9,7 @@ use ringspun_fibers as fibers;
 
 use super::{REOPEN_PAUSE, Run, RunError, spawn_connection};
 use crate::transport::{self, Transport};
+use crate::work::Work;
 
 /// How many connections are being made at a time, so that the target's queue of new ones holds them.
 const OPENING_MAX: usize = 128;
@@ -17,6 +18,10 @@ impl Run {
     /// Tries to open each connection once. `None` for those that have to be opened later.
     pub(super) fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
         let wanted = self.plan.connections;
+        if matches!(self.work, Work::Churn(_)) {
+            // To connect is what is measured.
+            return Ok((0..wanted).map(|_| None).collect());
+        }
         let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
         let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
         let next = Rc::new(Cell::new(0));
@@ -56,7 +61,7 @@ impl Run {
 
     /// Opens a connection, and counts it or the error.
     pub(super) fn open(&self) -> io::Result<Transport> {
-        let opened = self.place.open(self.plan.timeout);
+        let opened = self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open));
         match &opened {
             Ok(_) => self.tally.opened(),
             Err(error) => self.tally.failed(transport::connect_error_kind(error), || error.to_string()),

@@ -7,6 +7,7 @@ use ringspun_fibers::{self as fibers, JoinHandle};
 use super::{Run, processor_time};
 use crate::companions::{Observer, Progress};
 use crate::interval::Cutter;
+use crate::work::Work;
 
 /// How often it looks for requests that take too long; more often where timeouts are short.
 const OVERSEE_MIN: Duration = Duration::from_millis(1);
@@ -42,18 +43,13 @@ impl Run {
             }
             if self.is_over(&clock, now) && processor.end.is_none() {
                 processor.end = Some(processor_time());
-            }
-            self.processor.set(processor);
-            for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
-                if waiting_since
-                    .get()
-                    .is_some_and(|since| now.saturating_duration_since(since) >= self.plan.timeout)
-                {
-                    // Once: a second interrupt would meet a later request.
-                    waiting_since.set(None);
-                    driver.cancel();
+                // What they wait for is asked for by nobody, and may never come.
+                if matches!(self.work, Work::Receive) {
+                    self.interrupt_waiting(drivers, now, Duration::ZERO);
                 }
             }
+            self.processor.set(processor);
+            self.interrupt_waiting(drivers, now, self.plan.timeout);
             if let Some(observer) = &mut observer
                 && now - told_at >= PROGRESS_EVERY
             {
@@ -68,6 +64,17 @@ impl Run {
                     p99: self.tally.percentile(99.0),
                 });
                 (told_at, told_answers) = (now, answers);
+            }
+        }
+    }
+
+    /// Interrupts connections that have waited for that long.
+    fn interrupt_waiting(&self, drivers: &[JoinHandle<()>], now: Instant, patience: Duration) {
+        for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+            if waiting_since.get().is_some_and(|since| now.saturating_duration_since(since) >= patience) {
+                // Once: a second interrupt would meet a later request.
+                waiting_since.set(None);
+                driver.cancel();
             }
         }
     }

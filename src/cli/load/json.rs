@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Workload};
 use serde_json::{Value, json};
 
-use super::Verdicts;
+use super::{Verdicts, workload};
 
 /// The results as one JSON object, and a line end.
 pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
@@ -25,19 +25,11 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     let gates = verdicts.iter().map(|(gate, verdict)| {
         json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
     });
-    let (payload_bytes, http, status_classes) = match &plan.workload {
-        Workload::Echo { payload_bytes } => (Some(*payload_bytes), None, None),
-        Workload::Http(request) => {
-            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
-            let http =
-                json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() });
-            let [success, redirection, client_error, server_error] = outcome.status_classes;
-            let classes =
-                json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error });
-            (None, Some(http), Some(classes))
-        }
-    };
-    let value = json!({
+    let status_classes = matches!(plan.workload, Workload::Http(_)).then(|| {
+        let [success, redirection, client_error, server_error] = outcome.status_classes;
+        json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error })
+    });
+    let mut value = json!({
         "format": "ringspun-load",
         "version": 1,
         "ringspun": env!("CARGO_PKG_VERSION"),
@@ -45,8 +37,6 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "plan": {
             "target": plan.target.to_string(),
             "connections": plan.connections,
-            "payload_bytes": payload_bytes,
-            "http": http,
             "loop": loop_name,
             "rate_per_s": rate_per_s,
             "duration_s": duration_s,
@@ -82,12 +72,21 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "timed_out": requests.timed_out,
             "lost": requests.lost,
         },
+        "traffic": {
+            "sent_bytes": outcome.traffic.sent_bytes,
+            "received_bytes": outcome.traffic.received_bytes,
+            "sent_bytes_per_s": outcome.sent_bytes_per_s().round(),
+            "received_bytes_per_s": outcome.received_bytes_per_s().round(),
+        },
         "status_classes": status_classes,
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
         "gates": gates.collect::<Vec<_>>(),
     });
+    if let Some(fields) = value["plan"].as_object_mut() {
+        fields.append(&mut workload::fields(plan));
+    }
     format!("{value:#}\n")
 }
 

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Workload, show_count,
-    show_duration,
+    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload, show_bytes,
+    show_count, show_duration,
 };
 
-use super::BUSY_PERCENT;
+use super::{BUSY_PERCENT, workload};
 
 /// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -67,13 +67,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         Pace::Closed => "closed loop".to_string(),
         Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(rate_per_s)),
     };
-    let work = match &plan.workload {
-        Workload::Echo { payload_bytes } => format!("{} a message", counted(*payload_bytes as u64, "byte")),
-        Workload::Http(request) if request.body.is_empty() => request.method.clone(),
-        Workload::Http(request) => {
-            format!("{} of {}", request.method, counted(request.body.len() as u64, "byte"))
-        }
-    };
+    let work = workload::describe(plan);
     let measured = show_duration(outcome.measured);
     writeln!(
         text,
@@ -83,7 +77,12 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         outcome.backend
     )?;
     let (connections, requests) = (&outcome.connections, &outcome.requests);
-    writeln!(text, "\nrate         {} answered requests/s", show_count(outcome.rate_per_s().round() as u64))?;
+    let rate = show_count(outcome.rate_per_s().round() as u64);
+    writeln!(text, "\nrate         {rate} {}", workload::rate_unit(&plan.workload))?;
+    if outcome.traffic != Traffic::default() {
+        let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(show_bytes);
+        writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
+    }
     write!(
         text,
         "requests     {} sent, {} answered",
@@ -132,8 +131,9 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             write_row(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
-                "\nService time: from sent to answered. In a closed loop a stall of the target keeps requests \
-                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see."
+                "\nService time: {}. In a closed loop a stall of the target keeps requests \
+                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see.",
+                workload::service_span(&plan.workload)
             )
         }
         Pace::Open { .. } => {

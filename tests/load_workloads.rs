@@ -1,0 +1,629 @@
+//! The workloads of `ringspun load`, and its pipelining, against servers made here that answer well, wrongly,
+//! slowly or not at all.
+
+mod measuring;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use measuring::{error_text, load, measure, number, tcp_server, text_of};
+use serde_json::Value;
+
+fn scratch_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
+}
+
+/// A server that sends back whatever comes.
+fn echo_server() -> String {
+    tcp_server(|mut stream, _| {
+        let mut buffer = [0; 100_000];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// A server that answers each `request_bytes` with what `answer` makes of its number and connection, until it
+/// makes nothing.
+fn answering_server(
+    request_bytes: usize,
+    answer: impl Fn(u64, u64) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> String {
+    tcp_server(move |mut stream, connection| {
+        let mut request = vec![0; request_bytes];
+        for request_number in 0.. {
+            if stream.read_exact(&mut request).is_err() {
+                return;
+            }
+            let Some(answer) = answer(request_number, connection) else { return };
+            if stream.write_all(&answer).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn counts(report: &Value, names: [&str; 3]) -> [u64; 3] {
+    names.map(|name| number(&report["requests"][name]))
+}
+
+fn errors(report: &Value) -> u64 {
+    number(&report["errors"]["total"])
+}
+
+fn example(report: &Value) -> &str {
+    report["errors"]["kinds"][0]["example"].as_str().unwrap()
+}
+
+#[test]
+fn echoes_of_mixed_sizes_come_back_right() {
+    let target = echo_server();
+    for pipeline in ["1", "8"] {
+        let arguments = ["--payload", "64:90%,4k:10%", "--count", "500", "--pipeline", pipeline];
+        let report = measure(&[&[target.as_str()][..], &arguments].concat(), 0);
+        assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [500, 0, 0], "{pipeline}");
+        // One connection: of each 100 messages, exactly 10 are long.
+        let bytes = 450 * 64 + 50 * 4000;
+        assert_eq!(number(&report["traffic"]["sent_bytes"]), bytes);
+        assert_eq!(number(&report["traffic"]["received_bytes"]), bytes);
+        let plan = &report["plan"];
+        assert_eq!((&plan["workload"], &plan["payload_sizes"]), (&"echo".into(), &"64:90%,4000:10%".into()));
+        assert!(plan["payload_bytes"].is_null());
+    }
+    let report = measure(&[&target, "--payload", "1-9", "--count", "100", "--connections", "3"], 0);
+    assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([100, 0, 0], 0));
+}
+
+#[test]
+fn the_content_of_a_file_is_sent() {
+    let path = scratch_file("payload");
+    fs::write(&path, "PING\r\n").unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    let target = tcp_server(move |mut stream, _| {
+        let mut request = [0; 6];
+        while stream.read_exact(&mut request).is_ok() {
+            kept.lock().unwrap().push(request);
+            stream.write_all(b"+PONG and more\r\n").unwrap();
+        }
+    });
+    let file = path.to_str().unwrap();
+    let base = [&target, "--workload", "request", "--payload-file", file, "--response-end", r"\r\n"];
+    let report = measure(&[&base[..], &["--count", "10"]].concat(), 0);
+    assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([10, 0, 0], 0));
+    assert_eq!(*seen.lock().unwrap(), [*b"PING\r\n"; 10]);
+    assert_eq!(report["plan"]["response_end"], "\\r\\n");
+    assert_eq!(
+        (number(&report["traffic"]["sent_bytes"]), number(&report["traffic"]["received_bytes"])),
+        (60, 160)
+    );
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn an_answer_of_fixed_size_may_have_any_bytes() {
+    for pipeline in ["1", "4"] {
+        let target = answering_server(32, |request, _| Some(vec![request as u8; 500]));
+        let base = [&target, "--workload", "request", "--payload", "32", "--response", "500"];
+        let report = measure(&[&base[..], &["--count", "50", "--pipeline", pipeline]].concat(), 0);
+        assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([50, 0, 0], 0));
+        assert_eq!(number(&report["traffic"]["received_bytes"]), 50 * 500);
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_wrong() {
+    let target = answering_server(64, |_, connection| Some(vec![0; if connection == 0 { 11 } else { 10 }]));
+    let report = measure(&[&target, "--workload", "request", "--response", "10", "--count", "5"], 0);
+    // What is too much comes with its answer, or is taken for the beginning of the next.
+    assert!((1..=2).contains(&number(&report["requests"]["wrong"])), "{report}");
+    assert_eq!(
+        (number(&report["connections"]["opened"]), errors(&report)),
+        (2, number(&report["requests"]["wrong"]))
+    );
+}
+
+#[test]
+fn a_short_answer_times_out_or_ends_with_its_connection() {
+    // Every second request gets half of an answer. The connection stays, or is closed.
+    for (closes, end) in [(false, "timed_out"), (true, "lost")] {
+        for framing in [["--response", "10"], ["--response-end", "."]] {
+            let target = tcp_server(move |mut stream, _| {
+                let mut request = [0; 64];
+                stream.read_exact(&mut request).unwrap();
+                stream.write_all(b"123456789.").unwrap();
+                stream.read_exact(&mut request).unwrap();
+                stream.write_all(b"12345").unwrap();
+                // Until the other side is gone.
+                if !closes {
+                    let _ = stream.read(&mut request);
+                }
+            });
+            let base = [&target, "--workload", "request", "--count", "4", "--timeout", "300ms"];
+            let report = measure(&[&base[..], &framing].concat(), 0);
+            assert_eq!(counts(&report, ["answered", end, "wrong"]), [2, 2, 0], "{framing:?}");
+            assert_eq!(errors(&report), 2);
+            if closes {
+                assert!(example(&report).contains("after 5 "), "{}", example(&report));
+            }
+        }
+    }
+}
+
+#[test]
+fn datagrams_are_requests_and_answers() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = format!("udp://{}", socket.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        for number in 0.. {
+            let (length, source) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!(length, 20);
+            let answer: &[u8] = if number % 10 == 9 { b"other" } else { b"answer;" };
+            socket.send_to(answer, source).unwrap();
+        }
+    });
+    for framing in [["--response", "7"], ["--response-end", ";"]] {
+        let base = [&target, "--workload", "request", "--payload", "20", "--count", "20"];
+        let report = measure(&[&base[..], &framing].concat(), 0);
+        assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [18, 2, 0], "{framing:?}");
+        assert!(example(&report).starts_with("an answer of 5 bytes"), "{}", example(&report));
+    }
+}
+
+/// A server that counts the bytes that come, and does something before each read.
+fn counting_server(before: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> (String, Arc<AtomicU64>) {
+    let counted = Arc::new(AtomicU64::new(0));
+    let count = counted.clone();
+    let target = tcp_server(move |mut stream, _| {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            before(&mut stream);
+            match stream.read(&mut buffer) {
+                Ok(length @ 1..) => count.fetch_add(length as u64, Ordering::SeqCst),
+                _ => return,
+            };
+        }
+    });
+    (target, counted)
+}
+
+/// Waits until a count is what it should be; what was written may be read later.
+fn wait_for(count: &AtomicU64, expected: u64) {
+    let begun = Instant::now();
+    while count.load(Ordering::SeqCst) != expected && begun.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(count.load(Ordering::SeqCst), expected);
+}
+
+#[test]
+fn all_that_is_sent_arrives() {
+    for pace in [&[][..], &["--rate", "5k"]] {
+        let (target, counted) = counting_server(|_| {});
+        let base = [&target, "--workload", "send", "--payload", "1k", "--count", "500", "--connections", "3"];
+        let report = measure(&[&base[..], pace].concat(), 0);
+        assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([500, 0, 0], 0));
+        assert_eq!(number(&report["traffic"]["sent_bytes"]), 500_000);
+        assert_eq!(number(&report["traffic"]["received_bytes"]), 0);
+        wait_for(&counted, 500_000);
+    }
+}
+
+#[test]
+fn sending_to_who_answers_does_not_stall() {
+    // Far more than the buffers hold, so that the server has to get rid of its answers.
+    let report = measure(&[&echo_server(), "--workload", "send", "--payload", "64k", "--count", "1k"], 0);
+    assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([1000, 0, 0], 0));
+}
+
+#[test]
+fn a_slow_reader_shows_in_the_times_of_what_is_sent() {
+    // Reads nothing for a while, once, and then all. Far more is sent than the buffers hold.
+    let was_slow = AtomicU64::new(0);
+    let (target, counted) = counting_server(move |_| {
+        if was_slow.fetch_add(1, Ordering::SeqCst) == 0 {
+            thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let report =
+        measure(&[&target, "--workload", "send", "--payload", "1M", "--count", "64", "--timeout", "60s"], 0);
+    assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([64, 0, 0], 0));
+    wait_for(&counted, 64_000_000);
+    let longest_us = report["service_time"]["max_us"].as_f64().unwrap();
+    assert!(longest_us > 100_000.0, "some message waited for most of the pause: {longest_us}");
+}
+
+#[test]
+fn a_reader_that_stops_times_out() {
+    let (target, _) = counting_server(|_| thread::sleep(Duration::from_secs(3600)));
+    let base =
+        [&target, "--workload", "send", "--payload", "1M", "--duration", "500ms", "--timeout", "300ms"];
+    let report = measure(&base, 0);
+    assert!(number(&report["requests"]["timed_out"]) > 0, "{}", report["requests"]);
+    assert_eq!(errors(&report), number(&report["requests"]["timed_out"]));
+}
+
+/// A server that sends pieces to each connection, and then ends it or not.
+fn sending_server(pieces: usize, piece: &'static [u8], ends: bool) -> String {
+    tcp_server(move |mut stream, _| {
+        for _ in 0..pieces {
+            if stream.write_all(piece).is_err() {
+                return;
+            }
+        }
+        if ends {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        let _ = stream.read(&mut [0]);
+    })
+}
+
+#[test]
+fn all_that_comes_is_counted() {
+    // 100,000 bytes on each of 3 connections, and then silence, which is no error at the end.
+    let target = sending_server(100, &[b'x'; 1000], false);
+    let report = measure(&[&target, "--workload", "receive", "--connections", "3", "--duration", "2s"], 0);
+    assert_eq!(number(&report["traffic"]["received_bytes"]), 300_000);
+    assert_eq!(number(&report["traffic"]["sent_bytes"]), 0);
+    assert_eq!(errors(&report), 0);
+    let [answered, sent, timed_out] = counts(&report, ["answered", "sent", "timed_out"]);
+    assert!(answered > 0 && answered == sent && timed_out == 0, "{}", report["requests"]);
+}
+
+#[test]
+fn silence_longer_than_the_timeout_is_an_error() {
+    let target = sending_server(1, b"x", false);
+    let base = [&target, "--workload", "receive", "--duration", "2s", "--timeout", "300ms"];
+    let report = measure(&base, 0);
+    let [answered, timed_out, lost] = counts(&report, ["answered", "timed_out", "lost"]);
+    assert!(answered > 0 && timed_out > 0 && lost == 0, "{}", report["requests"]);
+    assert_eq!(errors(&report), timed_out);
+}
+
+#[test]
+fn the_end_of_what_comes_is_an_error_only_if_nothing_came() {
+    let target = sending_server(1, b"all of it", true);
+    let report = measure(&[&target, "--workload", "receive", "--count", "5"], 0);
+    assert_eq!((counts(&report, ["answered", "sent", "lost"]), errors(&report)), ([5, 5, 0], 0));
+    assert_eq!(number(&report["connections"]["opened"]), 5);
+    let target = tcp_server(|stream, connection| {
+        if connection > 0 {
+            (&stream).write_all(b"x").unwrap();
+        }
+    });
+    let report = measure(&[&target, "--workload", "receive", "--count", "2"], 0);
+    assert_eq!((counts(&report, ["answered", "sent", "lost"]), errors(&report)), ([1, 2, 1], 1));
+    assert_eq!(report["errors"]["kinds"][0]["kind"], "closed");
+}
+
+#[test]
+fn datagrams_that_come_are_counted_one_by_one() {
+    // Whoever sends to it first gets datagrams; a socket of `receive` sends nothing, so it has to be found.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = format!("udp://{}", socket.local_addr().unwrap());
+    let own_port = socket.local_addr().unwrap().port();
+    let (running, is_over) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(0)));
+    let (keeps, over) = (running.clone(), is_over.clone());
+    let sending = thread::spawn(move || {
+        while keeps.load(Ordering::SeqCst) == 1 {
+            for line in fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let port = |field: &str| u16::from_str_radix(field.split(':').nth(1).unwrap(), 16).unwrap();
+                // Sockets that are connected to this one.
+                if port(fields[2]) == own_port {
+                    let _ = socket.send_to(b"tick", ("127.0.0.1", port(fields[1])));
+                    over.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let report = measure(&[&target, "--workload", "receive", "--count", "20"], 0);
+    running.store(0, Ordering::SeqCst);
+    sending.join().unwrap();
+    assert_eq!(counts(&report, ["answered", "sent", "lost"]), [20, 20, 0]);
+    assert_eq!(number(&report["traffic"]["received_bytes"]), 80);
+    assert!(is_over.load(Ordering::SeqCst) >= 20);
+}
+
+#[test]
+fn churn_makes_a_connection_for_each_request() {
+    let accepted = Arc::new(AtomicU64::new(0));
+    let count = accepted.clone();
+    let target = tcp_server(move |mut stream, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let mut buffer = [0; 100];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..length]).unwrap();
+        }
+    });
+    let mut expected = 0;
+    for (payload, bytes) in [(&[][..], 0), (&["--payload", "50"], 50 * 100)] {
+        for pace in [&[][..], &["--rate", "2k"]] {
+            let base = [target.as_str(), "--workload", "churn", "--count", "100", "--connections", "4"];
+            let report = measure(&[&base, payload, pace].concat(), 0);
+            assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([100, 0, 0], 0));
+            let connections = &report["connections"];
+            assert_eq!(number(&connections["opened"]), 100);
+            assert!(number(&connections["open_max"]) <= 4, "{connections}");
+            assert_eq!(number(&report["traffic"]["received_bytes"]), bytes);
+            expected += 100;
+            wait_for(&accepted, expected);
+        }
+    }
+    let output = load(&[&target, "--workload", "churn", "--count", "10"]);
+    let table = text_of(&output);
+    for expected in ["connect and close", " connections/s\n", "Service time: from connecting to connected."] {
+        assert!(table.contains(expected), "{expected}: {table}");
+    }
+}
+
+#[test]
+fn churn_counts_what_is_refused_and_what_is_not_echoed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let report = measure(&[&target, "--workload", "churn", "--count", "3"], 1);
+    assert_eq!(counts(&report, ["answered", "sent", "lost"]), [0, 3, 3]);
+    assert_eq!((number(&report["connections"]["refused"]), errors(&report)), (3, 3));
+    // Of four connections one is echoed, one answered wrongly, one ended, one not answered.
+    let target = tcp_server(|mut stream, connection| {
+        let mut message = [0; 8];
+        stream.read_exact(&mut message).unwrap();
+        match connection % 4 {
+            0 => stream.write_all(&message).unwrap(),
+            1 => stream.write_all(&message.map(|byte| !byte)).unwrap(),
+            2 => return,
+            _ => {}
+        }
+        let _ = stream.read(&mut message);
+    });
+    let base = [&target, "--workload", "churn", "--payload", "8", "--count", "8", "--timeout", "300ms"];
+    let report = measure(&base, 0);
+    assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [2, 2, 2]);
+    assert_eq!((number(&report["requests"]["timed_out"]), errors(&report)), (2, 6));
+    assert_eq!(number(&report["connections"]["opened"]), 8);
+}
+
+#[test]
+fn a_pipeline_keeps_its_depth_in_flight() {
+    // Answers when 8 requests have come: with fewer in flight, all would wait for ever.
+    let target = tcp_server(|mut stream, _| {
+        let mut requests = [0; 8 * 64];
+        while stream.read_exact(&mut requests).is_ok() {
+            stream.write_all(&requests).unwrap();
+        }
+    });
+    for pace in [&[][..], &["--rate", "5k"]] {
+        let base = [target.as_str(), "--pipeline", "8", "--count", "800", "--connections", "2"];
+        let report = measure(&[&base, pace].concat(), 0);
+        assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([800, 0, 0], 0));
+        assert_eq!(number(&report["connections"]["opened"]), 2);
+        assert_eq!(number(&report["plan"]["pipeline"]), 8);
+    }
+}
+
+#[test]
+fn each_request_in_a_pipeline_has_its_own_times() {
+    // Each answer takes a while, so that the second of two requests in flight waits for it twice.
+    let pause = Duration::from_millis(40);
+    let target = answering_server(64, move |_, _| {
+        thread::sleep(pause);
+        Some(b"x".to_vec())
+    });
+    let base =
+        [target.as_str(), "--workload", "request", "--response", "1", "--pipeline", "2", "--count", "20"];
+    let report = measure(&base, 0);
+    assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [20, 0, 0]);
+    let microseconds = |times: &Value, name: &str| times[name].as_f64().unwrap();
+    let times = &report["service_time"];
+    assert!(microseconds(times, "min_us") >= 40_000.0, "{times}");
+    // All but the first.
+    assert!(microseconds(times, "p50_us") >= 79_000.0, "{times}");
+    // All are due in the first 20 ms. Two at a time are sent, 40 ms apart.
+    let report = measure(&[&base[..], &["--rate", "1k"]].concat(), 0);
+    assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [20, 0, 0]);
+    let (responses, services) = (&report["response_time"], &report["service_time"]);
+    assert!(microseconds(responses, "max_us") >= 780_000.0, "{responses}");
+    assert!(microseconds(responses, "p50_us") >= 380_000.0, "{responses}");
+    assert!(microseconds(services, "p50_us") <= microseconds(responses, "p50_us") / 2.0, "{services}");
+}
+
+#[test]
+fn a_connection_that_ends_takes_its_pipeline_with_it() {
+    // Ten answers on each connection, and no more. Four in flight are lost at each end.
+    for pace in [&[][..], &["--rate", "10k"]] {
+        let target = answering_server(64, |request, _| (request < 10).then(|| vec![0; 4]));
+        let base = [target.as_str(), "--workload", "request", "--response", "4", "--pipeline", "4"];
+        let report = measure(&[&base[..], &["--count", "40"], pace].concat(), 0);
+        let [answered, lost, sent] = counts(&report, ["answered", "lost", "sent"]);
+        assert_eq!((answered + lost, sent), (40, 40), "{}", report["requests"]);
+        assert!(answered >= 20 && (3..=12).contains(&lost), "{}", report["requests"]);
+        let ends = number(&report["connections"]["closed"]) + number(&report["connections"]["reset"]);
+        assert_eq!(ends, errors(&report));
+        assert!((2..=4).contains(&ends), "{}", report["connections"]);
+    }
+}
+
+#[test]
+fn one_wrong_echo_in_a_pipeline_is_one() {
+    let target = tcp_server(|mut stream, _| {
+        let mut message = [0; 64];
+        for request in 0.. {
+            if stream.read_exact(&mut message).is_err() {
+                return;
+            }
+            message[7] ^= u8::from(request % 10 == 4);
+            stream.write_all(&message).unwrap();
+        }
+    });
+    let report = measure(&[&target, "--pipeline", "5", "--count", "100"], 0);
+    assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [90, 10, 0]);
+    assert_eq!((number(&report["connections"]["opened"]), errors(&report)), (1, 10));
+    assert!(example(&report).starts_with("byte 7 came back as "), "{}", example(&report));
+}
+
+#[test]
+fn a_surplus_in_a_pipeline_costs_the_connection() {
+    // Echoes with one byte too many at the end of the first connection's third answer.
+    let target = answering_server(64, |request, connection| {
+        Some(vec![0; if (request, connection) == (2, 0) { 11 } else { 10 }])
+    });
+    let base = [&target, "--workload", "request", "--response", "10", "--pipeline", "2", "--count", "3"];
+    let report = measure(&base, 0);
+    // The byte is behind the last answer, and is no request's. It may come with it, or not be read any more.
+    assert_eq!(counts(&report, ["answered", "sent", "lost"]), [3, 3, 0]);
+    assert!(errors(&report) <= 1, "{}", report["errors"]);
+}
+
+#[test]
+fn a_timeout_in_a_pipeline_is_of_the_oldest_request() {
+    // The first connection stops after three answers.
+    let target = answering_server(64, |request, connection| {
+        if connection == 0 && request == 3 {
+            thread::sleep(Duration::from_secs(3600));
+        }
+        Some(vec![0; 4])
+    });
+    let base = [&target, "--workload", "request", "--response", "4", "--pipeline", "4", "--timeout", "400ms"];
+    let report = measure(&[&base[..], &["--count", "20"]].concat(), 0);
+    assert_eq!(counts(&report, ["answered", "timed_out", "lost"]), [16, 1, 3]);
+    assert_eq!((errors(&report), number(&report["connections"]["opened"])), (1, 2));
+}
+
+#[test]
+fn http_takes_pipelines() {
+    // Answers two at a time, so that answers come together, and in pieces.
+    let target = tcp_server(|mut stream, _| {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 1000];
+        let mut answered = 0;
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..length]);
+            let came = seen.windows(4).filter(|window| window == b"\r\n\r\n").count();
+            while answered + 2 <= came {
+                answered += 2;
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc".repeat(2);
+                let (head, tail) = answer.split_at(50);
+                stream.write_all(head.as_bytes()).unwrap();
+                stream.write_all(tail.as_bytes()).unwrap();
+            }
+        }
+    });
+    let target = target.replace("tcp://", "http://");
+    for pace in [&[][..], &["--rate", "2k"]] {
+        let report = measure(&[&[target.as_str(), "--pipeline", "6", "--count", "300"], pace].concat(), 0);
+        assert_eq!((counts(&report, ["answered", "wrong", "lost"]), errors(&report)), ([300, 0, 0], 0));
+        assert_eq!(report["status_classes"]["2xx"], 300);
+        assert_eq!(number(&report["traffic"]["received_bytes"]), 300 * 41);
+    }
+}
+
+#[test]
+fn an_http_server_that_closes_leaves_the_rest_of_a_pipeline_unanswered() {
+    let target = tcp_server(|mut stream, _| {
+        let mut buffer = [0; 1000];
+        let _ = stream.read(&mut buffer);
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer.as_bytes());
+        let _ = stream.shutdown(Shutdown::Write);
+        // All has to be read, or the answer may be lost with a reset.
+        while let Ok(1..) = stream.read(&mut buffer) {}
+    });
+    let target = target.replace("tcp://", "http://");
+    let report = measure(&[&target, "--pipeline", "3", "--count", "9"], 0);
+    let [answered, lost, sent] = counts(&report, ["answered", "lost", "sent"]);
+    assert_eq!((answered, lost, sent), (3, 6, 9), "{}", report["errors"]);
+    assert_eq!(number(&report["connections"]["closed"]), 3);
+}
+
+#[test]
+fn bytes_per_second_have_gates() {
+    let target = echo_server();
+    let base = [target.as_str(), "--count", "100", "--fail-if", "send-rate<1"];
+    measure(&[&base[..], &["--fail-if", "receive-rate<1"]].concat(), 0);
+    let output = load(&[&base[..], &["--fail-if", "receive-rate<1000000M"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    let message = error_text(&output);
+    assert!(
+        message.contains("gate receive-rate<1000000M is broken: ") && message.contains(" bytes/s"),
+        "{message}"
+    );
+    let table = text_of(&output);
+    assert!(table.contains("\ntraffic      ") && table.contains("B/s received\n"), "{table}");
+}
+
+#[test]
+fn flags_that_do_not_go_together_exit_with_two() {
+    let (tcp, http) = ("tcp://127.0.0.1:9", "http://127.0.0.1:9/");
+    for (arguments, value, expected) in [
+        (
+            &[tcp, "--workload", "dance"][..],
+            "dance",
+            "[possible values: echo, request, send, receive, churn]",
+        ),
+        (&[tcp, "--workload", "request"], "request", "expected --response BYTES or --response-end TEXT"),
+        (&[tcp, "--response", "5"], "--response with --workload echo", "expected --workload request"),
+        (
+            &[tcp, "--workload", "send", "--response-end", "x"],
+            "--response-end",
+            "expected --workload request",
+        ),
+        (&[tcp, "--workload", "request", "--response", "0"], "0 bytes", "expected 1 or more"),
+        (&[tcp, "--workload", "request", "--response-end", ""], "0 bytes", "expected 1 to 1024"),
+        (&[tcp, "--workload", "request", "--response-end", r"\q"], r"'\q'", r"expected \n"),
+        (
+            &[tcp, "--workload", "request", "--response", "1", "--response-end", "x"],
+            "--response",
+            "cannot be",
+        ),
+        (&[tcp, "--workload", "receive", "--payload", "5"], "--workload receive", "expected a workload that"),
+        (
+            &[tcp, "--workload", "receive", "--rate", "5"],
+            "rate for the workload receive",
+            "expected one that",
+        ),
+        (&[tcp, "--payload", "9-8"], "'9-8'", "expected the smaller one first"),
+        (&[tcp, "--payload", "1:50%,2:40%"], "90 %", "expected 100 %"),
+        (&[tcp, "--payload", "0"], "0 bytes", "expected 1 to 65536"),
+        (&[tcp, "--payload", "5", "--payload-file", "x"], "--payload", "cannot be used with"),
+        (&[tcp, "--payload-file", "/nonexistent"], "/nonexistent", "cannot be read"),
+        (&[tcp, "--payload-file", "/dev/null"], "0 bytes", "expected 1 to 65536"),
+        (&[tcp, "--payload-file", "/dev/zero"], "67108865 bytes", "expected 1 to 65536"),
+        (&["udp://127.0.0.1:9", "--workload", "churn"], "churn for udp", "expected tcp or unix"),
+        (&["udp://127.0.0.1:9", "--pipeline", "2"], "pipeline of 2", "expected more connections"),
+        (&[tcp, "--pipeline", "0"], "pipeline of 0", "expected 1 to 1024"),
+        (&[tcp, "--pipeline", "17", "--payload", "4k"], "pipeline of 17", "expected 1 to 16"),
+        (
+            &[tcp, "--pipeline", "2", "--workload", "churn"],
+            "workload churn",
+            "expected requests with answers",
+        ),
+        (
+            &[http, "--pipeline", "2", "--header", "Connection: close"],
+            "pipeline of 2",
+            "expected connections",
+        ),
+        (&[http, "--workload", "echo"], "--workload with http", "expected tcp://"),
+        (&[http, "--response", "5"], "--response with http", "expected tcp://"),
+        (&[http, "--payload", "5"], "--payload with http", "expected --body"),
+    ] {
+        let output = load(arguments);
+        let errors = error_text(&output);
+        assert_eq!(
+            (output.status.code(), text_of(&output).as_str()),
+            (Some(2), ""),
+            "{arguments:?}: {errors}"
+        );
+        assert!(errors.contains(value) && errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
