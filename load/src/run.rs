@@ -347,14 +347,14 @@ impl Run {
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            let lost = match self.settle(&clock, request, sent, now, answer) {
-                Ok(lost) => lost,
-                Err(Ok(Answer::Ended(_))) if self.ends_well(turn > first_turn) => {
+            let lost = match self.settle(&clock, request, now, service_time, &answer) {
+                Some(lost) => lost,
+                None if turn > first_turn && self.ends_well(&answer) => {
                     self.withdraw(request);
                     Lost::Step
                 }
-                Err(failure) => {
-                    let Some(lost) = self.note_failure(failure, request, service_time) else { return };
+                None => {
+                    let Some(lost) = self.note_failure(answer, request, service_time) else { return };
                     lost
                 }
             };
@@ -374,37 +374,41 @@ impl Run {
         }
     }
 
-    /// Counts a request that was answered rightly; hands back what else became of it.
+    /// Counts a request if it was answered rightly; `None` if something else became of it.
     #[inline]
     fn settle(
         &self,
         clock: &Clock,
         request: Request,
-        sent: Instant,
         now: Instant,
-        answer: io::Result<Answer>,
-    ) -> Result<Lost, io::Result<Answer>> {
-        let (traffic, closes) = match &answer {
+        service_time: Duration,
+        answer: &io::Result<Answer>,
+    ) -> Option<Lost> {
+        let (traffic, closes) = match answer {
             Ok(Answer::Right(traffic)) => (*traffic, false),
             Ok(Answer::Response(response, traffic)) => {
                 if request.is_measured {
                     self.tally.got_status(response.status);
                 }
                 if !response.is_success() {
-                    return Err(answer);
+                    return None;
                 }
                 (*traffic, response.closes)
             }
-            _ => return Err(answer),
+            _ => return None,
         };
-        let times = request.is_measured.then(|| (now - request.due, now - sent));
-        self.tally.answered(times, self.is_over(clock, now), traffic);
-        Ok(if closes { Lost::Step } else { Lost::Nothing })
+        if request.is_measured {
+            let is_after_end = self.is_over(clock, now);
+            self.tally.answered(service_time, || now - request.due, is_after_end, traffic);
+        } else {
+            self.tally.answered_unmeasured();
+        }
+        Some(if closes { Lost::Step } else { Lost::Nothing })
     }
 
-    /// Whether the end of a connection is no error: who only receives cannot know how much comes.
-    fn ends_well(&self, something_came: bool) -> bool {
-        something_came && matches!(self.work, Work::Receive)
+    /// Whether this is the end of a connection that only brought bytes. How many, nobody can know before.
+    fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
+        matches!((&self.work, answer), (Work::Receive, Ok(Answer::Ended(_))))
     }
 
     /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.

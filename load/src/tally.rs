@@ -101,11 +101,22 @@ impl Tally {
         self.requests.set(requests);
     }
 
-    /// Counts a right answer, with its times and bytes if it belongs to the measured part.
+    /// Counts a right answer of the warm-up.
     #[inline]
-    pub(crate) fn answered(&self, times: Option<(Duration, Duration)>, is_after_end: bool, bytes: Traffic) {
+    pub(crate) fn answered_unmeasured(&self) {
         self.answered_ever.set(self.answered_ever.get() + 1);
-        let Some((response_time, service_time)) = times else { return };
+    }
+
+    /// Counts a right answer of the measured part. The response time is asked for in an open loop only.
+    #[inline]
+    pub(crate) fn answered(
+        &self,
+        service_time: Duration,
+        response_time: impl FnOnce() -> Duration,
+        is_after_end: bool,
+        bytes: Traffic,
+    ) {
+        self.answered_ever.set(self.answered_ever.get() + 1);
         self.count(|requests| {
             requests.answered += 1;
             requests.answered_after_end += u64::from(is_after_end);
@@ -119,7 +130,7 @@ impl Tally {
         }
         self.service_times.borrow_mut().record(service_time, is_after_end);
         if let Some(response_times) = &self.response_times {
-            response_times.borrow_mut().record(response_time, is_after_end);
+            response_times.borrow_mut().record(response_time(), is_after_end);
         }
     }
 

@@ -38,8 +38,8 @@ impl Run {
             drop(open);
             self.tally.closed();
             let waited = now - connected;
-            if let Err(failure) = self.settle(&clock, request, sent, now, answer) {
-                match self.note_failure(failure, request, waited) {
+            if self.settle(&clock, request, now, now - sent, &answer).is_none() {
+                match self.note_failure(answer, request, waited) {
                     None => return,
                     Some(Lost::Connection) if !self.pause_after_failure() => return,
                     Some(_) => now = Instant::now(),

@@ -205,8 +205,9 @@ impl Run {
         let Some(Flight { request, sent, .. }) = pipeline.flights.pop_front() else {
             return Some(Lost::Step);
         };
-        let lost = match self.settle(clock, request, sent, now, answer) {
-            Ok(lost) => {
+        let service_time = now - sent;
+        let lost = match self.settle(clock, request, now, service_time, &answer) {
+            Some(lost) => {
                 let unanswered = pipeline.flights.len();
                 if matches!(lost, Lost::Step) && unanswered > 0 {
                     self.tally.failed(ErrorKind::Closed, || {
@@ -215,9 +216,9 @@ impl Run {
                 }
                 Some(lost)
             }
-            Err(failure) => self.note_failure(failure, request, now - sent),
+            None => self.note_failure(answer, request, service_time),
         };
-        if now - sent >= self.plan.timeout {
+        if service_time >= self.plan.timeout {
             // As without a pipeline: an interrupt that came too late must not meet the next request.
             let _ = fibers::check();
         }
