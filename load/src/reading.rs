@@ -141,7 +141,7 @@ impl<'w> Reading<'w> {
 /// Tells of bytes behind the last answer that was asked for.
 #[cold]
 pub(crate) fn describe_surplus(bytes: &[u8]) -> String {
-    format!("{} bytes came after the answer's end", bytes.len())
+    format!("bytes came behind the answer: {}, expected none", bytes.len())
 }
 
 /// Names the first byte that differs; `start` is where the bytes stand in the message.

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use ringspun_fibers::{self as fibers, FiberBuilder};
 use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption, Stream};
 
@@ -112,6 +113,17 @@ pub(crate) fn connect_error_kind(error: &io::Error) -> ErrorKind {
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
         io::ErrorKind::TimedOut => ErrorKind::ConnectTimedOut,
         _ => ErrorKind::ConnectFailed,
+    }
+}
+
+/// The text of such an error, with its reason where that is not plain.
+pub(crate) fn describe_connect_error(error: &io::Error) -> String {
+    match net::errno_of(error) {
+        Some(number) if number == Errno::EADDRNOTAVAIL as i32 => format!(
+            "{error}: no local port is free for the target; each is taken as long as its connection is open, and \
+             for about a minute after it was closed on this side"
+        ),
+        _ => error.to_string(),
     }
 }
 

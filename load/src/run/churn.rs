@@ -60,7 +60,7 @@ impl Run {
             return false;
         }
         let kind = transport::connect_error_kind(error);
-        self.tally.failed(kind, || error.to_string());
+        self.tally.failed(kind, || transport::describe_connect_error(error));
         if request.is_measured {
             self.tally.count(|requests| match kind {
                 ErrorKind::ConnectTimedOut => requests.timed_out += 1,

@@ -64,7 +64,9 @@ impl Run {
         let opened = self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open));
         match &opened {
             Ok(_) => self.tally.opened(),
-            Err(error) => self.tally.failed(transport::connect_error_kind(error), || error.to_string()),
+            Err(error) => self
+                .tally
+                .failed(transport::connect_error_kind(error), || transport::describe_connect_error(error)),
         }
         opened
     }
