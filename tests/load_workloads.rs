@@ -274,33 +274,37 @@ fn the_end_of_what_comes_is_an_error_only_if_nothing_came() {
 }
 
 #[test]
-fn datagrams_that_come_are_counted_one_by_one() {
-    // Whoever sends to it first gets datagrams; a socket of `receive` sends nothing, so it has to be found.
+fn what_comes_can_be_asked_for() {
+    // Datagrams to whoever sent one.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let target = format!("udp://{}", socket.local_addr().unwrap());
-    let own_port = socket.local_addr().unwrap().port();
-    let (running, is_over) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(0)));
-    let (keeps, over) = (running.clone(), is_over.clone());
-    let sending = thread::spawn(move || {
-        while keeps.load(Ordering::SeqCst) == 1 {
-            for line in fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1) {
-                let fields: Vec<&str> = line.split_whitespace().collect();
-                let port = |field: &str| u16::from_str_radix(field.split(':').nth(1).unwrap(), 16).unwrap();
-                // Sockets that are connected to this one.
-                if port(fields[2]) == own_port {
-                    let _ = socket.send_to(b"tick", ("127.0.0.1", port(fields[1])));
-                    over.fetch_add(1, Ordering::SeqCst);
-                }
+    let udp = format!("udp://{}", socket.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((length, source)) = socket.recv_from(&mut buffer) {
+            assert_eq!(&buffer[..length], b"SUBSCRIBE");
+            for _ in 0..20 {
+                socket.send_to(b"tick", source).unwrap();
             }
-            thread::sleep(Duration::from_millis(1));
         }
     });
-    let report = measure(&[&target, "--workload", "receive", "--count", "20"], 0);
-    running.store(0, Ordering::SeqCst);
-    sending.join().unwrap();
-    assert_eq!(counts(&report, ["answered", "sent", "lost"]), [20, 20, 0]);
+    // The same over a stream, whose pieces may come together.
+    let tcp = tcp_server(|mut stream, _| {
+        let mut asked = [0; 9];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"SUBSCRIBE");
+        stream.write_all(&b"tick".repeat(20)).unwrap();
+        let _ = stream.read(&mut asked);
+    });
+    let path = scratch_file("subscribe");
+    fs::write(&path, "SUBSCRIBE").unwrap();
+    let asking = ["--workload", "receive", "--payload-file", path.to_str().unwrap()];
+    let report = measure(&[&[udp.as_str(), "--count", "20"][..], &asking].concat(), 0);
+    assert_eq!((counts(&report, ["answered", "sent", "lost"]), errors(&report)), ([20, 20, 0], 0));
     assert_eq!(number(&report["traffic"]["received_bytes"]), 80);
-    assert!(is_over.load(Ordering::SeqCst) >= 20);
+    let report = measure(&[&[tcp.as_str(), "--duration", "1s"][..], &asking].concat(), 0);
+    assert_eq!((number(&report["traffic"]["received_bytes"]), errors(&report)), (80, 0));
+    assert_eq!(report["plan"]["payload_bytes"], 9);
+    fs::remove_file(&path).unwrap();
 }
 
 #[test]
@@ -402,7 +406,6 @@ fn flags_that_do_not_go_together_exit_with_two() {
             "--response",
             "cannot be",
         ),
-        (&[tcp, "--workload", "receive", "--payload", "5"], "--workload receive", "expected a workload that"),
         (
             &[tcp, "--workload", "receive", "--rate", "5"],
             "rate for the workload receive",

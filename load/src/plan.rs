@@ -69,7 +69,10 @@ pub enum Workload {
     },
     /// Only receives. A request is the wait for what comes next: for bytes, however many come at once, or for a
     /// datagram. That the target ends a connection that brought something is no error: another one is made.
-    Receive,
+    Receive {
+        /// With one, each connection sends one message first, to ask for what is to come.
+        payload: Option<Payload>,
+    },
     /// Connects and closes. A request is a connection, and answered when it is made. For TCP and Unix sockets.
     Churn {
         /// With one, each connection sends one message before it is closed, and is answered when the target has
@@ -87,7 +90,7 @@ impl Workload {
             Self::Echo { .. } => "echo",
             Self::Request { .. } => "request",
             Self::Send { .. } => "send",
-            Self::Receive => "receive",
+            Self::Receive { .. } => "receive",
             Self::Churn { .. } => "churn",
             Self::Http(_) => "http",
         }
@@ -97,8 +100,8 @@ impl Workload {
     pub fn payload(&self) -> Option<&Payload> {
         match self {
             Self::Echo { payload } | Self::Request { payload, .. } | Self::Send { payload } => Some(payload),
-            Self::Churn { payload } => payload.as_ref(),
-            Self::Receive | Self::Http(_) => None,
+            Self::Receive { payload } | Self::Churn { payload } => payload.as_ref(),
+            Self::Http(_) => None,
         }
     }
 }
@@ -209,7 +212,7 @@ impl Plan {
             (Workload::Churn { .. }, Target::Udp(_)) => {
                 return Err(format!("the workload churn for {target}: expected tcp or unix"));
             }
-            (Workload::Receive, _) if self.pace != Pace::Closed => {
+            (Workload::Receive { .. }, _) if self.pace != Pace::Closed => {
                 return Err("a rate for the workload receive: expected one that sends".to_string());
             }
             (Workload::Request { framing, .. }, _) => framing.check()?,
@@ -296,7 +299,11 @@ mod tests {
                 "expected tcp or unix",
             ),
             (
-                Plan { workload: Workload::Receive, pace: Pace::Open { rate_per_s: 1 }, ..good.clone() },
+                Plan {
+                    workload: Workload::Receive { payload: None },
+                    pace: Pace::Open { rate_per_s: 1 },
+                    ..good.clone()
+                },
                 "expected one that sends",
             ),
             (
@@ -305,7 +312,7 @@ mod tests {
             ),
             (Plan { pipeline: 1025, ..good.clone() }, "expected 1 to 1024"),
             (
-                Plan { pipeline: 2, workload: Workload::Receive, ..good.clone() },
+                Plan { pipeline: 2, workload: Workload::Receive { payload: None }, ..good.clone() },
                 "expected requests with answers",
             ),
             (Plan { pipeline: 2, ..plan("udp://localhost:1") }, "expected more connections"),

@@ -290,9 +290,10 @@ impl Run {
     /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
     #[inline]
     fn wait_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
-        if request.due <= now {
-            return Some(now);
-        }
+        if request.due <= now { Some(now) } else { self.sleep_until_due(request, now) }
+    }
+
+    fn sleep_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
         if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
             return None;
         }
@@ -408,7 +409,7 @@ impl Run {
 
     /// Whether this is the end of a connection that only brought bytes. How many, nobody can know before.
     fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
-        matches!((&self.work, answer), (Work::Receive, Ok(Answer::Ended(_))))
+        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
     }
 
     /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.

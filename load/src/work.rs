@@ -1,7 +1,9 @@
 //! What a request is: what is sent, and what has to come of it.
 
 use std::io;
+use std::time::Duration;
 
+use ringspun_fibers as fibers;
 use ringspun_net::{DatagramSocket, Stream};
 
 use crate::framing::{Delimiter, Framing};
@@ -19,8 +21,8 @@ pub(crate) enum Work {
     Exchange(Exchange),
     /// Messages that nobody answers.
     Send(Messages),
-    /// Nothing: it waits for what comes.
-    Receive,
+    /// Nothing: it waits for what comes. A connection may send one message first.
+    Receive(Option<Messages>),
     /// Nothing, or one exchange; there is a connection for each request.
     Churn(Option<Exchange>),
 }
@@ -49,7 +51,9 @@ impl Work {
             (Workload::Http(request), Target::Http(target)) => Exchange::Http(Prepared::new(request, target)),
             (Workload::Http(_), _) => return Err(io::ErrorKind::InvalidInput.into()),
             (Workload::Send { payload }, _) => return Ok(Self::Send(Messages::new(payload))),
-            (Workload::Receive, _) => return Ok(Self::Receive),
+            (Workload::Receive { payload }, _) => {
+                return Ok(Self::Receive(payload.as_ref().map(Messages::new)));
+            }
             (Workload::Churn { payload }, _) => {
                 let echo = payload.as_ref().map(|payload| Exchange::Echo(Messages::new(payload)));
                 return Ok(Self::Churn(echo));
@@ -58,10 +62,14 @@ impl Work {
         Ok(Self::Exchange(exchange))
     }
 
-    /// Makes of a new connection what the work takes.
-    pub(crate) fn prepare(&self, transport: Transport) -> io::Result<Transport> {
+    /// Makes of a new connection what the work takes, for as long as the timeout allows.
+    pub(crate) fn prepare(&self, transport: Transport, timeout: Duration) -> io::Result<Transport> {
         match (self, transport) {
             (Self::Send(_), Transport::Stream(stream)) => Sink::new(stream).map(Transport::Sink),
+            (Self::Receive(Some(messages)), transport) => {
+                fibers::with_deadline(timeout, || send(&transport, messages.message(0)))?;
+                Ok(transport)
+            }
             (_, transport) => Ok(transport),
         }
     }
@@ -72,7 +80,7 @@ impl Work {
         match self {
             Self::Exchange(exchange) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
-            Self::Receive => receive(transport),
+            Self::Receive(_) => receive(transport),
             // The connection is all there is.
             Self::Churn(None) => Ok(Answer::Right(Traffic::default())),
             Self::Churn(Some(exchange)) => exchange.perform(transport, request),

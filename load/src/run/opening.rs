@@ -61,7 +61,8 @@ impl Run {
 
     /// Opens a connection, and counts it or the error.
     pub(super) fn open(&self) -> io::Result<Transport> {
-        let opened = self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open));
+        let opened =
+            self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open, self.plan.timeout));
         match &opened {
             Ok(_) => self.tally.opened(),
             Err(error) => self

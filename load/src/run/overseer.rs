@@ -44,7 +44,7 @@ impl Run {
             if self.is_over(&clock, now) && processor.end.is_none() {
                 processor.end = Some(processor_time());
                 // What they wait for is asked for by nobody, and may never come.
-                if matches!(self.work, Work::Receive) {
+                if matches!(self.work, Work::Receive(_)) {
                     self.interrupt_waiting(drivers, now, Duration::ZERO);
                 }
             }

@@ -43,6 +43,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
   ringspun load udp://127.0.0.1:9 --workload send --payload 1k --rate 100k
   ringspun load unix:@feed --workload receive --fail-if 'receive-rate<10M'
+  ringspun load tcp://127.0.0.1:6379 --workload receive --payload-file subscribe.txt
   ringspun load tcp://127.0.0.1:7000 --workload churn --connections 16 --fail-if 'rate<1k'
   ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
   ringspun load report one.hdr two.hdr

@@ -63,7 +63,7 @@ enum Kind {
     Request,
     /// Only send, as fast as the target takes it or at --rate
     Send,
-    /// Only receive, and count what comes
+    /// Only receive, and count what comes; with --payload or --payload-file, after one message that asks for it
     Receive,
     /// Connect and close; with --payload, an echo in between
     Churn,
@@ -174,10 +174,7 @@ impl WorkloadOptions {
                 Workload::Request { payload: payload(), framing }
             }
             Kind::Send => Workload::Send { payload: payload() },
-            Kind::Receive if given.is_some() => {
-                return Err("a payload with --workload receive: expected a workload that sends".to_string());
-            }
-            Kind::Receive => Workload::Receive,
+            Kind::Receive => Workload::Receive { payload: given },
             Kind::Churn => Workload::Churn { payload: given },
         })
     }
@@ -217,7 +214,10 @@ pub fn describe(plan: &Plan) -> String {
             format!("{} a request, {framing} an answer", show_payload(payload))
         }
         Workload::Send { payload } => format!("send only, {} a message", show_payload(payload)),
-        Workload::Receive => "receive only".to_string(),
+        Workload::Receive { payload: None } => "receive only".to_string(),
+        Workload::Receive { payload: Some(payload) } => {
+            format!("receive only after {}", show_payload(payload))
+        }
         Workload::Churn { payload: None } => "connect and close".to_string(),
         Workload::Churn { payload: Some(payload) } => {
             format!("connect, an echo of {}, and close", show_payload(payload))
@@ -247,7 +247,7 @@ pub fn rate_unit(workload: &Workload) -> &'static str {
     match workload {
         Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "answered requests/s",
         Workload::Send { .. } => "messages/s taken by the kernel",
-        Workload::Receive => "arrivals/s",
+        Workload::Receive { .. } => "arrivals/s",
         Workload::Churn { .. } => "connections/s",
     }
 }
@@ -257,7 +257,7 @@ pub fn service_span(workload: &Workload) -> &'static str {
     match workload {
         Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "from sent to answered",
         Workload::Send { .. } => "from sent to taken by the kernel",
-        Workload::Receive => "from one arrival to the next",
+        Workload::Receive { .. } => "from one arrival to the next",
         Workload::Churn { payload: None } => "from connecting to connected",
         Workload::Churn { payload: Some(_) } => "from connecting to answered",
     }
