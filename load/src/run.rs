@@ -288,7 +288,7 @@ impl Run {
     }
 
     /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
-    #[inline]
+    #[inline(always)]
     fn wait_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
         if request.due <= now { Some(now) } else { self.sleep_until_due(request, now) }
     }
@@ -376,7 +376,7 @@ impl Run {
     }
 
     /// Counts a request if it was answered rightly; `None` if something else became of it.
-    #[inline]
+    #[inline(always)]
     fn settle(
         &self,
         clock: &Clock,
