@@ -200,6 +200,7 @@ mod tests {
             response_times: times.clone(),
             service_times: times,
             send_delays: Latencies::new().unwrap(),
+            steps: Vec::new(),
         }
     }
 

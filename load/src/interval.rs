@@ -1,5 +1,6 @@
 //! What a run found out second by second, handed out while it lasts.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::latencies::Latencies;
@@ -21,6 +22,8 @@ pub struct Interval {
     pub duration: Duration,
     /// The run's duration was over. In here are the answers that came then, which the rate does not count.
     pub is_after_end: bool,
+    /// The step of the rate in which it began, counted from 0; `None` without steps.
+    pub step: Option<usize>,
     /// Errors of all kinds.
     pub errors: u64,
     /// Bytes of the requests that were answered in the interval, and of their answers; none after the end.
@@ -51,6 +54,9 @@ pub(crate) struct Cutter {
     /// Where the last cut was.
     start: Instant,
     next_at: Instant,
+    /// The step that lasts, and when it and those after it end, but for the last.
+    step: Option<usize>,
+    step_ends: VecDeque<Instant>,
     errors_before: u64,
     traffic_before: Traffic,
     /// The warm-up is over, whose errors are of no interval.
@@ -58,8 +64,13 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// To be made when the clock of the run has been set.
-    pub(crate) fn new(recorder: Recorder, measure_from: Instant, tally: &Tally) -> Self {
+    /// To be made when the clock of the run has been set. `step_ends` is `None` without steps.
+    pub(crate) fn new(
+        recorder: Recorder,
+        measure_from: Instant,
+        step_ends: Option<VecDeque<Instant>>,
+        tally: &Tally,
+    ) -> Self {
         Self {
             recorder,
             measure_from,
@@ -67,23 +78,25 @@ impl Cutter {
             measured_from: SystemTime::now() + measure_from.saturating_duration_since(Instant::now()),
             start: measure_from,
             next_at: measure_from + INTERVAL,
+            step: step_ends.is_some().then_some(0),
+            step_ends: step_ends.unwrap_or_default(),
             errors_before: tally.error_count(),
             traffic_before: tally.traffic(),
         }
     }
 
-    /// When the next interval is full.
+    /// When the next interval is full, or a step ends.
     pub(crate) fn next_at(&self) -> Instant {
-        self.next_at
+        self.step_ends.front().map_or(self.next_at, |step_end| self.next_at.min(*step_end))
     }
 
-    /// Cuts if an interval is full. `now` is not after the end of the measured part.
+    /// Cuts if it is time. `now` is not after the end of the measured part.
     pub(crate) fn look(&mut self, tally: &Tally, now: Instant) {
         if !self.has_begun && now >= self.measure_from {
             self.has_begun = true;
             self.errors_before = tally.error_count();
         }
-        if now >= self.next_at {
+        if now >= self.next_at() {
             self.cut(tally, now);
         }
     }
@@ -101,6 +114,7 @@ impl Cutter {
                 start: self.start - self.measure_from,
                 duration: self.start.elapsed(),
                 is_after_end: true,
+                step: self.step,
                 errors,
                 traffic: Traffic::default(),
                 response_times,
@@ -118,6 +132,7 @@ impl Cutter {
             start: self.start - self.measure_from,
             duration: now - self.start,
             is_after_end: false,
+            step: self.step,
             errors: error_count - self.errors_before,
             traffic: Traffic {
                 sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
@@ -131,6 +146,10 @@ impl Cutter {
         self.traffic_before = traffic;
         while self.next_at <= now {
             self.next_at += INTERVAL;
+        }
+        while self.step_ends.front().is_some_and(|step_end| *step_end <= now) {
+            self.step_ends.pop_front();
+            self.step = self.step.map(|step| step + 1);
         }
         (self.recorder)(interval);
     }

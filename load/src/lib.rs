@@ -28,6 +28,7 @@ mod quantity;
 mod reading;
 mod run;
 mod schedule;
+mod steps;
 mod tally;
 mod target;
 mod transport;
@@ -49,4 +50,5 @@ pub use plan::{
 };
 pub use quantity::{parse_count, parse_duration, show_bytes, show_count, show_duration};
 pub use run::{RunError, run};
+pub use steps::{Rates, STEP_MAX, Step, StepOutcome, parse_steps};
 pub use target::{HttpTarget, Target};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
+use crate::steps::StepOutcome;
 
 /// What can go wrong with a connection or a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,8 @@ pub struct Outcome {
     /// How much later than due requests were sent whose connection was free: the delay of the generator itself,
     /// which the response times contain. Empty in a closed loop.
     pub send_delays: Latencies,
+    /// What each step brought; empty without [`Pace::Steps`](crate::Pace::Steps).
+    pub steps: Vec<StepOutcome>,
 }
 
 impl Outcome {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
+use crate::steps::Step;
 use crate::target::Target;
 
 /// How long one message of an echo may be over a stream, in bytes, and all requests together that are sent on
@@ -23,7 +24,7 @@ pub const CONNECTIONS_MAX: usize = 1_000_000;
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 24 * 3600);
 
 /// When requests are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// Each connection sends its next request when the one before it is answered. A stall of the target
     /// delays the requests that would have shown it, so latencies look better than users find them.
@@ -35,6 +36,9 @@ pub enum Pace {
         /// Requests per second.
         rate_per_s: u64,
     },
+    /// As in an open loop, but with rates that change from step to step. The plan's length is that of the steps
+    /// together: [`Plan::set_steps`] sets both. During the warm-up the first step's rate is held.
+    Steps(Vec<Step>),
 }
 
 /// When a run ends.
@@ -140,6 +144,10 @@ pub struct Plan {
     pub pace: Pace,
     /// When the run ends; after 10 seconds at first.
     pub length: Length,
+    /// How long to take to open the connections, evenly one after the other; zero, all at once, at first. Each
+    /// sends requests as soon as it is open, and in an open loop none that were due before. None of this time is
+    /// counted; the warm-up follows.
+    pub ramp_up: Duration,
     /// How long requests are sent before any is counted; zero at first.
     pub warmup: Duration,
     /// How long to wait for a connection, and for an answer; 5 seconds at first. What takes longer is given
@@ -161,9 +169,21 @@ impl Plan {
             pipeline: 1,
             pace: Pace::Closed,
             length: Length::Duration(Duration::from_secs(10)),
+            ramp_up: Duration::ZERO,
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(5),
         }
+    }
+
+    /// Makes the run an open loop with these steps, and as long as they are together.
+    pub fn set_steps(&mut self, steps: Vec<Step>) {
+        self.length = Length::Duration(total(&steps));
+        self.pace = Pace::Steps(steps);
+    }
+
+    /// How long requests are sent before any is counted.
+    pub(crate) fn lead(&self) -> Duration {
+        self.ramp_up.saturating_add(self.warmup)
     }
 
     /// Whether the plan can be run.
@@ -176,11 +196,7 @@ impl Plan {
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return Err(format!("{} connections: expected 1 to {CONNECTIONS_MAX}", self.connections));
         }
-        if let Pace::Open { rate_per_s } = self.pace
-            && !(1..=RATE_MAX_PER_S).contains(&rate_per_s)
-        {
-            return Err(format!("a rate of {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"));
-        }
+        self.check_pace()?;
         if self.timeout.is_zero() {
             return Err("a timeout of 0: expected more".to_string());
         }
@@ -190,12 +206,45 @@ impl Plan {
             Length::Duration(Duration::ZERO) => return Err("a duration of 0: expected more".to_string()),
             Length::Duration(duration) => duration,
         };
-        for (name, duration) in [("timeout", self.timeout), ("warm-up", self.warmup), ("duration", length)] {
+        for (name, duration) in [
+            ("timeout", self.timeout),
+            ("ramp-up", self.ramp_up),
+            ("warm-up", self.warmup),
+            ("duration", length),
+        ] {
             if duration > DURATION_MAX {
                 return Err(format!("a {name} of {} s: expected 1000 days or less", duration.as_secs()));
             }
         }
         Ok(())
+    }
+
+    fn check_pace(&self) -> Result<(), String> {
+        match &self.pace {
+            Pace::Closed => Ok(()),
+            Pace::Open { rate_per_s } if !(1..=RATE_MAX_PER_S).contains(rate_per_s) => {
+                Err(format!("a rate of {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"))
+            }
+            Pace::Open { .. } => Ok(()),
+            Pace::Steps(steps) => {
+                steps.iter().try_for_each(Step::check)?;
+                let first = steps.first().ok_or("no step: expected one or more")?;
+                if first.from_per_s == 0 && !self.lead().is_zero() {
+                    return Err(format!(
+                        "a ramp-up or a warm-up before a rate of {first}: expected a first rate of 1 or more, \
+                         which they hold"
+                    ));
+                }
+                match self.length == Length::Duration(total(steps)) {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "a length of {:?} with steps: expected that of all steps, {:?}",
+                        self.length,
+                        total(steps)
+                    )),
+                }
+            }
+        }
     }
 
     fn check_workload(&self) -> Result<(), String> {
@@ -265,6 +314,10 @@ impl Plan {
             )),
         }
     }
+}
+
+fn total(steps: &[Step]) -> Duration {
+    steps.iter().fold(Duration::ZERO, |total, step| total.saturating_add(step.duration))
 }
 
 #[cfg(test)]

@@ -22,11 +22,12 @@ use ringspun_net as net;
 
 use crate::companions::Companions;
 use crate::interval::Cutter;
-use crate::outcome::{ErrorKind, Outcome};
+use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
 use crate::reading::Answer;
 use crate::schedule::Numbers;
+use crate::steps::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
 use crate::transport::{self, Place, Transport};
@@ -108,10 +109,12 @@ pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
-    let is_open_loop = matches!(plan.pace, Pace::Open { .. });
+    let is_open_loop = plan.pace != Pace::Closed;
     let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
     let work = Work::of(&plan).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, work, place, tally));
+    let numbers = Numbers::new(&plan);
+    let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
+    let run = Rc::new(Run::new(plan, numbers, work, place, tally, steps));
     let opened = run.open_all()?;
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
@@ -126,7 +129,11 @@ fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError>
     // The fibers run once this one parks. Until then, no time of theirs passes.
     run.start();
     if let Some(recorder) = companions.recorder {
-        *run.cutter.borrow_mut() = Some(Cutter::new(recorder, run.clock.get().measure_from, &run.tally));
+        let clock = run.clock.get();
+        let step_ends = matches!(run.plan.pace, Pace::Steps(_))
+            .then(|| run.steps.edges().map(|edge| clock.start + edge).collect());
+        let cutter = Cutter::new(recorder, clock.measure_from, step_ends, &run.tally);
+        *run.cutter.borrow_mut() = Some(cutter);
     }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
     fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
@@ -181,6 +188,8 @@ struct ProcessorTimes {
 struct Request {
     due: Instant,
     is_measured: bool,
+    /// The step in which it is due, if there are steps.
+    step: Option<usize>,
 }
 
 /// What all fibers of a run share.
@@ -189,6 +198,7 @@ struct Run {
     work: Work,
     place: Place,
     tally: Tally,
+    steps: StepTally,
     /// Absent where nobody asked for intervals.
     cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
@@ -204,11 +214,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(plan: Plan, work: Work, place: Place, tally: Tally) -> Self {
-        let numbers = match plan.pace {
-            Pace::Closed => None,
-            Pace::Open { rate_per_s } => Some(Numbers::new(rate_per_s, &plan)),
-        };
+    fn new(
+        plan: Plan,
+        numbers: Option<Numbers>,
+        work: Work,
+        place: Place,
+        tally: Tally,
+        steps: StepTally,
+    ) -> Self {
         let remaining = match plan.length {
             Length::Duration(_) => u64::MAX,
             Length::Count(count) => count,
@@ -225,6 +238,7 @@ impl Run {
             plan,
             place,
             tally,
+            steps,
             cutter: RefCell::default(),
         }
     }
@@ -254,7 +268,7 @@ impl Run {
     /// Begins the time of the run.
     fn start(&self) {
         let start = Instant::now();
-        let measure_from = start + self.plan.warmup;
+        let measure_from = start + self.plan.lead();
         let end = match self.plan.length {
             Length::Duration(duration) => Some(measure_from + duration),
             Length::Count(_) => None,
@@ -280,11 +294,26 @@ impl Run {
             if is_measured {
                 self.remaining.set(self.remaining.get().checked_sub(1)?);
             }
-            return Some(Request { due: now, is_measured });
+            return Some(Request { due: now, is_measured, step: None });
         };
         let number = self.number(index, turn);
         let due = clock.start + numbers.schedule.due_after(number);
-        (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
+        (number < numbers.end).then(|| Request {
+            due,
+            is_measured: number >= numbers.first_measured,
+            step: numbers.step_of(number),
+        })
+    }
+
+    /// Counts a request of which `change` knows something new, if it belongs to the measured part.
+    #[inline]
+    fn count(&self, request: Request, change: impl Fn(&mut Requests)) {
+        if request.is_measured {
+            self.tally.count(&change);
+            if let Some(step) = request.step {
+                self.steps.count(step, &change);
+            }
+        }
     }
 
     /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
@@ -307,16 +336,14 @@ impl Run {
     /// Counts a request as sent.
     #[inline]
     fn note_sent(&self, request: Request) {
-        if request.is_measured {
-            self.tally.count(|requests| requests.sent += 1);
-        }
+        self.count(request, |requests| requests.sent += 1);
     }
 
     /// Takes a request back that was sent, and that there was no answer to wait for.
     #[cold]
     fn withdraw(&self, request: Request) {
         if request.is_measured {
-            self.tally.count(|requests| requests.sent -= 1);
+            self.count(request, |requests| requests.sent -= 1);
             self.remaining.set(self.remaining.get().saturating_add(1));
         }
     }
@@ -326,16 +353,24 @@ impl Run {
     fn drive(&self, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
         let mut now = Instant::now();
-        let mut pause = REOPEN_PAUSE;
-        let mut first_turn = 0;
-        for turn in 0.. {
+        let mut pause = self.first_pause(index);
+        let (mut turn, mut first_turn) = (0, 0);
+        loop {
             let open = match transport.take() {
                 Some(open) => open,
                 // No connection is made that has nothing to do.
-                None if self.numbers.is_some_and(|numbers| self.number(index, turn) >= numbers.end) => return,
+                None if self
+                    .numbers
+                    .as_ref()
+                    .is_some_and(|numbers| self.number(index, turn) >= numbers.end) =>
+                {
+                    return;
+                }
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
-                    (now, first_turn) = (Instant::now(), turn);
+                    now = Instant::now();
+                    turn = turn.max(self.turn_from(&clock, index, now));
+                    first_turn = turn;
                     open
                 }
             };
@@ -372,6 +407,7 @@ impl Run {
                 // next request must not meet that.
                 let _ = fibers::check();
             }
+            turn += 1;
         }
     }
 
@@ -401,6 +437,10 @@ impl Run {
         if request.is_measured {
             let is_after_end = self.is_over(clock, now);
             self.tally.answered(service_time, || now - request.due, is_after_end, traffic);
+            if let Some(step) = request.step {
+                let times = (now - request.due, service_time);
+                self.steps.answered(step, times, now - clock.start, is_after_end);
+            }
         } else {
             self.tally.answered_unmeasured();
         }
@@ -441,14 +481,12 @@ impl Run {
             Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
         };
         self.tally.failed(kind, || text);
-        if request.is_measured {
-            self.tally.count(|requests| match kind {
-                ErrorKind::Wrong => requests.wrong += 1,
-                ErrorKind::Status => requests.bad_status += 1,
-                ErrorKind::TimedOut => requests.timed_out += 1,
-                _ => requests.lost += 1,
-            });
-        }
+        self.count(request, |requests| match kind {
+            ErrorKind::Wrong => requests.wrong += 1,
+            ErrorKind::Status => requests.bad_status += 1,
+            ErrorKind::TimedOut => requests.timed_out += 1,
+            _ => requests.lost += 1,
+        });
         Some(lost)
     }
 
@@ -466,9 +504,10 @@ impl Run {
         let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
         let processor = self.processor.get();
         let processor_end = processor.end.unwrap_or_else(processor_time);
+        let was_stopped = self.stopped_at.get().is_some();
         let mut requests = self.tally.requests();
         requests.planned = match (&self.numbers, self.plan.length) {
-            _ if self.stopped_at.get().is_some() => None,
+            _ if was_stopped => None,
             (_, Length::Count(count)) => Some(count),
             (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
             (None, Length::Duration(_)) => None,
@@ -485,6 +524,9 @@ impl Run {
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
             send_delays: self.tally.send_delays(),
+            steps: self
+                .steps
+                .outcome(ended_at.saturating_duration_since(self.clock.get().start), was_stopped),
         }
     }
 }

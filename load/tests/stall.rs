@@ -88,7 +88,7 @@ fn a_closed_loop_shows_a_stall_to_one_request_only() {
 #[test]
 fn a_stall_shows_in_the_service_times_of_all_requests_in_flight() {
     for pace in [Pace::Closed, Pace::Open { rate_per_s: 200 }] {
-        let outcome = measure_pipeline(pace, 4);
+        let outcome = measure_pipeline(pace.clone(), 4);
         let services = long_ones(&outcome.service_times);
         assert!((4..=9).contains(&services), "{services} of the service times are long: {pace:?}");
         // In an open loop, those that found the pipeline full waited as well.

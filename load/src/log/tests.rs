@@ -29,6 +29,7 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         start: Duration::from_secs(number),
         duration: Duration::from_secs(1),
         is_after_end: false,
+        step: None,
         errors: 0,
         traffic: Traffic::default(),
         response_times: None,

@@ -14,8 +14,9 @@ impl Run {
     /// Connects and closes until the run is over, one connection after the other.
     pub(super) fn churn(&self, index: usize) {
         let clock = self.clock.get();
+        let Some(first_turn) = self.wait_for_ramp_up(&clock, index) else { return };
         let mut now = Instant::now();
-        for turn in 0.. {
+        for turn in first_turn.. {
             let Some(request) = self.next_request(&clock, index, turn, now) else { return };
             let Some(sent) = self.wait_until_due(request, now) else { return };
             self.note_sent(request);
@@ -61,12 +62,10 @@ impl Run {
         }
         let kind = transport::connect_error_kind(error);
         self.tally.failed(kind, || transport::describe_connect_error(error));
-        if request.is_measured {
-            self.tally.count(|requests| match kind {
-                ErrorKind::ConnectTimedOut => requests.timed_out += 1,
-                _ => requests.lost += 1,
-            });
-        }
+        self.count(request, |requests| match kind {
+            ErrorKind::ConnectTimedOut => requests.timed_out += 1,
+            _ => requests.lost += 1,
+        });
         self.pause_after_failure()
     }
 

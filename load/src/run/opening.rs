@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringspun_fibers as fibers;
 
-use super::{REOPEN_PAUSE, Run, RunError, spawn_connection};
+use super::{Clock, REOPEN_PAUSE, Run, RunError, spawn_connection};
 use crate::transport::{self, Transport};
 use crate::work::Work;
 
@@ -15,12 +15,13 @@ use crate::work::Work;
 const OPENING_MAX: usize = 128;
 
 impl Run {
-    /// Tries to open each connection once. `None` for those that have to be opened later.
+    /// Tries to open each connection once; the first only if the others are to follow by and by. `None` for
+    /// those that have to be opened later.
     pub(super) fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
-        let wanted = self.plan.connections;
+        let wanted = if self.plan.ramp_up.is_zero() { self.plan.connections } else { 1 };
         if matches!(self.work, Work::Churn(_)) {
             // To connect is what is measured.
-            return Ok((0..wanted).map(|_| None).collect());
+            return Ok((0..self.plan.connections).map(|_| None).collect());
         }
         let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
         let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
@@ -53,10 +54,37 @@ impl Run {
         match first_error.take() {
             Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
             _ => {
-                opened.resize_with(wanted, || None);
+                opened.resize_with(self.plan.connections, || None);
                 Ok(opened)
             }
         }
+    }
+
+    /// How long after the start a connection is opened that was not before.
+    pub(super) fn first_pause(&self, index: usize) -> Duration {
+        match self.plan.ramp_up {
+            Duration::ZERO => REOPEN_PAUSE,
+            // As many as there may be fit into the number.
+            ramp_up => ramp_up * index as u32 / self.plan.connections as u32,
+        }
+    }
+
+    /// Waits for a connection's time to begin in the ramp-up, if there is one, and returns its first turn; `None`
+    /// if the run is ended before.
+    pub(super) fn wait_for_ramp_up(&self, clock: &Clock, index: usize) -> Option<u64> {
+        if self.plan.ramp_up.is_zero() {
+            return Some(0);
+        }
+        fibers::sleep(self.first_pause(index)).ok()?;
+        Some(self.turn_from(clock, index, Instant::now()))
+    }
+
+    /// The first turn of a connection that is open from now on. What was due during the ramp-up, and is not
+    /// measured, is not made up for: so an open loop's rate rises with the connections.
+    pub(super) fn turn_from(&self, clock: &Clock, index: usize, now: Instant) -> u64 {
+        let Some(numbers) = self.numbers.as_ref().filter(|_| !self.plan.ramp_up.is_zero()) else { return 0 };
+        let missed = numbers.schedule.due_before(now - clock.start).min(numbers.first_measured);
+        missed.saturating_sub(index as u64).div_ceil(self.plan.connections as u64)
     }
 
     /// Opens a connection, and counts it or the error.
@@ -74,12 +102,13 @@ impl Run {
 
     /// Opens a connection in place of a lost one; `None` if there is no use for it any more.
     pub(super) fn reopen(&self, mut pause: Duration) -> Option<Transport> {
-        let lost_at = Instant::now();
+        let mut begun = None;
         loop {
             fibers::sleep(pause).ok()?;
             let now = Instant::now();
             let clock = self.clock.get();
-            let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
+            let tried_for = now - *begun.get_or_insert(now);
+            let is_given_up = clock.end.is_none() && tried_for >= self.plan.timeout;
             if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
                 return None;
             }

@@ -61,19 +61,22 @@ impl Run {
             batch: Vec::new(),
             is_awaited: false,
         };
-        let mut pause = REOPEN_PAUSE;
+        let mut pause = self.first_pause(index);
         loop {
             let open = match transport.take() {
                 Some(open) => open,
                 // No connection is made that has nothing to do.
                 None if self
                     .numbers
+                    .as_ref()
                     .is_some_and(|numbers| self.number(index, pipeline.turn) >= numbers.end) =>
                 {
                     return;
                 }
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
+                    let turn = self.turn_from(&clock, index, Instant::now());
+                    pipeline.turn = pipeline.turn.max(turn);
                     open
                 }
             };
@@ -85,8 +88,9 @@ impl Run {
                 pipeline.flights.drain(..).for_each(|flight| self.withdraw(flight.request));
                 return;
             };
-            let lost_flights = pipeline.flights.drain(..).filter(|flight| flight.request.is_measured).count();
-            self.tally.count(|requests| requests.lost += lost_flights as u64);
+            for flight in pipeline.flights.drain(..) {
+                self.count(flight.request, |requests| requests.lost += 1);
+            }
             self.tally.closed();
             pause = if matches!(lost, Lost::Connection) { REOPEN_PAUSE } else { Duration::ZERO };
         }

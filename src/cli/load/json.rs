@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
-use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Workload};
+use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
-use super::{Verdicts, workload};
+use super::{Verdicts, steps, workload};
 
 /// The results as one JSON object, and a line end.
 pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
-    let (loop_name, rate_per_s) = match plan.pace {
+    let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
-        Pace::Open { rate_per_s } => ("open", Some(rate_per_s)),
+        Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
+        Pace::Steps(_) => ("open", None),
     };
     let (duration_s, count) = match plan.length {
         Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
@@ -39,8 +40,10 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "connections": plan.connections,
             "loop": loop_name,
             "rate_per_s": rate_per_s,
+            "steps": steps::plan_value(plan),
             "duration_s": duration_s,
             "count": count,
+            "ramp_up_s": plan.ramp_up.as_secs_f64(),
             "warmup_s": plan.warmup.as_secs_f64(),
             "timeout_s": plan.timeout.as_secs_f64(),
         },
@@ -61,17 +64,7 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "reset": errors.count(ErrorKind::Reset),
             "closed": errors.count(ErrorKind::Closed),
         },
-        "requests": {
-            "planned": requests.planned,
-            "sent": requests.sent,
-            "unsent": requests.unsent(),
-            "answered": requests.answered,
-            "answered_after_end": requests.answered_after_end,
-            "wrong": requests.wrong,
-            "bad_status": requests.bad_status,
-            "timed_out": requests.timed_out,
-            "lost": requests.lost,
-        },
+        "requests": requests_value(requests),
         "traffic": {
             "sent_bytes": outcome.traffic.sent_bytes,
             "received_bytes": outcome.traffic.received_bytes,
@@ -82,12 +75,28 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
+        "steps": steps::value(outcome),
         "gates": gates.collect::<Vec<_>>(),
     });
     if let Some(fields) = value["plan"].as_object_mut() {
         fields.append(&mut workload::fields(plan));
     }
     format!("{value:#}\n")
+}
+
+/// Counts of requests.
+pub fn requests_value(requests: &Requests) -> Value {
+    json!({
+        "planned": requests.planned,
+        "sent": requests.sent,
+        "unsent": requests.unsent(),
+        "answered": requests.answered,
+        "answered_after_end": requests.answered_after_end,
+        "wrong": requests.wrong,
+        "bad_status": requests.bad_status,
+        "timed_out": requests.timed_out,
+        "lost": requests.lost,
+    })
 }
 
 /// Times, all `null` where there are none.

@@ -4,7 +4,9 @@
 
 mod files;
 mod json;
+mod pace;
 mod report;
+mod steps;
 mod text;
 mod workload;
 
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Plan, Target, Verdict};
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
@@ -26,6 +28,7 @@ const GATE_BROKEN: u8 = 3;
 const BUSY_PERCENT: f64 = 90.0;
 
 use files::IntervalFiles;
+use pace::PaceFlags;
 
 /// What to measure, and how.
 #[derive(Args)]
@@ -34,6 +37,8 @@ use files::IntervalFiles;
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
   ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
@@ -84,14 +89,10 @@ pub struct Load {
     /// How many requests to send after the warm-up, over all connections
     #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
     count: Option<u64>,
-    /// Send requests at this constant rate, in requests per second over all connections (open loop)
-    #[arg(long, value_name = "RATE", value_parser = load::parse_count)]
-    rate: Option<u64>,
+    #[command(flatten)]
+    pace: PaceFlags,
     #[command(flatten)]
     workload: workload::WorkloadOptions,
-    /// How long to send requests before any is counted
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
-    warmup: Duration,
     /// How long to wait for a connection, and for an answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = load::parse_duration)]
     timeout: Duration,
@@ -197,16 +198,13 @@ fn plan_of(target: Target, options: &Load) -> Result<Plan, String> {
     let mut plan = Plan::new(target);
     plan.connections = saturated(options.connections);
     options.workload.apply(&mut plan)?;
-    plan.warmup = options.warmup;
     plan.timeout = options.timeout;
-    if let Some(rate_per_s) = options.rate {
-        plan.pace = Pace::Open { rate_per_s };
-    }
     match (options.count, options.duration) {
         (Some(count), _) => plan.length = Length::Count(count),
         (None, Some(duration)) => plan.length = Length::Duration(duration),
         (None, None) => {}
     }
+    options.pace.apply(&mut plan)?;
     Ok(plan)
 }
 

@@ -9,7 +9,7 @@ use ringspun_load::{
     show_count, show_duration,
 };
 
-use super::{BUSY_PERCENT, workload};
+use super::{BUSY_PERCENT, steps, workload};
 
 /// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ const CLEAR_LINE: &str = "\r\x1b[2K";
 /// Rewrites a line on standard error with how the run stands.
 pub fn progress_line(plan: &Plan) -> Observer {
     let total = match plan.length {
-        Length::Duration(duration) => format!("/{}", whole_seconds(plan.warmup + duration)),
+        Length::Duration(duration) => format!("/{}", whole_seconds(plan.ramp_up + plan.warmup + duration)),
         Length::Count(_) => String::new(),
     };
     Box::new(move |progress: &Progress| {
@@ -63,9 +63,11 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 }
 
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
-    let pace = match plan.pace {
+    let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
-        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(rate_per_s)),
+        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(*rate_per_s)),
+        Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
+        Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
     let work = workload::describe(plan);
     let measured = show_duration(outcome.measured);
@@ -120,13 +122,14 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     }
     writeln!(text)?;
     write_times(text, plan, outcome)?;
+    steps::write_table(text, outcome)?;
     write_errors(text, outcome)?;
     write_remarks(text, plan, outcome)
 }
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
-    match plan.pace {
+    match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;
             writeln!(
@@ -136,7 +139,7 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
                 workload::service_span(&plan.workload)
             )
         }
-        Pace::Open { .. } => {
+        Pace::Open { .. } | Pace::Steps(_) => {
             write_row(text, "response time", &outcome.response_times)?;
             write_row(text, "service time", &outcome.service_times)?;
             writeln!(
@@ -200,9 +203,10 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
         )?;
     }
     if outcome.busy_percent() > BUSY_PERCENT {
-        let remedy = match plan.pace {
+        let remedy = match &plan.pace {
             Pace::Closed => "Set --rate below the rate that was reached",
             Pace::Open { .. } => "Lower --rate",
+            Pace::Steps(_) => "Lower the highest rate",
         };
         writeln!(
             text,

@@ -1,0 +1,69 @@
+//! The flags of `ringspun load` that say when requests are sent.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use ringspun_load::{self as load, Length, Pace, Plan, Rates, Step};
+
+/// Steps as one value of a flag.
+#[derive(Clone)]
+struct Steps(Vec<Step>);
+
+impl FromStr for Steps {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        load::parse_steps(text).map(Self)
+    }
+}
+
+/// When requests are sent, and when connections are opened.
+#[derive(Args)]
+pub struct PaceFlags {
+    /// Send requests at this rate, in requests per second over all connections (open loop): --rate 50k; or at
+    /// one that rises evenly over the duration: --rate 1k..50k
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rates>,
+    /// Send requests at several rates in turn (open loop), each for as long as stands behind the last of them:
+    /// --steps 10k,20k,40k:30s
+    ///
+    /// The results are told for each step, too. A step may rise or fall evenly, and have a time of its own:
+    /// --steps 1k..10k:10s,10k:1m. During --warmup and --ramp-up, the first rate is held.
+    #[arg(long, value_name = "RATES:TIME", conflicts_with_all = ["rate", "count", "duration"])]
+    steps: Option<Steps>,
+    /// Open the connections evenly over this time, before the warm-up: --ramp-up 5s
+    ///
+    /// Each sends requests as soon as it is open, so that in an open loop the rate rises with them. What is
+    /// sent in this time is not counted.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
+    ramp_up: Duration,
+    /// How long to send requests before any is counted: --warmup 1s
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
+    warmup: Duration,
+}
+
+impl PaceFlags {
+    /// Completes a plan whose length has been set.
+    pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
+        plan.ramp_up = self.ramp_up;
+        plan.warmup = self.warmup;
+        match (&self.steps, self.rate) {
+            (Some(steps), _) => plan.set_steps(steps.0.clone()),
+            (None, Some(Rates { from_per_s, to_per_s })) if from_per_s == to_per_s => {
+                plan.pace = Pace::Open { rate_per_s: from_per_s };
+            }
+            (None, Some(Rates { from_per_s, to_per_s })) => {
+                let Length::Duration(duration) = plan.length else {
+                    return Err(format!(
+                        "--rate {from_per_s}..{to_per_s} with --count: expected --duration, over which the rate \
+                         changes"
+                    ));
+                };
+                plan.set_steps(vec![Step { from_per_s, to_per_s, duration }]);
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
