@@ -26,6 +26,7 @@ mod payload;
 mod plan;
 mod quantity;
 mod reading;
+mod room;
 mod run;
 mod schedule;
 mod steps;

@@ -1,5 +1,6 @@
 //! What a run is to do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::framing::Framing;
@@ -144,6 +145,8 @@ pub struct Plan {
     pub pace: Pace,
     /// When the run ends; after 10 seconds at first.
     pub length: Length,
+    /// Local addresses to open connections from, in turn; the kernel chooses where there is none, as at first.
+    pub sources: Vec<IpAddr>,
     /// How long to take to open the connections, evenly one after the other; zero, all at once, at first. Each
     /// sends requests as soon as it is open, and in an open loop none that were due before. None of this time is
     /// counted; the warm-up follows.
@@ -169,6 +172,7 @@ impl Plan {
             pipeline: 1,
             pace: Pace::Closed,
             length: Length::Duration(Duration::from_secs(10)),
+            sources: Vec::new(),
             ramp_up: Duration::ZERO,
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(5),
@@ -195,6 +199,12 @@ impl Plan {
         self.check_workload()?;
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return Err(format!("{} connections: expected 1 to {CONNECTIONS_MAX}", self.connections));
+        }
+        if let (Target::Unix(_), Some(source)) = (&self.target, self.sources.first()) {
+            return Err(format!(
+                "the source address {source} with {}: expected tcp://, udp:// or http://",
+                self.target
+            ));
         }
         self.check_pace()?;
         if self.timeout.is_zero() {

@@ -26,6 +26,7 @@ use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
 use crate::reading::Answer;
+use crate::room;
 use crate::schedule::Numbers;
 use crate::steps::StepTally;
 use crate::tally::Tally;
@@ -43,6 +44,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 pub enum RunError {
     /// The plan cannot be run: what is wrong with it, and what was expected.
     BadPlan(String),
+    /// The kernel does not allow as many connections, or not from there: the limit, and what to do.
+    DoesNotFit(String),
     /// No connection could be made: the error of the first that was tried.
     Unreachable(io::Error),
     /// The event loop, or a fiber, failed.
@@ -52,7 +55,7 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadPlan(text) => f.write_str(text),
+            Self::BadPlan(text) | Self::DoesNotFit(text) => f.write_str(text),
             Self::Unreachable(error) => write!(f, "the target cannot be reached: {error}"),
             Self::Failed(error) => error.fmt(f),
         }
@@ -108,7 +111,8 @@ pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
 
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
-    let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
+    let place = Place::look_up(&plan).map_err(RunError::Unreachable)?;
+    room::check(&plan, place.address_count()).map_err(RunError::DoesNotFit)?;
     let is_open_loop = plan.pace != Pace::Closed;
     let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
     let work = Work::of(&plan).map_err(RunError::Failed)?;

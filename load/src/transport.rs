@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ringspun_fibers::{self as fibers, FiberBuilder};
 use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption, Stream};
 
 use crate::outcome::ErrorKind;
+use crate::plan::Plan;
 use crate::target::Target;
 
 /// The stack of a fiber that only reads.
@@ -21,6 +23,9 @@ pub(crate) struct Place {
     addresses: Vec<Address>,
     /// The address that answered last, which is tried first.
     preferred: Cell<usize>,
+    /// Where connections come from, in turn; empty where the kernel chooses.
+    sources: Vec<IpAddr>,
+    next_source: Cell<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +37,9 @@ enum Kind {
 
 impl Place {
     /// Looks the target up, for as long as the timeout allows.
-    pub(crate) fn look_up(target: &Target, timeout: Duration) -> io::Result<Self> {
+    pub(crate) fn look_up(plan: &Plan) -> io::Result<Self> {
+        let Plan { target, timeout, sources, .. } = plan;
+        let timeout = *timeout;
         let look_up = |endpoint: &Endpoint| fibers::with_deadline(timeout, || net::addresses(endpoint));
         let (kind, addresses) = match target {
             Target::Tcp(endpoint) => (Kind::Tcp, look_up(endpoint)?),
@@ -40,7 +47,31 @@ impl Place {
             Target::Unix(address) => (Kind::Unix, vec![*address]),
             Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
         };
-        Ok(Self { kind, addresses, preferred: Cell::new(0) })
+        let (preferred, next_source) = (Cell::new(0), Cell::new(0));
+        Ok(Self { kind, addresses, preferred, sources: sources.clone(), next_source })
+    }
+
+    /// To how many addresses connections may go.
+    pub(crate) fn address_count(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// The source address whose turn it is, with a port that the kernel chooses. Those of another family than
+    /// the target's address are left out.
+    fn take_source(&self, address: &Address) -> io::Result<Option<SocketAddr>> {
+        if self.sources.is_empty() {
+            return Ok(None);
+        }
+        for _ in &self.sources {
+            let source = self.sources[self.next_source.get()];
+            self.next_source.set((self.next_source.get() + 1) % self.sources.len());
+            if address.as_socket_addr().is_some_and(|address| address.is_ipv4() == source.is_ipv4()) {
+                return Ok(Some(SocketAddr::new(source, 0)));
+            }
+        }
+        let text =
+            format!("no source address is of the same family, IPv4 or IPv6, as the target's {address}");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
     /// Opens a connection to the first address that takes it; the timeout is for each.
@@ -60,10 +91,18 @@ impl Place {
     }
 
     fn open_at(&self, address: Address, timeout: Duration) -> io::Result<Transport> {
+        let source = self.take_source(&address)?;
         if self.kind == Kind::Udp {
-            return net::connect_datagram(address).map(Transport::Datagrams);
+            return match source {
+                None => net::connect_datagram(address),
+                Some(source) => net::connect_datagram_from(source, address),
+            }
+            .map(Transport::Datagrams);
         }
-        let stream = fibers::with_deadline(timeout, || net::connect(address))?;
+        let stream = fibers::with_deadline(timeout, || match source {
+            None => net::connect(address),
+            Some(source) => net::connect_from(source, address),
+        })?;
         if self.kind == Kind::Tcp {
             // The last part of a long message must not wait for an acknowledgement of the parts before it.
             stream.set_option(SocketOption::NoDelay(true))?;
@@ -121,7 +160,7 @@ pub(crate) fn describe_connect_error(error: &io::Error) -> String {
     match net::errno_of(error) {
         Some(number) if number == Errno::EADDRNOTAVAIL as i32 => format!(
             "{error}: no local port is free for the target; each is taken as long as its connection is open, and \
-             for about a minute after it was closed on this side"
+             for about a minute after it was closed on this side; more source addresses (--bind) have more ports"
         ),
         _ => error.to_string(),
     }

@@ -43,6 +43,7 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "steps": steps::plan_value(plan),
             "duration_s": duration_s,
             "count": count,
+            "bind": plan.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "ramp_up_s": plan.ramp_up.as_secs_f64(),
             "warmup_s": plan.warmup.as_secs_f64(),
             "timeout_s": plan.timeout.as_secs_f64(),

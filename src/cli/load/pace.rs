@@ -1,5 +1,6 @@
 //! The flags of `ringspun load` that say when requests are sent.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -32,6 +33,10 @@ pub struct PaceFlags {
     /// --steps 1k..10k:10s,10k:1m. During --warmup and --ramp-up, the first rate is held.
     #[arg(long, value_name = "RATES:TIME", conflicts_with_all = ["rate", "count", "duration"])]
     steps: Option<Steps>,
+    /// Open connections from these addresses of this machine in turn, each of which has ports for some 28,000:
+    /// --bind 127.0.0.2,127.0.0.3
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    bind: Vec<IpAddr>,
     /// Open the connections evenly over this time, before the warm-up: --ramp-up 5s
     ///
     /// Each sends requests as soon as it is open, so that in an open loop the rate rises with them. What is
@@ -46,6 +51,7 @@ pub struct PaceFlags {
 impl PaceFlags {
     /// Completes a plan whose length has been set.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
+        plan.sources.clone_from(&self.bind);
         plan.ramp_up = self.ramp_up;
         plan.warmup = self.warmup;
         match (&self.steps, self.rate) {

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::json::{requests_value, times};
 
+/// What stands above the names of the rows.
+const HEAD: &str = "response times by step";
 /// The percentiles of a row.
 const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
@@ -16,12 +18,16 @@ pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if outcome.steps.is_empty() {
         return Ok(());
     }
-    write!(text, "\n{:<24}{:>12}", "response times by step", "answered")?;
+    let names: Vec<String> = (1..)
+        .zip(&outcome.steps)
+        .map(|(number, step)| format!("{number}: {} for {}", step.step, show_duration(step.measured)))
+        .collect();
+    let width = names.iter().map(String::len).fold(HEAD.len(), usize::max);
+    write!(text, "\n{HEAD:<width$}{:>13}", "answered")?;
     PERCENTILES.iter().try_for_each(|(name, _)| write!(text, "{name:>9}"))?;
-    for (number, step) in (1..).zip(&outcome.steps) {
-        let due = format!("{number}: {} for {}", step.step, show_duration(step.measured));
+    for (name, step) in names.iter().zip(&outcome.steps) {
         let rate = format!("{}/s", show_count(step.rate_per_s().round() as u64));
-        write!(text, "\n{due:<24}{rate:>12}")?;
+        write!(text, "\n{name:<width$}{rate:>13}")?;
         for (_, percentile) in PERCENTILES {
             let time = match step.response_times.count() {
                 0 => "-".to_string(),
