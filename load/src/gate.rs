@@ -185,7 +185,10 @@ mod tests {
         Outcome {
             backend: "none",
             measured: Duration::from_secs(2),
+            workers: 1,
             processor_time: Duration::ZERO,
+            busiest_processor_time: Duration::ZERO,
+            started_late: Duration::ZERO,
             connections: Connections::default(),
             requests: Requests {
                 planned: Some(110),

@@ -33,6 +33,9 @@ pub struct Interval {
     pub response_times: Option<Latencies>,
     /// The times of the same answers from when their requests were sent.
     pub service_times: Latencies,
+    /// Where it was to end, if it was cut at the end of a second or of a step: the last of those edges. The
+    /// longest time there is, if it was cut because the run ended.
+    pub(crate) edge: Duration,
 }
 
 impl Interval {
@@ -119,6 +122,7 @@ impl Cutter {
                 traffic: Traffic::default(),
                 response_times,
                 service_times,
+                edge: Duration::MAX,
             };
             (self.recorder)(rest);
         }
@@ -127,12 +131,23 @@ impl Cutter {
     fn cut(&mut self, tally: &Tally, now: Instant) {
         let (response_times, service_times) = tally.take_times();
         let (error_count, traffic) = (tally.error_count(), tally.traffic());
+        let mut edge = None;
+        while self.next_at <= now {
+            edge = Some(self.next_at);
+            self.next_at += INTERVAL;
+        }
+        let step = self.step;
+        while let Some(step_end) = self.step_ends.front().copied().filter(|step_end| *step_end <= now) {
+            self.step_ends.pop_front();
+            edge = edge.max(Some(step_end));
+            self.step = self.step.map(|step| step + 1);
+        }
         let interval = Interval {
             measured_from: self.measured_from,
             start: self.start - self.measure_from,
             duration: now - self.start,
             is_after_end: false,
-            step: self.step,
+            step,
             errors: error_count - self.errors_before,
             traffic: Traffic {
                 sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
@@ -140,17 +155,11 @@ impl Cutter {
             },
             response_times,
             service_times,
+            edge: edge.map_or(Duration::MAX, |edge| edge - self.measure_from),
         };
         self.start = now;
         self.errors_before = error_count;
         self.traffic_before = traffic;
-        while self.next_at <= now {
-            self.next_at += INTERVAL;
-        }
-        while self.step_ends.front().is_some_and(|step_end| *step_end <= now) {
-            self.step_ends.pop_front();
-            self.step = self.step.map(|step| step + 1);
-        }
         (self.recorder)(interval);
     }
 }

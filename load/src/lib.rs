@@ -20,6 +20,7 @@ mod http;
 mod interval;
 mod latencies;
 mod log;
+mod merge;
 mod messages;
 mod outcome;
 mod payload;
@@ -29,11 +30,14 @@ mod reading;
 mod room;
 mod run;
 mod schedule;
+mod share;
 mod steps;
 mod tally;
 mod target;
 mod transport;
+mod wall_clock;
 mod work;
+mod workers;
 
 pub use companions::{Companions, Observer, Progress, Stopper};
 pub use compare::{Comparison, Row, compare};
@@ -47,9 +51,10 @@ pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, Traffic};
 pub use payload::{Payload, Sizes};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan, RATE_MAX_PER_S,
-    STREAM_PAYLOAD_MAX_BYTES, Workload,
+    STREAM_PAYLOAD_MAX_BYTES, WORKERS_MAX, Workload,
 };
 pub use quantity::{parse_count, parse_duration, show_bytes, show_count, show_duration};
 pub use run::{RunError, run};
 pub use steps::{Rates, STEP_MAX, Step, StepOutcome, parse_steps};
 pub use target::{HttpTarget, Target};
+pub use wall_clock::parse_time;

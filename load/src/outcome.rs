@@ -74,6 +74,18 @@ impl Errors {
         self.examples[kind as usize].get_or_insert_with(example);
     }
 
+    /// Adds those of another thread.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, others) in self.counts.iter_mut().zip(other.counts) {
+            *count += others;
+        }
+        for (example, others) in self.examples.iter_mut().zip(&other.examples) {
+            if example.is_none() {
+                example.clone_from(others);
+            }
+        }
+    }
+
     /// How many errors there were of a kind.
     pub fn count(&self, kind: ErrorKind) -> u64 {
         self.counts[kind as usize]
@@ -97,7 +109,7 @@ pub struct Connections {
     pub wanted: usize,
     /// How many were opened, those included that took the place of lost ones.
     pub opened: u64,
-    /// The most that were open at once.
+    /// The most that were open at once; with several threads, the most of each together.
     pub open_max: usize,
 }
 
@@ -151,8 +163,14 @@ pub struct Outcome {
     pub backend: &'static str,
     /// How long the measured part took: the plan's duration, or the time until the last answer.
     pub measured: Duration,
-    /// The processor time that this process took in the measured part.
+    /// On how many threads it ran.
+    pub workers: usize,
+    /// The processor time that this process took in the measured part; with several threads, that of those.
     pub processor_time: Duration,
+    /// The processor time of the busiest of the threads.
+    pub busiest_processor_time: Duration,
+    /// How much later it began than it was to ([`Plan::start_at`](crate::Plan::start_at)).
+    pub started_late: Duration,
     /// Counts of connections.
     pub connections: Connections,
     /// Counts of requests.
@@ -197,11 +215,11 @@ impl Outcome {
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
-    /// How busy the generator's thread was in the measured part, in percent. Near 100, the latencies include
+    /// How busy the generator's thread, or the busiest of them, was in the measured part, in percent. Near 100, the latencies include
     /// time that answers waited for the generator itself.
     pub fn busy_percent(&self) -> f64 {
         let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { 100.0 * self.processor_time.as_secs_f64() / seconds } else { 0.0 }
+        if seconds > 0.0 { 100.0 * self.busiest_processor_time.as_secs_f64() / seconds } else { 0.0 }
     }
 }
 

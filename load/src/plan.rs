@@ -1,7 +1,7 @@
 //! What a run is to do.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::framing::Framing;
 use crate::http::HttpRequest;
@@ -21,6 +21,8 @@ pub const DATAGRAM_PAYLOAD_MAX_BYTES: usize = 65_507;
 pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
 /// The most connections of one run.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// The most threads of one run.
+pub const WORKERS_MAX: usize = 1024;
 /// No duration of a plan is longer: a thousand days.
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 24 * 3600);
 
@@ -145,6 +147,13 @@ pub struct Plan {
     pub pace: Pace,
     /// When the run ends; after 10 seconds at first.
     pub length: Length,
+    /// On how many threads to run, each with an event loop of its own and an equal share of the connections; 1
+    /// at first, which is the thread that calls.
+    pub workers: usize,
+    /// When to begin to send requests, by the clock on the wall, so that several machines begin together. The
+    /// connections are opened before, and the ramp-up and the warm-up follow. At once where it is absent or has
+    /// passed, as soon as the connections are open.
+    pub start_at: Option<SystemTime>,
     /// Local addresses to open connections from, in turn; the kernel chooses where there is none, as at first.
     pub sources: Vec<IpAddr>,
     /// How long to take to open the connections, evenly one after the other; zero, all at once, at first. Each
@@ -172,6 +181,8 @@ impl Plan {
             pipeline: 1,
             pace: Pace::Closed,
             length: Length::Duration(Duration::from_secs(10)),
+            workers: 1,
+            start_at: None,
             sources: Vec::new(),
             ramp_up: Duration::ZERO,
             warmup: Duration::ZERO,
@@ -199,6 +210,13 @@ impl Plan {
         self.check_workload()?;
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return Err(format!("{} connections: expected 1 to {CONNECTIONS_MAX}", self.connections));
+        }
+        if !(1..=self.connections.min(WORKERS_MAX)).contains(&self.workers) {
+            let max = self.connections.min(WORKERS_MAX);
+            return Err(format!(
+                "{} workers for {} connections: expected 1 to {max}",
+                self.workers, self.connections
+            ));
         }
         if let (Target::Unix(_), Some(source)) = (&self.target, self.sources.first()) {
             return Err(format!(

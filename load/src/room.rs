@@ -27,7 +27,7 @@ pub(crate) fn check(plan: &Plan, target_addresses: usize) -> Result<(), String> 
     let connections = plan.connections as u64;
     // A limit that cannot be read is not known to be in the way.
     if let (Ok((limit, _)), Ok(open)) = (getrlimit(Resource::RLIMIT_NOFILE), open_files()) {
-        check_files(connections, limit, open + LOOP_FILES)?;
+        check_files(connections, limit, open + LOOP_FILES * plan.workers as u64)?;
     }
     if let (false, Ok(ports)) = (matches!(plan.target, Target::Unix(_)), local_ports()) {
         check_ports(connections, &plan.sources, ports, target_addresses as u64)?;

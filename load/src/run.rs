@@ -14,13 +14,13 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
-use crate::companions::Companions;
+use crate::companions::{Companions, Watchers};
 use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
@@ -28,11 +28,13 @@ use crate::quantity::show_duration;
 use crate::reading::Answer;
 use crate::room;
 use crate::schedule::Numbers;
+use crate::share::Share;
 use crate::steps::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
 use crate::transport::{self, Place, Transport};
 use crate::work::Work;
+use crate::workers;
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -64,8 +66,8 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
-/// until then.
+/// Runs a plan on this thread, on an event loop of its own, or on several ([`Plan::workers`]), and returns what
+/// it found out. Blocks the thread until then.
 ///
 /// All connections are made first, as far as they can be within the timeout; then requests are sent. A
 /// connection that is lost is made again, as one is that could not be made: after 100 ms, and again until the
@@ -110,28 +112,47 @@ pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
 }
 
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
-    let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let place = Place::look_up(&plan).map_err(RunError::Unreachable)?;
     room::check(&plan, place.address_count()).map_err(RunError::DoesNotFit)?;
+    match plan.workers {
+        1 => run_share(plan, place, Share::whole(), companions.into()),
+        _ => workers::run(&plan, &place, companions),
+    }
+}
+
+/// Runs the share of a plan that one thread has.
+pub(crate) fn run_share(
+    plan: Plan,
+    place: Place,
+    share: Share,
+    companions: Watchers,
+) -> Result<Outcome, RunError> {
+    let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let is_open_loop = plan.pace != Pace::Closed;
-    let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
+    let tally =
+        Tally::new(share.of(plan.connections as u64) as usize, is_open_loop).map_err(RunError::Failed)?;
     let work = Work::of(&plan).map_err(RunError::Failed)?;
     let numbers = Numbers::new(&plan);
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, numbers, work, place, tally, steps));
-    let opened = run.open_all()?;
+    let run = Rc::new(Run::new(plan, share, numbers, work, place, tally, steps));
+    let (opened, first_error) = run.open_all()?;
+    let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
+    let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
+        let unknown = || io::Error::other("no connection was made");
+        return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+    };
+    run.start(start);
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
         let run = run.clone();
         spawn_connection(move || match &run.work {
+            _ if !run.wait_for_start() => {}
             Work::Churn(_) => run.churn(index),
             Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
             _ => run.drive(index, transport),
         })
     });
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
-    // The fibers run once this one parks. Until then, no time of theirs passes.
-    run.start();
     if let Some(recorder) = companions.recorder {
         let clock = run.clock.get();
         let step_ends = matches!(run.plan.pace, Pace::Steps(_))
@@ -165,12 +186,6 @@ fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::R
     FiberBuilder::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES).spawn(function)
 }
 
-/// The processor time that this process has taken.
-fn processor_time() -> Duration {
-    // No kernel that this runs on refuses it; without it, the generator would seem idle.
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
 /// The instants of a run.
 #[derive(Clone, Copy)]
 struct Clock {
@@ -199,6 +214,7 @@ struct Request {
 /// What all fibers of a run share.
 struct Run {
     plan: Plan,
+    share: Share,
     work: Work,
     place: Place,
     tally: Tally,
@@ -210,6 +226,8 @@ struct Run {
     /// Requests that a closed loop may still send.
     remaining: Cell<u64>,
     clock: Cell<Clock>,
+    /// How much after the time that the plan asked for.
+    started_late: Cell<Duration>,
     /// When the run was ended early.
     stopped_at: Cell<Option<Instant>>,
     processor: Cell<ProcessorTimes>,
@@ -220,6 +238,7 @@ struct Run {
 impl Run {
     fn new(
         plan: Plan,
+        share: Share,
         numbers: Option<Numbers>,
         work: Work,
         place: Place,
@@ -228,7 +247,7 @@ impl Run {
     ) -> Self {
         let remaining = match plan.length {
             Length::Duration(_) => u64::MAX,
-            Length::Count(count) => count,
+            Length::Count(count) => share.of(count),
         };
         let now = Instant::now();
         Self {
@@ -236,10 +255,12 @@ impl Run {
             numbers,
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
+            started_late: Cell::default(),
             stopped_at: Cell::new(None),
             processor: Cell::default(),
-            waiting_since: (0..plan.connections).map(|_| Cell::new(None)).collect(),
+            waiting_since: (0..tally.wanted()).map(|_| Cell::new(None)).collect(),
             plan,
+            share,
             place,
             tally,
             steps,
@@ -269,22 +290,51 @@ impl Run {
         }
     }
 
-    /// Begins the time of the run.
-    fn start(&self) {
-        let start = Instant::now();
+    /// Connections are what is measured.
+    fn is_churn(&self) -> bool {
+        matches!(self.work, Work::Churn(_))
+    }
+
+    /// How many connections this thread has.
+    fn connections(&self) -> usize {
+        self.waiting_since.len()
+    }
+
+    /// The processor time that this process has taken; with several threads, that this thread has.
+    fn processor_time(&self) -> Duration {
+        let clock = match self.share.is_whole() {
+            true => ClockId::CLOCK_PROCESS_CPUTIME_ID,
+            false => ClockId::CLOCK_THREAD_CPUTIME_ID,
+        };
+        // No kernel that this runs on refuses it; without it, the generator would seem idle.
+        clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
+    }
+
+    /// Sets when the run begins.
+    fn start(&self, start: Instant) {
+        if let Some(start_at) = self.plan.start_at {
+            let begins = SystemTime::now() + start.saturating_duration_since(Instant::now());
+            self.started_late.set(begins.duration_since(start_at).unwrap_or_default());
+        }
         let measure_from = start + self.plan.lead();
         let end = match self.plan.length {
             Length::Duration(duration) => Some(measure_from + duration),
             Length::Count(_) => None,
         };
         self.clock.set(Clock { start, measure_from, end });
-        self.processor.set(ProcessorTimes { begin: Some(processor_time()), end: None });
+        self.processor.set(ProcessorTimes { begin: Some(self.processor_time()), end: None });
+    }
+
+    /// Parks until the run begins; false if it is ended before.
+    fn wait_for_start(&self) -> bool {
+        let wait = self.clock.get().start.saturating_duration_since(Instant::now());
+        (wait.is_zero() || fibers::sleep(wait).is_ok()) && self.stopped_at.get().is_none()
     }
 
     /// The number of a connection's request in an open loop, whose connections take turns.
     #[inline]
     fn number(&self, index: usize, turn: u64) -> u64 {
-        turn * self.plan.connections as u64 + index as u64
+        turn * self.plan.connections as u64 + self.share.global_index(index) as u64
     }
 
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
@@ -507,7 +557,9 @@ impl Run {
     fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
         let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
         let processor = self.processor.get();
-        let processor_end = processor.end.unwrap_or_else(processor_time);
+        let processor_end = processor.end.unwrap_or_else(|| self.processor_time());
+        let processor_time = processor_end.saturating_sub(processor.begin.unwrap_or_default());
+        let start = self.clock.get().start;
         let was_stopped = self.stopped_at.get().is_some();
         let mut requests = self.tally.requests();
         requests.planned = match (&self.numbers, self.plan.length) {
@@ -519,7 +571,10 @@ impl Run {
         Outcome {
             backend,
             measured,
-            processor_time: processor_end.saturating_sub(processor.begin.unwrap_or_default()),
+            workers: 1,
+            processor_time,
+            busiest_processor_time: processor_time,
+            started_late: self.started_late.get(),
             connections: self.tally.connections(),
             requests,
             traffic: self.tally.traffic(),
@@ -528,9 +583,7 @@ impl Run {
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
             send_delays: self.tally.send_delays(),
-            steps: self
-                .steps
-                .outcome(ended_at.saturating_duration_since(self.clock.get().start), was_stopped),
+            steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
         }
     }
 }

@@ -83,6 +83,10 @@ impl Tally {
         })
     }
 
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
     pub(crate) fn opened(&self) {
         self.opened.set(self.opened.get() + 1);
         self.open.set(self.open.get() + 1);
@@ -212,11 +216,5 @@ impl Tally {
     pub(crate) fn times_after_end(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow().after_end.clone());
         (response_times, self.service_times.borrow().after_end.clone())
-    }
-
-    /// A percentile of the response times so far, if there are any.
-    pub(crate) fn percentile(&self, percentile: f64) -> Option<Duration> {
-        let times = self.response_times();
-        (times.count() > 0).then(|| times.percentile(percentile))
     }
 }

@@ -18,6 +18,7 @@ use crate::target::Target;
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
 
 /// Where the target is: all the addresses that its name stands for.
+#[derive(Clone)]
 pub(crate) struct Place {
     kind: Kind,
     addresses: Vec<Address>,
@@ -49,6 +50,12 @@ impl Place {
         };
         let (preferred, next_source) = (Cell::new(0), Cell::new(0));
         Ok(Self { kind, addresses, preferred, sources: sources.clone(), next_source })
+    }
+
+    /// Begins with another of the source addresses, as several threads have to.
+    pub(crate) fn starting_with_source(self, number: usize) -> Self {
+        self.next_source.set(number.checked_rem(self.sources.len()).unwrap_or(0));
+        self
     }
 
     /// To how many addresses connections may go.

@@ -34,6 +34,7 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         traffic: Traffic::default(),
         response_times: None,
         service_times: latencies(service_ns),
+        edge: Duration::from_secs(number + 1),
     }
 }
 

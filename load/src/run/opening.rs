@@ -9,20 +9,20 @@ use ringspun_fibers as fibers;
 
 use super::{Clock, REOPEN_PAUSE, Run, RunError, spawn_connection};
 use crate::transport::{self, Transport};
-use crate::work::Work;
 
 /// How many connections are being made at a time, so that the target's queue of new ones holds them.
 const OPENING_MAX: usize = 128;
 
 impl Run {
-    /// Tries to open each connection once; the first only if the others are to follow by and by. `None` for
-    /// those that have to be opened later.
-    pub(super) fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
-        let wanted = if self.plan.ramp_up.is_zero() { self.plan.connections } else { 1 };
-        if matches!(self.work, Work::Churn(_)) {
+    /// Tries to open each connection once; the first of the run only if the others are to follow by and by.
+    /// `None` for those that have to be opened later. The error is the first that there was.
+    pub(super) fn open_all(self: &Rc<Self>) -> Result<(Vec<Option<Transport>>, Option<io::Error>), RunError> {
+        let wanted = match self.plan.ramp_up {
             // To connect is what is measured.
-            return Ok((0..self.plan.connections).map(|_| None).collect());
-        }
+            _ if self.is_churn() => 0,
+            Duration::ZERO => self.connections(),
+            _ => usize::from(self.share.is_first()),
+        };
         let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
         let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
         let next = Rc::new(Cell::new(0));
@@ -51,13 +51,8 @@ impl Run {
             opener.join().map_err(|error| RunError::Failed(error.into()))?;
         }
         let mut opened = opened.take();
-        match first_error.take() {
-            Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
-            _ => {
-                opened.resize_with(self.plan.connections, || None);
-                Ok(opened)
-            }
-        }
+        opened.resize_with(self.connections(), || None);
+        Ok((opened, first_error.take()))
     }
 
     /// How long after the start a connection is opened that was not before.
@@ -65,7 +60,7 @@ impl Run {
         match self.plan.ramp_up {
             Duration::ZERO => REOPEN_PAUSE,
             // As many as there may be fit into the number.
-            ramp_up => ramp_up * index as u32 / self.plan.connections as u32,
+            ramp_up => ramp_up * self.share.global_index(index) as u32 / self.plan.connections as u32,
         }
     }
 
@@ -84,7 +79,7 @@ impl Run {
     pub(super) fn turn_from(&self, clock: &Clock, index: usize, now: Instant) -> u64 {
         let Some(numbers) = self.numbers.as_ref().filter(|_| !self.plan.ramp_up.is_zero()) else { return 0 };
         let missed = numbers.schedule.due_before(now - clock.start).min(numbers.first_measured);
-        missed.saturating_sub(index as u64).div_ceil(self.plan.connections as u64)
+        missed.saturating_sub(self.share.global_index(index) as u64).div_ceil(self.plan.connections as u64)
     }
 
     /// Opens a connection, and counts it or the error.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, JoinHandle};
 
-use super::{Run, processor_time};
-use crate::companions::{Observer, Progress};
+use super::Run;
+use crate::companions::Standing;
 use crate::interval::Cutter;
 use crate::work::Work;
 
@@ -18,7 +18,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 impl Run {
     /// Interrupts requests that take too long, notes the processor time where the measured part begins and
     /// ends, and tells the observer how the run stands. Ends with the runtime.
-    pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Observer>) {
+    pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Standing)>>) {
         let clock = self.clock.get();
         let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
         let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
@@ -37,12 +37,12 @@ impl Run {
             }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
-                if !self.plan.warmup.is_zero() {
-                    processor.begin = Some(processor_time());
+                if !self.plan.lead().is_zero() {
+                    processor.begin = Some(self.processor_time());
                 }
             }
             if self.is_over(&clock, now) && processor.end.is_none() {
-                processor.end = Some(processor_time());
+                processor.end = Some(self.processor_time());
                 // What they wait for is asked for by nobody, and may never come.
                 if matches!(self.work, Work::Receive(_)) {
                     self.interrupt_waiting(drivers, now, Duration::ZERO);
@@ -54,14 +54,13 @@ impl Run {
                 && now - told_at >= PROGRESS_EVERY
             {
                 let answers = self.tally.answered_ever();
-                observer(&Progress {
+                observer(Standing {
                     elapsed: now - clock.start,
                     is_warming_up: now < clock.measure_from,
                     rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
                     errors: self.tally.error_count(),
                     connections_open: self.tally.open_now(),
-                    p50: self.tally.percentile(50.0),
-                    p99: self.tally.percentile(99.0),
+                    response_times: self.tally.response_times(),
                 });
                 (told_at, told_answers) = (now, answers);
             }

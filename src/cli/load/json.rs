@@ -1,7 +1,7 @@
 //! The results for programs, as docs/load-json.md describes them. Fields may be added; a change that breaks
 //! readers raises `version`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
@@ -43,6 +43,8 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "steps": steps::plan_value(plan),
             "duration_s": duration_s,
             "count": count,
+            "workers": plan.workers,
+            "start_at_s": plan.start_at.map(seconds_since_1970),
             "bind": plan.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "ramp_up_s": plan.ramp_up.as_secs_f64(),
             "warmup_s": plan.warmup.as_secs_f64(),
@@ -51,6 +53,8 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "measured_s": outcome.measured.as_secs_f64(),
         "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
         "generator": {
+            "workers": outcome.workers,
+            "started_late_s": outcome.started_late.as_secs_f64(),
             "processor_s": outcome.processor_time.as_secs_f64(),
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
             "send_delay": times(&outcome.send_delays),
@@ -83,6 +87,10 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         fields.append(&mut workload::fields(plan));
     }
     format!("{value:#}\n")
+}
+
+fn seconds_since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Counts of requests.

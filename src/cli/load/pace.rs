@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use ringspun_load::{self as load, Length, Pace, Plan, Rates, Step};
+use ringspun_load::{self as load, Length, Pace, Plan, Rates, Step, show_duration};
 
 /// Steps as one value of a flag.
 #[derive(Clone)]
@@ -33,6 +33,15 @@ pub struct PaceFlags {
     /// --steps 1k..10k:10s,10k:1m. During --warmup and --ramp-up, the first rate is held.
     #[arg(long, value_name = "RATES:TIME", conflicts_with_all = ["rate", "count", "duration"])]
     steps: Option<Steps>,
+    /// Run on this many threads, each with an equal share of the connections: --workers 4
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    workers: usize,
+    /// Begin to send at this time, by the clock on the wall, as other machines do that were told the same:
+    /// --start-at 2030-01-31T12:00:00Z, or in seconds since 1970, as in --start-at $(date -d '1 minute' +%s)
+    ///
+    /// The connections are opened before; --ramp-up and --warmup begin then.
+    #[arg(long, value_name = "TIME", value_parser = load::parse_time)]
+    start_at: Option<SystemTime>,
     /// Open connections from these addresses of this machine in turn, each of which has ports for some 28,000:
     /// --bind 127.0.0.2,127.0.0.3
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
@@ -51,6 +60,11 @@ pub struct PaceFlags {
 impl PaceFlags {
     /// Completes a plan whose length has been set.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
+        plan.workers = self.workers;
+        if let Some(ago) = self.start_at.and_then(|start_at| start_at.elapsed().ok()) {
+            return Err(format!("--start-at {} ago: expected a time to come", show_duration(ago)));
+        }
+        plan.start_at = self.start_at;
         plan.sources.clone_from(&self.bind);
         plan.ramp_up = self.ramp_up;
         plan.warmup = self.warmup;

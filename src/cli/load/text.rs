@@ -115,7 +115,11 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         show_count(connections.opened),
         show_count(connections.open_max as u64)
     )?;
-    write!(text, "generator    {:.0} % busy", outcome.busy_percent())?;
+    let threads = match outcome.workers {
+        1 => String::new(),
+        workers => format!("{workers} threads, the busiest "),
+    };
+    write!(text, "generator    {threads}{:.0} % busy", outcome.busy_percent())?;
     if outcome.send_delays.count() > 0 {
         let delay = |percentile| show_duration(outcome.send_delays.percentile(percentile));
         write!(text, "; sent {} late in the median, {} at p99", delay(50.0), delay(99.0))?;
@@ -202,6 +206,13 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             show_count(requests.planned.unwrap_or_default())
         )?;
     }
+    if outcome.started_late > LATE {
+        writeln!(
+            text,
+            "\nThe run began {} after --start-at: its connections took so long to open.",
+            show_duration(outcome.started_late)
+        )?;
+    }
     if outcome.busy_percent() > BUSY_PERCENT {
         let remedy = match &plan.pace {
             Pace::Closed => "Set --rate below the rate that was reached",
@@ -211,7 +222,7 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
         writeln!(
             text,
             "\nThe generator was busy {:.0} % of the time: these latencies include its own queueing.\n{remedy}, \
-             or run one generator on each of several cores or machines.",
+             raise --workers, or run one generator on each of several machines.",
             outcome.busy_percent()
         )?;
     } else if is_late(outcome) {
