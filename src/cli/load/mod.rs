@@ -51,6 +51,8 @@ Examples:
   ringspun load tcp://127.0.0.1:6379 --workload receive --payload-file subscribe.txt
   ringspun load tcp://127.0.0.1:7000 --workload churn --connections 16 --fail-if 'rate<1k'
   ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 50k --bind 127.0.0.2,127.0.0.3 --workers 2
+  ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
 A target that is not http has to send back what it gets, as `ringspun serve echo` does, and every answer is
@@ -68,6 +70,7 @@ closes the connection after an answer, another one is made, which no service tim
 Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
 target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
 constant rate whatever the target does (open loop), and the response time counts from when a request was due.
+docs/load-model.md says more, also of --steps, --ramp-up, --workers and of many connections.
 
 Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
 
