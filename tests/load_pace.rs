@@ -60,7 +60,8 @@ fn steps_are_told_one_by_one_and_together() {
     let mut lines = rows.lines();
     assert!(lines.next().unwrap().ends_with(",step"), "{rows}");
     let marks: Vec<u64> = lines.map(|line| line.rsplit(',').next().unwrap().parse().unwrap()).collect();
-    assert!(marks.is_sorted() && marks[0] == 1 && *marks.last().unwrap() == 3, "{rows}");
+    // A row belongs to the step in which it began. On a slow machine one may span several.
+    assert!(marks.is_sorted() && marks[0] == 1 && *marks.last().unwrap() <= 3, "{rows}");
 
     let table = text_of(&load(&arguments));
     for expected in ["open loop in 3 steps", "\n1: 100/s for 500 ms ", "\n2: 200 to 400/s for 500 ms "] {
@@ -80,20 +81,19 @@ fn a_rate_rises_evenly_over_the_duration() {
 
 #[test]
 fn connections_are_opened_over_the_ramp_up_and_an_open_loop_rises_with_them() {
-    let ramp_up = Duration::from_millis(500);
-    for (pace, sent_max) in [(&[][..], None), (&["--rate", "1k"], Some(275 + 10))] {
+    let ramp_up = Duration::from_secs(1);
+    for (pace, sent_max) in [(&[][..], None), (&["--rate", "1k"], Some(550 + 10))] {
         let (target, came, asked) = watched_server();
-        let base =
-            [&target, "--connections", "10", "--ramp-up", "500ms", "--count", "300", "--timeout", "60s"];
+        let base = [&target, "--connections", "10", "--ramp-up", "1s", "--count", "300", "--timeout", "60s"];
         let report = measure(&[&base[..], pace].concat(), 0);
         assert_eq!(number(&report["requests"]["answered"]), 300);
         assert_eq!(number(&report["connections"]["opened"]), 10);
-        assert_eq!(report["plan"]["ramp_up_s"], 0.5);
+        assert_eq!(report["plan"]["ramp_up_s"], 1.0);
         let came: Vec<Instant> = came.try_iter().collect();
         // The last one comes after nine tenths of the time. When the server looks is up to the machine.
-        assert!(came[9] - came[0] > ramp_up / 2, "{:?}", came[9] - came[0]);
+        assert!(came[9] - came[0] > ramp_up / 4, "{:?}", came[9] - came[0]);
         let before = asked.try_iter().count() - 300;
-        // Those open sent something. Of 500 requests that are due in the time, those due on a connection before it
+        // Those open sent something. Of 1000 requests that are due in the time, those due on a connection before it
         // was open were left out: half of them, and a half of those of a tenth of the time.
         assert!(before > 0, "the ramp-up sent nothing");
         assert!(sent_max.is_none_or(|sent_max| before <= sent_max), "{before}");

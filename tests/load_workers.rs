@@ -104,7 +104,8 @@ fn steps_and_seconds_of_several_threads_are_those_of_one_run() {
     }
     let in_time = number(&run["requests"]["answered"]) - number(&run["requests"]["answered_after_end"]);
     assert!((answered - in_time as f64).abs() < 5.0, "{answered} {in_time} {rows}");
-    assert!(steps.is_sorted() && steps[0] == 1.0 && *steps.last().unwrap() == 2.0, "{rows}");
+    // A row belongs to the step in which it began. On a slow machine one may span two.
+    assert!(steps.is_sorted() && steps[0] == 1.0 && *steps.last().unwrap() <= 2.0, "{rows}");
     files.iter().for_each(|file| fs::remove_file(file).unwrap());
 }
 
@@ -126,10 +127,6 @@ fn a_signal_ends_all_threads_and_also_while_they_wait_to_start() {
         let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // All connections; and requests, if any are sent.
         (0..if start.is_empty() { 10 } else { 3 }).for_each(|_| came.recv().unwrap());
-        if !start.is_empty() {
-            // There is no sign of the moment from which the signal ends the run and not the process.
-            std::thread::sleep(Duration::from_millis(300));
-        }
         kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         let output = running.wait_with_output().unwrap();
         let errors = error_text(&output);
@@ -148,18 +145,21 @@ fn a_signal_ends_all_threads_and_also_while_they_wait_to_start() {
 
 #[test]
 fn a_run_starts_at_the_time_that_it_was_told() {
-    for workers in ["1", "2"] {
-        let (target, requests) = watched_server();
-        // To the second, as `date +%s` says it; two to three seconds from now.
-        let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3;
-        let start_text = start_at.to_string();
-        let arguments = [&target, "--connections", "2", "--workers", workers, "--start-at", &start_text];
-        let report = measure(&[&arguments[..], &["--count", "20"]].concat(), 0);
-        assert_eq!(report["plan"]["start_at_s"], start_at as f64);
-        let earliest = requests.try_iter().map(|(_, came)| came).min().unwrap();
-        assert!(earliest >= UNIX_EPOCH + Duration::from_secs(start_at), "{earliest:?} {start_at}");
-        assert!(report["generator"]["started_late_s"].as_f64().unwrap() >= 0.0);
-    }
+    // To the second, as `date +%s` says it; late enough for both to have been called by then.
+    let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 6;
+    let measured = ["1", "2"].map(|workers| {
+        std::thread::spawn(move || {
+            let (target, requests) = watched_server();
+            let start_text = start_at.to_string();
+            let arguments = [&target, "--connections", "2", "--workers", workers, "--start-at", &start_text];
+            let report = measure(&[&arguments[..], &["--count", "20"]].concat(), 0);
+            assert_eq!(report["plan"]["start_at_s"], start_at as f64);
+            let earliest = requests.try_iter().map(|(_, came)| came).min().unwrap();
+            assert!(earliest >= UNIX_EPOCH + Duration::from_secs(start_at), "{earliest:?} {start_at}");
+            assert!(report["generator"]["started_late_s"].as_f64().unwrap() >= 0.0);
+        })
+    });
+    measured.into_iter().for_each(|measured| measured.join().unwrap());
 }
 
 #[test]
