@@ -127,11 +127,14 @@ fn a_log_reports_what_its_run_did_and_logs_merge() {
 /// The rows add up to the run.
 fn check_csv(csv: &str, run: &Value) {
     let mut lines = csv.lines();
-    assert_eq!(lines.next(), Some("time_s,rate_per_s,p50_us,p99_us,max_us,errors"));
+    assert_eq!(
+        lines.next(),
+        Some("time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s")
+    );
     let rows: Vec<Vec<f64>> =
         lines.map(|line| line.split(',').map(|value| value.parse().unwrap()).collect()).collect();
     // A run of 1.6 seconds; a slow machine takes longer, or misses the end of a second.
-    assert!(!rows.is_empty() && rows.iter().all(|row| row.len() == 6), "{csv}");
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.len() == 8), "{csv}");
     let (mut before_s, mut answered, mut longest_us) = (0.0, 0.0, 0.0_f64);
     for row in &rows {
         assert!(row[0] > before_s && row[2] <= row[3] && row[3] <= row[4], "{csv}");
@@ -139,6 +142,8 @@ fn check_csv(csv: &str, run: &Value) {
         before_s = row[0];
         longest_us = longest_us.max(row[4]);
         assert_eq!(row[5], 0.0, "{csv}");
+        // 64 bytes each way. The rate has one digit behind the point.
+        assert!((row[6] - 64.0 * row[1]).abs() < 5.0 && row[6] == row[7], "{csv}");
     }
     assert!((answered - 800.0).abs() < 8.0, "{answered} {csv}");
     assert!((longest_us - number(&run["response_time"]["max_us"])).abs() < 0.01, "{csv}");
@@ -165,7 +170,7 @@ fn errors_are_in_the_row_of_their_second() {
     let run = value_of(&[&target, "--rate", "50", "--count", "60", "--timeout", "60s", "--csv", &csv]);
     assert_eq!((&run["errors"]["total"], &run["requests"]["wrong"]), (&1.into(), &1.into()), "{run}");
     let rows = fs::read_to_string(&csv).unwrap();
-    let errors: Vec<_> = rows.lines().skip(1).map(|row| row.rsplit(',').next().unwrap()).collect();
+    let errors: Vec<_> = rows.lines().skip(1).map(|row| row.split(',').nth(5).unwrap()).collect();
     assert!(errors.len() > 1 && errors[0] == "1" && errors[1..].iter().all(|count| *count == "0"), "{rows}");
     remove(&[&csv]);
 }

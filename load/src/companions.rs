@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::interval::Recorder;
+use crate::latencies::Latencies;
 
 /// How a run stands.
 #[non_exhaustive]
@@ -24,6 +25,34 @@ pub struct Progress {
     pub p99: Option<Duration>,
 }
 
+/// How a run, or a thread's share of it, stands.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    pub(crate) elapsed: Duration,
+    pub(crate) is_warming_up: bool,
+    pub(crate) rate_per_s: f64,
+    pub(crate) errors: u64,
+    pub(crate) connections_open: usize,
+    pub(crate) response_times: Latencies,
+}
+
+impl Standing {
+    pub(crate) fn progress(&self) -> Progress {
+        let percentile = |percentile| {
+            (self.response_times.count() > 0).then(|| self.response_times.percentile(percentile))
+        };
+        Progress {
+            elapsed: self.elapsed,
+            is_warming_up: self.is_warming_up,
+            rate_per_s: self.rate_per_s,
+            errors: self.errors,
+            connections_open: self.connections_open,
+            p50: percentile(50.0),
+            p99: percentile(99.0),
+        }
+    }
+}
+
 /// Told once a second how the run stands.
 pub type Observer = Box<dyn FnMut(&Progress)>;
 
@@ -40,4 +69,21 @@ pub struct Companions {
     pub stopper: Option<Stopper>,
     /// Told what each second of the measured part brought.
     pub recorder: Option<Recorder>,
+}
+
+/// Companions of one thread's share of a run.
+pub(crate) struct Watchers {
+    pub(crate) observer: Option<Box<dyn FnMut(Standing)>>,
+    pub(crate) stopper: Option<Stopper>,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+impl From<Companions> for Watchers {
+    fn from(companions: Companions) -> Self {
+        let Companions { observer, stopper, recorder } = companions;
+        let observer = observer.map(|mut observer| {
+            Box::new(move |standing: Standing| observer(&standing.progress())) as Box<dyn FnMut(Standing)>
+        });
+        Self { observer, stopper, recorder }
+    }
 }

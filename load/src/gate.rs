@@ -13,7 +13,8 @@ const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5m
 /// A condition under which a run counts as failed, such as `p99>5ms`.
 ///
 /// The measures are `p50`, `p99.9` and any other percentile of the response times, `max` and `mean` of them,
-/// `rate` (answered requests per second), `errors` (of all kinds) and `unsent`. The comparisons are `>`,
+/// `rate` (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their answers,
+/// per second), `errors` (of all kinds) and `unsent`. The comparisons are `>`,
 /// `>=`, `<` and `<=`.
 ///
 /// # Examples
@@ -36,6 +37,7 @@ pub struct Gate {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Condition {
     Time(TimeMeasure, Duration),
+    Rate(RateMeasure, u64),
     Count(CountMeasure, u64),
 }
 
@@ -47,8 +49,14 @@ enum TimeMeasure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RateMeasure {
+    Answered,
+    SentBytes,
+    ReceivedBytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CountMeasure {
-    Rate,
     Errors,
     Unsent,
 }
@@ -86,18 +94,21 @@ impl FromStr for Gate {
         });
         let (measure, comparison, limit) = parts.ok_or(FORM)?;
         let time = |measure| parse_duration(limit).map(|limit| Condition::Time(measure, limit));
+        let rate = |measure| parse_count(limit).map(|limit| Condition::Rate(measure, limit));
         let count = |measure| parse_count(limit).map(|limit| Condition::Count(measure, limit));
         let condition = match measure {
             "max" => time(TimeMeasure::Max),
             "mean" => time(TimeMeasure::Mean),
-            "rate" => count(CountMeasure::Rate),
+            "rate" => rate(RateMeasure::Answered),
+            "send-rate" => rate(RateMeasure::SentBytes),
+            "receive-rate" => rate(RateMeasure::ReceivedBytes),
             "errors" => count(CountMeasure::Errors),
             "unsent" => count(CountMeasure::Unsent),
             _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
                 Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
                 _ => Err(format!(
                     "{measure:?} is not measured: expected p50, p99, p99.9 or another percentile, max, mean, \
-                     rate, errors or unsent"
+                     rate, send-rate, receive-rate, errors or unsent"
                 )),
             },
         };
@@ -137,17 +148,21 @@ impl Gate {
                 };
                 Verdict { is_broken: self.comparison.holds(value, limit), value: show_duration(value) }
             }
-            Condition::Count(CountMeasure::Rate, limit) => {
-                let rate_per_s = outcome.rate_per_s();
+            Condition::Rate(measure, limit) => {
+                let (rate_per_s, unit) = match measure {
+                    RateMeasure::Answered => (outcome.rate_per_s(), ""),
+                    RateMeasure::SentBytes => (outcome.sent_bytes_per_s(), " bytes"),
+                    RateMeasure::ReceivedBytes => (outcome.received_bytes_per_s(), " bytes"),
+                };
                 Verdict {
                     is_broken: self.comparison.holds(rate_per_s, limit as f64),
-                    value: format!("{}/s", show_count(rate_per_s as u64)),
+                    value: format!("{}{unit}/s", show_count(rate_per_s as u64)),
                 }
             }
             Condition::Count(measure, limit) => {
                 let value = match measure {
                     CountMeasure::Errors => outcome.errors.total(),
-                    CountMeasure::Rate | CountMeasure::Unsent => outcome.requests.unsent(),
+                    CountMeasure::Unsent => outcome.requests.unsent(),
                 };
                 Verdict { is_broken: self.comparison.holds(value, limit), value: show_count(value) }
             }
@@ -159,7 +174,7 @@ impl Gate {
 mod tests {
     use super::*;
     use crate::latencies::Latencies;
-    use crate::outcome::{Connections, ErrorKind, Errors, Requests};
+    use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
 
     /// A hundred answers, of 1 to 100 ms, in 2 seconds, and 3 errors.
     fn outcome() -> Outcome {
@@ -170,7 +185,10 @@ mod tests {
         Outcome {
             backend: "none",
             measured: Duration::from_secs(2),
+            workers: 1,
             processor_time: Duration::ZERO,
+            busiest_processor_time: Duration::ZERO,
+            started_late: Duration::ZERO,
             connections: Connections::default(),
             requests: Requests {
                 planned: Some(110),
@@ -180,10 +198,12 @@ mod tests {
                 ..Default::default()
             },
             errors,
+            traffic: Traffic { sent_bytes: 6_400, received_bytes: 100_000 },
             status_classes: [0; 4],
             response_times: times.clone(),
             service_times: times,
             send_delays: Latencies::new().unwrap(),
+            steps: Vec::new(),
         }
     }
 
@@ -209,12 +229,17 @@ mod tests {
             ("rate<50", false),
             ("rate<=50", true),
             ("rate<0.1k", true),
+            ("send-rate<3.2k", false),
+            ("send-rate<=3.2k", true),
+            ("receive-rate<51k", true),
+            ("receive-rate<50k", false),
         ] {
             let verdict = text.parse::<Gate>().unwrap().judge(&outcome);
             assert_eq!(verdict.is_broken, is_broken, "{text}: {}", verdict.value);
         }
         assert_eq!("errors>0".parse::<Gate>().unwrap().judge(&outcome).value, "3");
         assert_eq!("rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50/s");
+        assert_eq!("receive-rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50,000 bytes/s");
         assert_eq!("p10>1s".parse::<Gate>().unwrap().judge(&outcome).value, "10.0 ms");
     }
 

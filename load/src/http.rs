@@ -100,8 +100,16 @@ impl HttpRequest {
         Ok(())
     }
 
+    /// Whether the target is to end the connection after its answer.
+    pub(crate) fn asks_to_close(&self) -> bool {
+        self.headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case("connection")
+                && header.value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"))
+        })
+    }
+
     /// All bytes of the request.
-    fn bytes(&self, target: &HttpTarget) -> Vec<u8> {
+    pub(crate) fn bytes(&self, target: &HttpTarget) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, target.path());
         if !self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {}\r\n", target.authority());
@@ -128,11 +136,11 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(request: &HttpRequest, target: &HttpTarget) -> Self {
-        let closes = request.headers.iter().any(|header| {
-            header.name.eq_ignore_ascii_case("connection")
-                && header.value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"))
-        });
-        Self { bytes: request.bytes(target), is_head: request.method == "HEAD", closes }
+        Self {
+            bytes: request.bytes(target),
+            is_head: request.method == "HEAD",
+            closes: request.asks_to_close(),
+        }
     }
 }
 
@@ -179,10 +187,11 @@ impl ResponseReader {
         Self { is_head, head: Vec::new(), response, expected: Expected::Head }
     }
 
-    /// Takes what has come. Returns the answer when it is whole; the error says what is not as HTTP has it.
+    /// Takes what has come. Returns what comes behind the answer, and the answer when it is whole; the error
+    /// says what is not as HTTP has it.
     #[inline]
-    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Option<Response>, String> {
-        while !bytes.is_empty() {
+    pub(crate) fn take<'b>(&mut self, mut bytes: &'b [u8]) -> Result<(&'b [u8], Option<Response>), String> {
+        while !bytes.is_empty() && self.expected != Expected::Nothing {
             bytes = match &mut self.expected {
                 Expected::Head => self.take_head(bytes)?,
                 Expected::Body(missing) => {
@@ -199,13 +208,10 @@ impl ResponseReader {
                     }
                     rest
                 }
-                Expected::End => &[],
-                Expected::Nothing => {
-                    return Err(format!("{} bytes came after the answer's end", bytes.len()));
-                }
+                Expected::End | Expected::Nothing => &[],
             };
         }
-        Ok((self.expected == Expected::Nothing).then_some(self.response))
+        Ok((bytes, (self.expected == Expected::Nothing).then_some(self.response)))
     }
 
     /// The answer, if the end of the connection is its end; the error says what is missing.

@@ -1,6 +1,6 @@
-//! A load generator on Ringspun's fibers: it sends messages to a server that sends them back, over TCP, UDP or
-//! Unix sockets, or requests to a server of HTTP/1.1, and tells how long that took, what went wrong, and whether
-//! it could keep up itself.
+//! A load generator on Ringspun's fibers: it sends messages to a server over TCP, UDP or Unix sockets and waits
+//! for answers, or only sends, only receives or only connects; or it sends requests to a server of HTTP/1.1. It
+//! tells how long that took, what went wrong, and whether it could keep up itself.
 //!
 //! A [`Plan`] says what to do, [`run`] does it, and the [`Outcome`] has what was found out: counts and
 //! histograms. Nothing is printed here; `ringspun load` is the command on top.
@@ -14,32 +14,47 @@
 
 mod companions;
 mod compare;
+mod framing;
 mod gate;
 mod http;
 mod interval;
 mod latencies;
 mod log;
+mod merge;
+mod messages;
 mod outcome;
+mod payload;
 mod plan;
 mod quantity;
+mod reading;
+mod room;
 mod run;
 mod schedule;
+mod share;
+mod steps;
 mod tally;
 mod target;
 mod transport;
+mod wall_clock;
+mod work;
+mod workers;
 
 pub use companions::{Companions, Observer, Progress, Stopper};
 pub use compare::{Comparison, Row, compare};
+pub use framing::{DELIMITER_MAX_BYTES, Framing};
 pub use gate::{Gate, Verdict};
 pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
-pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests};
+pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, Traffic};
+pub use payload::{Payload, Sizes};
 pub use plan::{
-    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, Pace, Plan, RATE_MAX_PER_S,
-    STREAM_PAYLOAD_MAX_BYTES, Workload,
+    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan, RATE_MAX_PER_S,
+    STREAM_PAYLOAD_MAX_BYTES, WORKERS_MAX, Workload,
 };
-pub use quantity::{parse_count, parse_duration, show_count, show_duration};
+pub use quantity::{parse_count, parse_duration, show_bytes, show_count, show_duration};
 pub use run::{RunError, run};
+pub use steps::{Rates, STEP_MAX, Step, StepOutcome, parse_steps};
 pub use target::{HttpTarget, Target};
+pub use wall_clock::parse_time;

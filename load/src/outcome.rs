@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
+use crate::steps::StepOutcome;
 
 /// What can go wrong with a connection or a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,18 @@ impl Errors {
         self.examples[kind as usize].get_or_insert_with(example);
     }
 
+    /// Adds those of another thread.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, others) in self.counts.iter_mut().zip(other.counts) {
+            *count += others;
+        }
+        for (example, others) in self.examples.iter_mut().zip(&other.examples) {
+            if example.is_none() {
+                example.clone_from(others);
+            }
+        }
+    }
+
     /// How many errors there were of a kind.
     pub fn count(&self, kind: ErrorKind) -> u64 {
         self.counts[kind as usize]
@@ -96,11 +109,12 @@ pub struct Connections {
     pub wanted: usize,
     /// How many were opened, those included that took the place of lost ones.
     pub opened: u64,
-    /// The most that were open at once.
+    /// The most that were open at once; with several threads, the most of each together.
     pub open_max: usize,
 }
 
-/// Counts of requests. Those of the warm-up are not among them. Of those sent, each is in exactly one of
+/// Counts of requests, of which the [`Workload`](crate::Workload) says what they are. Those of the warm-up are not
+/// among them. Of those sent, each is in exactly one of
 /// `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -123,6 +137,16 @@ pub struct Requests {
     pub lost: u64,
 }
 
+/// Bytes of requests and of their answers, as the target and this side gave them to the kernel: headers of
+/// HTTP are among them, those of IP and TCP are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of requests.
+    pub sent_bytes: u64,
+    /// Bytes of answers.
+    pub received_bytes: u64,
+}
+
 impl Requests {
     /// How many were to be sent and were not: in an open loop, because their connection still waited for
     /// earlier answers when the run ended; or because it was lost for good.
@@ -139,12 +163,21 @@ pub struct Outcome {
     pub backend: &'static str,
     /// How long the measured part took: the plan's duration, or the time until the last answer.
     pub measured: Duration,
-    /// The processor time that this process took in the measured part.
+    /// On how many threads it ran.
+    pub workers: usize,
+    /// The processor time that this process took in the measured part; with several threads, that of those.
     pub processor_time: Duration,
+    /// The processor time of the busiest of the threads.
+    pub busiest_processor_time: Duration,
+    /// How much later it began than it was to ([`Plan::start_at`](crate::Plan::start_at)).
+    pub started_late: Duration,
     /// Counts of connections.
     pub connections: Connections,
     /// Counts of requests.
     pub requests: Requests,
+    /// Bytes of the requests that were answered rightly before the measured part was over, which are those of
+    /// the rate, and of their answers.
+    pub traffic: Traffic,
     /// What went wrong.
     pub errors: Errors,
     /// How many of the requests got an answer with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
@@ -157,21 +190,36 @@ pub struct Outcome {
     /// How much later than due requests were sent whose connection was free: the delay of the generator itself,
     /// which the response times contain. Empty in a closed loop.
     pub send_delays: Latencies,
+    /// What each step brought; empty without [`Pace::Steps`](crate::Pace::Steps).
+    pub steps: Vec<StepOutcome>,
 }
 
 impl Outcome {
     /// Requests that were answered in the measured part, per second.
     pub fn rate_per_s(&self) -> f64 {
-        let answered = self.requests.answered - self.requests.answered_after_end;
-        let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { answered as f64 / seconds } else { 0.0 }
+        self.per_s(self.requests.answered - self.requests.answered_after_end)
     }
 
-    /// How busy the generator's thread was in the measured part, in percent. Near 100, the latencies include
+    /// Bytes of those requests, per second.
+    pub fn sent_bytes_per_s(&self) -> f64 {
+        self.per_s(self.traffic.sent_bytes)
+    }
+
+    /// Bytes of their answers, per second.
+    pub fn received_bytes_per_s(&self) -> f64 {
+        self.per_s(self.traffic.received_bytes)
+    }
+
+    fn per_s(&self, count: u64) -> f64 {
+        let seconds = self.measured.as_secs_f64();
+        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+    }
+
+    /// How busy the generator's thread, or the busiest of them, was in the measured part, in percent. Near 100, the latencies include
     /// time that answers waited for the generator itself.
     pub fn busy_percent(&self) -> f64 {
         let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { 100.0 * self.processor_time.as_secs_f64() / seconds } else { 0.0 }
+        if seconds > 0.0 { 100.0 * self.busiest_processor_time.as_secs_f64() / seconds } else { 0.0 }
     }
 }
 

@@ -95,6 +95,28 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
+/// Writes a number of bytes with three digits and a unit, such as `12.3 MB`. `kB` is a thousand.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(ringspun_load::show_bytes(12_345_678.0), "12.3 MB");
+/// ```
+pub fn show_bytes(bytes: f64) -> String {
+    let (value, unit) = match bytes {
+        ..999.5 => return format!("{bytes:.0} B"),
+        ..999.5e3 => (bytes / 1e3, "kB"),
+        ..999.5e6 => (bytes / 1e6, "MB"),
+        _ => (bytes / 1e9, "GB"),
+    };
+    let decimals = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
 /// Writes a whole number with commas between the thousands, such as `1,234,567`.
 ///
 /// # Examples
@@ -165,6 +187,21 @@ mod tests {
             (61_000_000_000, "61.0 s"),
         ] {
             assert_eq!(show_duration(Duration::from_nanos(nanoseconds)), shown);
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_with_three_digits() {
+        for (bytes, shown) in [
+            (0.0, "0 B"),
+            (999.4, "999 B"),
+            (999.6, "1.00 kB"),
+            (12_340.0, "12.3 kB"),
+            (999_700.0, "1.00 MB"),
+            (123_456_789.0, "123 MB"),
+            (61e9, "61.0 GB"),
+        ] {
+            assert_eq!(show_bytes(bytes), shown);
         }
     }
 

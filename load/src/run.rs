@@ -5,43 +5,49 @@
 //! end of a request is the beginning of the next. Requests that take too long are found by the overseer,
 //! which looks at all connections now and then.
 
+mod churn;
+mod ending;
+mod opening;
+mod overseer;
+mod pipeline;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use nix::time::{ClockId, clock_gettime};
 use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
 use ringspun_net as net;
 
-use crate::companions::{Companions, Observer, Progress};
+use crate::companions::{Companions, Watchers};
 use crate::interval::Cutter;
-use crate::outcome::{ErrorKind, Outcome};
+use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
+use crate::reading::Answer;
+use crate::room;
 use crate::schedule::Numbers;
+use crate::share::Share;
+use crate::steps::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
-use crate::transport::{self, Answer, Place, Transport, Work};
+use crate::transport::{self, Place, Transport};
+use crate::work::Work;
+use crate::workers;
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// How many connections are being made at a time, so that the target's queue of new ones holds them.
-const OPENING_MAX: usize = 128;
 /// How long a connection that was lost, or could not be made, waits before it is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
-/// How often the overseer looks for requests that take too long; more often where timeouts are short.
-const OVERSEE_MIN: Duration = Duration::from_millis(1);
-const OVERSEE_MAX: Duration = Duration::from_millis(100);
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no outcome.
 #[derive(Debug)]
 pub enum RunError {
     /// The plan cannot be run: what is wrong with it, and what was expected.
     BadPlan(String),
+    /// The kernel does not allow as many connections, or not from there: the limit, and what to do.
+    DoesNotFit(String),
     /// No connection could be made: the error of the first that was tried.
     Unreachable(io::Error),
     /// The event loop, or a fiber, failed.
@@ -51,7 +57,7 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadPlan(text) => f.write_str(text),
+            Self::BadPlan(text) | Self::DoesNotFit(text) => f.write_str(text),
             Self::Unreachable(error) => write!(f, "the target cannot be reached: {error}"),
             Self::Failed(error) => error.fmt(f),
         }
@@ -60,8 +66,8 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a plan on this thread, on an event loop of its own, and returns what it found out. Blocks the thread
-/// until then.
+/// Runs a plan on this thread, on an event loop of its own, or on several ([`Plan::workers`]), and returns what
+/// it found out. Blocks the thread until then.
 ///
 /// All connections are made first, as far as they can be within the timeout; then requests are sent. A
 /// connection that is lost is made again, as one is that could not be made: after 100 ms, and again until the
@@ -106,23 +112,53 @@ pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
 }
 
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
+    let place = Place::look_up(&plan).map_err(RunError::Unreachable)?;
+    room::check(&plan, place.address_count()).map_err(RunError::DoesNotFit)?;
+    match plan.workers {
+        1 => run_share(plan, place, Share::whole(), companions.into()),
+        _ => workers::run(&plan, &place, companions),
+    }
+}
+
+/// Runs the share of a plan that one thread has.
+pub(crate) fn run_share(
+    plan: Plan,
+    place: Place,
+    share: Share,
+    companions: Watchers,
+) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
-    let place = Place::look_up(&plan.target, plan.timeout).map_err(RunError::Unreachable)?;
-    let is_open_loop = matches!(plan.pace, Pace::Open { .. });
-    let tally = Tally::new(plan.connections, is_open_loop).map_err(RunError::Failed)?;
+    let is_open_loop = plan.pace != Pace::Closed;
+    let tally =
+        Tally::new(share.of(plan.connections as u64) as usize, is_open_loop).map_err(RunError::Failed)?;
     let work = Work::of(&plan).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, work, place, tally));
-    let opened = run.open_all()?;
+    let numbers = Numbers::new(&plan);
+    let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
+    let run = Rc::new(Run::new(plan, share, numbers, work, place, tally, steps));
+    let (opened, first_error) = run.open_all()?;
+    let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
+    let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
+        let unknown = || io::Error::other("no connection was made");
+        return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+    };
+    run.start(start);
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
         let run = run.clone();
-        spawn_connection(move || run.drive(index, transport))
+        spawn_connection(move || match &run.work {
+            _ if !run.wait_for_start() => {}
+            Work::Churn(_) => run.churn(index),
+            Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
+            _ => run.drive(index, transport),
+        })
     });
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
-    // The fibers run once this one parks. Until then, no time of theirs passes.
-    run.start();
     if let Some(recorder) = companions.recorder {
-        *run.cutter.borrow_mut() = Some(Cutter::new(recorder, run.clock.get().measure_from, &run.tally));
+        let clock = run.clock.get();
+        let step_ends = matches!(run.plan.pace, Pace::Steps(_))
+            .then(|| run.steps.edges().map(|edge| clock.start + edge).collect());
+        let cutter = Cutter::new(recorder, clock.measure_from, step_ends, &run.tally);
+        *run.cutter.borrow_mut() = Some(cutter);
     }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
     fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
@@ -150,12 +186,6 @@ fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::R
     FiberBuilder::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES).spawn(function)
 }
 
-/// The processor time that this process has taken.
-fn processor_time() -> Duration {
-    // No kernel that this runs on refuses it; without it, the generator would seem idle.
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
 /// The instants of a run.
 #[derive(Clone, Copy)]
 struct Clock {
@@ -177,14 +207,18 @@ struct ProcessorTimes {
 struct Request {
     due: Instant,
     is_measured: bool,
+    /// The step in which it is due, if there are steps.
+    step: Option<usize>,
 }
 
 /// What all fibers of a run share.
 struct Run {
     plan: Plan,
+    share: Share,
     work: Work,
     place: Place,
     tally: Tally,
+    steps: StepTally,
     /// Absent where nobody asked for intervals.
     cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
@@ -192,6 +226,8 @@ struct Run {
     /// Requests that a closed loop may still send.
     remaining: Cell<u64>,
     clock: Cell<Clock>,
+    /// How much after the time that the plan asked for.
+    started_late: Cell<Duration>,
     /// When the run was ended early.
     stopped_at: Cell<Option<Instant>>,
     processor: Cell<ProcessorTimes>,
@@ -200,14 +236,18 @@ struct Run {
 }
 
 impl Run {
-    fn new(plan: Plan, work: Work, place: Place, tally: Tally) -> Self {
-        let numbers = match plan.pace {
-            Pace::Closed => None,
-            Pace::Open { rate_per_s } => Some(Numbers::new(rate_per_s, &plan)),
-        };
+    fn new(
+        plan: Plan,
+        share: Share,
+        numbers: Option<Numbers>,
+        work: Work,
+        place: Place,
+        tally: Tally,
+        steps: StepTally,
+    ) -> Self {
         let remaining = match plan.length {
             Length::Duration(_) => u64::MAX,
-            Length::Count(count) => count,
+            Length::Count(count) => share.of(count),
         };
         let now = Instant::now();
         Self {
@@ -215,81 +255,16 @@ impl Run {
             numbers,
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
+            started_late: Cell::default(),
             stopped_at: Cell::new(None),
             processor: Cell::default(),
-            waiting_since: (0..plan.connections).map(|_| Cell::new(None)).collect(),
+            waiting_since: (0..tally.wanted()).map(|_| Cell::new(None)).collect(),
             plan,
+            share,
             place,
             tally,
+            steps,
             cutter: RefCell::default(),
-        }
-    }
-
-    /// Tries to open each connection once. `None` for those that have to be opened later.
-    fn open_all(self: &Rc<Self>) -> Result<Vec<Option<Transport>>, RunError> {
-        let wanted = self.plan.connections;
-        let opened: Rc<RefCell<Vec<Option<Transport>>>> = Rc::default();
-        let first_error: Rc<RefCell<Option<io::Error>>> = Rc::default();
-        let next = Rc::new(Cell::new(0));
-        let begun = Instant::now();
-        let openers = (0..wanted.min(OPENING_MAX)).map(|_| {
-            let (run, opened, next, first_error) =
-                (self.clone(), opened.clone(), next.clone(), first_error.clone());
-            spawn_connection(move || {
-                while next.get() < wanted {
-                    next.set(next.get() + 1);
-                    match run.open() {
-                        Ok(transport) => opened.borrow_mut().push(Some(transport)),
-                        // One timeout is enough to wait for. What is not open by then is opened during
-                        // the run, if there is anything to run with.
-                        Err(error) => {
-                            first_error.borrow_mut().get_or_insert(error);
-                            if opened.borrow().is_empty() || begun.elapsed() >= run.plan.timeout {
-                                return;
-                            }
-                        }
-                    }
-                }
-            })
-        });
-        for opener in openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)? {
-            opener.join().map_err(|error| RunError::Failed(error.into()))?;
-        }
-        let mut opened = opened.take();
-        match first_error.take() {
-            Some(error) if opened.is_empty() => Err(RunError::Unreachable(error)),
-            _ => {
-                opened.resize_with(wanted, || None);
-                Ok(opened)
-            }
-        }
-    }
-
-    /// Opens a connection, and counts it or the error.
-    fn open(&self) -> io::Result<Transport> {
-        let opened = self.place.open(self.plan.timeout);
-        match &opened {
-            Ok(_) => self.tally.opened(),
-            Err(error) => self.tally.failed(transport::connect_error_kind(error), || error.to_string()),
-        }
-        opened
-    }
-
-    /// Opens a connection in place of a lost one; `None` if there is no use for it any more.
-    fn reopen(&self, mut pause: Duration) -> Option<Transport> {
-        let lost_at = Instant::now();
-        loop {
-            fibers::sleep(pause).ok()?;
-            let now = Instant::now();
-            let clock = self.clock.get();
-            let is_given_up = clock.end.is_none() && now - lost_at >= self.plan.timeout + REOPEN_PAUSE;
-            if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
-                return None;
-            }
-            if let Ok(transport) = self.open() {
-                return Some(transport);
-            }
-            pause = REOPEN_PAUSE;
         }
     }
 
@@ -315,22 +290,41 @@ impl Run {
         }
     }
 
-    /// Begins the time of the run.
-    fn start(&self) {
-        let start = Instant::now();
-        let measure_from = start + self.plan.warmup;
+    /// Connections are what is measured.
+    fn is_churn(&self) -> bool {
+        matches!(self.work, Work::Churn(_))
+    }
+
+    /// How many connections this thread has.
+    fn connections(&self) -> usize {
+        self.waiting_since.len()
+    }
+
+    /// Sets when the run begins.
+    fn start(&self, start: Instant) {
+        if let Some(start_at) = self.plan.start_at {
+            let begins = SystemTime::now() + start.saturating_duration_since(Instant::now());
+            self.started_late.set(begins.duration_since(start_at).unwrap_or_default());
+        }
+        let measure_from = start + self.plan.lead();
         let end = match self.plan.length {
             Length::Duration(duration) => Some(measure_from + duration),
             Length::Count(_) => None,
         };
         self.clock.set(Clock { start, measure_from, end });
-        self.processor.set(ProcessorTimes { begin: Some(processor_time()), end: None });
+        self.processor.set(ProcessorTimes { begin: Some(self.processor_time()), end: None });
+    }
+
+    /// Parks until the run begins; false if it is ended before.
+    fn wait_for_start(&self) -> bool {
+        let wait = self.clock.get().start.saturating_duration_since(Instant::now());
+        (wait.is_zero() || fibers::sleep(wait).is_ok()) && self.stopped_at.get().is_none()
     }
 
     /// The number of a connection's request in an open loop, whose connections take turns.
     #[inline]
     fn number(&self, index: usize, turn: u64) -> u64 {
-        turn * self.plan.connections as u64 + index as u64
+        turn * self.plan.connections as u64 + self.share.global_index(index) as u64
     }
 
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
@@ -344,67 +338,105 @@ impl Run {
             if is_measured {
                 self.remaining.set(self.remaining.get().checked_sub(1)?);
             }
-            return Some(Request { due: now, is_measured });
+            return Some(Request { due: now, is_measured, step: None });
         };
         let number = self.number(index, turn);
         let due = clock.start + numbers.schedule.due_after(number);
-        (number < numbers.end).then_some(Request { due, is_measured: number >= numbers.first_measured })
+        (number < numbers.end).then(|| Request {
+            due,
+            is_measured: number >= numbers.first_measured,
+            step: numbers.step_of(number),
+        })
     }
 
-    /// Sends requests over one connection until the run is over. `transport` is absent if it could not be
-    /// opened at first.
+    /// Counts a request of which `change` knows something new, if it belongs to the measured part.
+    #[inline]
+    fn count(&self, request: Request, change: impl Fn(&mut Requests)) {
+        if request.is_measured {
+            self.tally.count(&change);
+            if let Some(step) = request.step {
+                self.steps.count(step, &change);
+            }
+        }
+    }
+
+    /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
+    #[inline(always)]
+    fn wait_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
+        if request.due <= now { Some(now) } else { self.sleep_until_due(request, now) }
+    }
+
+    fn sleep_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
+        if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
+            return None;
+        }
+        let now = Instant::now();
+        if request.is_measured {
+            self.tally.sent_late(now - request.due);
+        }
+        Some(now)
+    }
+
+    /// Counts a request as sent.
+    #[inline]
+    fn note_sent(&self, request: Request) {
+        self.count(request, |requests| requests.sent += 1);
+    }
+
+    /// Takes a request back that was sent, and that there was no answer to wait for.
+    #[cold]
+    fn withdraw(&self, request: Request) {
+        if request.is_measured {
+            self.count(request, |requests| requests.sent -= 1);
+            self.remaining.set(self.remaining.get().saturating_add(1));
+        }
+    }
+
+    /// Sends requests over one connection, each when the one before it is answered, until the run is over.
+    /// `transport` is absent if it could not be opened at first.
     fn drive(&self, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
         let mut now = Instant::now();
-        let mut pause = REOPEN_PAUSE;
-        for turn in 0.. {
+        let mut pause = self.first_pause(index);
+        let (mut turn, mut first_turn) = (0, 0);
+        loop {
             let open = match transport.take() {
                 Some(open) => open,
                 // No connection is made that has nothing to do.
-                None if self.numbers.is_some_and(|numbers| self.number(index, turn) >= numbers.end) => return,
+                None if self
+                    .numbers
+                    .as_ref()
+                    .is_some_and(|numbers| self.number(index, turn) >= numbers.end) =>
+                {
+                    return;
+                }
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
                     now = Instant::now();
+                    turn = turn.max(self.turn_from(&clock, index, now));
+                    first_turn = turn;
                     open
                 }
             };
             let Some(request) = self.next_request(&clock, index, turn, now) else { return };
-            if request.due > now {
-                if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
-                    return;
-                }
-                now = Instant::now();
-                if request.is_measured {
-                    self.tally.sent_late(now - request.due);
-                }
-            }
-            let sent = now;
-            if request.is_measured {
-                self.tally.count(|requests| requests.sent += 1);
-            }
+            let Some(sent) = self.wait_until_due(request, now) else { return };
+            self.note_sent(request);
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
             let answer = self.work.perform(&open, index + turn as usize);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            let (is_right, closes) = match &answer {
-                Ok(Answer::Right) => (true, false),
-                Ok(Answer::Response(response)) => {
-                    if request.is_measured {
-                        self.tally.got_status(response.status);
-                    }
-                    (response.is_success(), response.closes)
+            let lost = match self.settle(&clock, request, now, service_time, &answer) {
+                Some(lost) => lost,
+                None if turn > first_turn && self.ends_well(&answer) => {
+                    self.withdraw(request);
+                    Lost::Step
                 }
-                _ => (false, false),
-            };
-            let lost = if is_right {
-                let times = request.is_measured.then(|| (now - request.due, service_time));
-                self.tally.answered(times, self.is_over(&clock, now));
-                if closes { Lost::Step } else { Lost::Nothing }
-            } else {
-                let Some(lost) = self.note_failure(answer, request, service_time) else { return };
-                lost
+                None => {
+                    let Some(lost) = self.note_failure(answer, request, service_time) else { return };
+                    lost
+                }
             };
             match lost {
                 Lost::Nothing => transport = Some(open),
@@ -419,7 +451,49 @@ impl Run {
                 // next request must not meet that.
                 let _ = fibers::check();
             }
+            turn += 1;
         }
+    }
+
+    /// Counts a request if it was answered rightly; `None` if something else became of it.
+    #[inline(always)]
+    fn settle(
+        &self,
+        clock: &Clock,
+        request: Request,
+        now: Instant,
+        service_time: Duration,
+        answer: &io::Result<Answer>,
+    ) -> Option<Lost> {
+        let (traffic, closes) = match answer {
+            Ok(Answer::Right(traffic)) => (*traffic, false),
+            Ok(Answer::Response(response, traffic)) => {
+                if request.is_measured {
+                    self.tally.got_status(response.status);
+                }
+                if !response.is_success() {
+                    return None;
+                }
+                (*traffic, response.closes)
+            }
+            _ => return None,
+        };
+        if request.is_measured {
+            let is_after_end = self.is_over(clock, now);
+            self.tally.answered(service_time, || now - request.due, is_after_end, traffic);
+            if let Some(step) = request.step {
+                let times = (now - request.due, service_time);
+                self.steps.answered(step, times, now - clock.start, is_after_end);
+            }
+        } else {
+            self.tally.answered_unmeasured();
+        }
+        Some(if closes { Lost::Step } else { Lost::Nothing })
+    }
+
+    /// Whether this is the end of a connection that only brought bytes. How many, nobody can know before.
+    fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
+        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
     }
 
     /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.
@@ -432,17 +506,18 @@ impl Run {
     ) -> Option<Lost> {
         let timeout = self.plan.timeout;
         let (kind, text, lost) = match answer {
-            Ok(Answer::Right) => return Some(Lost::Nothing),
+            Ok(Answer::Right(_)) => return Some(Lost::Nothing),
             Ok(Answer::Wrong { text, in_step }) => {
                 (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
             }
-            Ok(Answer::Response(response)) => {
+            Ok(Answer::Response(response, _)) => {
                 let lost = if response.closes { Lost::Step } else { Lost::Nothing };
                 (ErrorKind::Status, self.describe_status(response.status), lost)
             }
             Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Lost::Connection),
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if service_time < timeout {
+                    self.withdraw(request);
                     return None;
                 }
                 (ErrorKind::TimedOut, format!("no answer within {}", show_duration(timeout)), Lost::Step)
@@ -450,14 +525,12 @@ impl Run {
             Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
         };
         self.tally.failed(kind, || text);
-        if request.is_measured {
-            self.tally.count(|requests| match kind {
-                ErrorKind::Wrong => requests.wrong += 1,
-                ErrorKind::Status => requests.bad_status += 1,
-                ErrorKind::TimedOut => requests.timed_out += 1,
-                _ => requests.lost += 1,
-            });
-        }
+        self.count(request, |requests| match kind {
+            ErrorKind::Wrong => requests.wrong += 1,
+            ErrorKind::Status => requests.bad_status += 1,
+            ErrorKind::TimedOut => requests.timed_out += 1,
+            _ => requests.lost += 1,
+        });
         Some(lost)
     }
 
@@ -467,89 +540,6 @@ impl Run {
                 format!("HTTP {status} for {} {}", request.method, target.path())
             }
             _ => format!("HTTP {status}"),
-        }
-    }
-
-    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
-    /// ends, and tells the observer how the run stands. Ends with the runtime.
-    fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Observer>) {
-        let clock = self.clock.get();
-        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
-        let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
-            (clock.start, false, clock.start, 0);
-        loop {
-            let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
-            let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
-            let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
-            if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
-                return;
-            }
-            now = Instant::now();
-            let mut processor = self.processor.get();
-            if let Some(cutter) = &mut *self.cutter.borrow_mut() {
-                cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
-            }
-            if !has_warmed_up && now >= clock.measure_from {
-                has_warmed_up = true;
-                if !self.plan.warmup.is_zero() {
-                    processor.begin = Some(processor_time());
-                }
-            }
-            if self.is_over(&clock, now) && processor.end.is_none() {
-                processor.end = Some(processor_time());
-            }
-            self.processor.set(processor);
-            for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
-                if waiting_since
-                    .get()
-                    .is_some_and(|since| now.saturating_duration_since(since) >= self.plan.timeout)
-                {
-                    // Once: a second interrupt would meet a later request.
-                    waiting_since.set(None);
-                    driver.cancel();
-                }
-            }
-            if let Some(observer) = &mut observer
-                && now - told_at >= PROGRESS_EVERY
-            {
-                let answers = self.tally.answered_ever();
-                observer(&Progress {
-                    elapsed: now - clock.start,
-                    is_warming_up: now < clock.measure_from,
-                    rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
-                    errors: self.tally.error_count(),
-                    connections_open: self.tally.open_now(),
-                    p50: self.tally.percentile(50.0),
-                    p99: self.tally.percentile(99.0),
-                });
-                (told_at, told_answers) = (now, answers);
-            }
-        }
-    }
-
-    /// What was found out, when all connections are done.
-    fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
-        let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
-        let processor = self.processor.get();
-        let processor_end = processor.end.unwrap_or_else(processor_time);
-        let mut requests = self.tally.requests();
-        requests.planned = match (&self.numbers, self.plan.length) {
-            _ if self.stopped_at.get().is_some() => None,
-            (_, Length::Count(count)) => Some(count),
-            (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
-            (None, Length::Duration(_)) => None,
-        };
-        Outcome {
-            backend,
-            measured,
-            processor_time: processor_end.saturating_sub(processor.begin.unwrap_or_default()),
-            connections: self.tally.connections(),
-            requests,
-            errors: self.tally.errors(),
-            status_classes: self.tally.status_classes(),
-            response_times: self.tally.response_times(),
-            service_times: self.tally.service_times(),
-            send_delays: self.tally.send_delays(),
         }
     }
 }

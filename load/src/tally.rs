@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::outcome::{Connections, ErrorKind, Errors, Requests};
+use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
 
 /// The counts of a run, kept by its fibers, all of one thread.
 pub(crate) struct Tally {
@@ -16,6 +16,7 @@ pub(crate) struct Tally {
     /// Right answers from the beginning, those of the warm-up included.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
+    traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
     /// Answers with status 2xx, 3xx, 4xx and 5xx.
     status_classes: [Cell<u64>; 4],
@@ -73,12 +74,17 @@ impl Tally {
             open_max: Cell::new(0),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
+            traffic: Cell::default(),
             errors: RefCell::default(),
             status_classes: Default::default(),
             service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
         })
+    }
+
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     pub(crate) fn opened(&self) {
@@ -99,18 +105,36 @@ impl Tally {
         self.requests.set(requests);
     }
 
-    /// Counts a right answer, with its times if it belongs to the measured part.
+    /// Counts a right answer of the warm-up.
     #[inline]
-    pub(crate) fn answered(&self, times: Option<(Duration, Duration)>, is_after_end: bool) {
+    pub(crate) fn answered_unmeasured(&self) {
         self.answered_ever.set(self.answered_ever.get() + 1);
-        let Some((response_time, service_time)) = times else { return };
+    }
+
+    /// Counts a right answer of the measured part. The response time is asked for in an open loop only.
+    #[inline]
+    pub(crate) fn answered(
+        &self,
+        service_time: Duration,
+        response_time: impl FnOnce() -> Duration,
+        is_after_end: bool,
+        bytes: Traffic,
+    ) {
+        self.answered_ever.set(self.answered_ever.get() + 1);
         self.count(|requests| {
             requests.answered += 1;
             requests.answered_after_end += u64::from(is_after_end);
         });
+        if !is_after_end {
+            let Traffic { sent_bytes, received_bytes } = self.traffic.get();
+            self.traffic.set(Traffic {
+                sent_bytes: sent_bytes + bytes.sent_bytes,
+                received_bytes: received_bytes + bytes.received_bytes,
+            });
+        }
         self.service_times.borrow_mut().record(service_time, is_after_end);
         if let Some(response_times) = &self.response_times {
-            response_times.borrow_mut().record(response_time, is_after_end);
+            response_times.borrow_mut().record(response_time(), is_after_end);
         }
     }
 
@@ -152,6 +176,10 @@ impl Tally {
         self.requests.get()
     }
 
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic.get()
+    }
+
     pub(crate) fn errors(&self) -> Errors {
         self.errors.borrow().clone()
     }
@@ -188,11 +216,5 @@ impl Tally {
     pub(crate) fn times_after_end(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow().after_end.clone());
         (response_times, self.service_times.borrow().after_end.clone())
-    }
-
-    /// A percentile of the response times so far, if there are any.
-    pub(crate) fn percentile(&self, percentile: f64) -> Option<Duration> {
-        let times = self.response_times();
-        (times.count() > 0).then(|| times.percentile(percentile))
     }
 }

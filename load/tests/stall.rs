@@ -40,9 +40,14 @@ fn stalling_server() -> (String, JoinHandle<()>) {
 }
 
 fn measure(pace: Pace) -> Outcome {
+    measure_pipeline(pace, 1)
+}
+
+fn measure_pipeline(pace: Pace, pipeline: usize) -> Outcome {
     let (address, server) = stalling_server();
     let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
     plan.pace = pace;
+    plan.pipeline = pipeline;
     plan.length = Length::Count(REQUESTS);
     plan.timeout = Duration::from_secs(60);
     let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
@@ -78,6 +83,19 @@ fn a_closed_loop_shows_a_stall_to_one_request_only() {
     let outcome = measure(Pace::Closed);
     assert!(long_ones(&outcome.response_times) <= 5);
     assert_eq!(long_ones(&outcome.response_times), long_ones(&outcome.service_times));
+}
+
+#[test]
+fn a_stall_shows_in_the_service_times_of_all_requests_in_flight() {
+    for pace in [Pace::Closed, Pace::Open { rate_per_s: 200 }] {
+        let outcome = measure_pipeline(pace.clone(), 4);
+        let services = long_ones(&outcome.service_times);
+        assert!((4..=9).contains(&services), "{services} of the service times are long: {pace:?}");
+        // In an open loop, those that found the pipeline full waited as well.
+        let responses = long_ones(&outcome.response_times);
+        let expected = if pace == Pace::Closed { 4..=9 } else { 195..=REQUESTS };
+        assert!(expected.contains(&responses), "{responses} of the response times are long: {pace:?}");
+    }
 }
 
 #[test]

@@ -44,8 +44,13 @@ fn a_request_ends_once_however_close_its_answer_is_to_the_timeout() {
     plan.connections = 150;
     plan.length = Length::Count(5000);
     plan.timeout = TIMEOUT;
-    for pace in [Pace::Closed, Pace::Open { rate_per_s: 3500 }] {
-        plan.pace = pace;
+    for (pace, pipeline) in [
+        (Pace::Closed, 1),
+        (Pace::Open { rate_per_s: 3500 }, 1),
+        (Pace::Closed, 3),
+        (Pace::Open { rate_per_s: 3500 }, 3),
+    ] {
+        (plan.pace, plan.pipeline) = (pace, pipeline);
         let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
         let requests = outcome.requests;
         let ends = requests.answered + requests.wrong + requests.timed_out + requests.lost;
@@ -56,7 +61,10 @@ fn a_request_ends_once_however_close_its_answer_is_to_the_timeout() {
             outcome.errors
         );
         assert!(requests.answered > 0 && requests.timed_out > 0, "both happen: {requests:?}");
-        assert_eq!((requests.wrong, requests.lost), (0, 0), "{:?}", outcome.errors);
+        assert_eq!(requests.wrong, 0, "{:?}", outcome.errors);
+        // Those behind a request that timed out are lost with their connection.
+        assert_eq!(requests.lost > 0, pipeline > 1, "{requests:?} {:?}", outcome.errors);
+        assert_eq!(outcome.errors.total(), requests.timed_out, "{:?}", outcome.errors);
         assert_eq!(outcome.errors.count(ErrorKind::TimedOut), requests.timed_out);
         // Nobody is left with a connection that another interrupt has broken.
         assert_eq!(outcome.errors.count(ErrorKind::Failed), 0, "{:?}", outcome.errors);

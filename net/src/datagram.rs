@@ -107,6 +107,27 @@ pub fn connect_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
         .map_err(|error| OperationError::wrap("connect to", &endpoint, error))
 }
 
+/// As [`connect_datagram`], from a local address, with port 0 for one that the kernel chooses.
+///
+/// # Errors
+///
+/// As [`connect_datagram`], and the kernel's for a source that is none of the machine's, or has no port left
+/// (`AddrInUse`), with both addresses in the text.
+///
+/// # Panics
+///
+/// As [`connect_datagram`].
+pub fn connect_datagram_from(source: impl Peer, address: impl Peer) -> io::Result<DatagramSocket> {
+    let (source, endpoint) = (source.endpoint()?, address.endpoint()?);
+    let event_loop = current_loop()?;
+    let look_up = |endpoint| resolve(&event_loop, endpoint, SocketKind::Datagram, false);
+    let connected = look_up(&source)
+        .and_then(|sources| connect_to(&event_loop, &look_up(&endpoint)?, &sources).map_err(io::Error::from));
+    connected
+        .map(DatagramSocket::from_core)
+        .map_err(|error| OperationError::wrap("connect to", format_args!("{endpoint} from {source}"), error))
+}
+
 impl DatagramSocket {
     fn from_core(core: Rc<DatagramCore>) -> Self {
         Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }

@@ -51,11 +51,11 @@ mod wait_list;
 mod waiting;
 
 pub use address::{Address, local_address, peer_address};
-pub use datagram::{DatagramSocket, connect_datagram, listen_datagram};
+pub use datagram::{DatagramSocket, connect_datagram, connect_datagram_from, listen_datagram};
 pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
 pub use listener::{Listener, listen, server};
 pub use machine::ResolveError;
 pub use options::SocketOption;
-pub use stream::{Received, Stream, connect};
+pub use stream::{Received, Stream, connect, connect_from};
 pub use waiting::{address, addresses};

@@ -75,16 +75,63 @@ pub struct Stream {
 pub fn connect(address: impl Peer) -> io::Result<Stream> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
-    let connected = resolve(&event_loop, &endpoint, SocketKind::Stream, false).and_then(|addresses| {
-        let machine = Connect::new(event_loop, addresses, Vec::new());
-        wait_on(
-            machine,
-            None,
-            |machine, waiter| machine.poll(waiter).map_err(io::Error::from),
-            Connect::abandon,
-        )
+    let connected = resolve(&event_loop, &endpoint, SocketKind::Stream, false)
+        .and_then(|addresses| connect_to(event_loop, addresses, Vec::new()));
+    connected.map_err(|error| OperationError::wrap("connect to", &endpoint, error))
+}
+
+/// As [`connect`], from a local address: that of another network interface, or one of several that each have
+/// ports for as many connections as `ip_local_port_range` (`ip(7)`) allows. Port 0 lets the kernel choose one
+/// when it knows the peer, so that connections to different peers may share it.
+///
+/// # Errors
+///
+/// As [`connect`], and the kernel's for a source that is none of the machine's, or has no port left
+/// (`AddrNotAvailable`), with both addresses in the text.
+///
+/// # Panics
+///
+/// As [`connect`].
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_net as net;
+///
+/// fibers::run(|| -> std::io::Result<()> {
+///     let listener = net::listen("127.0.0.1:0")?;
+///     let client = net::connect_from("127.0.0.1:0", listener.localname()?)?;
+///     assert!(client.localname()?.to_string().starts_with("127.0.0.1:"));
+///     Ok(())
+/// })
+/// .unwrap()
+/// .unwrap();
+/// ```
+pub fn connect_from(source: impl Peer, address: impl Peer) -> io::Result<Stream> {
+    let (source, endpoint) = (source.endpoint()?, address.endpoint()?);
+    let event_loop = current_loop()?;
+    let look_up = |endpoint| resolve(&event_loop, endpoint, SocketKind::Stream, false);
+    let connected = look_up(&source).and_then(|sources| {
+        let addresses = look_up(&endpoint)?;
+        connect_to(event_loop.clone(), addresses, sources)
     });
-    connected.map(Stream::from_core).map_err(|error| OperationError::wrap("connect to", &endpoint, error))
+    connected
+        .map_err(|error| OperationError::wrap("connect to", format_args!("{endpoint} from {source}"), error))
+}
+
+fn connect_to(
+    event_loop: Rc<EventLoop>,
+    addresses: Vec<Address>,
+    sources: Vec<Address>,
+) -> io::Result<Stream> {
+    let connected = wait_on(
+        Connect::new(event_loop, addresses, sources),
+        None,
+        |machine, waiter| machine.poll(waiter).map_err(io::Error::from),
+        Connect::abandon,
+    );
+    connected.map(Stream::from_core)
 }
 
 impl Stream {

@@ -50,6 +50,13 @@ pub fn check_sums(report: &Value) {
         let sent_or_not = number(&requests["sent"]) + number(&requests["unsent"]);
         assert_eq!(number(&requests["planned"]), sent_or_not, "{requests}");
     }
+    let (plan, traffic) = (&report["plan"], &report["traffic"]);
+    if let (Some("echo"), Some(payload_bytes)) = (plan["workload"].as_str(), plan["payload_bytes"].as_u64()) {
+        let in_time = number(&requests["answered"]) - number(&requests["answered_after_end"]);
+        for bytes in ["sent_bytes", "received_bytes"] {
+            assert_eq!(number(&traffic[bytes]), in_time * payload_bytes, "{traffic} {requests}");
+        }
+    }
     for times in ["response_time", "service_time"] {
         let times = &report[times];
         assert_eq!(times["count"], requests["answered"]);

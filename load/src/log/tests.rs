@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::compare::compare;
+use crate::outcome::Traffic;
 
 const PERCENTILES: [f64; 7] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0];
 
@@ -28,9 +29,12 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         start: Duration::from_secs(number),
         duration: Duration::from_secs(1),
         is_after_end: false,
+        step: None,
         errors: 0,
+        traffic: Traffic::default(),
         response_times: None,
         service_times: latencies(service_ns),
+        edge: Duration::from_secs(number + 1),
     }
 }
 

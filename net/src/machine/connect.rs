@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use nix::sys::socket::connect;
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_runtime::{EventLoop, Wake};
 
 use super::datagram_core::DatagramCore;
@@ -125,6 +127,12 @@ pub fn connect_datagram(
 
 fn bound_socket(address: &Address, kind: SocketKind, bind_to: &[Address]) -> Result<OwnedFd, ConnectError> {
     let socket = new_socket(address, kind).map_err(ConnectError::Socket)?;
+    #[cfg(target_os = "linux")]
+    if kind == SocketKind::Stream && !bind_to.is_empty() {
+        // A port that is chosen only when the peer is known may be that of a connection to another one. Where
+        // there are no ports, or Linux is before 4.2, it is chosen at once.
+        let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
+    }
     bind_first(&socket, bind_to).map_err(ConnectError::Bind)?;
     Ok(socket)
 }

@@ -12,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use ringspun_load::{Interval, Recorder, write_log};
 
 /// The columns of a CSV file, which docs/load-logs.md describes.
-const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors";
+const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
+/// What comes behind them where there are steps.
+const CSV_HEAD_STEP: &str = ",step";
 
 /// A file that gets the intervals of a run.
 struct IntervalFile {
@@ -80,7 +82,9 @@ impl IntervalFiles {
 
 /// A row for each interval, when it comes.
 fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
-    writeln!(file, "{CSV_HEAD}")?;
+    let mut intervals = intervals.into_iter().peekable();
+    let has_steps = intervals.peek().is_some_and(|interval| interval.step.is_some());
+    writeln!(file, "{CSV_HEAD}{}", if has_steps { CSV_HEAD_STEP } else { "" })?;
     for interval in intervals {
         file.write_all(csv_row(&interval).as_bytes())?;
     }
@@ -89,20 +93,24 @@ fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<(
 
 fn csv_row(interval: &Interval) -> String {
     let (times, seconds) = (interval.times(), interval.duration.as_secs_f64());
-    let rate = match interval.is_after_end || seconds == 0.0 {
+    let per_second = |count: u64| match interval.is_after_end || seconds == 0.0 {
         true => 0.0,
-        false => times.count() as f64 / seconds,
+        false => count as f64 / seconds,
     };
     let microseconds = |percentile| match times.count() {
         0 => String::new(),
         _ => format!("{:.3}", times.percentile(percentile).as_secs_f64() * 1e6),
     };
+    let step = interval.step.map_or(String::new(), |step| format!(",{}", step + 1));
     format!(
-        "{:.3},{rate:.1},{},{},{},{}\n",
+        "{:.3},{:.1},{},{},{},{},{:.0},{:.0}{step}\n",
         (interval.start + interval.duration).as_secs_f64(),
+        per_second(times.count()),
         microseconds(50.0),
         microseconds(99.0),
         microseconds(100.0),
-        interval.errors
+        interval.errors,
+        per_second(interval.traffic.sent_bytes),
+        per_second(interval.traffic.received_bytes)
     )
 }

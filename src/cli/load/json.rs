@@ -1,19 +1,20 @@
 //! The results for programs, as docs/load-json.md describes them. Fields may be added; a change that breaks
 //! readers raises `version`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Workload};
+use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
-use super::Verdicts;
+use super::{Verdicts, steps, workload};
 
 /// The results as one JSON object, and a line end.
 pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
-    let (loop_name, rate_per_s) = match plan.pace {
+    let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
-        Pace::Open { rate_per_s } => ("open", Some(rate_per_s)),
+        Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
+        Pace::Steps(_) => ("open", None),
     };
     let (duration_s, count) = match plan.length {
         Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
@@ -25,19 +26,11 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     let gates = verdicts.iter().map(|(gate, verdict)| {
         json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
     });
-    let (payload_bytes, http, status_classes) = match &plan.workload {
-        Workload::Echo { payload_bytes } => (Some(*payload_bytes), None, None),
-        Workload::Http(request) => {
-            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
-            let http =
-                json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() });
-            let [success, redirection, client_error, server_error] = outcome.status_classes;
-            let classes =
-                json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error });
-            (None, Some(http), Some(classes))
-        }
-    };
-    let value = json!({
+    let status_classes = matches!(plan.workload, Workload::Http(_)).then(|| {
+        let [success, redirection, client_error, server_error] = outcome.status_classes;
+        json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error })
+    });
+    let mut value = json!({
         "format": "ringspun-load",
         "version": 1,
         "ringspun": env!("CARGO_PKG_VERSION"),
@@ -45,18 +38,23 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
         "plan": {
             "target": plan.target.to_string(),
             "connections": plan.connections,
-            "payload_bytes": payload_bytes,
-            "http": http,
             "loop": loop_name,
             "rate_per_s": rate_per_s,
+            "steps": steps::plan_value(plan),
             "duration_s": duration_s,
             "count": count,
+            "workers": plan.workers,
+            "start_at_s": plan.start_at.map(seconds_since_1970),
+            "bind": plan.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "ramp_up_s": plan.ramp_up.as_secs_f64(),
             "warmup_s": plan.warmup.as_secs_f64(),
             "timeout_s": plan.timeout.as_secs_f64(),
         },
         "measured_s": outcome.measured.as_secs_f64(),
         "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
         "generator": {
+            "workers": outcome.workers,
+            "started_late_s": outcome.started_late.as_secs_f64(),
             "processor_s": outcome.processor_time.as_secs_f64(),
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
             "send_delay": times(&outcome.send_delays),
@@ -71,24 +69,43 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
             "reset": errors.count(ErrorKind::Reset),
             "closed": errors.count(ErrorKind::Closed),
         },
-        "requests": {
-            "planned": requests.planned,
-            "sent": requests.sent,
-            "unsent": requests.unsent(),
-            "answered": requests.answered,
-            "answered_after_end": requests.answered_after_end,
-            "wrong": requests.wrong,
-            "bad_status": requests.bad_status,
-            "timed_out": requests.timed_out,
-            "lost": requests.lost,
+        "requests": requests_value(requests),
+        "traffic": {
+            "sent_bytes": outcome.traffic.sent_bytes,
+            "received_bytes": outcome.traffic.received_bytes,
+            "sent_bytes_per_s": outcome.sent_bytes_per_s().round(),
+            "received_bytes_per_s": outcome.received_bytes_per_s().round(),
         },
         "status_classes": status_classes,
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
+        "steps": steps::value(outcome),
         "gates": gates.collect::<Vec<_>>(),
     });
+    if let Some(fields) = value["plan"].as_object_mut() {
+        fields.append(&mut workload::fields(plan));
+    }
     format!("{value:#}\n")
+}
+
+fn seconds_since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Counts of requests.
+pub fn requests_value(requests: &Requests) -> Value {
+    json!({
+        "planned": requests.planned,
+        "sent": requests.sent,
+        "unsent": requests.unsent(),
+        "answered": requests.answered,
+        "answered_after_end": requests.answered_after_end,
+        "wrong": requests.wrong,
+        "bad_status": requests.bad_status,
+        "timed_out": requests.timed_out,
+        "lost": requests.lost,
+    })
 }
 
 /// Times, all `null` where there are none.

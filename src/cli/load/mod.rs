@@ -4,19 +4,20 @@
 
 mod files;
 mod json;
+mod pace;
 mod report;
+mod steps;
 mod text;
+mod workload;
 
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read};
+use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{
-    self as load, Companions, Gate, Header, Length, Outcome, Pace, Plan, Target, Verdict, Workload,
-};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Plan, Target, Verdict};
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
@@ -27,6 +28,7 @@ const GATE_BROKEN: u8 = 3;
 const BUSY_PERCENT: f64 = 90.0;
 
 use files::IntervalFiles;
+use pace::PaceFlags;
 
 /// What to measure, and how.
 #[derive(Args)]
@@ -35,15 +37,31 @@ use files::IntervalFiles;
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
   ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
+  ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
+  ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
+  ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
+  ringspun load udp://127.0.0.1:9 --workload send --payload 1k --rate 100k
+  ringspun load unix:@feed --workload receive --fail-if 'receive-rate<10M'
+  ringspun load tcp://127.0.0.1:6379 --workload receive --payload-file subscribe.txt
+  ringspun load tcp://127.0.0.1:7000 --workload churn --connections 16 --fail-if 'rate<1k'
   ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 50k --bind 127.0.0.2,127.0.0.3 --workers 2
+  ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-A target that is not http has to send back what it gets, as `ringspun serve echo` does. Every answer is compared
-with what was sent.
+A target that is not http has to send back what it gets, as `ringspun serve echo` does, and every answer is
+compared with what was sent; --workload asks for something else: requests with answers of their own, only
+sending, only receiving, or only connecting. What a request is depends on it: with send, a message, which is
+answered when the kernel has taken it; with receive, the wait for what comes next; with churn, a connection.
+
+With --pipeline, a connection sends requests without waiting for the answers to those before. Each has its own
+times. A connection that is lost takes all of them with it, and counts as one error.
 
 A target for http gets requests of HTTP/1.1, on connections that are kept for as long as it keeps them. Answers
 with status 2xx and 3xx are right (redirections are not followed); others count as errors. Where the target
@@ -52,6 +70,7 @@ closes the connection after an answer, another one is made, which no service tim
 Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
 target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
 constant rate whatever the target does (open loop), and the response time counts from when a request was due.
+docs/load-model.md says more, also of --steps, --ramp-up, --workers and of many connections.
 
 Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
 
@@ -73,29 +92,10 @@ pub struct Load {
     /// How many requests to send after the warm-up, over all connections
     #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
     count: Option<u64>,
-    /// Send requests at this constant rate, in requests per second over all connections (open loop)
-    #[arg(long, value_name = "RATE", value_parser = load::parse_count)]
-    rate: Option<u64>,
-    /// How long each message is in bytes, not for http: up to 65536, over UDP up to 65507; 64 without this
-    #[arg(long, value_name = "BYTES", value_parser = load::parse_count)]
-    payload: Option<u64>,
-    /// The method of requests to http; GET without this
-    #[arg(long, value_name = "METHOD")]
-    method: Option<String>,
-    /// A header of requests to http, such as 'Accept: text/html'; can be given several times
-    ///
-    /// Host is set from the target unless it is given here, and Content-Length from the body.
-    #[arg(long, value_name = "HEADER")]
-    header: Vec<Header>,
-    /// The body of requests to http
-    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
-    body: Option<String>,
-    /// Take the body of requests to http from a file, up to 64 MiB
-    #[arg(long, value_name = "FILE")]
-    body_file: Option<PathBuf>,
-    /// How long to send requests before any is counted
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::parse_duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    pace: PaceFlags,
+    #[command(flatten)]
+    workload: workload::WorkloadOptions,
     /// How long to wait for a connection, and for an answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = load::parse_duration)]
     timeout: Duration,
@@ -114,7 +114,8 @@ pub struct Load {
     /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times
     ///
     /// The measures are any percentile of the response times (p50, p99.9), max and mean of them, rate
-    /// (answered requests per second), errors, and unsent; the comparisons are >, >=, < and <=.
+    /// (answered requests per second; connections with churn), send-rate and receive-rate (bytes per second),
+    /// errors, and unsent; the comparisons are >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     fail_if: Vec<Gate>,
     #[command(subcommand)]
@@ -199,55 +200,15 @@ fn plan_of(target: Target, options: &Load) -> Result<Plan, String> {
     let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let mut plan = Plan::new(target);
     plan.connections = saturated(options.connections);
-    match &mut plan.workload {
-        Workload::Echo { payload_bytes } => {
-            let flags = [
-                ("--method", options.method.is_some()),
-                ("--header", !options.header.is_empty()),
-                ("--body", options.body.is_some()),
-                ("--body-file", options.body_file.is_some()),
-            ];
-            if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-                return Err(format!("{flag} with {}: expected http://HOST:PORT/PATH", plan.target));
-            }
-            if let Some(payload) = options.payload {
-                *payload_bytes = saturated(payload);
-            }
-        }
-        Workload::Http(request) => {
-            if options.payload.is_some() {
-                return Err(format!("--payload with {}: expected --body or --body-file", plan.target));
-            }
-            if let Some(method) = &options.method {
-                request.method.clone_from(method);
-            }
-            request.headers.clone_from(&options.header);
-            if let Some(path) = &options.body_file {
-                request.body = read_body(path)
-                    .map_err(|error| format!("--body-file {} cannot be read: {error}", path.display()))?;
-            } else if let Some(body) = &options.body {
-                request.body = body.clone().into_bytes();
-            }
-        }
-    }
-    plan.warmup = options.warmup;
+    options.workload.apply(&mut plan)?;
     plan.timeout = options.timeout;
-    if let Some(rate_per_s) = options.rate {
-        plan.pace = Pace::Open { rate_per_s };
-    }
     match (options.count, options.duration) {
         (Some(count), _) => plan.length = Length::Count(count),
         (None, Some(duration)) => plan.length = Length::Duration(duration),
         (None, None) => {}
     }
+    options.pace.apply(&mut plan)?;
     Ok(plan)
-}
-
-/// One byte more than a body may have is enough to tell that it is too long; some files never end.
-fn read_body(path: &Path) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    File::open(path)?.take(load::BODY_MAX_BYTES as u64 + 1).read_to_end(&mut body)?;
-    Ok(body)
 }
 
 /// Prints the table and writes the file.

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Workload, show_count,
-    show_duration,
+    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload, show_bytes,
+    show_count, show_duration,
 };
 
-use super::BUSY_PERCENT;
+use super::{BUSY_PERCENT, steps, workload};
 
 /// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ const CLEAR_LINE: &str = "\r\x1b[2K";
 /// Rewrites a line on standard error with how the run stands.
 pub fn progress_line(plan: &Plan) -> Observer {
     let total = match plan.length {
-        Length::Duration(duration) => format!("/{}", whole_seconds(plan.warmup + duration)),
+        Length::Duration(duration) => format!("/{}", whole_seconds(plan.ramp_up + plan.warmup + duration)),
         Length::Count(_) => String::new(),
     };
     Box::new(move |progress: &Progress| {
@@ -63,17 +63,13 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 }
 
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
-    let pace = match plan.pace {
+    let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
-        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(rate_per_s)),
+        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(*rate_per_s)),
+        Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
+        Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
-    let work = match &plan.workload {
-        Workload::Echo { payload_bytes } => format!("{} a message", counted(*payload_bytes as u64, "byte")),
-        Workload::Http(request) if request.body.is_empty() => request.method.clone(),
-        Workload::Http(request) => {
-            format!("{} of {}", request.method, counted(request.body.len() as u64, "byte"))
-        }
-    };
+    let work = workload::describe(plan);
     let measured = show_duration(outcome.measured);
     writeln!(
         text,
@@ -83,7 +79,12 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         outcome.backend
     )?;
     let (connections, requests) = (&outcome.connections, &outcome.requests);
-    writeln!(text, "\nrate         {} answered requests/s", show_count(outcome.rate_per_s().round() as u64))?;
+    let rate = show_count(outcome.rate_per_s().round() as u64);
+    writeln!(text, "\nrate         {rate} {}", workload::rate_unit(&plan.workload))?;
+    if outcome.traffic != Traffic::default() {
+        let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(show_bytes);
+        writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
+    }
     write!(
         text,
         "requests     {} sent, {} answered",
@@ -114,29 +115,35 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         show_count(connections.opened),
         show_count(connections.open_max as u64)
     )?;
-    write!(text, "generator    {:.0} % busy", outcome.busy_percent())?;
+    let threads = match outcome.workers {
+        1 => String::new(),
+        workers => format!("{workers} threads, the busiest "),
+    };
+    write!(text, "generator    {threads}{:.0} % busy", outcome.busy_percent())?;
     if outcome.send_delays.count() > 0 {
         let delay = |percentile| show_duration(outcome.send_delays.percentile(percentile));
         write!(text, "; sent {} late in the median, {} at p99", delay(50.0), delay(99.0))?;
     }
     writeln!(text)?;
     write_times(text, plan, outcome)?;
+    steps::write_table(text, outcome)?;
     write_errors(text, outcome)?;
     write_remarks(text, plan, outcome)
 }
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
-    match plan.pace {
+    match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
-                "\nService time: from sent to answered. In a closed loop a stall of the target keeps requests \
-                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see."
+                "\nService time: {}. In a closed loop a stall of the target keeps requests \
+                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see.",
+                workload::service_span(&plan.workload)
             )
         }
-        Pace::Open { .. } => {
+        Pace::Open { .. } | Pace::Steps(_) => {
             write_row(text, "response time", &outcome.response_times)?;
             write_row(text, "service time", &outcome.service_times)?;
             writeln!(
@@ -199,15 +206,23 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             show_count(requests.planned.unwrap_or_default())
         )?;
     }
+    if outcome.started_late > LATE {
+        writeln!(
+            text,
+            "\nThe run began {} after --start-at: its connections took so long to open.",
+            show_duration(outcome.started_late)
+        )?;
+    }
     if outcome.busy_percent() > BUSY_PERCENT {
-        let remedy = match plan.pace {
+        let remedy = match &plan.pace {
             Pace::Closed => "Set --rate below the rate that was reached",
             Pace::Open { .. } => "Lower --rate",
+            Pace::Steps(_) => "Lower the highest rate",
         };
         writeln!(
             text,
             "\nThe generator was busy {:.0} % of the time: these latencies include its own queueing.\n{remedy}, \
-             or run one generator on each of several cores or machines.",
+             raise --workers, or run one generator on each of several machines.",
             outcome.busy_percent()
         )?;
     } else if is_late(outcome) {

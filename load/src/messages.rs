@@ -1,0 +1,83 @@
+//! The bytes that are sent: slices of one memory, so that a request takes none of its own.
+
+use crate::payload::{Payload, Sizes};
+
+/// A generated message starts at one of this many places in the pattern: a prime, so that no power of two in a
+/// server's buffers agrees with it.
+const STARTS: usize = 251;
+
+/// The bytes of all messages. Generated ones start at places that differ from each message to the next: an
+/// answer to another request than the last is wrong, and nothing is copied or kept per connection.
+pub(crate) struct Messages {
+    bytes: Vec<u8>,
+    choice: Choice,
+}
+
+enum Choice {
+    /// All of these.
+    All,
+    /// As many of them from different starts.
+    Fixed(usize),
+    Sized(Sizes),
+}
+
+impl Messages {
+    pub(crate) fn new(payload: &Payload) -> Self {
+        let max_bytes = payload.max_bytes();
+        let choice = match payload {
+            Payload::Given(bytes) => return Self { bytes: bytes.clone(), choice: Choice::All },
+            Payload::Generated(_) if payload.min_bytes() == max_bytes => Choice::Fixed(max_bytes),
+            Payload::Generated(sizes) => Choice::Sized(sizes.clone()),
+        };
+        // Shifted from one period to the next, so that a message has no period that hides lost bytes.
+        let byte_at = |position: usize| ((position % STARTS) + 7 * (position / STARTS)) as u8;
+        Self { bytes: (0..max_bytes + STARTS).map(byte_at).collect(), choice }
+    }
+
+    /// The message of a request, by its number.
+    #[inline]
+    pub(crate) fn message(&self, request: usize) -> &[u8] {
+        let length = match &self.choice {
+            Choice::All => return &self.bytes,
+            Choice::Fixed(length) => *length,
+            Choice::Sized(sizes) => sizes.bytes_of(request),
+        };
+        let start = request % STARTS;
+        &self.bytes[start..start + length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_differ_from_their_neighbours_and_within() {
+        for message_bytes in [1, 2, 64, 1000, 65_536] {
+            let messages = Messages::new(&message_bytes.into());
+            for request in 0..2 * STARTS {
+                assert_eq!(messages.message(request).len(), message_bytes);
+                for later in 1..STARTS {
+                    assert_ne!(messages.message(request), messages.message(request + later));
+                }
+            }
+        }
+        // Bytes lost anywhere in a message change what follows.
+        let messages = Messages::new(&10_000.into());
+        let message = messages.message(3);
+        for lost in 1..5_000 {
+            assert_ne!(message[lost..], message[..message.len() - lost]);
+        }
+    }
+
+    #[test]
+    fn messages_have_the_sizes_or_the_bytes_that_were_asked_for() {
+        let sizes: Sizes = "1-9:50%,1k:50%".parse().unwrap();
+        let messages = Messages::new(&Payload::Generated(sizes.clone()));
+        for request in 0..1000 {
+            assert_eq!(messages.message(request).len(), sizes.bytes_of(request));
+        }
+        let given = Messages::new(&Payload::Given(b"PING".to_vec()));
+        assert_eq!((given.message(0), given.message(77)), (&b"PING"[..], &b"PING"[..]));
+    }
+}

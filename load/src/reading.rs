@@ -1,0 +1,231 @@
+//! Reading one answer from the pieces in which it comes.
+
+use crate::framing::Delimiter;
+use crate::http::{Prepared, Response, ResponseReader};
+use crate::outcome::Traffic;
+
+/// How the target answered.
+pub(crate) enum Answer {
+    Right(Traffic),
+    /// One of HTTP, whatever its status.
+    Response(Response, Traffic),
+    /// Other bytes than were expected.
+    Wrong {
+        text: String,
+        /// What comes next is the answer to the next request.
+        in_step: bool,
+    },
+    /// The target closed the connection too early: what was missing.
+    Ended(String),
+}
+
+/// What is known of an answer that has not come whole.
+pub(crate) struct Reading<'w> {
+    expected: Expected<'w>,
+    sent_bytes: usize,
+    received_bytes: usize,
+}
+
+enum Expected<'w> {
+    Echo { message: &'w [u8], wrong: Option<String> },
+    Length(u64),
+    Delimiter { delimiter: &'w Delimiter, matched: usize },
+    Http { reader: ResponseReader, closes: bool },
+}
+
+impl<'w> Reading<'w> {
+    /// The same bytes as the request's.
+    #[inline]
+    pub(crate) fn echo(message: &'w [u8]) -> Self {
+        Self::new(Expected::Echo { message, wrong: None }, message.len())
+    }
+
+    /// That many bytes, at least one.
+    pub(crate) fn length(bytes: u64, sent_bytes: usize) -> Self {
+        Self::new(Expected::Length(bytes), sent_bytes)
+    }
+
+    /// Bytes up to a delimiter.
+    pub(crate) fn delimiter(delimiter: &'w Delimiter, sent_bytes: usize) -> Self {
+        Self::new(Expected::Delimiter { delimiter, matched: 0 }, sent_bytes)
+    }
+
+    /// An answer of HTTP.
+    #[inline]
+    pub(crate) fn http(request: &Prepared) -> Self {
+        let reader = ResponseReader::new(request.is_head);
+        Self::new(Expected::Http { reader, closes: request.closes }, request.bytes.len())
+    }
+
+    #[inline]
+    fn new(expected: Expected<'w>, sent_bytes: usize) -> Self {
+        Self { expected, sent_bytes, received_bytes: 0 }
+    }
+
+    /// Takes what has come, at least one byte. Returns what comes behind the answer, and the answer when it is
+    /// whole; what comes behind an answer that is out of step means nothing.
+    #[inline]
+    pub(crate) fn take<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], Option<Answer>) {
+        match &mut self.expected {
+            Expected::Echo { message, wrong } => {
+                let expected = &message[self.received_bytes..];
+                let (head, rest) = bytes.split_at(bytes.len().min(expected.len()));
+                if *head != expected[..head.len()] && wrong.is_none() {
+                    *wrong = Some(describe_difference(head, expected, self.received_bytes));
+                }
+                self.received_bytes += head.len();
+                if self.received_bytes < message.len() {
+                    return (rest, None);
+                }
+                let answer = match wrong.take() {
+                    None => Answer::Right(self.traffic()),
+                    Some(text) => Answer::Wrong { text, in_step: true },
+                };
+                (rest, Some(answer))
+            }
+            Expected::Length(length) => {
+                let missing = *length - self.received_bytes as u64;
+                let taken = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
+                self.received_bytes += taken;
+                let is_whole = taken as u64 == missing;
+                (&bytes[taken..], is_whole.then(|| Answer::Right(self.traffic())))
+            }
+            Expected::Delimiter { delimiter, matched } => match delimiter.find_end(matched, bytes) {
+                Some(end) => {
+                    self.received_bytes += end;
+                    (&bytes[end..], Some(Answer::Right(self.traffic())))
+                }
+                None => {
+                    self.received_bytes += bytes.len();
+                    (&[], None)
+                }
+            },
+            Expected::Http { reader, closes } => match reader.take(bytes) {
+                Ok((rest, None)) => {
+                    self.received_bytes += bytes.len();
+                    (rest, None)
+                }
+                Ok((rest, Some(mut response))) => {
+                    self.received_bytes += bytes.len() - rest.len();
+                    response.closes |= *closes;
+                    (rest, Some(Answer::Response(response, self.traffic())))
+                }
+                Err(text) => (&[], Some(Answer::Wrong { text, in_step: false })),
+            },
+        }
+    }
+
+    #[inline]
+    fn traffic(&self) -> Traffic {
+        Traffic { sent_bytes: self.sent_bytes as u64, received_bytes: self.received_bytes as u64 }
+    }
+
+    /// What the end of the connection makes of it.
+    pub(crate) fn end(&self) -> Answer {
+        let came = self.received_bytes;
+        let missing = match &self.expected {
+            Expected::Echo { message, .. } => {
+                format!("with {} of {} bytes unanswered", message.len() - came, message.len())
+            }
+            Expected::Length(length) => format!("after {came} of {length} bytes of its answer"),
+            Expected::Delimiter { .. } => format!("after {came} bytes of its answer, without the delimiter"),
+            Expected::Http { reader, .. } => match reader.end() {
+                Ok(response) => return Answer::Response(response, self.traffic()),
+                Err(text) => return Answer::Ended(text),
+            },
+        };
+        Answer::Ended(format!("the target closed the connection {missing}"))
+    }
+}
+
+/// Tells of bytes behind the last answer that was asked for.
+#[cold]
+pub(crate) fn describe_surplus(bytes: &[u8]) -> String {
+    format!("bytes came behind the answer: {}, expected none", bytes.len())
+}
+
+/// Names the first byte that differs; `start` is where the bytes stand in the message.
+#[cold]
+pub(crate) fn describe_difference(received: &[u8], expected: &[u8], start: usize) -> String {
+    let difference =
+        received.iter().zip(expected).enumerate().find(|(_, (received, expected))| received != expected);
+    difference.map_or_else(String::new, |(index, (received, expected))| {
+        format!("byte {} came back as {received:#04x}, {expected:#04x} was sent", start + index)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds pieces. What came behind the answer, and whether it was right, once it is whole.
+    fn read<'b>(
+        mut reading: Reading<'_>,
+        pieces: &[&'b [u8]],
+    ) -> Option<(&'b [u8], Result<Traffic, String>)> {
+        pieces.iter().find_map(|piece| {
+            let (rest, answer) = reading.take(piece);
+            let result = match answer? {
+                Answer::Right(traffic) | Answer::Response(_, traffic) => Ok(traffic),
+                Answer::Wrong { text, .. } | Answer::Ended(text) => Err(text),
+            };
+            Some((rest, result))
+        })
+    }
+
+    #[test]
+    fn answers_end_where_they_should_and_leave_the_rest() {
+        let delimiter = Delimiter::new(b"\r\n".to_vec());
+        let request = Prepared { bytes: Vec::new(), is_head: false, closes: false };
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        for (make, text) in [
+            (&(|| Reading::echo(b"12345")) as &dyn Fn() -> Reading<'static>, &b"12345"[..]),
+            (&|| Reading::length(7, 3), b"any 7 b"),
+        ] {
+            check(make, text);
+        }
+        check(&|| Reading::delimiter(&delimiter, 3), b"a line\r\n");
+        check(&|| Reading::http(&request), head);
+    }
+
+    /// The answer and what comes behind it, in one piece, and in two at every place.
+    fn check<'w>(make: &dyn Fn() -> Reading<'w>, answer: &[u8]) {
+        let bytes = [answer, b"next"].concat();
+        for place in 0..bytes.len() {
+            let (rest, result) = match place {
+                0 => read(make(), &[&bytes]),
+                place => read(make(), &[&bytes[..place], &bytes[place..]]),
+            }
+            .unwrap();
+            let behind = place.max(answer.len());
+            assert_eq!(
+                rest,
+                if place >= answer.len() { &bytes[answer.len()..place] } else { &bytes[behind..] }
+            );
+            assert_eq!(result.unwrap().received_bytes, answer.len() as u64);
+        }
+    }
+
+    #[test]
+    fn an_echo_with_other_bytes_is_wrong_and_in_step() {
+        let mut reading = Reading::echo(b"12345");
+        assert!(reading.take(b"12x").1.is_none());
+        let (rest, answer) = reading.take(b"456");
+        let Some(Answer::Wrong { text, in_step: true }) = answer else { panic!("the answer is wrong") };
+        assert_eq!((rest, text.as_str()), (&b"6"[..], "byte 2 came back as 0x78, 0x33 was sent"));
+    }
+
+    #[test]
+    fn an_early_end_says_what_was_missing() {
+        let delimiter = Delimiter::new(b"\n".to_vec());
+        for (mut reading, expected) in [
+            (Reading::echo(b"12345"), "with 3 of 5 bytes unanswered"),
+            (Reading::length(9, 3), "after 2 of 9 bytes of its answer"),
+            (Reading::delimiter(&delimiter, 3), "after 2 bytes of its answer, without the delimiter"),
+        ] {
+            assert!(reading.take(b"12").1.is_none());
+            let Answer::Ended(text) = reading.end() else { panic!("that was no answer") };
+            assert_eq!(text, format!("the target closed the connection {expected}"));
+        }
+    }
+}

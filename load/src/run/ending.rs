@@ -1,0 +1,55 @@
+//! What a run has found out, and what it cost.
+
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::Run;
+use crate::outcome::Outcome;
+use crate::plan::Length;
+
+impl Run {
+    /// The processor time that this process has taken; with several threads, that this thread has.
+    pub(super) fn processor_time(&self) -> Duration {
+        let clock = match self.share.is_whole() {
+            true => ClockId::CLOCK_PROCESS_CPUTIME_ID,
+            false => ClockId::CLOCK_THREAD_CPUTIME_ID,
+        };
+        // No kernel that this runs on refuses it; without it, the generator would seem idle.
+        clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
+    }
+
+    /// What was found out, when all connections are done.
+    pub(super) fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
+        let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
+        let processor = self.processor.get();
+        let processor_end = processor.end.unwrap_or_else(|| self.processor_time());
+        let processor_time = processor_end.saturating_sub(processor.begin.unwrap_or_default());
+        let start = self.clock.get().start;
+        let was_stopped = self.stopped_at.get().is_some();
+        let mut requests = self.tally.requests();
+        requests.planned = match (&self.numbers, self.plan.length) {
+            _ if was_stopped => None,
+            (_, Length::Count(count)) => Some(count),
+            (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
+            (None, Length::Duration(_)) => None,
+        };
+        Outcome {
+            backend,
+            measured,
+            workers: 1,
+            processor_time,
+            busiest_processor_time: processor_time,
+            started_late: self.started_late.get(),
+            connections: self.tally.connections(),
+            requests,
+            traffic: self.tally.traffic(),
+            errors: self.tally.errors(),
+            status_classes: self.tally.status_classes(),
+            response_times: self.tally.response_times(),
+            service_times: self.tally.service_times(),
+            send_delays: self.tally.send_delays(),
+            steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
+        }
+    }
+}

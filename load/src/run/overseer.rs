@@ -1,0 +1,80 @@
+//! The fiber that oversees a run: what each request would cost, were it done there, is done here now and then.
+
+use std::time::{Duration, Instant};
+
+use ringspun_fibers::{self as fibers, JoinHandle};
+
+use super::Run;
+use crate::companions::Standing;
+use crate::interval::Cutter;
+use crate::work::Work;
+
+/// How often it looks for requests that take too long; more often where timeouts are short.
+const OVERSEE_MIN: Duration = Duration::from_millis(1);
+const OVERSEE_MAX: Duration = Duration::from_millis(100);
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+impl Run {
+    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
+    /// ends, and tells the observer how the run stands. Ends with the runtime.
+    pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Standing)>>) {
+        let clock = self.clock.get();
+        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
+        let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
+            (clock.start, false, clock.start, 0);
+        loop {
+            let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
+            let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
+            let wake_at = edges.filter(|edge| *edge > now).fold(now + period, Instant::min);
+            if fibers::sleep(wake_at.saturating_duration_since(Instant::now())).is_err() {
+                return;
+            }
+            now = Instant::now();
+            let mut processor = self.processor.get();
+            if let Some(cutter) = &mut *self.cutter.borrow_mut() {
+                cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
+            }
+            if !has_warmed_up && now >= clock.measure_from {
+                has_warmed_up = true;
+                if !self.plan.lead().is_zero() {
+                    processor.begin = Some(self.processor_time());
+                }
+            }
+            if self.is_over(&clock, now) && processor.end.is_none() {
+                processor.end = Some(self.processor_time());
+                // What they wait for is asked for by nobody, and may never come.
+                if matches!(self.work, Work::Receive(_)) {
+                    self.interrupt_waiting(drivers, now, Duration::ZERO);
+                }
+            }
+            self.processor.set(processor);
+            self.interrupt_waiting(drivers, now, self.plan.timeout);
+            if let Some(observer) = &mut observer
+                && now - told_at >= PROGRESS_EVERY
+            {
+                let answers = self.tally.answered_ever();
+                observer(Standing {
+                    elapsed: now - clock.start,
+                    is_warming_up: now < clock.measure_from,
+                    rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
+                    errors: self.tally.error_count(),
+                    connections_open: self.tally.open_now(),
+                    response_times: self.tally.response_times(),
+                });
+                (told_at, told_answers) = (now, answers);
+            }
+        }
+    }
+
+    /// Interrupts connections that have waited for that long.
+    fn interrupt_waiting(&self, drivers: &[JoinHandle<()>], now: Instant, patience: Duration) {
+        for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+            if waiting_since.get().is_some_and(|since| now.saturating_duration_since(since) >= patience) {
+                // Once: a second interrupt would meet a later request.
+                waiting_since.set(None);
+                driver.cancel();
+            }
+        }
+    }
+}

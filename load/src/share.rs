@@ -1,0 +1,168 @@
+//! The share of a run that one thread has, and how the threads begin together.
+
+use std::cell::Cell;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long after the last thread is ready requests begin: the others have to wake up.
+const WAKE: Duration = Duration::from_millis(2);
+
+/// The connections of a run that belong to one thread: each thread has every so manieth, so that the requests of
+/// an open loop, whose connections take turns, are shared as evenly as can be, and none is due at another time
+/// than it would be with one thread.
+pub(crate) struct Share {
+    /// The number of the thread, from 0.
+    worker: usize,
+    workers: usize,
+    /// Absent where there is one thread, and once it has met the others.
+    meeting: Cell<Option<Arc<Meeting>>>,
+}
+
+/// Nobody waits for a thread that failed before it met the others.
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(meeting) = self.meeting.take() {
+            meeting.arrive(&mut meeting.lock(), false, None);
+        }
+    }
+}
+
+impl Share {
+    /// All of the run.
+    pub(crate) fn whole() -> Self {
+        Self { worker: 0, workers: 1, meeting: Cell::new(None) }
+    }
+
+    /// The shares of several threads.
+    pub(crate) fn split(workers: usize) -> Vec<Self> {
+        let meeting = Arc::new(Meeting::new(workers));
+        let meeting = || Cell::new(Some(meeting.clone()));
+        (0..workers).map(|worker| Self { worker, workers, meeting: meeting() }).collect()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.workers == 1
+    }
+
+    /// Whether the first connection of the run is among those of this thread.
+    pub(crate) fn is_first(&self) -> bool {
+        self.worker == 0
+    }
+
+    /// How much of an amount falls to this thread: of connections, or of requests. It adds up.
+    pub(crate) fn of(&self, amount: u64) -> u64 {
+        let (worker, workers) = (self.worker as u64, self.workers as u64);
+        amount / workers + u64::from(worker < amount % workers)
+    }
+
+    /// The number that a connection of this thread has among all of the run.
+    #[inline]
+    pub(crate) fn global_index(&self, index: usize) -> usize {
+        self.worker + index * self.workers
+    }
+
+    /// Waits, with the thread, until all threads have tried to open their connections. Returns when the run
+    /// starts, which is not before `start_at`; `None` if nobody has opened any.
+    pub(crate) fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
+        match self.meeting.take() {
+            Some(meeting) => meeting.meet(has_opened, start_at),
+            None => has_opened.then(|| start(Instant::now(), start_at)),
+        }
+    }
+}
+
+/// When a run starts that could start at `earliest`. A time by the clock on the wall is looked at once: to set
+/// the clock does not move the start.
+fn start(earliest: Instant, start_at: Option<SystemTime>) -> Instant {
+    let wait = start_at.and_then(|start_at| start_at.duration_since(SystemTime::now()).ok());
+    wait.map_or(earliest, |wait| earliest.max(Instant::now() + wait))
+}
+
+/// Where threads wait for each other.
+struct Meeting {
+    workers: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    arrived: usize,
+    has_opened: bool,
+    start_at: Option<SystemTime>,
+    start: Option<Instant>,
+}
+
+impl Meeting {
+    fn new(workers: usize) -> Self {
+        Self { workers, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// A thread that panicked here left nothing half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrive(&self, state: &mut State, has_opened: bool, start_at: Option<SystemTime>) {
+        state.arrived += 1;
+        state.has_opened |= has_opened;
+        state.start_at = state.start_at.max(start_at);
+        if state.arrived == self.workers {
+            state.start = Some(start(Instant::now() + WAKE, state.start_at));
+            self.changed.notify_all();
+        }
+    }
+
+    fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
+        let mut state = self.lock();
+        self.arrive(&mut state, has_opened, start_at);
+        let state = self
+            .changed
+            .wait_while(state, |state| state.start.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        state.start.filter(|_| state.has_opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn shares_add_up_and_each_connection_is_in_one() {
+        for (workers, amount) in [(1, 7), (2, 7), (3, 7), (7, 7), (4, 1_000)] {
+            let shares = Share::split(workers);
+            assert_eq!(shares.iter().map(|share| share.of(amount)).sum::<u64>(), amount);
+            let mut indices: Vec<usize> = shares
+                .iter()
+                .flat_map(|share| (0..share.of(amount) as usize).map(|index| share.global_index(index)))
+                .collect();
+            indices.sort_unstable();
+            assert_eq!(indices, (0..amount as usize).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn all_start_at_once_if_one_has_opened_a_connection() {
+        for (opened, starts) in [([true, false, false], true), ([false; 3], false)] {
+            let threads: Vec<_> = Share::split(3)
+                .into_iter()
+                .zip(opened)
+                .map(|(share, has_opened)| thread::spawn(move || share.meet(has_opened, None)))
+                .collect();
+            let found: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            assert!(found.iter().all(|start| *start == found[0]), "{found:?}");
+            assert_eq!(found[0].is_some(), starts);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_failed() {
+        let mut shares = Share::split(2);
+        let other = shares.pop().unwrap();
+        drop(shares);
+        assert!(other.meet(true, None).is_some());
+    }
+}

@@ -1,0 +1,170 @@
+//! A run on several threads: each has a share of the connections and an event loop of its own, and what they
+//! find out is added up on the thread that asked for the run, which is idle otherwise.
+
+use std::cell::Cell;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use ringspun_fibers as fibers;
+use ringspun_net::Stream;
+
+use crate::companions::{Companions, Standing, Watchers};
+use crate::interval::Interval;
+use crate::merge::{IntervalMerger, StandingMerger};
+use crate::outcome::Outcome;
+use crate::plan::Plan;
+use crate::run::{RunError, run_share};
+use crate::share::Share;
+use crate::transport::Place;
+
+/// What a thread tells.
+enum Message {
+    Interval(Interval),
+    Standing(Standing),
+    Ended(Box<Result<Outcome, RunError>>),
+}
+
+/// By which a thread tells, with its number.
+#[derive(Clone)]
+struct Teller {
+    worker: usize,
+    sender: Sender<(usize, Message)>,
+}
+
+impl Teller {
+    fn tell(&self, message: Message) {
+        // Who is not listening any more has failed, and says so.
+        let _ = self.sender.send((self.worker, message));
+    }
+
+    /// What goes along with the thread's share of the run, which ends early when the other end of `stopped` is
+    /// shut down or closed.
+    fn watchers(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> Watchers {
+        let mut watchers = Watchers { observer: None, stopper: None, recorder: None };
+        if is_recorded {
+            let teller = self.clone();
+            watchers.recorder = Some(Box::new(move |interval| teller.tell(Message::Interval(interval))));
+        }
+        if is_watched {
+            watchers.observer = Some(Box::new(move |standing| self.tell(Message::Standing(standing))));
+        }
+        watchers.stopper = Some(Box::new(move || {
+            if let Some(event_loop) = fibers::event_loop() {
+                // The end, or an interrupt at the end of the run.
+                let _ = Stream::from_descriptor(event_loop, stopped.into()).read(&mut [0]);
+            }
+        }));
+        watchers
+    }
+}
+
+/// Runs a plan on as many threads as it says. In a fiber.
+pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<Outcome, RunError> {
+    let Companions { observer, stopper, recorder } = companions;
+    let (sender, messages) = mpsc::channel();
+    let mut stops = Vec::new();
+    let mut threads = Vec::new();
+    let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
+    let mut standings = observer.map(|observer| StandingMerger::new(observer, plan.workers));
+    for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
+        let (stop, stopped) = UnixStream::pair().map_err(RunError::Failed)?;
+        stops.push(stop);
+        let (plan, place) = (plan.clone(), place.clone().starting_with_source(worker));
+        let teller = Teller { worker, sender: sender.clone() };
+        let (is_recorded, is_watched) = (intervals.is_some(), standings.is_some());
+        let work = move || {
+            let ended = teller.clone();
+            let watch = move || teller.watchers(is_recorded, is_watched, stopped);
+            let outcome = fibers::run(move || run_share(plan, place, share, watch()));
+            let outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
+            ended.tell(Message::Ended(Box::new(outcome)));
+        };
+        let thread = thread::Builder::new().name(format!("load {worker}"));
+        threads.push(thread.spawn(work).map_err(RunError::Failed)?);
+    }
+    drop(sender);
+    let stops: Rc<[UnixStream]> = stops.into();
+    let has_ended = Rc::new(Cell::new(false));
+    if let Some(stopper) = stopper {
+        let (stops, has_ended) = (stops.clone(), has_ended.clone());
+        let stopping = move || {
+            stopper();
+            // At the end of the runtime it returns as well.
+            if !has_ended.get() {
+                stop_all(&stops);
+            }
+        };
+        fibers::spawn(stopping).map_err(RunError::Failed)?;
+    }
+    let mut merged = Ok(None);
+    let mut messages = messages;
+    // Until all threads have gone, each with all that it had to tell.
+    while let (returned, Some((worker, message))) = receive(messages)? {
+        messages = returned;
+        match message {
+            Message::Interval(interval) => {
+                if let Some(intervals) = &mut intervals {
+                    intervals.take(worker, interval);
+                }
+            }
+            Message::Standing(standing) => {
+                if let Some(standings) = &mut standings {
+                    standings.take(worker, standing);
+                }
+            }
+            Message::Ended(outcome) => {
+                intervals.iter_mut().for_each(|intervals| intervals.end(worker));
+                standings.iter_mut().for_each(|standings| standings.end(worker));
+                merged = merge(merged, *outcome);
+                if merged.is_err() {
+                    stop_all(&stops);
+                }
+            }
+        }
+    }
+    has_ended.set(true);
+    let panicked = threads.into_iter().map(thread::JoinHandle::join).any(|joined| joined.is_err());
+    match merged? {
+        Some(outcome) if !panicked => Ok(outcome),
+        _ => Err(RunError::Failed(io::Error::other("a thread of the generator panicked"))),
+    }
+}
+
+/// Has all threads end the run.
+fn stop_all(stops: &[UnixStream]) {
+    for stop in stops {
+        // A thread that has ended needs no telling.
+        let _ = stop.shutdown(Shutdown::Both);
+    }
+}
+
+/// Waits for a message, on a thread for calls that block. Returns the messages to come as well; `None` when all
+/// threads have ended.
+fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), RunError> {
+    fibers::blocking(move || {
+        let message = messages.recv().ok();
+        (messages, message)
+    })
+    .map_err(|error| RunError::Failed(io::Error::other(error.to_string())))
+}
+
+type Messages = Receiver<(usize, Message)>;
+
+/// The first error stands for all.
+fn merge(
+    merged: Result<Option<Outcome>, RunError>,
+    outcome: Result<Outcome, RunError>,
+) -> Result<Option<Outcome>, RunError> {
+    let (merged, outcome) = (merged?, outcome?);
+    Ok(Some(match merged {
+        Some(mut merged) => {
+            merged.add(&outcome);
+            merged
+        }
+        None => outcome,
+    }))
+}

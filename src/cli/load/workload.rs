@@ -1,0 +1,322 @@
+//! What the connections of `ringspun load` do: its flags, and its words in the results.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ringspun_load::{
+    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, Target, Workload,
+    parse_count, show_count,
+};
+use serde_json::{Value, json};
+
+/// The flags that say what is sent and what is expected.
+#[derive(Args)]
+pub struct WorkloadOptions {
+    /// What each connection does, not for http; echo without this
+    #[arg(long, value_enum, value_name = "WORKLOAD")]
+    workload: Option<Kind>,
+    /// How long each message is in bytes, not for http: 64 (also without this), 64-1024 for any size between
+    /// those, or 64:90%,4k:10% for shares of the messages
+    ///
+    /// The largest is 65536 for echoes over a stream, 65507 over UDP, and 64 MiB otherwise. The sequence of
+    /// sizes is the same in every run.
+    #[arg(long, value_name = "SIZES")]
+    payload: Option<Sizes>,
+    /// Send the content of a file as each message, such as --payload-file ping.bin
+    #[arg(long, value_name = "FILE", conflicts_with = "payload")]
+    payload_file: Option<PathBuf>,
+    /// How long each answer is in bytes, with --workload request: --response 512
+    #[arg(long, value_name = "BYTES", conflicts_with = "response_end", value_parser = parse_count)]
+    response: Option<u64>,
+    /// What each answer ends with, with --workload request: --response-end '\r\n'
+    ///
+    /// \n, \r, \t, \0, \\ and \xHH stand for bytes.
+    #[arg(long, value_name = "TEXT", value_parser = unescape)]
+    response_end: Option<Delimiter>,
+    /// How many requests each connection sends before the first is answered, over streams: --pipeline 16
+    #[arg(long, value_name = "DEPTH", default_value = "1", value_parser = parse_count)]
+    pipeline: u64,
+    /// The method of requests to http; GET without this
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// A header of requests to http, such as 'Accept: text/html'; can be given several times
+    ///
+    /// Host is set from the target unless it is given here, and Content-Length from the body.
+    #[arg(long, value_name = "HEADER")]
+    header: Vec<Header>,
+    /// The body of requests to http
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    body: Option<String>,
+    /// Take the body of requests to http from a file, up to 64 MiB
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+}
+
+/// The workloads for other targets than http.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Send a message, and expect it back
+    Echo,
+    /// Send a message, and expect an answer as --response or --response-end says
+    Request,
+    /// Only send, as fast as the target takes it or at --rate
+    Send,
+    /// Only receive, and count what comes; with --payload or --payload-file, after one message that asks for it
+    Receive,
+    /// Connect and close; with --payload, an echo in between
+    Churn,
+}
+
+/// Bytes that an answer ends with.
+#[derive(Clone)]
+struct Delimiter(Vec<u8>);
+
+/// Reads bytes as text with escapes.
+fn unescape(text: &str) -> Result<Delimiter, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let hexadecimal = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            true => u8::from_str_radix(digits, 16).ok(),
+            false => None,
+        };
+        let (byte, length) = match escaped.as_bytes().first() {
+            Some(b'n') => (Some(b'\n'), 1),
+            Some(b'r') => (Some(b'\r'), 1),
+            Some(b't') => (Some(b'\t'), 1),
+            Some(b'0') => (Some(0), 1),
+            Some(b'\\') => (Some(b'\\'), 1),
+            Some(b'x') => (escaped.get(1..3).and_then(hexadecimal), 3),
+            _ => (None, 0),
+        };
+        bytes.push(byte.ok_or(r"expected \n, \r, \t, \0, \\ or \xHH behind a backslash")?);
+        rest = &escaped[length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(Delimiter(bytes))
+}
+
+impl WorkloadOptions {
+    /// Sets the workload of a plan.
+    ///
+    /// # Errors
+    ///
+    /// Flags that do not go together, or a file that cannot be read.
+    pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
+        // A number that is too large for the plan is too large as well for what it checks.
+        plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
+        plan.workload = match plan.target {
+            Target::Http(_) => Workload::Http(self.http_request(&plan.target)?),
+            Target::Tcp(_) | Target::Udp(_) | Target::Unix(_) => self.byte_workload(&plan.target)?,
+        };
+        Ok(())
+    }
+
+    fn http_request(&self, target: &Target) -> Result<HttpRequest, String> {
+        if self.payload.is_some() || self.payload_file.is_some() {
+            let flag = if self.payload.is_some() { "--payload" } else { "--payload-file" };
+            return Err(format!("{flag} with {target}: expected --body or --body-file"));
+        }
+        let flags = [
+            ("--workload", self.workload.is_some()),
+            ("--response", self.response.is_some()),
+            ("--response-end", self.response_end.is_some()),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+            return Err(format!("{flag} with {target}: expected tcp://, udp:// or unix:"));
+        }
+        let mut request = HttpRequest::default();
+        if let Some(method) = &self.method {
+            request.method.clone_from(method);
+        }
+        request.headers.clone_from(&self.header);
+        if let Some(path) = &self.body_file {
+            request.body = read_file("--body-file", path, BODY_MAX_BYTES)?;
+        } else if let Some(body) = &self.body {
+            request.body = body.clone().into_bytes();
+        }
+        Ok(request)
+    }
+
+    fn byte_workload(&self, target: &Target) -> Result<Workload, String> {
+        let flags = [
+            ("--method", self.method.is_some()),
+            ("--header", !self.header.is_empty()),
+            ("--body", self.body.is_some()),
+            ("--body-file", self.body_file.is_some()),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+            return Err(format!("{flag} with {target}: expected http://HOST:PORT/PATH"));
+        }
+        let kind = self.workload.unwrap_or(Kind::Echo);
+        let framing = match (self.response, &self.response_end) {
+            (Some(bytes), _) => Some(("--response", Framing::Length(bytes))),
+            (None, Some(Delimiter(bytes))) => Some(("--response-end", Framing::Delimiter(bytes.clone()))),
+            (None, None) => None,
+        };
+        if let Some((flag, _)) = &framing
+            && kind != Kind::Request
+        {
+            return Err(format!("{flag} with --workload {}: expected --workload request", kind.name()));
+        }
+        let given = self.given_payload()?;
+        let payload = || given.clone().unwrap_or(64.into());
+        Ok(match kind {
+            Kind::Echo => Workload::Echo { payload: payload() },
+            Kind::Request => {
+                let (_, framing) = framing.ok_or(
+                    "--workload request does not say what is answered: expected --response BYTES or \
+                     --response-end TEXT",
+                )?;
+                Workload::Request { payload: payload(), framing }
+            }
+            Kind::Send => Workload::Send { payload: payload() },
+            Kind::Receive => Workload::Receive { payload: given },
+            Kind::Churn => Workload::Churn { payload: given },
+        })
+    }
+
+    fn given_payload(&self) -> Result<Option<Payload>, String> {
+        match (&self.payload, &self.payload_file) {
+            (Some(sizes), _) => Ok(Some(Payload::Generated(sizes.clone()))),
+            (None, Some(path)) => {
+                read_file("--payload-file", path, MESSAGE_MAX_BYTES).map(|bytes| Some(Payload::Given(bytes)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+impl Kind {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+    }
+}
+
+/// One byte more than there may be is enough to tell that it is too long; some files never end.
+fn read_file(flag: &str, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error: io::Error| format!("{flag} {} cannot be read: {error}", path.display()))
+}
+
+/// What the connections do, for the first line of the results.
+pub fn describe(plan: &Plan) -> String {
+    let work = match &plan.workload {
+        Workload::Echo { payload } => format!("{} a message", show_payload(payload)),
+        Workload::Request { payload, framing } => {
+            format!("{} a request, {framing} an answer", show_payload(payload))
+        }
+        Workload::Send { payload } => format!("send only, {} a message", show_payload(payload)),
+        Workload::Receive { payload: None } => "receive only".to_string(),
+        Workload::Receive { payload: Some(payload) } => {
+            format!("receive only after {}", show_payload(payload))
+        }
+        Workload::Churn { payload: None } => "connect and close".to_string(),
+        Workload::Churn { payload: Some(payload) } => {
+            format!("connect, an echo of {}, and close", show_payload(payload))
+        }
+        Workload::Http(request) if request.body.is_empty() => request.method.clone(),
+        Workload::Http(request) => format!("{} of {}", request.method, counted_bytes(request.body.len())),
+    };
+    match plan.pipeline {
+        1 => work,
+        depth => format!("{work}, {} at once", show_count(depth as u64)),
+    }
+}
+
+fn show_payload(payload: &Payload) -> String {
+    match payload {
+        Payload::Generated(sizes) if payload.min_bytes() < payload.max_bytes() => format!("{sizes} bytes"),
+        Payload::Generated(_) | Payload::Given(_) => counted_bytes(payload.max_bytes()),
+    }
+}
+
+fn counted_bytes(bytes: usize) -> String {
+    format!("{} byte{}", show_count(bytes as u64), if bytes == 1 { "" } else { "s" })
+}
+
+/// What the rate counts.
+pub fn rate_unit(workload: &Workload) -> &'static str {
+    match workload {
+        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "answered requests/s",
+        Workload::Send { .. } => "messages/s taken by the kernel",
+        Workload::Receive { .. } => "arrivals/s",
+        Workload::Churn { .. } => "connections/s",
+    }
+}
+
+/// From when to when a service time is.
+pub fn service_span(workload: &Workload) -> &'static str {
+    match workload {
+        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "from sent to answered",
+        Workload::Send { .. } => "from sent to taken by the kernel",
+        Workload::Receive { .. } => "from one arrival to the next",
+        Workload::Churn { payload: None } => "from connecting to connected",
+        Workload::Churn { payload: Some(_) } => "from connecting to answered",
+    }
+}
+
+/// The fields of a plan's workload, as docs/load-json.md describes them.
+pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
+    let payload = plan.workload.payload();
+    let payload_bytes = payload
+        .filter(|payload| payload.min_bytes() == payload.max_bytes())
+        .map(|payload| payload.max_bytes());
+    let sizes = match payload {
+        Some(Payload::Generated(sizes)) => Some(sizes.to_string()),
+        _ => None,
+    };
+    let (response_bytes, response_end) = match &plan.workload {
+        Workload::Request { framing: Framing::Length(bytes), .. } => (Some(*bytes), None),
+        Workload::Request { framing: Framing::Delimiter(delimiter), .. } => {
+            (None, Some(delimiter.escape_ascii().to_string()))
+        }
+        _ => (None, None),
+    };
+    let http = match &plan.workload {
+        Workload::Http(request) => {
+            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
+            Some(json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() }))
+        }
+        _ => None,
+    };
+    let fields = [
+        ("workload", json!(plan.workload.name())),
+        ("payload_bytes", json!(payload_bytes)),
+        ("payload_sizes", json!(sizes)),
+        ("response_bytes", json!(response_bytes)),
+        ("response_end", json!(response_end)),
+        ("pipeline", json!(plan.pipeline)),
+        ("http", json!(http)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_stand_for_bytes() {
+        for (text, bytes) in [
+            ("end", &b"end"[..]),
+            (r"\r\n", b"\r\n"),
+            (r"a\\b\t\0\x00\xfF", b"a\\b\t\0\0\xff"),
+            ("\u{e9}", b"\xc3\xa9"),
+            ("", b""),
+        ] {
+            assert_eq!(unescape(text).ok().unwrap().0, bytes, "{text}");
+        }
+        for text in [r"\", r"\q", r"\x1", r"\xg0", r"\x+1", "\\\u{e9}", "\\x\u{e9}"] {
+            let error = unescape(text).err().unwrap();
+            assert!(error.contains("behind a backslash"), "{text}: {error}");
+        }
+    }
+}
