@@ -3,6 +3,7 @@
 //! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
 
 mod files;
+mod histogram;
 mod json;
 mod pace;
 mod report;

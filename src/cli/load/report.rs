@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, show_count, show_duration};
 use serde_json::{Value, json};
 
-use super::{cannot_write, json::times, text};
+use super::{cannot_write, histogram, json::times, text};
 use crate::cli::{CommandLine, output};
 
 /// Reads logs that --hdr wrote: merges them, or compares two
@@ -129,6 +129,11 @@ fn merged_table(logs: &[Log], merged: &Merged) -> String {
         let _ = text::write_row(&mut table, "response time", response_times);
     }
     let _ = text::write_row(&mut table, "service time", &merged.service_times);
+    table.push('\n');
+    let _ = match &merged.response_times {
+        Some(times) => histogram::write(&mut table, "response time", times),
+        None => histogram::write(&mut table, "service time", &merged.service_times),
+    };
     table.push_str(match merged.response_times {
         Some(_) => "\nResponse time: from when a request was due to its answer. Service time: from when it was sent.\n",
         None => "\nService time: from sent to answered, in a closed loop, in which a stall hardly shows.\n",
