@@ -1,9 +1,7 @@
 //! `ringspun load report`: what the logs of `--hdr` say, of several machines together, or of two runs.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +9,7 @@ use clap::{Args, CommandFactory, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, show_count, show_duration};
 use serde_json::{Value, json};
 
-use super::{cannot_write, histogram, json::times, text};
+use super::{histogram, json::times, page, print, text, write_file};
 use crate::cli::{CommandLine, output};
 
 /// Reads logs that --hdr wrote: merges them, or compares two
@@ -20,6 +18,7 @@ use crate::cli::{CommandLine, output};
 Examples:
   ringspun load report one.hdr
   ringspun load report machine-1.hdr machine-2.hdr machine-3.hdr --json all.json
+  ringspun load report machine-1.hdr machine-2.hdr --html all.html
   ringspun load report --compare before.hdr after.hdr
 
 Logs of several machines are merged as if one had sent all requests. The rate is that of the time in which all
@@ -42,6 +41,9 @@ pub struct Report {
     /// which then gets no table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the merged logs to a file as a page for a browser, with drawings; it loads nothing and runs no script
+    #[arg(long, value_name = "FILE", conflicts_with = "compare")]
+    html: Option<PathBuf>,
 }
 
 /// Reads, merges or compares, and prints.
@@ -72,20 +74,14 @@ fn try_report(options: &Report) -> Result<(), String> {
         }
         logs => {
             let merged = Merged::new(logs)?;
-            (merged_table(logs, &merged), merged_value(logs, &merged))
+            let value = merged_value(logs, &merged);
+            if let Some(path) = &options.html {
+                write_file(path, &merged_page(logs, &merged, &value)).map_err(|error| error.to_string())?;
+            }
+            (merged_table(logs, &merged), value)
         }
     };
     print(&table, &value, options.json.as_deref()).map_err(|error| error.to_string())
-}
-
-fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(table) };
-    let rendered = format!("{value:#}\n");
-    if path == Path::new("-") {
-        return output::print(&rendered);
-    }
-    output::print(table)?;
-    fs::write(path, rendered).map_err(|error| cannot_write(&path.display().to_string(), &error))
 }
 
 /// What a log says by itself, in a line.
@@ -154,6 +150,33 @@ fn merged_value(logs: &[Log], merged: &Merged) -> Value {
         "response_time": times(merged.response_times.as_ref().unwrap_or(&merged.service_times)),
         "service_time": times(&merged.service_times),
     })
+}
+
+fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
+    let names: Vec<&str> = logs.iter().map(|log| log.name.as_str()).collect();
+    let began_at_s = logs.iter().map(Log::start_s).fold(f64::MAX, f64::min);
+    let mut times = vec![("service time", &merged.service_times)];
+    if let Some(response_times) = &merged.response_times {
+        times.insert(0, ("response time", response_times));
+    }
+    page::Page {
+        title: names.join(", "),
+        summary: match logs {
+            [log] => format!("{} loop, measured for {}.", loop_name(times.len() > 1), show_seconds(log.measured_s())),
+            _ => format!(
+                "{} logs of {} loops, merged as if one machine had sent all requests; all measured during {}.",
+                logs.len(),
+                loop_name(times.len() > 1),
+                show_seconds(merged.common_s)
+            ),
+        },
+        began_at: page::time_of(began_at_s),
+        value,
+        times,
+        series: page::Series::of_logs(logs),
+        remarks: String::new(),
+    }
+    .render()
 }
 
 fn log_value(log: &Log) -> Value {

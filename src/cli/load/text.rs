@@ -192,7 +192,14 @@ fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     Ok(())
 }
 
-/// What has to be known to read the figures rightly.
+/// What has to be known to read the figures rightly, in paragraphs.
+pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
+    let _ = write_remarks(&mut text, plan, outcome);
+    text
+}
+
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;

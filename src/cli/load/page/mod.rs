@@ -1,0 +1,138 @@
+//! The results as a page: one file of HTML without scripts that loads nothing, for a browser, an attachment, or the
+//! artifacts of a build. It is well-formed XML too, so that other programs can take it apart.
+//!
+//! What it says comes from the JSON results, so that the two agree, and what is new there is here as well; the
+//! drawings come from the histograms and from the seconds of the run.
+
+mod chart;
+mod machine;
+mod markup;
+mod scale;
+mod sections;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringspun_load::{Interval, Latencies, Log};
+use serde_json::Value;
+
+use self::markup::{Escaped, add};
+
+const STYLE: &str = include_str!("style.css");
+
+/// A second of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// From the beginning of what the page shows.
+    start_s: f64,
+    duration_s: f64,
+    answered: u64,
+    /// Logs do not have them.
+    errors: Option<u64>,
+    /// p50, p99 and the longest, if anything was answered.
+    times: Option<[Duration; 3]>,
+}
+
+impl Point {
+    /// Nothing for what came after the end, which the rate does not count.
+    pub fn of(interval: &Interval) -> Option<Self> {
+        let times = interval.times();
+        (!interval.is_after_end).then(|| Self {
+            start_s: interval.start.as_secs_f64(),
+            duration_s: interval.duration.as_secs_f64(),
+            answered: times.count(),
+            errors: Some(interval.errors),
+            times: (times.count() > 0)
+                .then(|| [50.0, 99.0, 100.0].map(|percentile| times.percentile(percentile))),
+        })
+    }
+
+    fn rate_per_s(&self) -> f64 {
+        if self.duration_s > 0.0 { self.answered as f64 / self.duration_s } else { 0.0 }
+    }
+
+    fn end_s(&self) -> f64 {
+        self.start_s + self.duration_s
+    }
+}
+
+/// The seconds of a run, or of a log.
+pub struct Series {
+    pub name: String,
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    /// The seconds of logs, which all count from when the first of them began.
+    pub fn of_logs(logs: &[Log]) -> Vec<Self> {
+        let start_s = logs.iter().map(Log::start_s).fold(f64::MAX, f64::min);
+        let series = |log: &Log| Self {
+            name: log.name.clone(),
+            points: log
+                .seconds
+                .iter()
+                .map(|second| Point {
+                    start_s: second.start_s - start_s,
+                    duration_s: second.duration_s,
+                    answered: second.answered,
+                    errors: None,
+                    times: (second.answered > 0).then(|| [second.times[0], second.times[2], second.times[4]]),
+                })
+                .collect(),
+        };
+        logs.iter().map(series).collect()
+    }
+}
+
+/// What a page is made of.
+pub struct Page<'a> {
+    /// What was measured.
+    pub title: String,
+    /// How, in a line.
+    pub summary: String,
+    /// When it began.
+    pub began_at: SystemTime,
+    /// The results, as they are written as JSON.
+    pub value: &'a Value,
+    /// The times, with their names.
+    pub times: Vec<(&'static str, &'a Latencies)>,
+    pub series: Vec<Series>,
+    /// What has to be known to read the figures rightly, in paragraphs.
+    pub remarks: String,
+}
+
+impl Page<'_> {
+    /// The page.
+    pub fn render(&self) -> String {
+        let title = Escaped(&self.title);
+        let mut html = format!(
+            "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+             img-src data:\"/>\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+             <meta name=\"color-scheme\" content=\"light dark\"/>\n\
+             <link rel=\"icon\" href=\"data:,\"/>\n<title>{title} - ringspun load</title>\n\
+             <style>\n{STYLE}</style>\n</head>\n<body>\n\
+             <header><p class=\"program\">RINGSPUN LOAD</p><h1>{title}</h1>\n<p>{}</p>\n<p>Began {}.</p></header>\n<main>\n",
+            Escaped(&self.summary),
+            machine::show_date(self.began_at),
+        );
+        sections::add_gates(&mut html, self.value);
+        sections::add_remarks(&mut html, &self.remarks);
+        sections::add_tiles(&mut html, self.value, self.times.first().map(|(_, times)| *times));
+        sections::add_percentiles(&mut html, &self.times);
+        sections::add_latency(&mut html, &self.series, self.times.first().map_or("", |(name, _)| *name));
+        sections::add_rate(&mut html, &self.series, self.value);
+        sections::add_histogram(&mut html, &self.times);
+        sections::add_logs(&mut html, self.value);
+        sections::add_errors(&mut html, self.value);
+        sections::add_counts(&mut html, self.value);
+        sections::add_machine(&mut html);
+        add(&mut html, format_args!("</main>\n</body>\n</html>\n"));
+        html
+    }
+}
+
+/// Seconds since 1970 as a time.
+pub fn time_of(since_1970_s: f64) -> SystemTime {
+    UNIX_EPOCH + Duration::try_from_secs_f64(since_1970_s).unwrap_or_default()
+}
