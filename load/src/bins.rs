@@ -6,7 +6,7 @@ use crate::latencies::Latencies;
 
 /// Where bins may end within a power of ten, from fine to coarse. All are near enough to equal steps, and are
 /// numbers that people read.
-const SERIES: [&[f64]; 6] = [
+const SERIES: [&[f64]; 7] = [
     &[
         1.0, 1.06, 1.12, 1.18, 1.25, 1.32, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.12, 2.24, 2.36, 2.5, 2.65,
         2.8, 3.0, 3.15, 3.35, 3.55, 3.75, 4.0, 4.25, 4.5, 4.75, 5.0, 5.3, 5.6, 6.0, 6.3, 6.7, 7.1, 7.5, 8.0,
@@ -19,6 +19,7 @@ const SERIES: [&[f64]; 6] = [
     &[1.0, 1.25, 1.6, 2.0, 2.5, 3.15, 4.0, 5.0, 6.3, 8.0],
     &[1.0, 1.6, 2.5, 4.0, 6.3],
     &[1.0, 2.0, 5.0],
+    &[1.0, 3.0],
     &[1.0],
 ];
 /// The times that are recorded have up to this power of ten in nanoseconds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringspun_load::{Bin, Latencies, show_count, show_duration};
 
 /// The most bins, but for the one of the longest times.
-const BINS_MAX: usize = 12;
+const BINS_MAX: usize = 14;
 /// What is shorter, or longer, than these percentiles shares a bin: a single straggler is not to make all others
 /// one line.
 const PERCENTILES: [f64; 2] = [0.1, 99.9];

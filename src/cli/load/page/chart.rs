@@ -40,6 +40,8 @@ pub struct Chart<'a> {
     pub spots: Vec<Spot>,
     /// The figures behind it.
     pub table: String,
+    /// They show without being asked for.
+    pub is_table_open: bool,
 }
 
 impl Chart<'_> {
@@ -47,10 +49,11 @@ impl Chart<'_> {
     pub fn render(&self) -> String {
         let mut html = String::new();
         let (id, heading) = (self.id, Escaped(self.heading));
+        let class = if self.is_table_open { " class=\"beside\"" } else { "" };
         add(
             &mut html,
             format_args!(
-                "<figure id=\"{id}\">\n<figcaption><h2 id=\"{id}-heading\">{heading}</h2>\
+                "<figure id=\"{id}\"{class}>\n<figcaption><h2 id=\"{id}-heading\">{heading}</h2>\
                  <p id=\"{id}-description\">{}</p></figcaption>\n",
                 Escaped(&self.description)
             ),
@@ -71,9 +74,14 @@ impl Chart<'_> {
         );
         self.add_axes(&mut html);
         self.add_inner(&mut html);
-        html.push_str("</svg></div>\n<details><summary>As a table</summary>\n");
-        html.push_str(&self.table);
-        html.push_str("</details>\n</figure>\n");
+        let open = if self.is_table_open { " open=\"open\"" } else { "" };
+        add(
+            &mut html,
+            format_args!(
+                "</svg></div>\n<details{open}><summary>As a table</summary>\n{}</details>\n</figure>\n",
+                self.table
+            ),
+        );
         html
     }
 

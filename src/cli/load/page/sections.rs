@@ -18,6 +18,35 @@ const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 const PERCENTILE_COLUMNS: u32 = 150;
 /// The most bins of the histogram.
 const BINS_MAX: usize = 64;
+/// What is drawn does not touch the upper edge.
+const HEADROOM: f64 = 1.03;
+/// Counts and settings stand in this order; those that are not here come after them.
+const ORDER: [&str; 24] = [
+    "wanted",
+    "opened",
+    "open max",
+    "refused",
+    "planned",
+    "sent",
+    "unsent",
+    "answered",
+    "answered after end",
+    "wrong",
+    "bad status",
+    "timed out",
+    "failed",
+    "lost",
+    "reset",
+    "closed",
+    "target",
+    "connections",
+    "payload",
+    "loop",
+    "rate",
+    "duration",
+    "count",
+    "warmup",
+];
 /// The styles of lines.
 const CLASSES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -53,7 +82,7 @@ pub fn add_remarks(html: &mut String, remarks: &str) {
 pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
     let mut tiles = Vec::new();
     if let Some(rate_per_s) = value["rate_per_s"].as_f64() {
-        tiles.push(("answers per second", show_count(rate_per_s.round() as u64), ""));
+        tiles.push(("answers/s", show_count(rate_per_s.round() as u64), ""));
     }
     if let Some(times) = times.filter(|times| times.count() > 0) {
         for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("longest", 100.0)] {
@@ -104,7 +133,7 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)]) {
     let mut x_ticks = vec![Tick { at: percentile_of_nines(50.0) / nines, label: "50".to_string() }];
     x_ticks.extend((1..=nines.floor() as i32).map(|count| Tick {
         at: f64::from(count) / nines,
-        label: short_percentile(percentile_of(f64::from(count))),
+        label: format!("{:.*}", (count - 2).max(0) as usize, percentile_of(f64::from(count))),
     }));
     let head: Vec<&str> = [""].into_iter().chain(times.iter().map(|(name, _)| *name)).collect();
     let row = |name: String, of: &dyn Fn(&Latencies) -> Duration| -> Vec<String> {
@@ -134,6 +163,7 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)]) {
         lines: lines.collect(),
         spots: spots.collect(),
         table: table("Latency by percentile", &head, &rows),
+        is_table_open: true,
     };
     html.push_str(&chart.render());
 }
@@ -184,12 +214,13 @@ pub fn add_latency(html: &mut String, series: &[Series], name: &str) {
         id: "latency",
         heading: "Latency over time",
         description: format!("The {name} of each second's answers: {which}."),
-        x_name: "since the first was counted",
+        x_name: "since the measuring began",
         x_ticks: elapsed_ticks(total_s),
         y_ticks: scale.ticks(),
         lines,
         spots: seconds_spots(series, total_s),
         table: seconds_table(series, "Latency by second"),
+        is_table_open: false,
     };
     html.push_str(&chart.render());
 }
@@ -202,7 +233,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
     let planned = value["plan"]["rate_per_s"].as_f64();
     let all = series.iter().flat_map(|series| &series.points);
     let high = all.map(super::Point::rate_per_s).chain(planned).fold(0.0, f64::max);
-    let scale = LinearScale::up_to(high);
+    let scale = LinearScale::up_to(high * HEADROOM);
     let rate_line = |(one, class): (&Series, &'static str)| Line {
         name: if series.len() > 1 { one.name.clone() } else { "answered".to_string() },
         class,
@@ -212,6 +243,19 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
         })),
     };
     let mut lines: Vec<Line> = series.iter().zip(CLASSES.into_iter().cycle()).map(rate_line).collect();
+    if let [one] = series
+        && one.points.iter().any(|point| point.errors.is_some_and(|errors| errors > 0))
+    {
+        let errors = one.points.iter().map(|point| {
+            let at = [point.start_s, point.end_s()].map(|second| second / total_s);
+            (
+                at[0],
+                at[1],
+                point.errors.map(|errors| scale.position(errors as f64 / point.duration_s.max(1e-3))),
+            )
+        });
+        lines.push(Line { name: "errors".to_string(), class: "errors", pieces: steps(errors) });
+    }
     if let Some(planned) = planned {
         let at = scale.position(planned);
         lines.insert(
@@ -223,12 +267,13 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
         id: "rate",
         heading: "Rate over time",
         description: "Requests that were answered rightly in each second, per second.".to_string(),
-        x_name: "since the first was counted",
+        x_name: "since the measuring began",
         x_ticks: elapsed_ticks(total_s),
         y_ticks: scale.ticks(short_count),
         lines,
         spots: seconds_spots(series, total_s),
         table: seconds_table(series, "Rate by second"),
+        is_table_open: false,
     };
     html.push_str(&chart.render());
 }
@@ -291,7 +336,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
     let scale = LogScale::exact(begin, last.up_to);
     let most = bins.iter().map(|bin| bin.count).max().unwrap_or_default();
     let percents = |count: u64| 100.0 * count as f64 / times.count() as f64;
-    let y_scale = LinearScale::up_to(percents(most));
+    let y_scale = LinearScale::up_to(percents(most) * HEADROOM);
     let spots = bins.iter().map(|bin| {
         let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
         Spot {
@@ -321,6 +366,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
         lines: Vec::new(),
         spots: spots.collect(),
         table: table("How the answers are distributed", &["", "answers", "share"], &rows),
+        is_table_open: false,
     };
     html.push_str(&chart.render());
 }
@@ -376,6 +422,7 @@ pub fn add_counts(html: &mut String, value: &Value) {
         let mut rows = rows_of(&value[name]);
         // Their times have drawings where they matter.
         rows.retain(|row| !row[0].starts_with("send delay"));
+        rows.sort_by_key(|row| ORDER.iter().position(|name| *name == row[0]).unwrap_or(ORDER.len()));
         if rows.is_empty() {
             continue;
         }
