@@ -162,13 +162,22 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
     page::Page {
         title: names.join(", "),
         summary: match logs {
-            [log] => format!("{} loop, measured for {}.", loop_name(times.len() > 1), show_seconds(log.measured_s())),
-            _ => format!(
-                "{} logs of {} loops, merged as if one machine had sent all requests; all measured during {}.",
-                logs.len(),
+            [log] => format!(
+                "{} loop, measured for {}.",
                 loop_name(times.len() > 1),
-                show_seconds(merged.common_s)
+                show_seconds(log.measured_s())
             ),
+            _ => {
+                let together = match merged.rate_per_s {
+                    Some(_) => format!("all measured together for {}", show_seconds(merged.common_s)),
+                    None => "there is no time in which all measured".to_string(),
+                };
+                let loops = loop_name(times.len() > 1);
+                format!(
+                    "{} logs of {loops} loops, merged as if one machine had sent all; {together}.",
+                    logs.len()
+                )
+            }
         },
         began_at: page::time_of(began_at_s),
         value,

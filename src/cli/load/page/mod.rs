@@ -126,7 +126,7 @@ impl Page<'_> {
         sections::add_logs(&mut html, self.value);
         sections::add_errors(&mut html, self.value);
         sections::add_counts(&mut html, self.value);
-        sections::add_machine(&mut html);
+        sections::add_machine(&mut html, self.value);
         add(&mut html, format_args!("</main>\n</body>\n</html>\n"));
         html
     }

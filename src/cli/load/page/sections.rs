@@ -437,13 +437,17 @@ pub fn add_counts(html: &mut String, value: &Value) {
     html.push_str("</div>\n");
 }
 
-pub fn add_machine(html: &mut String) {
+/// The machine is that of a run; who reports on logs may do so anywhere.
+pub fn add_machine(html: &mut String, value: &Value) {
+    let (heading, facts) = match value["logs"].is_array() {
+        true => ("The command", String::new()),
+        false => ("The command and its machine", table("The machine", &[], &machine::facts())),
+    };
     add(
         html,
         format_args!(
-            "<section id=\"machine\"><h2>The command and its machine</h2>\n<pre>{}</pre>\n<div class=\"texts\">{}</div></section>\n",
+            "<section id=\"machine\"><h2>{heading}</h2>\n<pre>{}</pre>\n<div class=\"texts\">{facts}</div></section>\n",
             Escaped(machine::command_line()),
-            table("The machine", &[], &machine::facts())
         ),
     );
 }
