@@ -7,6 +7,8 @@ mod histogram;
 mod json;
 mod pace;
 mod page;
+#[cfg(test)]
+mod reference;
 mod report;
 mod steps;
 mod text;
@@ -43,9 +45,10 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
-  ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
+  ringspun load udp://[::1]:7000 --connections 8 --payload 1k --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
+  ringspun load http://[::1]/items --method PUT --body-file items.json
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
