@@ -24,7 +24,7 @@ pub fn facts() -> Vec<Vec<String>> {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
     let usable = thread::available_parallelism().ok();
     match (usable, online) {
-        (Some(usable), Some(online)) if usable.get() as i64 != online as i64 => {
+        (Some(usable), Some(online)) if usize::try_from(online) != Ok(usable.get()) => {
             add("cores", format!("{usable} usable of {online}"));
         }
         (Some(usable), _) => add("cores", usable.to_string()),
