@@ -1,4 +1,5 @@
 //! A server of HTTP/1.1: connections are kept, requests may be pipelined, and every answer says what was asked for.
+//! `/busy/20` computes for 20 microseconds first, which all others wait for: what handlers cost.
 //!
 //! ```sh
 //! cargo run --release --example http -- [LISTEN]    # 127.0.0.1:8080
@@ -8,8 +9,10 @@
 //! The requests are parsed by the crate httparse, which knows nothing of sockets: a fiber reads until it has a whole
 //! one. All answers to what came in one read leave in one write.
 
+use std::hint::spin_loop;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Request, Status};
 use ringspun::net::{self, Endpoint, Peer, Stream};
@@ -18,6 +21,7 @@ const HEADERS_MAX: usize = 64;
 /// A client cannot make the server keep more of a request than this, and a little.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 const BODY_MAX_BYTES: usize = 1024 * 1024;
+const BUSY_MAX: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {
     match run() {
@@ -105,6 +109,12 @@ fn answer(bytes: &[u8], answers: &mut Vec<u8>, is_last: &mut bool) -> Result<Opt
     *is_last = connection.eq_ignore_ascii_case(b"close")
         || (request.version == Some(0) && !connection.eq_ignore_ascii_case(b"keep-alive"));
     let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    if let Some(time) = path.strip_prefix("/busy/").and_then(|microseconds| microseconds.parse().ok()) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(time).min(BUSY_MAX) {
+            spin_loop();
+        }
+    }
     let length = method.len() + 1 + path.len() + 1;
     let end = if *is_last { "Connection: close\r\n" } else { "" };
     write!(answers, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{end}\r\n")?;
