@@ -196,7 +196,7 @@ pub fn load(mut options: Load) -> ExitCode {
     let value = json::results(&plan, &outcome, &verdicts);
     let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
     let written = written.and_then(|points| match &options.html {
-        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, points)),
+        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
         None => Ok(()),
     });
     if let Err(error) = printed.and(written) {
@@ -252,7 +252,7 @@ fn page_of(
     outcome: &Outcome,
     value: &Value,
     began_at: SystemTime,
-    points: Vec<page::Point>,
+    points: &[page::Point],
 ) -> String {
     let target = plan.target.to_string();
     let table = text::table(plan, outcome);
@@ -266,7 +266,7 @@ fn page_of(
             Pace::Closed => vec![("service time", &outcome.service_times)],
             _ => vec![("response time", &outcome.response_times), ("service time", &outcome.service_times)],
         },
-        series: vec![page::Series { name: target.clone(), points }],
+        series: vec![page::Series::new(target.clone(), points)],
         remarks: text::remarks(plan, outcome),
         title: target,
     }

@@ -12,10 +12,13 @@ mod sections;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringspun_load::{Interval, Latencies, Log};
+use ringspun_load::{Interval, Latencies, Log, Second};
 use serde_json::Value;
 
 use self::markup::{Escaped, add};
+
+/// The most steps of a line: more could not be told apart, and would make a page of a long run large.
+const STEPS_MAX: usize = 600;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -53,31 +56,50 @@ impl Point {
     fn end_s(&self) -> f64 {
         self.start_s + self.duration_s
     }
+
+    /// Several seconds as one, with the rate of all and the slowest of their times.
+    fn together(points: &[Self]) -> Option<Self> {
+        let (first, others) = points.split_first()?;
+        Some(others.iter().fold(*first, |all, point| Self {
+            start_s: all.start_s,
+            duration_s: point.end_s() - all.start_s,
+            answered: all.answered + point.answered,
+            errors: all.errors.zip(point.errors).map(|(a, b)| a + b),
+            times: match (all.times, point.times) {
+                (Some(a), Some(b)) => Some([0, 1, 2].map(|index| a[index].max(b[index]))),
+                (a, b) => a.or(b),
+            },
+        }))
+    }
 }
 
 /// The seconds of a run, or of a log.
 pub struct Series {
-    pub name: String,
-    pub points: Vec<Point>,
+    name: String,
+    points: Vec<Point>,
+    /// How many seconds each of the points stands for.
+    seconds_each: usize,
 }
 
 impl Series {
+    pub fn new(name: String, seconds: &[Point]) -> Self {
+        let seconds_each = seconds.len().div_ceil(STEPS_MAX).max(1);
+        let points = seconds.chunks(seconds_each).filter_map(Point::together).collect();
+        Self { name, points, seconds_each }
+    }
+
     /// The seconds of logs, which all count from when the first of them began.
     pub fn of_logs(logs: &[Log]) -> Vec<Self> {
         let start_s = logs.iter().map(Log::start_s).fold(f64::MAX, f64::min);
-        let series = |log: &Log| Self {
-            name: log.name.clone(),
-            points: log
-                .seconds
-                .iter()
-                .map(|second| Point {
-                    start_s: second.start_s - start_s,
-                    duration_s: second.duration_s,
-                    answered: second.answered,
-                    errors: None,
-                    times: (second.answered > 0).then(|| [second.times[0], second.times[2], second.times[4]]),
-                })
-                .collect(),
+        let series = |log: &Log| {
+            let point = |second: &Second| Point {
+                start_s: second.start_s - start_s,
+                duration_s: second.duration_s,
+                answered: second.answered,
+                errors: None,
+                times: (second.answered > 0).then(|| [second.times[0], second.times[2], second.times[4]]),
+            };
+            Self::new(log.name.clone(), &log.seconds.iter().map(point).collect::<Vec<_>>())
         };
         logs.iter().map(series).collect()
     }
@@ -135,4 +157,30 @@ impl Page<'_> {
 /// Seconds since 1970 as a time.
 pub fn time_of(since_1970_s: f64) -> SystemTime {
     UNIX_EPOCH + Duration::try_from_secs_f64(since_1970_s).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_are_drawn_in_fewer_steps() {
+        let second = |number: u32| Point {
+            start_s: f64::from(number),
+            duration_s: 1.0,
+            answered: 10,
+            errors: Some(u64::from(number % 2)),
+            times: (number % 3 > 0)
+                .then(|| [10, 20, 30].map(|time| Duration::from_millis(time + u64::from(number)))),
+        };
+        let seconds: Vec<Point> = (0..1501).map(second).collect();
+        let series = Series::new(String::new(), &seconds);
+        assert_eq!((series.seconds_each, series.points.len()), (3, 501));
+        let point = &series.points[1];
+        assert_eq!((point.start_s, point.duration_s, point.answered), (3.0, 3.0, 30));
+        assert_eq!((point.rate_per_s(), point.errors), (10.0, Some(2)));
+        assert_eq!(point.times, Some([15, 25, 35].map(Duration::from_millis)));
+        assert_eq!(series.points[500].duration_s, 1.0);
+        assert_eq!(Series::new(String::new(), &seconds[..600]).points.len(), 600);
+    }
 }

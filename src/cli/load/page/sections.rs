@@ -213,7 +213,7 @@ pub fn add_latency(html: &mut String, series: &[Series], name: &str) {
     let chart = Chart {
         id: "latency",
         heading: "Latency over time",
-        description: format!("The {name} of each second's answers: {which}."),
+        description: format!("The {name} of each second's answers: {which}.{}", steps_note(series)),
         x_name: "since the measuring began",
         x_ticks: elapsed_ticks(total_s),
         y_ticks: scale.ticks(),
@@ -266,7 +266,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
     let chart = Chart {
         id: "rate",
         heading: "Rate over time",
-        description: "Requests that were answered rightly in each second, per second.".to_string(),
+        description: format!("Requests that were answered rightly, per second.{}", steps_note(series)),
         x_name: "since the measuring began",
         x_ticks: elapsed_ticks(total_s),
         y_ticks: scale.ticks(short_count),
@@ -276,6 +276,16 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
         is_table_open: false,
     };
     html.push_str(&chart.render());
+}
+
+/// What a step of the lines is, where it is not a second.
+fn steps_note(series: &[Series]) -> String {
+    match series.iter().map(|series| series.seconds_each).max() {
+        Some(seconds @ 2..) => format!(
+            " Each step is {seconds} seconds together: the rate of all, and the slowest of their p50, p99 and so on."
+        ),
+        _ => String::new(),
+    }
 }
 
 /// What the seconds of a single series say when they are pointed at.
