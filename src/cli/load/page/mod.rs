@@ -170,7 +170,7 @@ mod tests {
             duration_s: 1.0,
             answered: 10,
             errors: Some(u64::from(number % 2)),
-            times: (number % 3 > 0)
+            times: (!number.is_multiple_of(3))
                 .then(|| [10, 20, 30].map(|time| Duration::from_millis(time + u64::from(number)))),
         };
         let seconds: Vec<Point> = (0..1501).map(second).collect();
