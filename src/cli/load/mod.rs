@@ -178,7 +178,7 @@ pub fn load(mut options: Load) -> ExitCode {
         }
     };
     companions.recorder = files.recorder();
-    let began_at = SystemTime::now() + plan.warmup;
+    let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
     let measured = load::run(&plan, companions);
     let written = files.finish();
     if is_live {
@@ -258,6 +258,7 @@ fn page_of(
     let table = text::table(plan, outcome);
     // The first line of the table begins with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));
+    let span = workload::service_span(&plan.workload);
     page::Page {
         summary: summary.unwrap_or_default().trim_start_matches(": ").to_string() + ".",
         began_at,
@@ -266,6 +267,13 @@ fn page_of(
             Pace::Closed => vec![("service time", &outcome.service_times)],
             _ => vec![("response time", &outcome.response_times), ("service time", &outcome.service_times)],
         },
+        meaning: match plan.pace {
+            Pace::Closed => format!("Service time: {span}, in a closed loop, in which a stall hardly shows."),
+            _ => format!(
+                "Response time: from when a request was due to its answer, what users see. Service time: {span}."
+            ),
+        },
+        rate_unit: workload::rate_unit(&plan.workload),
         series: vec![page::Series::new(target.clone(), points)],
         remarks: text::remarks(plan, outcome),
         title: target,

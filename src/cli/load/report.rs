@@ -182,6 +182,12 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
         began_at: page::time_of(began_at_s),
         value,
         times,
+        meaning: match merged.response_times {
+            Some(_) => "Response time: from when a request was due to its answer. Service time: from when it was sent.",
+            None => "Service time: in a closed loop, in which a stall hardly shows.",
+        }
+        .to_string(),
+        rate_unit: "answered requests/s",
         series: page::Series::of_logs(logs),
         remarks: String::new(),
     }

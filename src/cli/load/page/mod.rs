@@ -117,6 +117,10 @@ pub struct Page<'a> {
     pub value: &'a Value,
     /// The times, with their names.
     pub times: Vec<(&'static str, &'a Latencies)>,
+    /// What each of them means.
+    pub meaning: String,
+    /// What the rate counts.
+    pub rate_unit: &'static str,
     pub series: Vec<Series>,
     /// What has to be known to read the figures rightly, in paragraphs.
     pub remarks: String,
@@ -141,9 +145,10 @@ impl Page<'_> {
         sections::add_gates(&mut html, self.value);
         sections::add_remarks(&mut html, &self.remarks);
         sections::add_tiles(&mut html, self.value, self.times.first().map(|(_, times)| *times));
-        sections::add_percentiles(&mut html, &self.times);
+        sections::add_percentiles(&mut html, &self.times, &self.meaning);
         sections::add_latency(&mut html, &self.series, self.times.first().map_or("", |(name, _)| *name));
-        sections::add_rate(&mut html, &self.series, self.value);
+        sections::add_rate(&mut html, &self.series, self.value, self.rate_unit);
+        sections::add_steps(&mut html, self.value);
         sections::add_histogram(&mut html, &self.times);
         sections::add_logs(&mut html, self.value);
         sections::add_errors(&mut html, self.value);

@@ -104,7 +104,7 @@ fn percentile_of(nines: f64) -> f64 {
     100.0 * (1.0 - 10_f64.powf(-nines))
 }
 
-pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)]) {
+pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning: &str) {
     let Some((_, first)) = times.first().filter(|(_, times)| times.count() > 0) else { return };
     // The last answer of a thousand is at three nines; more of them would say nothing.
     let nines = (first.count() as f64).log10().clamp(1.0, 9.0);
@@ -145,12 +145,6 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)]) {
         rows.push(row(format!("p{percentile}"), &|times| times.percentile(percentile)));
     }
     rows.push(row("longest".to_string(), &Latencies::max));
-    let meaning = match times.len() {
-        1 => "Service time: from sent to answered, in a closed loop, in which a stall hardly shows.",
-        _ => {
-            "Response time: from when a request was due to its answer, what users see. Service time: from when it was sent."
-        }
-    };
     let chart = Chart {
         id: "percentiles",
         heading: "Latency by percentile",
@@ -225,12 +219,13 @@ pub fn add_latency(html: &mut String, series: &[Series], name: &str) {
     html.push_str(&chart.render());
 }
 
-pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
+pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str) {
     let total_s = total_s(series);
     if total_s <= 0.0 {
         return;
     }
-    let planned = value["plan"]["rate_per_s"].as_f64();
+    let due = due_rates(value, total_s);
+    let planned = due.iter().map(|(_, rate_per_s)| *rate_per_s);
     let all = series.iter().flat_map(|series| &series.points);
     let high = all.map(super::Point::rate_per_s).chain(planned).fold(0.0, f64::max);
     let scale = LinearScale::up_to(high * HEADROOM);
@@ -256,17 +251,14 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
         });
         lines.push(Line { name: "errors".to_string(), class: "errors", pieces: steps(errors) });
     }
-    if let Some(planned) = planned {
-        let at = scale.position(planned);
-        lines.insert(
-            0,
-            Line { name: "due".to_string(), class: "b", pieces: vec![vec![(0.0, at), (1.0, at)]] },
-        );
+    if !due.is_empty() {
+        let points = due.iter().map(|(at_s, rate_per_s)| (at_s / total_s, scale.position(*rate_per_s)));
+        lines.insert(0, Line { name: "due".to_string(), class: "b", pieces: vec![points.collect()] });
     }
     let chart = Chart {
         id: "rate",
         heading: "Rate over time",
-        description: format!("Requests that were answered rightly, per second.{}", steps_note(series)),
+        description: format!("In {unit}; only what went right counts.{}", steps_note(series)),
         x_name: "since the measuring began",
         x_ticks: elapsed_ticks(total_s),
         y_ticks: scale.ticks(short_count),
@@ -276,6 +268,51 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value) {
         is_table_open: false,
     };
     html.push_str(&chart.render());
+}
+
+/// The rates at which requests were due, from corner to corner of their line; none in a closed loop.
+fn due_rates(value: &Value, total_s: f64) -> Vec<(f64, f64)> {
+    let plan = &value["plan"];
+    if let Some(rate_per_s) = plan["rate_per_s"].as_f64() {
+        return vec![(0.0, rate_per_s), (total_s, rate_per_s)];
+    }
+    let mut corners = Vec::new();
+    let mut begin_s = 0.0;
+    for step in plan["steps"].as_array().into_iter().flatten() {
+        let number = |name: &str| step[name].as_f64().unwrap_or_default();
+        let (from, to, duration_s) = (number("from_per_s"), number("to_per_s"), number("duration_s"));
+        // A run may have been ended early.
+        let part = ((total_s - begin_s) / duration_s).clamp(0.0, 1.0);
+        if part > 0.0 {
+            corners.extend([(begin_s, from), (begin_s + part * duration_s, from + part * (to - from))]);
+        }
+        begin_s += duration_s;
+    }
+    corners
+}
+
+pub fn add_steps(html: &mut String, value: &Value) {
+    let Some(steps) = value["steps"].as_array() else { return };
+    let row = |step: &Value| {
+        let rate = |name: &str| show_count(step[name].as_f64().unwrap_or_default().round() as u64);
+        let due = match step["from_per_s"] == step["to_per_s"] {
+            true => rate("from_per_s"),
+            false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
+        };
+        let time = |name: &str| match step["response_time"][name].as_f64() {
+            Some(microseconds) => show_time(Duration::from_nanos((microseconds * 1000.0) as u64)),
+            None => "-".to_string(),
+        };
+        let seconds = format!("{:.2} s", step["measured_s"].as_f64().unwrap_or_default());
+        let unsent = show_count(step["requests"]["unsent"].as_u64().unwrap_or_default());
+        let times = ["p50_us", "p99_us", "p99_9_us", "max_us"].map(time);
+        [due + "/s", seconds, rate("rate_per_s")].into_iter().chain(times).chain([unsent]).collect()
+    };
+    let rows: Vec<Vec<String>> = steps.iter().map(row).collect();
+    html.push_str("<section id=\"steps\"><h2>Steps</h2>\n<p>Response times.</p>\n");
+    let head = ["due", "measured", "answers/s", "p50", "p99", "p99.9", "longest", "unsent"];
+    html.push_str(&table("Steps", &head, &rows));
+    html.push_str("</section>\n");
 }
 
 /// What a step of the lines is, where it is not a second.
@@ -426,6 +463,7 @@ pub fn add_counts(html: &mut String, value: &Value) {
         ("requests", "Requests"),
         ("connections", "Connections"),
         ("status_classes", "Answers by status"),
+        ("traffic", "Bytes"),
         ("plan", "What was asked for"),
         ("generator", "The generator itself"),
     ] {
