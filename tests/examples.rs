@@ -133,10 +133,78 @@ fn the_readme_names_every_example() {
     let readme = fs::read_to_string(project("README.md")).unwrap();
     for entry in fs::read_dir(project("examples")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // What scripts measure with.
-        let is_tool = ["echo.janet", "echo_load.rs"].contains(&name.as_str());
+        // What scripts measure.
+        let is_tool = name == "echo.janet";
         let is_named = readme.contains(&format!("examples/{name}")) || name == "hello.rs";
         assert!(is_tool || is_named, "examples/{name} is not in the README");
+    }
+}
+
+#[test]
+fn the_readmes_measurement_works_against_the_echo_server_that_it_names() {
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    let section = readme.split_once("### Measure a server\n\n```sh\n").unwrap().1;
+    let line = section.lines().next().unwrap().to_string();
+    assert!(section.contains("`ringspun serve echo --tcp 127.0.0.1:7000`"), "the README names the server");
+    let mut server = Command::new(RINGSPUN);
+    server.args(["serve", "echo", "--tcp", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = server.spawn().unwrap();
+    let mut listening = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut listening).unwrap();
+    let address = listening.split(' ').nth(2).unwrap();
+    let words = line.replace("127.0.0.1:7000", address).replace("3s", "100ms");
+    let mut words = words.split(' ');
+    assert_eq!(words.next(), Some("ringspun"));
+    let output = Command::new(RINGSPUN).args(words).output().unwrap();
+    let _ = server.kill();
+    let _ = server.wait();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("errors       0"), "{line}");
+}
+
+#[test]
+fn the_http_server_keeps_connections_and_refuses_what_it_does_not_understand() {
+    let server = Server::start(rust("http", &["127.0.0.1:0"]));
+    let answer = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n", body.len())
+    };
+    let refusal =
+        |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let long = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(17_000));
+    let ends = "Connection: close\r\n\r\n";
+    for (parts, expected) in [
+        // In one piece, and two requests at once.
+        (
+            vec![
+                "GET /a HTTP/1.1\r\nHost: a\r\n\r\nHEAD /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            ],
+            answer("GET /a\n") + "\r\nGET /a\n" + &answer("HEAD /b\n") + ends,
+        ),
+        // A request that comes in pieces, with a body.
+        (
+            vec!["POST /c HTTP/1.1\r\nContent-Le", "ngth: 4\r\n\r\nab", "cdGET / HTTP/1.0\r\n\r\n"],
+            answer("POST /c\n") + "\r\nPOST /c\n" + &answer("GET /\n") + ends + "GET /\n",
+        ),
+        (
+            vec!["GET /busy/20 HTTP/1.1\r\nConnection: close\r\n\r\n"],
+            answer("GET /busy/20\n") + ends + "GET /busy/20\n",
+        ),
+        (vec!["nonsense\r\n\r\n"], refusal("400 Bad Request")),
+        (vec!["GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"], refusal("400 Bad Request")),
+        (vec!["GET / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n"], refusal("413 Content Too Large")),
+        (vec!["GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"], refusal("501 Not Implemented")),
+        (vec![long.as_str()], refusal("431 Request Header Fields Too Large")),
+    ] {
+        let mut stream = server.connect();
+        for part in &parts {
+            stream.write_all(part.as_bytes()).unwrap();
+            // So that most parts come by themselves; the answer is the same if not.
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut received = String::new();
+        // A reset may follow an answer to what was not read to its end.
+        let _ = stream.read_to_string(&mut received);
+        assert_eq!(received, expected, "{parts:?}");
     }
 }
 

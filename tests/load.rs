@@ -126,6 +126,7 @@ fn the_plainest_call_prints_a_table_and_writes_a_file() {
         "answered requests/s",
         "p99.99",
         "service time",
+        "service time     up to         answers    share",
         "closed loop",
         "errors       0",
         "% busy",

@@ -12,6 +12,7 @@
 //! second makes all the requests wait that are due in it, as it would make people wait: the response times
 //! show that, and the service times show it for the one request that was in flight.
 
+mod bins;
 mod companions;
 mod compare;
 mod framing;
@@ -39,6 +40,7 @@ mod wall_clock;
 mod work;
 mod workers;
 
+pub use bins::Bin;
 pub use companions::{Companions, Observer, Progress, Stopper};
 pub use compare::{Comparison, Row, compare};
 pub use framing::{DELIMITER_MAX_BYTES, Framing};

@@ -1,15 +1,18 @@
-//! The files that `--hdr` and `--csv` write while a run lasts.
+//! The files that `--hdr` and `--csv` write while a run lasts, and what `--html` draws at its end.
 //!
 //! Each has a thread of its own, so that compressing and writing delay no request.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use ringspun_load::{Interval, Recorder, write_log};
+
+use super::page::Point;
 
 /// The columns of a CSV file, which docs/load-logs.md describes.
 const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
@@ -26,17 +29,22 @@ struct IntervalFile {
 #[derive(Default)]
 pub struct IntervalFiles {
     files: Vec<IntervalFile>,
+    points: Arc<Mutex<Vec<Point>>>,
 }
 
 impl IntervalFiles {
     /// Creates the files that were asked for, so that a run does not end with the news that they cannot be.
-    pub fn create(hdr: Option<&Path>, csv: Option<&Path>) -> io::Result<Self> {
+    pub fn create(hdr: Option<&Path>, csv: Option<&Path>, html: Option<&Path>) -> io::Result<Self> {
         let mut files = Self::default();
         if let Some(path) = hdr {
             files.add(path, write_log)?;
         }
         if let Some(path) = csv {
             files.add(path, write_csv)?;
+        }
+        if let Some(path) = html {
+            let points = files.points.clone();
+            files.add(path, move |_, intervals| collect_points(&points, intervals))?;
         }
         Ok(files)
     }
@@ -70,14 +78,27 @@ impl IntervalFiles {
         (!self.files.is_empty()).then(|| Box::new(recorder) as Recorder)
     }
 
-    /// Waits until all is written. The recorder has to be gone.
-    pub fn finish(self) -> io::Result<()> {
+    /// Waits until all is written, and returns what a page draws of it. The recorder has to be gone.
+    pub fn finish(self) -> io::Result<Vec<Point>> {
         for IntervalFile { sender, writing } in self.files {
             drop(sender);
             writing.join().map_err(|_| io::Error::other("the thread that wrote a file panicked"))??;
         }
-        Ok(())
+        Ok(mem::take(&mut *lock(&self.points)))
     }
+}
+
+/// A few figures of each interval: histograms of a long run would take much memory.
+fn collect_points(points: &Mutex<Vec<Point>>, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+    for interval in intervals {
+        lock(points).extend(Point::of(&interval));
+    }
+    Ok(())
+}
+
+/// A thread that panicked between two points leaves them whole.
+fn lock(points: &Mutex<Vec<Point>>) -> MutexGuard<'_, Vec<Point>> {
+    points.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A row for each interval, when it comes.

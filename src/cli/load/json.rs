@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Verdicts, steps, workload};
 
-/// The results as one JSON object, and a line end.
-pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
+/// The results as one JSON object.
+pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
     let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
@@ -86,7 +86,7 @@ pub fn render(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> String {
     if let Some(fields) = value["plan"].as_object_mut() {
         fields.append(&mut workload::fields(plan));
     }
-    format!("{value:#}\n")
+    value
 }
 
 fn seconds_since_1970(time: SystemTime) -> f64 {

@@ -3,8 +3,12 @@
 //! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
 
 mod files;
+mod histogram;
 mod json;
 mod pace;
+mod page;
+#[cfg(test)]
+mod reference;
 mod report;
 mod steps;
 mod text;
@@ -14,10 +18,11 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Plan, Target, Verdict};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+use serde_json::Value;
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
@@ -40,9 +45,10 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
-  ringspun load udp://[::1]:7000 --connections 8 --timeout 200ms
+  ringspun load udp://[::1]:7000 --connections 8 --payload 1k --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
+  ringspun load http://[::1]/items --method PUT --body-file items.json
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
@@ -51,6 +57,7 @@ Examples:
   ringspun load tcp://127.0.0.1:6379 --workload receive --payload-file subscribe.txt
   ringspun load tcp://127.0.0.1:7000 --workload churn --connections 16 --fail-if 'rate<1k'
   ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --html page.html
   ringspun load tcp://127.0.0.1:7000 --connections 50k --bind 127.0.0.2,127.0.0.3 --workers 2
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
@@ -111,6 +118,10 @@ pub struct Load {
     /// (docs/load-logs.md says which)
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Write the results to a file as a page for a browser, with drawings, the command line and the machine; it
+    /// loads nothing and runs no script
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times
     ///
     /// The measures are any percentile of the response times (p50, p99.9), max and mean of them, rate
@@ -155,7 +166,11 @@ pub fn load(mut options: Load) -> ExitCode {
         Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
         Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
     }
-    let files = match IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref()) {
+    let files = match IntervalFiles::create(
+        options.hdr.as_deref(),
+        options.csv.as_deref(),
+        options.html.as_deref(),
+    ) {
         Ok(files) => files,
         Err(error) => {
             output::complain(error);
@@ -163,6 +178,7 @@ pub fn load(mut options: Load) -> ExitCode {
         }
     };
     companions.recorder = files.recorder();
+    let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
     let measured = load::run(&plan, companions);
     let written = files.finish();
     if is_live {
@@ -177,7 +193,12 @@ pub fn load(mut options: Load) -> ExitCode {
     };
     let verdicts: Verdicts =
         options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    let printed = print(&plan, &outcome, &verdicts, options.json.as_deref());
+    let value = json::results(&plan, &outcome, &verdicts);
+    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
+    let written = written.and_then(|points| match &options.html {
+        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
+        None => Ok(()),
+    });
     if let Err(error) = printed.and(written) {
         output::complain(error);
         return ExitCode::FAILURE;
@@ -211,15 +232,53 @@ fn plan_of(target: Target, options: &Load) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Prints the table and writes the file.
-fn print(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(&text::table(plan, outcome)) };
-    let rendered = json::render(plan, outcome, verdicts);
+/// Prints the table, and writes the file of JSON.
+fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
+    let Some(path) = json else { return output::print(table) };
+    let rendered = format!("{value:#}\n");
     if path == Path::new("-") {
         return output::print(&rendered);
     }
-    output::print(&text::table(plan, outcome))?;
-    fs::write(path, rendered).map_err(|error| cannot_write(&path.display().to_string(), &error))
+    output::print(table)?;
+    write_file(path, &rendered)
+}
+
+fn write_file(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text).map_err(|error| cannot_write(&path.display().to_string(), &error))
+}
+
+fn page_of(
+    plan: &Plan,
+    outcome: &Outcome,
+    value: &Value,
+    began_at: SystemTime,
+    points: &[page::Point],
+) -> String {
+    let target = plan.target.to_string();
+    let table = text::table(plan, outcome);
+    // The first line of the table begins with the target, which is the page's title.
+    let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));
+    let span = workload::service_span(&plan.workload);
+    page::Page {
+        summary: summary.unwrap_or_default().trim_start_matches(": ").to_string() + ".",
+        began_at,
+        value,
+        times: match plan.pace {
+            Pace::Closed => vec![("service time", &outcome.service_times)],
+            _ => vec![("response time", &outcome.response_times), ("service time", &outcome.service_times)],
+        },
+        meaning: match plan.pace {
+            Pace::Closed => format!("Service time: {span}, in a closed loop, in which a stall hardly shows."),
+            _ => format!(
+                "Response time: from when a request was due to its answer, what users see. Service time: {span}."
+            ),
+        },
+        rate_unit: workload::rate_unit(&plan.workload),
+        series: vec![page::Series::new(target.clone(), points)],
+        remarks: text::remarks(plan, outcome),
+        title: target,
+    }
+    .render()
 }
 
 fn cannot_write(shown_path: &str, error: &io::Error) -> io::Error {

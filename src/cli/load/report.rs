@@ -1,9 +1,7 @@
 //! `ringspun load report`: what the logs of `--hdr` say, of several machines together, or of two runs.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +9,7 @@ use clap::{Args, CommandFactory, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, show_count, show_duration};
 use serde_json::{Value, json};
 
-use super::{cannot_write, json::times, text};
+use super::{histogram, json::times, page, print, text, write_file};
 use crate::cli::{CommandLine, output};
 
 /// Reads logs that --hdr wrote: merges them, or compares two
@@ -20,6 +18,7 @@ use crate::cli::{CommandLine, output};
 Examples:
   ringspun load report one.hdr
   ringspun load report machine-1.hdr machine-2.hdr machine-3.hdr --json all.json
+  ringspun load report machine-1.hdr machine-2.hdr --html all.html
   ringspun load report --compare before.hdr after.hdr
 
 Logs of several machines are merged as if one had sent all requests. The rate is that of the time in which all
@@ -42,6 +41,9 @@ pub struct Report {
     /// which then gets no table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the merged logs to a file as a page for a browser, with drawings; it loads nothing and runs no script
+    #[arg(long, value_name = "FILE", conflicts_with = "compare")]
+    html: Option<PathBuf>,
 }
 
 /// Reads, merges or compares, and prints.
@@ -72,20 +74,14 @@ fn try_report(options: &Report) -> Result<(), String> {
         }
         logs => {
             let merged = Merged::new(logs)?;
-            (merged_table(logs, &merged), merged_value(logs, &merged))
+            let value = merged_value(logs, &merged);
+            if let Some(path) = &options.html {
+                write_file(path, &merged_page(logs, &merged, &value)).map_err(|error| error.to_string())?;
+            }
+            (merged_table(logs, &merged), value)
         }
     };
     print(&table, &value, options.json.as_deref()).map_err(|error| error.to_string())
-}
-
-fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(table) };
-    let rendered = format!("{value:#}\n");
-    if path == Path::new("-") {
-        return output::print(&rendered);
-    }
-    output::print(table)?;
-    fs::write(path, rendered).map_err(|error| cannot_write(&path.display().to_string(), &error))
 }
 
 /// What a log says by itself, in a line.
@@ -129,6 +125,11 @@ fn merged_table(logs: &[Log], merged: &Merged) -> String {
         let _ = text::write_row(&mut table, "response time", response_times);
     }
     let _ = text::write_row(&mut table, "service time", &merged.service_times);
+    table.push('\n');
+    let _ = match &merged.response_times {
+        Some(times) => histogram::write(&mut table, "response time", times),
+        None => histogram::write(&mut table, "service time", &merged.service_times),
+    };
     table.push_str(match merged.response_times {
         Some(_) => "\nResponse time: from when a request was due to its answer. Service time: from when it was sent.\n",
         None => "\nService time: from sent to answered, in a closed loop, in which a stall hardly shows.\n",
@@ -149,6 +150,48 @@ fn merged_value(logs: &[Log], merged: &Merged) -> Value {
         "response_time": times(merged.response_times.as_ref().unwrap_or(&merged.service_times)),
         "service_time": times(&merged.service_times),
     })
+}
+
+fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
+    let names: Vec<&str> = logs.iter().map(|log| log.name.as_str()).collect();
+    let began_at_s = logs.iter().map(Log::start_s).fold(f64::MAX, f64::min);
+    let mut times = vec![("service time", &merged.service_times)];
+    if let Some(response_times) = &merged.response_times {
+        times.insert(0, ("response time", response_times));
+    }
+    page::Page {
+        title: names.join(", "),
+        summary: match logs {
+            [log] => format!(
+                "{} loop, measured for {}.",
+                loop_name(times.len() > 1),
+                show_seconds(log.measured_s())
+            ),
+            _ => {
+                let together = match merged.rate_per_s {
+                    Some(_) => format!("all measured together for {}", show_seconds(merged.common_s)),
+                    None => "there is no time in which all measured".to_string(),
+                };
+                let loops = loop_name(times.len() > 1);
+                format!(
+                    "{} logs of {loops} loops, merged as if one machine had sent all; {together}.",
+                    logs.len()
+                )
+            }
+        },
+        began_at: page::time_of(began_at_s),
+        value,
+        times,
+        meaning: match merged.response_times {
+            Some(_) => "Response time: from when a request was due to its answer. Service time: from when it was sent.",
+            None => "Service time: in a closed loop, in which a stall hardly shows.",
+        }
+        .to_string(),
+        rate_unit: "answered requests/s",
+        series: page::Series::of_logs(logs),
+        remarks: String::new(),
+    }
+    .render()
 }
 
 fn log_value(log: &Log) -> Value {

@@ -9,19 +9,21 @@ use ringspun_load::{
     show_count, show_duration,
 };
 
-use super::{BUSY_PERCENT, steps, workload};
+use super::{BUSY_PERCENT, histogram, steps, workload};
 
 /// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
 
 /// Goes back to the beginning of the terminal's line, and clears it.
 const CLEAR_LINE: &str = "\r\x1b[2K";
+/// Around a line that the terminal cuts off at its edge: a wrapped one could not be cleared.
+const UNWRAPPED: [&str; 2] = ["\x1b[?7l", "\x1b[?7h"];
 
 /// Rewrites a line on standard error with how the run stands.
 pub fn progress_line(plan: &Plan) -> Observer {
     let total = match plan.length {
-        Length::Duration(duration) => format!("/{}", whole_seconds(plan.ramp_up + plan.warmup + duration)),
-        Length::Count(_) => String::new(),
+        Length::Duration(duration) => Some(plan.ramp_up + plan.warmup + duration),
+        Length::Count(_) => None,
     };
     Box::new(move |progress: &Progress| {
         let times = match (progress.p50, progress.p99) {
@@ -29,25 +31,25 @@ pub fn progress_line(plan: &Plan) -> Observer {
             _ if progress.is_warming_up => "warming up".to_string(),
             _ => "no answer yet".to_string(),
         };
+        let (bar, of_total) = total.map_or_else(Default::default, |total| {
+            let bar = histogram::progress_bar(progress.elapsed, total) + " ";
+            (bar, format!("/{:.0}", total.as_secs_f64()))
+        });
         let line = format!(
-            "{}{total}  {}/s  {times}  {}  {}",
-            whole_seconds(progress.elapsed),
+            "{bar}{:.0}{of_total} s  {}/s  {times}  {}  {}",
+            progress.elapsed.as_secs_f64(),
             show_count(progress.rate_per_s as u64),
             counted(progress.connections_open as u64, "connection"),
             counted(progress.errors, "error"),
         );
         // Progress that cannot be shown is not worth ending the run for.
-        let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{line}");
+        let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{}{line}{}", UNWRAPPED[0], UNWRAPPED[1]);
     })
 }
 
 /// Makes room for what comes after the progress.
 pub fn clear_progress_line() {
     let _ = write!(io::stderr().lock(), "{CLEAR_LINE}");
-}
-
-fn whole_seconds(duration: Duration) -> String {
-    format!("{:.0} s", duration.as_secs_f64())
 }
 
 fn counted(count: u64, noun: &str) -> String {
@@ -136,6 +138,8 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;
+            text.push('\n');
+            histogram::write(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
                 "\nService time: {}. In a closed loop a stall of the target keeps requests \
@@ -146,6 +150,8 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         Pace::Open { .. } | Pace::Steps(_) => {
             write_row(text, "response time", &outcome.response_times)?;
             write_row(text, "service time", &outcome.service_times)?;
+            text.push('\n');
+            histogram::write(text, "response time", &outcome.response_times)?;
             writeln!(
                 text,
                 "\nResponse time: from when a request was due to its answer, what users see. Service time: from \
@@ -186,7 +192,14 @@ fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     Ok(())
 }
 
-/// What has to be known to read the figures rightly.
+/// What has to be known to read the figures rightly, in paragraphs.
+pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
+    let _ = write_remarks(&mut text, plan, outcome);
+    text
+}
+
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;

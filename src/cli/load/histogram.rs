@@ -1,0 +1,96 @@
+//! A histogram of times in lines of 80 columns, for a terminal and for the log of a build alike.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use ringspun_load::{Bin, Latencies, show_count, show_duration};
+
+/// The most bins, but for the one of the longest times.
+const BINS_MAX: usize = 14;
+/// What is shorter, or longer, than these percentiles shares a bin: a single straggler is not to make all others
+/// one line.
+const PERCENTILES: [f64; 2] = [0.1, 99.9];
+/// How many columns the longest bar has.
+const BAR_COLUMNS: usize = 28;
+/// Bars end with an eighth of a column.
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+/// Writes the histogram; nothing without times.
+pub fn write(text: &mut String, name: &str, times: &Latencies) -> std::fmt::Result {
+    write_bins(text, name, &times.bins(PERCENTILES[0], PERCENTILES[1], BINS_MAX))
+}
+
+fn write_bins(text: &mut String, name: &str, bins: &[Bin]) -> std::fmt::Result {
+    let (total, most) =
+        bins.iter().fold((0, 0), |(total, most), bin| (total + bin.count, bin.count.max(most)));
+    if total == 0 {
+        return Ok(());
+    }
+    writeln!(text, "\n{name:<13}{:>9}{:>16}{:>9}", "up to", "answers", "share")?;
+    for bin in bins {
+        let share = share(bin.count, total);
+        let (up_to, count) = (show_duration(bin.up_to), show_count(bin.count));
+        let line = format!("{:13}{up_to:>9}{count:>16}{share:>9}  {}", "", bar(bin.count, most));
+        writeln!(text, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// A share in percent; what there is of it is never shown as nothing.
+pub fn share(count: u64, total: u64) -> String {
+    let percent = 100.0 * count as f64 / total.max(1) as f64;
+    match count {
+        0 => "-".to_string(),
+        _ if percent < 0.05 => "<0.1 %".to_string(),
+        _ => format!("{percent:.1} %"),
+    }
+}
+
+/// A bar that is as long as its part of the longest; the smallest can still be seen.
+fn bar(count: u64, most: u64) -> String {
+    let eighths = (count as f64 / most as f64 * (8 * BAR_COLUMNS) as f64).round() as usize;
+    let eighths = eighths.max(usize::from(count > 0));
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
+}
+
+/// How much of something is done, as a bar of ten columns.
+pub fn progress_bar(done: Duration, total: Duration) -> String {
+    const COLUMNS: usize = 10;
+    let part = done.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
+    let eighths = (part.min(1.0) * (8 * COLUMNS) as f64) as usize;
+    let bar = "█".repeat(eighths / 8) + EIGHTHS[eighths % 8];
+    format!("▕{bar:<COLUMNS$}▏")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_a_histogram_fit_into_80_columns() {
+        let bin = |above_us, up_to_us, count| Bin {
+            above: Duration::from_micros(above_us),
+            up_to: Duration::from_micros(up_to_us),
+            count,
+        };
+        let bins =
+            [bin(0, 100, 1), bin(100, 125, 0), bin(125, 160, 1_000_000_000_000), bin(160, 999_000, 49)];
+        let mut text = String::new();
+        write_bins(&mut text, "response time", &bins).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "response time    up to         answers    share");
+        assert_eq!(lines[2], "                100 us               1   <0.1 %  ▏");
+        assert_eq!(lines[3], "                125 us               0        -");
+        assert!(lines[4].ends_with(&"█".repeat(BAR_COLUMNS)), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn progress_fills_its_bar() {
+        let bar = |tenths: u64| progress_bar(Duration::from_millis(100 * tenths), Duration::from_secs(1));
+        assert_eq!(bar(0), format!("▕{}▏", " ".repeat(10)));
+        assert_eq!(bar(5), format!("▕{}{}▏", "█".repeat(5), " ".repeat(5)));
+        assert_eq!(bar(20), format!("▕{}▏", "█".repeat(10)));
+    }
+}

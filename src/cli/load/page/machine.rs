@@ -1,0 +1,138 @@
+//! What a page says about how it came about: the command, the machine, and the day.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A header whose name contains one of these has a value that nobody wants on a page.
+const SECRETS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "pass", "session"];
+
+/// What the page says about the process and its machine, as rows of names and texts.
+pub fn facts() -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut add = |name: &str, text: String| rows.push(vec![name.to_string(), text]);
+    add("program", format!("ringspun {}", env!("CARGO_PKG_VERSION")));
+    if let Ok(name) = nix::sys::utsname::uname() {
+        let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+        add("kernel", format!("{} {}", text(name.sysname()), text(name.release())));
+        add("architecture", text(name.machine()));
+    }
+    if let Some(model) = processor_model() {
+        add("processor", model);
+    }
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    let usable = thread::available_parallelism().ok();
+    match (usable, online) {
+        (Some(usable), Some(online)) if usize::try_from(online) != Ok(usable.get()) => {
+            add("cores", format!("{usable} usable of {online}"));
+        }
+        (Some(usable), _) => add("cores", usable.to_string()),
+        (None, Some(online)) => add("cores", online.to_string()),
+        (None, None) => {}
+    }
+    rows
+}
+
+/// As Linux names it, where it does.
+fn processor_model() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"))?;
+    line.split_once(':').map(|(_, model)| model.trim().to_string())
+}
+
+/// The command line of this process, as a shell would take it. Headers that carry secrets have no value.
+pub fn command_line() -> String {
+    shell_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+fn shell_line(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    let mut is_header = false;
+    for (index, argument) in arguments.into_iter().enumerate() {
+        // Where the program is installed is of no interest.
+        let name = Path::new(&argument).file_name().filter(|_| index == 0);
+        let word = match (name, argument.strip_prefix("--header=")) {
+            (Some(name), _) => name.to_string_lossy().into_owned(),
+            (None, Some(header)) => format!("--header={}", without_secret(header)),
+            (None, None) if is_header => without_secret(&argument),
+            (None, None) => argument.clone(),
+        };
+        is_header = argument == "--header";
+        words.push(quoted(&word));
+    }
+    words.join(" ")
+}
+
+fn without_secret(header: &str) -> String {
+    match header.split_once(':') {
+        Some((name, _)) if SECRETS.iter().any(|secret| name.to_ascii_lowercase().contains(secret)) => {
+            format!("{name}: ...")
+        }
+        _ => header.to_string(),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "@%+=:,./_-".contains(letter);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// A point in time as a date in UTC, such as `2026-11-23 04:31:16 UTC`.
+pub fn show_date(time: SystemTime) -> String {
+    let since_1970_s = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let (days, second) = (since_1970_s / 86_400, since_1970_s % 86_400);
+    // The year begins in March here, so that the day of a leap year is its last. 719,468 days are from then on
+    // in the year 0 to 1970; an era is the 400 years after which the calendar repeats itself.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, date) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (1_795_408_276, "2026-11-23 04:31:16 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(show_date(UNIX_EPOCH + Duration::from_secs(seconds)), date);
+        }
+    }
+
+    #[test]
+    fn the_command_line_can_be_pasted_and_keeps_secrets() {
+        let line = |words: &[&str]| shell_line(words.iter().map(ToString::to_string));
+        assert_eq!(
+            line(&["/usr/bin/ringspun", "load", "tcp://[::1]:7", "--fail-if", "p99>5ms", "it's", ""]),
+            "ringspun load 'tcp://[::1]:7' --fail-if 'p99>5ms' 'it'\\''s' ''"
+        );
+        assert_eq!(
+            line(&[
+                "ringspun",
+                "--header",
+                "Authorization: Basic abc",
+                "--header=X-Api-Key:abc",
+                "--header",
+                "A: b"
+            ]),
+            "ringspun --header 'Authorization: ...' '--header=X-Api-Key: ...' --header 'A: b'"
+        );
+    }
+}

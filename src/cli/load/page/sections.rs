@@ -1,0 +1,501 @@
+//! The parts of a page, from top to bottom. One that has nothing to show is left out.
+
+use std::time::Duration;
+
+use ringspun_load::{Latencies, show_count};
+use serde_json::Value;
+
+use super::Series;
+use super::chart::{Chart, Line, Spot, steps};
+use super::machine;
+use super::markup::{Escaped, add, rows_of, table};
+use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, short_count, show_time};
+use crate::cli::load::histogram::share;
+
+/// The percentiles in the table.
+const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
+/// How many columns of the drawing of percentiles say what they are, and as many points do its lines have.
+const PERCENTILE_COLUMNS: u32 = 150;
+/// The most bins of the histogram.
+const BINS_MAX: usize = 64;
+/// What is drawn does not touch the upper edge.
+const HEADROOM: f64 = 1.03;
+/// Counts and settings stand in this order; those that are not here come after them.
+const ORDER: [&str; 24] = [
+    "wanted",
+    "opened",
+    "open max",
+    "refused",
+    "planned",
+    "sent",
+    "unsent",
+    "answered",
+    "answered after end",
+    "wrong",
+    "bad status",
+    "timed out",
+    "failed",
+    "lost",
+    "reset",
+    "closed",
+    "target",
+    "connections",
+    "payload",
+    "loop",
+    "rate",
+    "duration",
+    "count",
+    "warmup",
+];
+/// The styles of lines.
+const CLASSES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+pub fn add_gates(html: &mut String, value: &Value) {
+    let Some(gates) = value["gates"].as_array().filter(|gates| !gates.is_empty()) else { return };
+    html.push_str("<ul class=\"gates\" id=\"gates\" aria-label=\"Gates\">\n");
+    for gate in gates {
+        let is_broken = gate["broken"].as_bool().unwrap_or_default();
+        let (class, verdict) = if is_broken { ("bad", "✗ broken") } else { ("good", "✓ passed") };
+        let [condition, measured] =
+            ["gate", "value"].map(|name| Escaped(gate[name].as_str().unwrap_or_default()));
+        add(
+            html,
+            format_args!(
+                "<li class=\"{class}\"><b>{verdict}</b> fail if {condition}: it is {measured}</li>\n"
+            ),
+        );
+    }
+    html.push_str("</ul>\n");
+}
+
+pub fn add_remarks(html: &mut String, remarks: &str) {
+    if remarks.trim().is_empty() {
+        return;
+    }
+    html.push_str("<section class=\"remark\" id=\"remarks\" aria-label=\"Remarks\">\n");
+    for paragraph in remarks.trim().split("\n\n") {
+        add(html, format_args!("<p>{}</p>\n", Escaped(paragraph)));
+    }
+    html.push_str("</section>\n");
+}
+
+pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
+    let mut tiles = Vec::new();
+    if let Some(rate_per_s) = value["rate_per_s"].as_f64() {
+        tiles.push(("answers/s", show_count(rate_per_s.round() as u64), ""));
+    }
+    if let Some(times) = times.filter(|times| times.count() > 0) {
+        for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("longest", 100.0)] {
+            tiles.push((name, show_time(times.percentile(percentile)), ""));
+        }
+    }
+    if let Some(errors) = value["errors"]["total"].as_u64() {
+        tiles.push(("errors", show_count(errors), if errors > 0 { " class=\"bad\"" } else { "" }));
+    }
+    html.push_str("<ul class=\"tiles\" id=\"tiles\" aria-label=\"In short\">\n");
+    for (name, text, class) in tiles {
+        add(html, format_args!("<li{class}><span>{name}</span><b>{}</b></li>\n", Escaped(text)));
+    }
+    html.push_str("</ul>\n");
+}
+
+/// The percentile of a number of nines: 90 for 1, 99 for 2.
+fn percentile_of(nines: f64) -> f64 {
+    100.0 * (1.0 - 10_f64.powf(-nines))
+}
+
+pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning: &str) {
+    let Some((_, first)) = times.first().filter(|(_, times)| times.count() > 0) else { return };
+    // The last answer of a thousand is at three nines; more of them would say nothing.
+    let nines = (first.count() as f64).log10().clamp(1.0, 9.0);
+    let (low, high) = times.iter().fold((Duration::MAX, Duration::ZERO), |(low, high), (_, times)| {
+        (low.min(times.min()), high.max(times.max()))
+    });
+    let scale = LogScale::around(low, high);
+    let columns: Vec<f64> =
+        (0..=PERCENTILE_COLUMNS).map(|column| f64::from(column) / f64::from(PERCENTILE_COLUMNS)).collect();
+    let time_at = |times: &Latencies, x: f64| match x {
+        1.0 => times.max(),
+        _ => times.percentile(percentile_of(x * nines)),
+    };
+    let lines = times.iter().zip(CLASSES).map(|((name, times), class)| Line {
+        name: name.to_string(),
+        class,
+        pieces: vec![columns.iter().map(|&x| (x, scale.position(time_at(times, x)))).collect()],
+    });
+    let spots = columns.windows(2).map(|pair| {
+        let x = (pair[0] + pair[1]) / 2.0;
+        let shown: Vec<String> =
+            times.iter().map(|(name, times)| format!("{name} {}", show_time(time_at(times, x)))).collect();
+        let text = format!("p{}: {}", short_percentile(percentile_of(x * nines)), shown.join(", "));
+        Spot { from: pair[0], to: pair[1], bar: None, text }
+    });
+    let mut x_ticks = vec![Tick { at: percentile_of_nines(50.0) / nines, label: "50".to_string() }];
+    x_ticks.extend((1..=nines.floor() as i32).map(|count| Tick {
+        at: f64::from(count) / nines,
+        label: format!("{:.*}", (count - 2).max(0) as usize, percentile_of(f64::from(count))),
+    }));
+    let head: Vec<&str> = [""].into_iter().chain(times.iter().map(|(name, _)| *name)).collect();
+    let row = |name: String, of: &dyn Fn(&Latencies) -> Duration| -> Vec<String> {
+        [name].into_iter().chain(times.iter().map(|(_, times)| show_time(of(times)))).collect()
+    };
+    let mut rows =
+        vec![row("shortest".to_string(), &Latencies::min), row("mean".to_string(), &Latencies::mean)];
+    for percentile in PERCENTILES {
+        rows.push(row(format!("p{percentile}"), &|times| times.percentile(percentile)));
+    }
+    rows.push(row("longest".to_string(), &Latencies::max));
+    let chart = Chart {
+        id: "percentiles",
+        heading: "Latency by percentile",
+        description: format!(
+            "At 99, the time that 99 % of the answers took, or less. Each step to the right leaves out nine of ten. {meaning}"
+        ),
+        x_name: "percentile",
+        x_ticks,
+        y_ticks: scale.ticks(),
+        lines: lines.collect(),
+        spots: spots.collect(),
+        table: table("Latency by percentile", &head, &rows),
+        is_table_open: true,
+    };
+    html.push_str(&chart.render());
+}
+
+/// How many nines a percentile has.
+fn percentile_of_nines(percentile: f64) -> f64 {
+    -(1.0 - percentile / 100.0).log10()
+}
+
+/// A percentile with as many digits as tell it from its neighbours.
+fn short_percentile(percentile: f64) -> String {
+    let decimals = (percentile_of_nines(percentile).floor() - 1.0).clamp(0.0, 9.0) as usize;
+    format!("{percentile:.decimals$}")
+}
+
+/// How long what the page shows took.
+fn total_s(series: &[Series]) -> f64 {
+    series.iter().flat_map(|series| &series.points).map(super::Point::end_s).fold(0.0, f64::max)
+}
+
+pub fn add_latency(html: &mut String, series: &[Series], name: &str) {
+    let total_s = total_s(series);
+    let all = || series.iter().flat_map(|series| &series.points).filter_map(|point| point.times);
+    let low = all().map(|[p50, ..]| p50).min();
+    let high = all().map(|[_, _, longest]| longest).max();
+    let (Some(low), Some(high)) = (low, high) else { return };
+    let scale = LogScale::around(low, high);
+    let line = |series: &Series, name: String, class, index: usize| Line {
+        name,
+        class,
+        pieces: steps(series.points.iter().map(|point| {
+            let value = point.times.map(|times| scale.position(times[index]));
+            (point.start_s / total_s, point.end_s() / total_s, value)
+        })),
+    };
+    let (lines, which): (Vec<Line>, _) = match series {
+        [one] => {
+            let names = [("longest", "c", 2), ("p99", "b", 1), ("p50", "a", 0)];
+            let lines = names.map(|(name, class, index)| line(one, name.to_string(), class, index));
+            (lines.into(), "p50, p99 and the longest")
+        }
+        all => {
+            let each = all.iter().zip(CLASSES.into_iter().cycle());
+            (each.map(|(one, class)| line(one, one.name.clone(), class, 1)).collect(), "p99 of each log")
+        }
+    };
+    let chart = Chart {
+        id: "latency",
+        heading: "Latency over time",
+        description: format!("The {name} of each second's answers: {which}.{}", steps_note(series)),
+        x_name: "since the measuring began",
+        x_ticks: elapsed_ticks(total_s),
+        y_ticks: scale.ticks(),
+        lines,
+        spots: seconds_spots(series, total_s),
+        table: seconds_table(series, "Latency by second"),
+        is_table_open: false,
+    };
+    html.push_str(&chart.render());
+}
+
+pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str) {
+    let total_s = total_s(series);
+    if total_s <= 0.0 {
+        return;
+    }
+    let due = due_rates(value, total_s);
+    let planned = due.iter().map(|(_, rate_per_s)| *rate_per_s);
+    let all = series.iter().flat_map(|series| &series.points);
+    let high = all.map(super::Point::rate_per_s).chain(planned).fold(0.0, f64::max);
+    let scale = LinearScale::up_to(high * HEADROOM);
+    let rate_line = |(one, class): (&Series, &'static str)| Line {
+        name: if series.len() > 1 { one.name.clone() } else { "answered".to_string() },
+        class,
+        pieces: steps(one.points.iter().map(|point| {
+            let at = [point.start_s, point.end_s()].map(|second| second / total_s);
+            (at[0], at[1], Some(scale.position(point.rate_per_s())))
+        })),
+    };
+    let mut lines: Vec<Line> = series.iter().zip(CLASSES.into_iter().cycle()).map(rate_line).collect();
+    if let [one] = series
+        && one.points.iter().any(|point| point.errors.is_some_and(|errors| errors > 0))
+    {
+        let errors = one.points.iter().map(|point| {
+            let at = [point.start_s, point.end_s()].map(|second| second / total_s);
+            (
+                at[0],
+                at[1],
+                point.errors.map(|errors| scale.position(errors as f64 / point.duration_s.max(1e-3))),
+            )
+        });
+        lines.push(Line { name: "errors".to_string(), class: "errors", pieces: steps(errors) });
+    }
+    if !due.is_empty() {
+        let points = due.iter().map(|(at_s, rate_per_s)| (at_s / total_s, scale.position(*rate_per_s)));
+        lines.insert(0, Line { name: "due".to_string(), class: "b", pieces: vec![points.collect()] });
+    }
+    let chart = Chart {
+        id: "rate",
+        heading: "Rate over time",
+        description: format!("In {unit}; only what went right counts.{}", steps_note(series)),
+        x_name: "since the measuring began",
+        x_ticks: elapsed_ticks(total_s),
+        y_ticks: scale.ticks(short_count),
+        lines,
+        spots: seconds_spots(series, total_s),
+        table: seconds_table(series, "Rate by second"),
+        is_table_open: false,
+    };
+    html.push_str(&chart.render());
+}
+
+/// The rates at which requests were due, from corner to corner of their line; none in a closed loop.
+fn due_rates(value: &Value, total_s: f64) -> Vec<(f64, f64)> {
+    let plan = &value["plan"];
+    if let Some(rate_per_s) = plan["rate_per_s"].as_f64() {
+        return vec![(0.0, rate_per_s), (total_s, rate_per_s)];
+    }
+    let mut corners = Vec::new();
+    let mut begin_s = 0.0;
+    for step in plan["steps"].as_array().into_iter().flatten() {
+        let number = |name: &str| step[name].as_f64().unwrap_or_default();
+        let (from, to, duration_s) = (number("from_per_s"), number("to_per_s"), number("duration_s"));
+        // A run may have been ended early.
+        let part = ((total_s - begin_s) / duration_s).clamp(0.0, 1.0);
+        if part > 0.0 {
+            corners.extend([(begin_s, from), (begin_s + part * duration_s, from + part * (to - from))]);
+        }
+        begin_s += duration_s;
+    }
+    corners
+}
+
+pub fn add_steps(html: &mut String, value: &Value) {
+    let Some(steps) = value["steps"].as_array() else { return };
+    let row = |step: &Value| {
+        let rate = |name: &str| show_count(step[name].as_f64().unwrap_or_default().round() as u64);
+        let due = match step["from_per_s"] == step["to_per_s"] {
+            true => rate("from_per_s"),
+            false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
+        };
+        let time = |name: &str| match step["response_time"][name].as_f64() {
+            Some(microseconds) => show_time(Duration::from_nanos((microseconds * 1000.0) as u64)),
+            None => "-".to_string(),
+        };
+        let seconds = format!("{:.2} s", step["measured_s"].as_f64().unwrap_or_default());
+        let unsent = show_count(step["requests"]["unsent"].as_u64().unwrap_or_default());
+        let times = ["p50_us", "p99_us", "p99_9_us", "max_us"].map(time);
+        [due + "/s", seconds, rate("rate_per_s")].into_iter().chain(times).chain([unsent]).collect()
+    };
+    let rows: Vec<Vec<String>> = steps.iter().map(row).collect();
+    html.push_str("<section id=\"steps\"><h2>Steps</h2>\n<p>Response times.</p>\n");
+    let head = ["due", "measured", "answers/s", "p50", "p99", "p99.9", "longest", "unsent"];
+    html.push_str(&table("Steps", &head, &rows));
+    html.push_str("</section>\n");
+}
+
+/// What a step of the lines is, where it is not a second.
+fn steps_note(series: &[Series]) -> String {
+    match series.iter().map(|series| series.seconds_each).max() {
+        Some(seconds @ 2..) => format!(
+            " Each step is {seconds} seconds together: the rate of all, and the slowest of their p50, p99 and so on."
+        ),
+        _ => String::new(),
+    }
+}
+
+/// What the seconds of a single series say when they are pointed at.
+fn seconds_spots(series: &[Series], total_s: f64) -> Vec<Spot> {
+    let [one] = series else { return Vec::new() };
+    let spots = one.points.iter().map(|point| {
+        let [rate, p50, p99, longest, errors] = cells(point);
+        let mut text = format!("{}: {rate}/s", until(point));
+        if point.times.is_some() {
+            text += &format!(", p50 {p50}, p99 {p99}, longest {longest}");
+        }
+        if point.errors.is_some_and(|errors| errors > 0) {
+            text += &format!(", errors {errors}");
+        }
+        Spot { from: point.start_s / total_s, to: point.end_s() / total_s, bar: None, text }
+    });
+    spots.collect()
+}
+
+fn until(point: &super::Point) -> String {
+    format!("{:.2} s to {:.2} s", point.start_s, point.end_s())
+}
+
+/// Rate, p50, p99, longest, errors.
+fn cells(point: &super::Point) -> [String; 5] {
+    let time = |index: usize| point.times.map_or("-".to_string(), |times| show_time(times[index]));
+    [
+        show_count(point.rate_per_s().round() as u64),
+        time(0),
+        time(1),
+        time(2),
+        point.errors.map_or("-".to_string(), show_count),
+    ]
+}
+
+fn seconds_table(series: &[Series], caption: &str) -> String {
+    let mut rows = Vec::new();
+    for one in series {
+        for point in &one.points {
+            let name = match series.len() {
+                1 => until(point),
+                _ => format!("{}: {}", one.name, until(point)),
+            };
+            let mut row = vec![name];
+            row.extend(cells(point));
+            rows.push(row);
+        }
+    }
+    table(caption, &["", "answers/s", "p50", "p99", "longest", "errors"], &rows)
+}
+
+pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
+    let Some((name, times)) = times.first() else { return };
+    let bins = times.bins(0.0, 100.0, BINS_MAX);
+    let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return };
+    // A logarithmic scale has no zero.
+    let begin = first.above.max(first.up_to / 2);
+    let scale = LogScale::exact(begin, last.up_to);
+    let most = bins.iter().map(|bin| bin.count).max().unwrap_or_default();
+    let percents = |count: u64| 100.0 * count as f64 / times.count() as f64;
+    let y_scale = LinearScale::up_to(percents(most) * HEADROOM);
+    let spots = bins.iter().map(|bin| {
+        let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+        Spot {
+            from: scale.position(bin.above.max(begin)),
+            to: scale.position(bin.up_to),
+            bar: Some(y_scale.position(percents(bin.count))),
+            text: format!("{range}: {} answers, {}", show_count(bin.count), share(bin.count, times.count())),
+        }
+    });
+    let rows: Vec<Vec<String>> = bins
+        .iter()
+        .filter(|bin| bin.count > 0)
+        .map(|bin| {
+            let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+            vec![range, show_count(bin.count), share(bin.count, times.count())]
+        })
+        .collect();
+    let chart = Chart {
+        id: "histogram",
+        heading: "How the answers are distributed",
+        description: format!(
+            "The share of the answers whose {name} lies in each bar. Even a single answer has a bar that can be seen."
+        ),
+        x_name: name,
+        x_ticks: scale.ticks(),
+        y_ticks: y_scale.ticks(|percent| format!("{} %", short_count(percent))),
+        lines: Vec::new(),
+        spots: spots.collect(),
+        table: table("How the answers are distributed", &["", "answers", "share"], &rows),
+        is_table_open: false,
+    };
+    html.push_str(&chart.render());
+}
+
+pub fn add_logs(html: &mut String, value: &Value) {
+    let Some(logs) = value["logs"].as_array() else { return };
+    let row = |log: &Value| {
+        let number = |name: &str| log[name].as_f64().unwrap_or_default();
+        vec![
+            log["file"].as_str().unwrap_or_default().to_string(),
+            machine::show_date(super::time_of(number("start_s"))),
+            format!("{:.2} s", number("measured_s")),
+            show_count(number("rate_per_s").round() as u64),
+            show_count(log["answered"].as_u64().unwrap_or_default()),
+        ]
+    };
+    let rows: Vec<_> = logs.iter().map(row).collect();
+    html.push_str("<section id=\"logs\"><h2>Logs</h2>\n");
+    html.push_str(&table("Logs", &["", "began", "measured", "answers/s", "answers"], &rows));
+    html.push_str("</section>\n");
+}
+
+pub fn add_errors(html: &mut String, value: &Value) {
+    let Some(kinds) = value["errors"]["kinds"].as_array() else { return };
+    html.push_str("<section id=\"errors\"><h2>Errors</h2>\n");
+    if kinds.is_empty() {
+        html.push_str("<p>There were none.</p>\n");
+    } else {
+        let row = |kind: &Value| {
+            vec![
+                kind["kind"].as_str().unwrap_or_default().replace('_', " "),
+                show_count(kind["count"].as_u64().unwrap_or_default()),
+                kind["example"].as_str().unwrap_or_default().to_string(),
+            ]
+        };
+        let rows: Vec<_> = kinds.iter().map(row).collect();
+        html.push_str("<div class=\"texts\">");
+        html.push_str(&table("Errors by kind", &["", "count", "the first of them"], &rows));
+        html.push_str("</div>\n");
+    }
+    html.push_str("</section>\n");
+}
+
+pub fn add_counts(html: &mut String, value: &Value) {
+    html.push_str("<div class=\"pair\">\n");
+    for (name, heading) in [
+        ("requests", "Requests"),
+        ("connections", "Connections"),
+        ("status_classes", "Answers by status"),
+        ("traffic", "Bytes"),
+        ("plan", "What was asked for"),
+        ("generator", "The generator itself"),
+    ] {
+        let mut rows = rows_of(&value[name]);
+        // Their times have drawings where they matter.
+        rows.retain(|row| !row[0].starts_with("send delay"));
+        rows.sort_by_key(|row| ORDER.iter().position(|name| *name == row[0]).unwrap_or(ORDER.len()));
+        if rows.is_empty() {
+            continue;
+        }
+        add(
+            html,
+            format_args!(
+                "<section id=\"{name}\"><h2>{heading}</h2>\n{}</section>\n",
+                table(heading, &[], &rows)
+            ),
+        );
+    }
+    html.push_str("</div>\n");
+}
+
+/// The machine is that of a run; who reports on logs may do so anywhere.
+pub fn add_machine(html: &mut String, value: &Value) {
+    let (heading, facts) = match value["logs"].is_array() {
+        true => ("The command", String::new()),
+        false => ("The command and its machine", table("The machine", &[], &machine::facts())),
+    };
+    add(
+        html,
+        format_args!(
+            "<section id=\"machine\"><h2>{heading}</h2>\n<pre>{}</pre>\n<div class=\"texts\">{facts}</div></section>\n",
+            Escaped(machine::command_line()),
+        ),
+    );
+}
