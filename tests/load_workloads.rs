@@ -248,6 +248,14 @@ fn all_that_comes_is_counted() {
 }
 
 #[test]
+fn a_target_that_sends_nothing_exits_with_one() {
+    let output = load(&[&sending_server(0, b"", false), "--workload", "receive", "--duration", "200ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = error_text(&output);
+    assert!(message.ends_with(": nothing was answered: nothing came\n"), "{message}");
+}
+
+#[test]
 fn silence_longer_than_the_timeout_is_an_error() {
     let target = sending_server(1, b"x", false);
     let base = [&target, "--workload", "receive", "--duration", "2s", "--timeout", "300ms"];

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict};
+use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict, Workload};
 use serde_json::Value;
 
 use super::stop::StopSignals;
@@ -207,7 +207,11 @@ pub fn load(mut options: Load) -> ExitCode {
         output::complain(format_args!("gate {gate} is broken: {}", verdict.value));
     }
     if outcome.requests.answered == 0 {
-        output::complain(format_args!("{}: nothing was answered: {}", plan.target, first_reason(&outcome)));
+        output::complain(format_args!(
+            "{}: nothing was answered: {}",
+            plan.target,
+            first_reason(&plan, &outcome)
+        ));
         return ExitCode::FAILURE;
     }
     match verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
@@ -286,7 +290,10 @@ fn cannot_write(shown_path: &str, error: &io::Error) -> io::Error {
 }
 
 /// Why nothing was answered.
-fn first_reason(outcome: &Outcome) -> &str {
+fn first_reason<'o>(plan: &Plan, outcome: &'o Outcome) -> &'o str {
     let mut reasons = load::ErrorKind::ALL.into_iter().filter_map(|kind| outcome.errors.example(kind));
-    reasons.next().unwrap_or("no request was due")
+    reasons.next().unwrap_or(match plan.workload {
+        Workload::Receive { .. } => "nothing came",
+        _ => "no request was due",
+    })
 }
