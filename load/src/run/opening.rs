@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringspun_fibers as fibers;
+use ringspun_net as net;
 
 use super::{Clock, REOPEN_PAUSE, Run, RunError, spawn_connection};
 use crate::transport::{self, Transport};
@@ -88,6 +89,8 @@ impl Run {
             self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open, self.plan.timeout));
         match &opened {
             Ok(_) => self.tally.opened(),
+            // Who ends the run interrupts what is being opened.
+            Err(error) if self.stopped_at.get().is_some() && net::interrupt_of(error).is_some() => {}
             Err(error) => self
                 .tally
                 .failed(transport::connect_error_kind(error), || transport::describe_connect_error(error)),
