@@ -138,6 +138,21 @@ fn a_page_says_what_the_results_say() {
 }
 
 #[test]
+fn steps_have_a_line_and_a_table() {
+    let folder = Folder::new("steps");
+    let path = folder.file("page.html");
+    measure(&[&echo_server(), "--steps", "1k,2k..4k:200ms", "--html", &path], 0);
+    with_page(&path, |page| {
+        let steps = text_in(page, "steps");
+        assert!(steps.contains("1,000/s") && steps.contains("2,000 to 4,000/s"), "{steps}");
+        let rate = page.descendants().find(|node| node.attribute("id") == Some("rate")).unwrap();
+        let due = rate.descendants().find(|node| node.tag_name().name() == "path").unwrap();
+        let corners = due.attribute("d").unwrap().split(['M', 'L']).skip(1).count();
+        assert_eq!(corners, 4, "from and to for each step");
+    });
+}
+
+#[test]
 fn texts_of_others_stay_texts() {
     let folder = Folder::new("hostile");
     let path = folder.file("page.html");

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use ringspun_load::show_count;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// A text of somebody else's, such as a target or an error, as it may stand between tags and in attributes.
 ///
@@ -85,7 +85,7 @@ fn add_rows(rows: &mut Vec<Vec<String>>, prefix: &str, value: &Value) {
                 add_rows(rows, &format!("{label} "), member);
                 continue;
             }
-            Value::Number(number) => match number.as_u64() {
+            Value::Number(number) => match whole(number) {
                 Some(count) => show_count(count) + unit,
                 None => {
                     format!("{:.3}", number.as_f64().unwrap_or_default())
@@ -103,9 +103,16 @@ fn add_rows(rows: &mut Vec<Vec<String>>, prefix: &str, value: &Value) {
     }
 }
 
+/// A number without a fraction, in whichever form it is.
+fn whole(number: &Number) -> Option<u64> {
+    let as_float = number.as_f64().filter(|value| value.fract() == 0.0 && *value >= 0.0);
+    number.as_u64().or(as_float.map(|value| value as u64))
+}
+
 /// The name of a member without its unit, and the unit as it stands behind a value.
 fn split_unit(name: &str) -> (&str, &'static str) {
     let units = [
+        ("_bytes_per_s", " bytes/s"),
         ("_per_s", "/s"),
         ("_percent", " %"),
         ("_bytes", " bytes"),
@@ -137,6 +144,7 @@ mod tests {
         let value = json!({
             "answered_after_end": 1234,
             "busy_percent": 12.5,
+            "sent_bytes_per_s": 160_000.0,
             "rate_per_s": null,
             "http": { "method": "GET", "headers": ["A: b"], "body_bytes": 0 },
         });
@@ -146,6 +154,7 @@ mod tests {
             ["busy", "12.5 %"],
             ["http body", "0 bytes"],
             ["http method", "GET"],
+            ["sent", "160,000 bytes/s"],
         ];
         assert_eq!(rows, expected);
     }
