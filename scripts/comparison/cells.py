@@ -27,28 +27,28 @@ class Cell:
     path: str = ""
 
 
-def peers(kind):
-    """Echo servers of others: echo_NAME.rs, and for other kinds echo_NAME_KIND.rs or a flag --KIND of echo_NAME.rs."""
+def peers(kind, buffer_bytes=None):
+    """Echo servers of others: echo_NAME.rs, and beyond TCP echo_NAME_KIND.rs, or echo_NAME.rs where it tells of --KIND."""
     found = []
     for source in sorted(glob.glob("benches/src/bin/echo_*.rs")):
         program = os.path.basename(source)[:-3]
         name, _, own_kind = program.removeprefix("echo_").partition("_")
         if name == "load":
             continue
-        command = [f"{BENCHES}/{program}"]
-        if own_kind == kind or (kind == "tcp" and not own_kind):
-            found.append(Server(name, tuple(command + ["SOCKET"] * (kind == "unix")), kind))
-        elif not own_kind and kind != "tcp":
-            with open(source) as file:
-                if f'"--{kind}"' in file.read():
-                    command += [f"--{kind}"] + ["SOCKET"] * (kind == "unix")
-                    found.append(Server(name, tuple(command), kind))
+        with open(source) as file:
+            text = file.read()
+        command, has_flag = [f"{BENCHES}/{program}"], not own_kind and f"--{kind}" in text
+        if own_kind == kind or (kind == "tcp" and not own_kind) or has_flag:
+            command += [f"--{kind}"] if has_flag else []
+            command += ["SOCKET"] if kind == "unix" else []
+            command += ["--buffer", str(buffer_bytes)] if buffer_bytes and "--buffer" in text else []
+            found.append(Server(name, tuple(command), kind))
     return found
 
 
-def echo_servers(kind):
+def echo_servers(kind, buffer_bytes=None):
     place = {"tcp": "127.0.0.1:0", "udp": "127.0.0.1:0", "unix": "SOCKET"}[kind]
-    return (Server(OURS, (RINGSPUN, "serve", "echo", f"--{kind}", place), kind), *peers(kind))
+    return (Server(OURS, (RINGSPUN, "serve", "echo", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
 
 
 def janet_servers(script, kind="tcp"):
@@ -70,8 +70,10 @@ def all_cells():
     for connections in (1, 64, 1_000, 10_000):
         add(f"tcp-echo-{connections}", f"{connections:,}", "TCP echo, 64 bytes", connections, tcp)
     add("tcp-pipeline-64", "64, 16 deep", "TCP pipelining, 64 bytes", 64, tcp, "--pipeline", "16")
+    # Peers that read into a buffer of a size that the program chooses get one that takes a whole message.
+    large = echo_servers("tcp", buffer_bytes=65_536)
     for connections in (1, 8):
-        add(f"tcp-64k-{connections}", f"{connections}", "TCP echo, 64 KiB", connections, tcp, "--payload", "65536")
+        add(f"tcp-64k-{connections}", f"{connections}", "TCP echo, 64 KiB", connections, large, "--payload", "65536")
     # With an echo, as a client that only connects runs ahead of the server until the kernel drops its connections.
     churn = ("--workload", "churn", "--payload", "64", "--bind", MANY_ADDRESSES)
     add("tcp-churn-16", "16", "TCP, connect, one echo and close", 16, tcp, *churn)

@@ -170,6 +170,7 @@ samples are in [benchmarks/results.json](benchmarks/results.json).
 - Versions: {', '.join(f'{name} {version}' for name, version in results['versions'].items())}.
 - Each sample: the server on core 0, `ringspun load` on core 1 in a closed loop, {kept}. The servers of a cell take turns within each round; ratios are of samples of the same round, and the table has the median and the range of them.
 - Where the generator is busy above 90 %, requests per second and times are of the pair of both, and the server's CPU time per request (user and system, from `/proc/PID/stat`) is what tells servers apart.
+- Peers read into buffers of the size that their documentation uses (1 KiB and more), and of 64 KiB where messages are as long.
 - A server that is more loaded does more in one turn: CPU time per request falls with load for all of them.
 - `bare` is a loop on io_uring for this one purpose, without fibers, timers or a second protocol: the limit, not a peer. `stock` is the same Janet VM on its own event loop.
 - One virtual machine, loopback only: no network card, no distance, no second client machine.

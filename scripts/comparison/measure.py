@@ -14,7 +14,7 @@ from servers import BENCHES, END_S, LOAD_CORE, RINGSPUN, Failure, Running
 # How long the generator may take to start and to open its connections before the measured part.
 LOAD_START_S, CONNECT_S = 0.12, 0.00007
 # The difference of two runs is what requests cost, without the start of the server and the connections.
-COUNT_FEW, COUNT_MANY = 4_000, 12_000
+COUNTS = {"echo": (10_000, 60_000), "janet": (2_000, 6_000)}
 COUNT_LIMIT_S = 60
 IDLE_CONNECTIONS, BURST_CONNECTIONS, KEPT_CONNECTIONS = 10_000, 15_000, 10
 PARKED_FIBERS = 1_000_000
@@ -80,14 +80,12 @@ def sample(cell, server, duration_s, warmup_s):
 def counted(server, connections, prefix, read):
     """What `read` finds per request, after two runs of different length under a tool."""
     found = []
-    for requests in (COUNT_FEW, COUNT_MANY):
+    for requests in COUNTS["janet" if "janet" in server.command else "echo"]:
         with tempfile.TemporaryDirectory() as folder:
             with Running(server, [part.replace("FOLDER", folder) for part in prefix]) as running:
-                warm = max(requests, 2 * connections) + (requests if connections > requests else 0)
-                generate(running, "", connections, "--count", str(warm), "--timeout", "60s", limit_s=COUNT_LIMIT_S)()
-                if not running.end():
-                    raise Failure(f"{server.name} hangs")
-            found.append((warm, wait_for(lambda: read(folder), END_S)))
+                generate(running, "", connections, "--count", str(requests), "--timeout", "60s", limit_s=COUNT_LIMIT_S)()
+                more = running.end_with_requests()
+            found.append((requests + more, wait_for(lambda: read(folder), END_S)))
     (few, first), (many, second) = found
     return (second - first) / (many - few)
 
