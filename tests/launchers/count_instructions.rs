@@ -1,0 +1,292 @@
+//! Counts the instructions that an echo server takes for each echo, exactly, by stepping through them:
+//!
+//! ```text
+//! count-instructions [--connections N] [--rounds N] [--addresses FILE] SERVER [ARGUMENTS]
+//! ```
+//!
+//! The server is any that prints the address it listens on. In each round every connection sends 64 bytes while
+//! the server is stopped, so that it always meets all of them at once; then its busiest thread is stepped
+//! through one instruction at a time (`PTRACE_SINGLESTEP` in `ptrace(2)`) until all echoes are back and it
+//! sleeps. A system call counts as one instruction. Unlike an emulator's, such a count needs no tool, and works
+//! with io_uring.
+//!
+//! Prints one line of JSON. `--addresses` writes how often each address of the program was met, as `addr2line`
+//! takes them, to find out where the instructions go.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match counting::run(std::env::args_os().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(counting::Failure::Usage(text)) => {
+            eprintln!("count-instructions: {text}");
+            ExitCode::from(2)
+        }
+        Err(counting::Failure::Failed(text)) => {
+            eprintln!("count-instructions: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod counting {
+    pub enum Failure {
+        Usage(String),
+        Failed(String),
+    }
+
+    pub fn run(_: impl Iterator<Item = std::ffi::OsString>) -> Result<(), Failure> {
+        Err(Failure::Failed("only Linux has the ptrace(2) that this takes".to_string()))
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod counting {
+    use std::collections::HashMap;
+    use std::ffi::OsString;
+    use std::fmt::Write as _;
+    use std::fs;
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::errno::Errno;
+    use nix::sys::ptrace;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::Pid;
+
+    const MESSAGE: [u8; 64] = [b'x'; 64];
+    /// Rounds before any instruction is counted: caches of the server's own are full, and its lists long enough.
+    const WARM_UP_ROUNDS: u64 = 20;
+    /// What tells the tracer that a round is over. Its default is to be ignored.
+    const ROUND_IS_OVER: Signal = Signal::SIGURG;
+
+    pub enum Failure {
+        Usage(String),
+        Failed(String),
+    }
+
+    impl From<io::Error> for Failure {
+        fn from(error: io::Error) -> Self {
+            Self::Failed(error.to_string())
+        }
+    }
+
+    impl From<Errno> for Failure {
+        fn from(errno: Errno) -> Self {
+            Self::Failed(format!("the server cannot be traced: {errno}"))
+        }
+    }
+
+    struct Plan {
+        connections: u64,
+        rounds: u64,
+        addresses: Option<OsString>,
+        command: Vec<OsString>,
+    }
+
+    impl Plan {
+        fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
+            let mut plan = Self { connections: 64, rounds: 10, addresses: None, command: Vec::new() };
+            while let Some(argument) = arguments.next() {
+                let flag = argument.to_string_lossy().into_owned();
+                let mut value =
+                    || arguments.next().ok_or_else(|| Failure::Usage(format!("{flag}: expected a value")));
+                match flag.as_str() {
+                    "--connections" => plan.connections = number(&flag, value()?)?,
+                    "--rounds" => plan.rounds = number(&flag, value()?)?,
+                    "--addresses" => plan.addresses = Some(value()?),
+                    _ => {
+                        plan.command = std::iter::once(argument).chain(arguments).collect();
+                        return Ok(plan);
+                    }
+                }
+            }
+            Err(Failure::Usage(
+                "expected a server, such as ringspun serve echo --tcp 127.0.0.1:0".to_string(),
+            ))
+        }
+    }
+
+    fn number(flag: &str, value: OsString) -> Result<u64, Failure> {
+        let value = value.to_string_lossy();
+        let number = value.parse().ok().filter(|number| *number > 0);
+        number.ok_or_else(|| Failure::Usage(format!("{flag} {value}: expected a positive number")))
+    }
+
+    /// A server that is killed in the end.
+    struct Server {
+        child: Child,
+        address: String,
+    }
+
+    impl Server {
+        fn start(command: &[OsString]) -> Result<Self, Failure> {
+            let (program, arguments) =
+                command.split_first().ok_or_else(|| Failure::Usage("expected a server".to_string()))?;
+            let mut child =
+                Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().map_err(|error| {
+                    Failure::Failed(format!("{} cannot be run: {error}", program.to_string_lossy()))
+                })?;
+            let mut line = String::new();
+            if let Some(stdout) = child.stdout.take() {
+                BufReader::new(stdout).read_line(&mut line)?;
+            }
+            let mut words = line.split_whitespace();
+            let address = words.find(|word| word.parse::<std::net::SocketAddr>().is_ok()).map(str::to_string);
+            let mut server = Self { child, address: String::new() };
+            server.address = address.ok_or_else(|| {
+                Failure::Failed(format!(
+                    "{line:?}: expected a line with the address that the server listens on"
+                ))
+            })?;
+            Ok(server)
+        }
+
+        /// The thread that has taken the most time.
+        fn busiest_thread(&self) -> Result<Pid, Failure> {
+            let mut busiest = None;
+            for entry in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+                let name = entry?.file_name();
+                let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+                let schedule = fs::read_to_string(format!("/proc/{}/task/{id}/schedstat", self.child.id()))?;
+                let time = schedule.split(' ').next().and_then(|time| time.parse::<u64>().ok());
+                busiest = busiest.max(Some((time.unwrap_or(0), id)));
+            }
+            let (_, id) = busiest.ok_or_else(|| Failure::Failed("the server has ended".to_string()))?;
+            Ok(Pid::from_raw(id))
+        }
+
+        fn is_asleep(&self, thread: Pid) -> io::Result<bool> {
+            let text = fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.child.id()))?;
+            // The name before it may have any characters in it.
+            Ok(text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')))
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            // It may be gone already.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn send(connections: &[TcpStream]) -> io::Result<()> {
+        connections.iter().try_for_each(|mut connection| connection.write_all(&MESSAGE))
+    }
+
+    fn receive(connections: &[TcpStream]) -> io::Result<()> {
+        let mut buffer = [0; MESSAGE.len()];
+        connections.iter().try_for_each(|mut connection| connection.read_exact(&mut buffer))
+    }
+
+    pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+        let plan = Plan::parse(arguments)?;
+        let server = Server::start(&plan.command)?;
+        let connections: Vec<_> =
+            (0..plan.connections).map(|_| TcpStream::connect(&server.address)).collect::<io::Result<_>>()?;
+        for connection in &connections {
+            connection.set_nodelay(true)?;
+            // Stepped through, a server is slow; one that does not answer at all is an error.
+            connection.set_read_timeout(Some(Duration::from_secs(60)))?;
+        }
+        for _ in 0..WARM_UP_ROUNDS {
+            send(&connections)?;
+            receive(&connections)?;
+        }
+        let thread = server.busiest_thread()?;
+        let (count, met) = step(&server, thread, &connections, &plan)?;
+        let echoes = plan.connections * plan.rounds;
+        if let Some(path) = &plan.addresses {
+            fs::write(path, listing(&server, met)?)?;
+        }
+        println!(
+            r#"{{"connections":{},"echoes":{echoes},"instructions":{count},"instructions_per_echo":{:.1}}}"#,
+            plan.connections,
+            count as f64 / echoes as f64
+        );
+        Ok(())
+    }
+
+    /// Steps through the rounds, and counts the instructions, and those at each address if they are asked for.
+    fn step(
+        server: &Server,
+        thread: Pid,
+        connections: &[TcpStream],
+        plan: &Plan,
+    ) -> Result<(u64, HashMap<u64, u64>), Failure> {
+        let process = server.child.id() as libc::pid_t;
+        ptrace::seize(thread, ptrace::Options::empty())?;
+        ptrace::interrupt(thread)?;
+        waitpid(thread, Some(WaitPidFlag::__WALL))?;
+        let (mut count, mut met) = (0, HashMap::new());
+        thread::scope(|scope| {
+            let (begun, rounds) = mpsc::channel();
+            let receiver = scope.spawn(move || -> io::Result<()> {
+                for () in rounds {
+                    let received = receive(connections);
+                    // Up to where it waits for what comes next.
+                    while received.is_ok() && !server.is_asleep(thread)? {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    // SAFETY: sends a signal, to a thread that is there for as long as it is traced.
+                    unsafe {
+                        libc::syscall(libc::SYS_tgkill, process, thread.as_raw(), ROUND_IS_OVER as i32)
+                    };
+                    received?;
+                }
+                Ok(())
+            });
+            for _ in 0..plan.rounds {
+                send(connections)?;
+                // The other end is gone if a round has failed, which is told below.
+                let _ = begun.send(());
+                loop {
+                    ptrace::step(thread, None)?;
+                    match waitpid(thread, Some(WaitPidFlag::__WALL))? {
+                        WaitStatus::Stopped(_, ROUND_IS_OVER) => break,
+                        WaitStatus::Stopped(_, Signal::SIGTRAP) => count += 1,
+                        WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..) => {}
+                        ended => return Err(Failure::Failed(format!("the server has ended: {ended:?}"))),
+                    }
+                    if plan.addresses.is_some() {
+                        *met.entry(instruction_pointer(thread)?).or_default() += 1;
+                    }
+                }
+            }
+            drop(begun);
+            let received = receiver.join();
+            received.map_err(|_| Failure::Failed("the receiving thread panicked".to_string()))??;
+            Ok((count, met))
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn instruction_pointer(thread: Pid) -> nix::Result<u64> {
+        ptrace::getregs(thread).map(|registers| registers.rip)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn instruction_pointer(_: Pid) -> nix::Result<u64> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// The addresses as they are in the program's file, most frequent first.
+    fn listing(server: &Server, met: HashMap<u64, u64>) -> io::Result<String> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", server.child.id()))?;
+        let first = maps.split('-').next().and_then(|start| u64::from_str_radix(start, 16).ok()).unwrap_or(0);
+        let mut met: Vec<_> = met.into_iter().collect();
+        met.sort_unstable_by_key(|(address, count)| (std::cmp::Reverse(*count), *address));
+        let mut text = String::new();
+        for (address, count) in met {
+            let _ = writeln!(text, "{:#x} {count}", address.wrapping_sub(first));
+        }
+        Ok(text)
+    }
+}
