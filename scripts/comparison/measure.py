@@ -11,10 +11,10 @@ import time
 
 from servers import BENCHES, END_S, LOAD_CORE, RINGSPUN, Failure, Running
 
-# How long the generator may take to start and to open its connections before the measured part.
-LOAD_START_S, CONNECT_S, LATE_S = 0.12, 0.00008, 0.005
-# How long it may take where that was too little, by cell and server.
-PATIENCE_S = {}
+# How long the generator may take to start.
+LOAD_START_S = 0.12
+# How often the server's processor time is read while a sample is taken, and how long one may take.
+LOOK_S, SAMPLE_MAX_S = 0.02, 60
 # The difference of two runs is what requests cost, without the start of the server and the connections.
 COUNTS = {"echo": (10_000, 60_000), "janet": (2_000, 6_000)}
 COUNT_LIMIT_S = 60
@@ -47,33 +47,35 @@ def generate(running, cell_path, connections, *arguments, limit_s=120):
             raise Failure(f"{running.server.name} with {connections} connections: {errors.strip()}")
         return json.loads(text)
 
+    results.process = process
     return results
+
+
+def at(clock, moment):
+    """What a clock that was read now and then showed at a moment, evenly between two readings."""
+    for (before, low), (after, high) in zip(clock, clock[1:]):
+        if before <= moment <= after:
+            return low + (high - low) * (moment - before) / (after - before)
+    return clock[0][1] if moment < clock[0][0] else clock[-1][1]
 
 
 def sample(cell, server, duration_s, warmup_s):
     """One sample: what the generator saw, and what the server's processor time was in the same part of the run."""
-    key = (cell.name, server.name)
-    for _ in range(4):
-        patience_s = PATIENCE_S.get(key, LOAD_START_S + cell.connections * CONNECT_S)
-        with Running(server) as running:
-            begin = time.time() + patience_s
-            results = generate(
-                running, cell.path, cell.connections, "--start-at", f"{begin:.3f}",
-                "--warmup", f"{round(warmup_s * 1000)}ms", "--duration", f"{round(duration_s * 1000)}ms", *cell.load,
-            )
-            # Both clocks are the one on the wall, so that the processor time is of the measured part.
-            time.sleep(max(0, begin + warmup_s - time.time()))
-            before_s, start_s = running.processor_s(), time.time()
-            time.sleep(max(0, start_s + duration_s - time.time()))
-            server_s, window_s = running.processor_s() - before_s, time.time() - start_s
-            seen = results()
-        late_s = seen["generator"]["started_late_s"]
-        if late_s < LATE_S:
-            break
-        # Connecting took longer than was thought, and the processor time is of another part of the run.
-        PATIENCE_S[key] = (patience_s + late_s) * 1.3
-    else:
-        raise Failure(f"{server.name}: {cell.connections} connections take longer to open than was waited for")
+    with Running(server) as running:
+        begin = time.time() + LOAD_START_S
+        results = generate(
+            running, cell.path, cell.connections, "--start-at", f"{begin:.3f}",
+            "--warmup", f"{round(warmup_s * 1000)}ms", "--duration", f"{round(duration_s * 1000)}ms", *cell.load,
+        )
+        # How late the generator begins, as its connections take their time, is known only when it has ended.
+        clock = []
+        while results.process.poll() is None and len(clock) * LOOK_S < SAMPLE_MAX_S:
+            clock.append((time.time(), running.processor_s()))
+            time.sleep(LOOK_S)
+        seen = results()
+    # Both clocks are the one on the wall.
+    start = begin + seen["generator"]["started_late_s"] + warmup_s
+    server_s, window_s = at(clock, start + duration_s) - at(clock, start), duration_s
     rate = seen["rate_per_s"]
     times = seen["response_time"]
     return {
