@@ -167,7 +167,7 @@ samples are in [benchmarks/results.json](benchmarks/results.json).
     if plan["rounds"] == 1:
         text += "With one round, a range is one value, and \"ahead\" says nothing about the next round.\n\n"
     text += f"""- Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, virtualization: {machine['virtualization']}, {machine['open_files_max']:,} open files.
-- Versions: {', '.join(f'{name} {version}' for name, version in results['versions'].items())}.
+- Versions: {', '.join(version if name in version else f'{name} {version}' for name, version in results['versions'].items())}.
 - Each sample: the server on core 0, `ringspun load` on core 1 in a closed loop, {kept}. The servers of a cell take turns within each round; ratios are of samples of the same round, and the table has the median and the range of them.
 - Where the generator is busy above 90 %, requests per second and times are of the pair of both, and the server's CPU time per request (user and system, from `/proc/PID/stat`) is what tells servers apart.
 - Peers read into buffers of the size that their documentation uses (1 KiB and more), and of 64 KiB where messages are as long.

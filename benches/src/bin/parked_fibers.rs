@@ -44,6 +44,7 @@ fn park(count: u32) -> Result<()> {
 
 fn resident_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    let kibibytes =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
     kibibytes.map(|kibibytes: u64| kibibytes * 1024).ok_or(ErrorKind::InvalidData.into())
 }
