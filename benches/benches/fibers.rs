@@ -31,6 +31,24 @@ fn fibers_cost(criterion: &mut Criterion) {
     criterion.bench_function("yield", |bencher| {
         bencher.iter_custom(|iterations| in_fiber(iterations, || fibers::yield_now().expect("no cancel")));
     });
+    criterion.bench_function("switch, one of 64 fibers that yield", |bencher| {
+        bencher.iter_custom(|iterations| {
+            // A turn of the event loop comes with each round, so that of its time a 64th is a switch's.
+            let rounds = iterations.div_ceil(64);
+            let timed = ringspun::run(move || {
+                for _ in 1..64 {
+                    fibers::spawn(|| while fibers::yield_now().is_ok() {}).expect("a stack");
+                }
+                fibers::yield_now().expect("no cancel");
+                let start = Instant::now();
+                for _ in 0..rounds {
+                    fibers::yield_now().expect("no cancel");
+                }
+                start.elapsed()
+            });
+            timed.expect("a runtime for the benchmark").mul_f64(iterations as f64 / (rounds * 64) as f64)
+        });
+    });
     criterion.bench_function("a deadline that does not pass", |bencher| {
         bencher.iter_custom(|iterations| {
             in_fiber(iterations, || {
@@ -77,5 +95,12 @@ fn channels_cost(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, fibers_cost, channels_cost);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(50);
+    targets = fibers_cost, channels_cost
+}
 criterion_main!(benches);

@@ -9,14 +9,13 @@ use std::io::{self, Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{BufRingEntry, Fd};
+use io_uring::types::Fd;
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use ringspun_benches::buffers::Buffers;
 
 const MESSAGE: [u8; 64] = [b'x'; 64];
-const BUFFERS: u16 = 256;
 const BUFFER_SIZE_BYTES: usize = 256;
 /// Marks the `user_data` of sends; the rest is the connection's index.
 const SEND: u64 = 1 << 32;
@@ -63,7 +62,7 @@ struct Connection {
 
 fn drive(plan: &Plan) -> io::Result<()> {
     // Declared first, so dropped last: the kernel writes into it for as long as the ring lives.
-    let mut buffers = Buffers::new();
+    let mut buffers = Buffers::new(BUFFER_SIZE_BYTES);
     let mut ring =
         IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(32 * 1024).build(4096)?;
     buffers.register(&ring)?;
@@ -152,51 +151,4 @@ fn push(ring: &mut IoUring, entry: squeue::Entry) -> io::Result<()> {
         ring.submit()?;
     }
     Ok(())
-}
-
-/// Receive buffers and the ring that hands them to the kernel.
-struct Buffers {
-    /// Page-aligned, as the kernel wants it.
-    entries: Box<Page>,
-    memory: Vec<u8>,
-    tail: u16,
-}
-
-#[repr(align(4096))]
-struct Page([u8; BUFFERS as usize * size_of::<BufRingEntry>()]);
-
-impl Buffers {
-    fn new() -> Self {
-        let memory = vec![0; usize::from(BUFFERS) * BUFFER_SIZE_BYTES];
-        let entries = Box::new(Page([0; BUFFERS as usize * size_of::<BufRingEntry>()]));
-        Self { entries, memory, tail: 0 }
-    }
-
-    fn register(&mut self, ring: &IoUring) -> io::Result<()> {
-        let address = self.entries.0.as_mut_ptr() as u64;
-        // SAFETY: the page holds that many entries and outlives the ring, which is declared after it.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, BUFFERS, 0, 0)? };
-        (0..BUFFERS).for_each(|buffer| self.give_back(buffer));
-        self.publish();
-        Ok(())
-    }
-
-    fn give_back(&mut self, buffer: u16) {
-        let address = &mut self.memory[usize::from(buffer) * BUFFER_SIZE_BYTES];
-        let entries = self.entries.0.as_mut_ptr().cast::<BufRingEntry>();
-        // SAFETY: the index is below the number of entries; the kernel does not read above the tail.
-        let entry = unsafe { &mut *entries.add(usize::from(self.tail % BUFFERS)) };
-        entry.set_addr(address as *mut u8 as u64);
-        entry.set_len(BUFFER_SIZE_BYTES as u32);
-        entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry, aligned; only this thread writes it.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries.0.as_ptr().cast()).cast_mut();
-            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
-        }
-    }
 }

@@ -1,24 +1,54 @@
-//! An echo server on tokio, as its documentation writes one, on one thread: what our poll backend is compared
-//! with (`scripts/measure-poll`). Prints the address it listens on.
+//! An echo server on tokio, as its documentation writes one, on one thread: over TCP, with `--udp` for datagrams, or
+//! with `--unix PATH` for connections to a Unix socket. Each connection has a buffer of 1 KiB unless
+//! `--buffer BYTES` says otherwise. Prints the address it listens on.
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use ringspun_benches::Transport;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("listening on {} (tokio)", listener.local_addr()?);
-    loop {
-        let (connection, _) = listener.accept().await?;
-        // A connection that breaks concerns its peer, who knows.
-        tokio::spawn(async move { echo(connection).await.unwrap_or_default() });
+    let (transport, buffer_bytes) = ringspun_benches::arguments(1024);
+    match transport {
+        Transport::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            println!("listening on {} (tokio)", listener.local_addr()?);
+            loop {
+                let (connection, _) = listener.accept().await?;
+                if connection.set_nodelay(true).is_ok() {
+                    spawn(connection, buffer_bytes);
+                }
+            }
+        }
+        Transport::Unix(path) => {
+            let listener = UnixListener::bind(&path)?;
+            println!("listening on {} (tokio)", path.display());
+            loop {
+                spawn(listener.accept().await?.0, buffer_bytes);
+            }
+        }
+        Transport::Udp => {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            println!("listening on {} (tokio)", socket.local_addr()?);
+            let mut buffer = vec![0; buffer_bytes];
+            loop {
+                let (count, peer) = socket.recv_from(&mut buffer).await?;
+                // An answer that cannot be sent is lost, as datagrams are.
+                let _ = socket.send_to(&buffer[..count], peer).await;
+            }
+        }
     }
 }
 
-async fn echo(mut connection: TcpStream) -> io::Result<()> {
-    let mut buffer = [0; 1024];
+fn spawn(connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, buffer_bytes: usize) {
+    // A connection that breaks concerns its peer, who knows.
+    tokio::spawn(async move { echo(connection, buffer_bytes).await.unwrap_or_default() });
+}
+
+async fn echo(mut connection: impl AsyncRead + AsyncWrite + Unpin, buffer_bytes: usize) -> io::Result<()> {
+    let mut buffer = vec![0; buffer_bytes];
     loop {
         let count = connection.read(&mut buffer).await?;
         if count == 0 {
