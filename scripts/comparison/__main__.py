@@ -1,0 +1,166 @@
+"""Runs the matrix, and has its document written: see scripts/compare, which builds all and starts this."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+import document
+import measure
+from cells import all_cells, counted_servers, matching
+from servers import Failure, raise_open_files
+
+FULL = {"rounds": 7, "duration_s": 2.0, "warmup_s": 0.3, "counted_connections": [64, 1_000]}
+QUICK = {"rounds": 1, "duration_s": 0.4, "warmup_s": 0.1, "counted_connections": [64]}
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="compare", add_help=False)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--cells", type=re.compile)
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args()
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        model = re.search(r"model name\s*: (.*)", file.read())
+    with open("/proc/meminfo") as file:
+        memory_kib = int(re.search(r"MemTotal:\s+(\d+)", file.read())[1])
+    virtual = subprocess.run(["systemd-detect-virt"], capture_output=True, text=True).stdout.strip() if os.path.exists("/usr/bin/systemd-detect-virt") else ""
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_kib / 1024 / 1024, 1),
+        "kernel": platform.release(),
+        "virtualization": virtual or "unknown",
+    }
+
+
+def versions():
+    """What was compared, by name."""
+    def first_line(*command):
+        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]
+
+    found = {"ringspun": first_line("git", "describe", "--always", "--dirty"), "rustc": first_line("rustc", "--version")}
+    with open("benches/Cargo.lock") as file:
+        locked = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', file.read()))
+    for name in [server.name for server in counted_servers()["echo"]][1:] + ["io-uring"]:
+        found.update({name: locked[name]} if name in locked else {})
+    found["janet"] = "1.42 (the same VM in ringspun and stock)"
+    found["valgrind"], found["strace"] = first_line("valgrind", "--version"), first_line("strace", "--version")
+    return found
+
+
+def interleaved(cells, plan, results):
+    """All servers of a cell in turn, so that what the machine does meanwhile meets all of them."""
+    for turn in range(plan["rounds"]):
+        for cell in cells:
+            # Who comes first changes from round to round.
+            first = turn % len(cell.servers)
+            for server in cell.servers[first:] + cell.servers[:first]:
+                progress(f"round {turn + 1} of {plan['rounds']}: {cell.name}, {server.name}")
+                seen = attempt(results, cell.name, server.name, measure.sample, cell, server, plan["duration_s"], plan["warmup_s"])
+                if seen:
+                    results["samples"].append({"round": turn + 1, "cell": cell.name, "server": server.name, **seen})
+
+
+def attempt(results, cell, server, function, *parameters):
+    """One that fails is told in the document, and does not end the others."""
+    try:
+        return function(*parameters)
+    except (Failure, OSError, subprocess.SubprocessError) as failure:
+        results["failures"].append({"cell": cell, "server": server, "failure": str(failure)})
+        progress("")
+        print(f"{cell}, {server}: {failure}", file=sys.stderr)
+        return None
+
+
+def once(names, plan, results):
+    """What is counted, and does not depend on what else the machine does."""
+    counts = {"instructions": measure.instructions_per_request, "calls": measure.system_calls_per_request}
+    for group, servers in counted_servers().items():
+        for name, function in counts.items():
+            for connections in plan["counted_connections"]:
+                key = f"{name}-{group}-{connections}"
+                for server in servers if key in names else ():
+                    progress(f"{key}, {server.name}")
+                    value = attempt(results, key, server.name, function, server, connections)
+                    if value is not None:
+                        results["counts"].append({"cell": key, "server": server.name, "per_request": value})
+        for server in servers if f"memory-{group}" in names else ():
+            progress(f"memory, {server.name}")
+            found = attempt(results, f"memory-{group}", server.name, measure.memory, server)
+            if found:
+                results["memory"].append({"cell": f"memory-{group}", "server": server.name, **found})
+    if "memory-fibers" in names:
+        progress("memory, parked fibers")
+        results["parked_fibers"] = attempt(results, "memory-fibers", "ringspun", measure.parked_fibers)
+
+
+def main():
+    options = arguments()
+    plan, cells = QUICK if options.quick else FULL, all_cells()
+    groups = counted_servers()
+    others = [f"{kind}-{group}-{n}" for group in groups for kind in ("instructions", "calls") for n in plan["counted_connections"]]
+    others += [f"memory-{group}" for group in groups] + ["memory-fibers"]
+    names = [cell.name for cell in cells] + others
+    if options.cells:
+        names = matching(names, options.cells)
+    if options.list:
+        print("\n".join(names))
+        return
+    if not names:
+        sys.exit(f"--cells {options.cells.pattern}: no cell is named so; --list names them")
+    if (os.cpu_count() or 1) < 2:
+        sys.exit("two cores are needed: one for the server, one for the load")
+    began = time.time()
+    results = {
+        "format": "ringspun-comparison",
+        "version": 1,
+        "command": shlex.join(["./scripts/compare", *sys.argv[1:]]),
+        "quick": options.quick,
+        "plan": plan,
+        "machine": {**machine(), "open_files_max": raise_open_files()},
+        "versions": versions(),
+        "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
+        "cells": [
+            {
+                "name": cell.name,
+                "title": cell.title,
+                "group": cell.group,
+                "load": list(cell.load),
+                "servers": [server.name for server in cell.servers],
+            }
+            for cell in cells
+            if cell.name in names
+        ],
+        "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
+    }
+    interleaved([cell for cell in cells if cell.name in names], plan, results)
+    once(names, plan, results)
+    results["took_s"] = round(time.time() - began)
+    progress("")
+    if options.json:
+        with open(os.path.join(os.environ["COMPARE_CALLER"], options.json), "w") as file:
+            json.dump(results, file, indent=1)
+    if options.cells:
+        print(document.tables(results))
+    else:
+        document.write(results)
+        print("docs/benchmarks.md is written")
+
+
+if __name__ == "__main__":
+    main()

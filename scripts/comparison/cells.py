@@ -1,0 +1,97 @@
+"""The matrix: which servers are compared, in which cells, under which load."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+
+from servers import BENCHES, RINGSPUN, Server
+
+OURS = "ringspun"
+# The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
+LIMITS = {"bare"}
+# A client cannot use a port again for a minute, and an address has 28,000: churn takes several in turn.
+MANY_ADDRESSES = ",".join(f"127.0.0.{last}" for last in range(2, 34))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Servers under the same load."""
+
+    name: str
+    title: str
+    group: str
+    connections: int
+    load: tuple
+    servers: tuple
+    path: str = ""
+
+
+def peers(kind, buffer_bytes=None):
+    """Echo servers of others: echo_NAME.rs, and beyond TCP echo_NAME_KIND.rs, or echo_NAME.rs where it tells of --KIND."""
+    found = []
+    for source in sorted(glob.glob("benches/src/bin/echo_*.rs")):
+        program = os.path.basename(source)[:-3]
+        name, _, own_kind = program.removeprefix("echo_").partition("_")
+        if name == "load":
+            continue
+        with open(source) as file:
+            text = file.read()
+        command, has_flag = [f"{BENCHES}/{program}"], not own_kind and f"--{kind}" in text
+        if own_kind == kind or (kind == "tcp" and not own_kind) or has_flag:
+            command += [f"--{kind}"] if has_flag else []
+            command += ["SOCKET"] if kind == "unix" else []
+            command += ["--buffer", str(buffer_bytes)] if buffer_bytes and "--buffer" in text else []
+            found.append(Server(name, tuple(command), kind))
+    return found
+
+
+def echo_servers(kind, buffer_bytes=None):
+    place = {"tcp": "127.0.0.1:0", "udp": "127.0.0.1:0", "unix": "SOCKET"}[kind]
+    return (Server(OURS, (RINGSPUN, "serve", "echo", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
+
+
+def janet_servers(script, kind="tcp"):
+    command = (RINGSPUN, "janet", script)
+    return (
+        Server(OURS, command, kind, {"RINGSPUN_NET": "ring"}),
+        Server("stock", command, kind, {"RINGSPUN_NET": "stock"}),
+    )
+
+
+def all_cells():
+    """Every cell, in the order of the document."""
+    cells = []
+
+    def add(name, title, group, connections, servers, *load, path=""):
+        cells.append(Cell(name, title, group, connections, load, servers, path))
+
+    tcp = echo_servers("tcp")
+    for connections in (1, 64, 1_000, 10_000):
+        add(f"tcp-echo-{connections}", f"{connections:,}", "TCP echo, 64 bytes", connections, tcp)
+    add("tcp-pipeline-64", "64, 16 deep", "TCP pipelining, 64 bytes", 64, tcp, "--pipeline", "16")
+    # Peers that read into a buffer of a size that the program chooses get one that takes a whole message.
+    large = echo_servers("tcp", buffer_bytes=65_536)
+    for connections in (1, 8):
+        add(f"tcp-64k-{connections}", f"{connections}", "TCP echo, 64 KiB", connections, large, "--payload", "65536")
+    # With an echo, as a client that only connects runs ahead of the server until the kernel drops its connections.
+    churn = ("--workload", "churn", "--payload", "64", "--bind", MANY_ADDRESSES)
+    add("tcp-churn-16", "16", "TCP, connect, one echo and close", 16, tcp, *churn)
+    add("udp-echo-64", "64", "UDP echo, 64 bytes", 64, echo_servers("udp"))
+    add("unix-echo-64", "64", "Unix stream echo, 64 bytes", 64, echo_servers("unix"))
+    for connections in (64, 1_000, 10_000):
+        janet = janet_servers("examples/echo.janet")
+        add(f"janet-echo-{connections}", f"{connections:,}", "Janet: TCP echo, 64 bytes", connections, janet)
+    for connections in (64, 1_000, 10_000):
+        janet = janet_servers("benches/janet/http.janet", "http")
+        add(f"janet-http-{connections}", f"{connections:,}", "Janet: HTTP/1.1", connections, janet, path="/")
+    return cells
+
+
+def counted_servers():
+    """Servers of which instructions, system calls and memory are told: by title, as Janet's stand apart."""
+    return {"echo": echo_servers("tcp"), "janet": janet_servers("examples/echo.janet")}
+
+
+def matching(names, pattern):
+    return [name for name in names if re.search(pattern, name)]
