@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
@@ -50,6 +51,9 @@ impl Session {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
         command.args([&["janet", "-q", "-n"], arguments].concat()).env("TERM", terminal);
         command.env_remove("JANET_PROFILE").stdin(side()).stdout(side()).stderr(side());
+        // Who starts tests in the background has them ignore it.
+        // SAFETY: between fork and exec, nothing but a system call that is safe there.
+        unsafe { command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?)) };
         let child = command.spawn().unwrap();
         drop((command, slave, starting));
         let keyboard = File::from(master);
