@@ -327,6 +327,11 @@ impl Run {
         turn * self.plan.connections as u64 + self.share.global_index(index) as u64
     }
 
+    /// No request is left for a connection in an open loop; `turn` counts those of this connection.
+    fn has_sent_all(&self, index: usize, turn: u64) -> bool {
+        self.numbers.as_ref().is_some_and(|numbers| self.number(index, turn) >= numbers.end)
+    }
+
     /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
     #[inline]
     fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
@@ -403,13 +408,7 @@ impl Run {
             let open = match transport.take() {
                 Some(open) => open,
                 // No connection is made that has nothing to do.
-                None if self
-                    .numbers
-                    .as_ref()
-                    .is_some_and(|numbers| self.number(index, turn) >= numbers.end) =>
-                {
-                    return;
-                }
+                None if self.has_sent_all(index, turn) => return,
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
                     now = Instant::now();

@@ -237,7 +237,9 @@ impl EventLoop {
         let Some(id) = pool.take_returned() else {
             return Some(Err(io::Error::from_raw_os_error(libc::ENOBUFS)));
         };
-        let received = backend.receive_at_once(socket, pool.address(id), pool.buffer_size_bytes())?;
+        // SAFETY: the buffer is as long as that, and nobody else uses it while it is taken.
+        let received =
+            unsafe { backend.receive_at_once(socket, pool.address(id), pool.buffer_size_bytes())? };
         Some(match received {
             Ok(count) => Ok(pool.lend(id, 0, count)),
             Err(error) => {

@@ -66,13 +66,7 @@ impl Run {
             let open = match transport.take() {
                 Some(open) => open,
                 // No connection is made that has nothing to do.
-                None if self
-                    .numbers
-                    .as_ref()
-                    .is_some_and(|numbers| self.number(index, pipeline.turn) >= numbers.end) =>
-                {
-                    return;
-                }
+                None if self.has_sent_all(index, pipeline.turn) => return,
                 None => {
                     let Some(open) = self.reopen(pause) else { return };
                     let turn = self.turn_from(&clock, index, Instant::now());

@@ -158,7 +158,11 @@ impl Backend {
     }
 
     /// A receive that does not wait, where it costs no more than one that is armed.
-    pub(crate) fn receive_at_once(
+    ///
+    /// # Safety
+    ///
+    /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+    pub(crate) unsafe fn receive_at_once(
         &self,
         socket: RawFd,
         start: *mut u8,
@@ -167,7 +171,8 @@ impl Backend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(_) => None,
-            Self::Poll(_) => Some(poll::receive_at_once(socket, start, size_bytes)),
+            // SAFETY: the caller vouches for the bytes.
+            Self::Poll(_) => Some(unsafe { poll::receive_at_once(socket, start, size_bytes) }),
         }
     }
 

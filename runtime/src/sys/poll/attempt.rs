@@ -102,13 +102,21 @@ fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
 }
 
 /// Receives what is there, up to `size` bytes, without waiting.
-pub(in crate::sys) fn receive_at_once(socket: RawFd, start: *mut u8, size: usize) -> io::Result<u32> {
-    receive(socket, start, size).map_err(io::Error::from_raw_os_error)
+///
+/// # Safety
+///
+/// There must be `size` bytes at `start`, which nobody else uses meanwhile.
+pub(in crate::sys) unsafe fn receive_at_once(socket: RawFd, start: *mut u8, size: usize) -> io::Result<u32> {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { receive(socket, start, size) }.map_err(io::Error::from_raw_os_error)
 }
 
-fn receive(socket: RawFd, start: *mut u8, size: usize) -> Result<u32, i32> {
+/// # Safety
+///
+/// As [`receive_at_once`].
+unsafe fn receive(socket: RawFd, start: *mut u8, size: usize) -> Result<u32, i32> {
     let size = size.min(i32::MAX as usize);
-    // SAFETY: a taken buffer, which is `size` bytes long, and which nobody else uses meanwhile.
+    // SAFETY: the caller vouches for the bytes.
     uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size, libc::MSG_DONTWAIT) })
 }
 
@@ -303,7 +311,8 @@ impl Job {
         for _ in 0..RECEIVES_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
             let size = supply.pool.buffer_size_bytes();
-            match receive(self.descriptor, supply.pool.address(buffer), size) {
+            // SAFETY: the buffer is `size` bytes long, and nobody else uses it while it is taken.
+            match unsafe { receive(self.descriptor, supply.pool.address(buffer), size) } {
                 Ok(count @ 1..) => {
                     supply.used = true;
                     ready.push_back(RawCompletion {
