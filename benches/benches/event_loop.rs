@@ -55,14 +55,14 @@ fn operations_cost(criterion: &mut Criterion) {
                 let start = Instant::now();
                 for iteration in 0..iterations {
                     event_loop.submit(ready_at_once(&socket), ended.clone());
-                    let completed = |waiter: &Rc<dyn Wake>| {
+                    let completed = |_: &mut (), waiter: &Rc<dyn Wake>| {
                         if ended.count.get() > iteration {
                             return Poll::Ready(());
                         }
                         ended.waiter.set(Some(waiter.clone()));
                         Poll::Pending
                     };
-                    fibers::wait_for_completion(completed, || ());
+                    fibers::wait_for_completion(&mut (), completed, |_| ());
                 }
                 start.elapsed()
             });

@@ -1,7 +1,6 @@
 //! The scheduler: runs what is ready, then turns the event loop, until the main fiber has ended.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -37,7 +36,9 @@ struct RemoteQueue {
 pub(crate) struct Scheduler {
     event_loop: Rc<EventLoop>,
     stacks: StackPool,
-    ready: RefCell<VecDeque<Rc<Fiber>>>,
+    ready: RefCell<Vec<Rc<Fiber>>>,
+    /// Empty between batches: the memory of the last one, for the next.
+    batch: Cell<Vec<Rc<Fiber>>>,
     /// Fibers that yielded: woken once the fibers that are ready now have run.
     yielded: RefCell<Vec<Rc<dyn Wake>>>,
     fibers: RefCell<Slab<Rc<Fiber>>>,
@@ -62,7 +63,7 @@ impl Scheduler {
 
     #[inline(always)]
     pub(crate) fn make_ready(&self, fiber: Rc<Fiber>) {
-        self.ready.borrow_mut().push_back(fiber);
+        self.ready.borrow_mut().push(fiber);
     }
 
     pub(crate) fn wake_later(&self, waiter: Rc<dyn Wake>) {
@@ -72,14 +73,15 @@ impl Scheduler {
     /// Runs the fibers that are ready now; those they make ready wait for the next batch, after a turn
     /// of the loop, so that none can keep the loop from turning.
     fn run_ready(&self) {
-        let batch = self.ready.borrow().len();
-        for _ in 0..batch {
-            let Some(fiber) = self.ready.borrow_mut().pop_front() else { return };
+        let mut batch = self.batch.take();
+        std::mem::swap(&mut batch, &mut self.ready.borrow_mut());
+        for fiber in batch.drain(..) {
             if fiber.resume() {
                 let listed = self.fibers.borrow_mut().try_remove(fiber.listed_at.get());
                 drop(listed);
             }
         }
+        self.batch.set(batch);
         for waiter in self.yielded.take() {
             waiter.wake();
         }
@@ -199,6 +201,7 @@ impl Runtime {
             event_loop: EventLoop::new(&self.configuration)?,
             stacks: StackPool::default(),
             ready: RefCell::default(),
+            batch: Cell::default(),
             yielded: RefCell::default(),
             fibers: RefCell::default(),
             next_id: Cell::new(0),

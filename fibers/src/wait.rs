@@ -15,6 +15,7 @@ use crate::running::{current_fiber, with_current_fiber, with_running};
 /// # Panics
 ///
 /// Outside of a fiber.
+#[inline]
 pub fn waiter() -> Rc<dyn Wake> {
     current_fiber()
 }
@@ -73,6 +74,7 @@ pub fn is_fiber() -> bool {
 /// })
 /// .unwrap();
 /// ```
+#[inline]
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
     let waiter = waiter();
     with_current_fiber(|fiber| {
@@ -97,7 +99,7 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 ///
 /// On an interrupt, `interrupted` is called once, to hurry the operation, and `poll` again after it. The
 /// interrupt itself stays pending: the caller raises it with [`check`] if the operation did not succeed,
-/// or else the fiber's next [`wait`] does.
+/// or else the fiber's next [`wait`] does. Both are given `operation`, which is what they share.
 ///
 /// Neither closure may panic while the operation is in flight, as that would unwind past the memory lent.
 /// Not for fibers that unwind from a panic: parking then shows the thread's panic to other fibers.
@@ -105,21 +107,23 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 /// # Panics
 ///
 /// Outside of a fiber.
-pub fn wait_for_completion<T>(
-    mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>,
-    interrupted: impl FnOnce(),
+#[inline]
+pub fn wait_for_completion<S, T>(
+    operation: &mut S,
+    mut poll: impl FnMut(&mut S, &Rc<dyn Wake>) -> Poll<T>,
+    interrupted: impl FnOnce(&mut S),
 ) -> T {
     let waiter = waiter();
     let mut interrupted = Some(interrupted);
     with_current_fiber(|fiber| {
         loop {
-            if let Poll::Ready(value) = poll(&waiter) {
+            if let Poll::Ready(value) = poll(operation, &waiter) {
                 return value;
             }
             if fiber.interrupt().is_some()
                 && let Some(interrupted) = interrupted.take()
             {
-                interrupted();
+                interrupted(operation);
                 continue;
             }
             // Once hurried, only the completion counts: an expired timer would wake us for nothing.
@@ -154,8 +158,16 @@ pub fn pending_interrupt() -> Option<Interrupt> {
     with_current_fiber(|fiber| fiber.interrupt())
 }
 
+#[inline]
 fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
-    let Some(deadline) = deadline else { return fiber.park() };
+    match deadline {
+        None => fiber.park(),
+        Some(deadline) => park_with_timer(fiber, deadline, waiter),
+    }
+}
+
+#[cold]
+fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
     let event_loop = fiber.scheduler().event_loop();
     let timer = event_loop.insert_timer(deadline, waiter.clone());
     fiber.park();

@@ -96,7 +96,7 @@ impl Work {
             Self::Write { machine, data } => {
                 let mut copy = |offset| copy_of(parked, *data, offset, SEND_PIECE_BYTES);
                 let total = with_bytes(*data, <[u8]>::len);
-                machine.poll(waiter, total, &mut copy).map(|written| sent_outcome(parked, written))
+                machine.poll(waiter, total, copy).map(|written| sent_outcome(parked, written))
             }
             Self::SendTo { machine, data } => machine
                 .poll(waiter, &mut || copy_of(parked, *data, 0, usize::MAX))

@@ -1,6 +1,6 @@
 //! Datagram sockets for fibers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -232,16 +232,16 @@ impl DatagramSocket {
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
-            let machine = RefCell::new(SendTo::new(self.core.clone(), to));
             let result = fibers::wait_for_completion(
-                |waiter| {
-                    machine.borrow_mut().poll(waiter, &mut || {
+                &mut SendTo::new(self.core.clone(), to),
+                |machine, waiter| {
+                    machine.poll(waiter, &mut || {
                         // SAFETY: `wait_for_completion` does not return before the machine is ready,
                         // which it is only when no send is in flight; `data` is borrowed until then.
                         SendData::Lent(unsafe { LentBytes::new(data) })
                     })
                 },
-                || machine.borrow_mut().hurry(),
+                SendTo::hurry,
             );
             let is_canceled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
             result.map_err(|error| match fibers::pending_interrupt() {

@@ -1,6 +1,6 @@
 //! Streams for fibers: calls that look as if they blocked.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::ops::Deref;
@@ -235,19 +235,16 @@ impl Stream {
     /// ```
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let core = &self.core;
+        let mut chunk = None;
         self.wait_readable(|waiter| {
-            if let Some(chunk) = core.take_chunk() {
-                return Poll::Ready(Ok(Some(Received { chunk })));
+            chunk = core.take_chunk();
+            if chunk.is_none() && !core.input_ended()? {
+                core.wait_for_input(waiter);
+                return Poll::Pending;
             }
-            match core.input_ended() {
-                Ok(true) => Poll::Ready(Ok(None)),
-                Ok(false) => {
-                    core.wait_for_input(waiter);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(error)),
-            }
-        })
+            Poll::Ready(Ok(()))
+        })?;
+        Ok(chunk.map(Received::new))
     }
 
     /// Waits for input with the read timeout, and takes the waiter back if the wait is interrupted.
@@ -259,7 +256,7 @@ impl Stream {
             (),
             self.read_timeout.get(),
             |(), waiter| poll(waiter),
-            |(), waiter| self.core.readers().remove(waiter),
+            |(), waiter| _ = self.core.readers().remove(waiter),
         )
         .map_err(|error| self.failed("read from", error))
     }
@@ -276,11 +273,11 @@ impl Stream {
     /// # Panics
     ///
     /// Outside of a fiber.
+    #[inline]
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
-        let (written_bytes, result) = self.write_counted(data);
-        match result {
+        match self.write_within(data) {
             Ok(()) => Ok(data.len()),
-            Err(error) => Err(self.write_failed(error, written_bytes, data.len())),
+            Err((written_bytes, error)) => Err(self.write_failed(error, written_bytes, data.len())),
         }
     }
 
@@ -300,53 +297,53 @@ impl Stream {
     /// As [`io::Write::write`] has it: an error means that no byte was written. After a part, the
     /// interrupt or the error is met again by the next call.
     fn write_part(&self, data: &[u8]) -> io::Result<usize> {
-        let (written_bytes, result) = self.write_counted(data);
-        match result {
+        match self.write_within(data) {
             Ok(()) => Ok(data.len()),
-            Err(_) if written_bytes > 0 => Ok(written_bytes),
-            Err(WriteError::Interrupted(interrupt)) => {
+            Err((written_bytes @ 1.., _)) => Ok(written_bytes),
+            Err((0, WriteError::Interrupted(interrupt))) => {
                 let _ = fibers::check();
                 Err(self.failed("write to", interrupt.into()))
             }
-            Err(WriteError::Failed(error)) => Err(self.failed("write to", error)),
+            Err((0, WriteError::Failed(error))) => Err(self.failed("write to", error)),
         }
     }
 
-    /// Writes all of `data`, or as much as goes before something ends it. A cancel that ends it half way
-    /// stays pending.
-    fn write_counted(&self, data: &[u8]) -> (usize, Result<(), WriteError>) {
+    /// Writes all of `data`, or as much as goes before something ends it, within the write timeout. A cancel that
+    /// ends it half way stays pending. With an error comes the count of bytes that the kernel has taken.
+    #[inline]
+    fn write_within(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
         if std::thread::panicking() {
             // Parking now would show the thread's panic to other fibers.
-            return (0, Err(WriteError::Interrupted(fibers::Interrupt::Cancelled)));
+            return Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled)));
         }
-        within(self.write_timeout.get(), || {
-            if let Some(interrupt) = fibers::pending_interrupt() {
-                return (0, Err(WriteError::Interrupted(interrupt)));
-            }
-            // SAFETY: used by this call only, which is over before `data` is used again.
-            let lent = SendData::Lent(unsafe { LentBytes::new(data) });
-            let sent = match self.core.send_at_once(&lent) {
-                Ok(count) if count == data.len() && count > 0 => return (count, Ok(())),
-                Ok(count) => count,
-                Err(error) => return (0, Err(WriteError::Failed(error))),
-            };
-            let machine = RefCell::new(Write::after(self.core.clone(), sent));
-            let result = fibers::wait_for_completion(
-                |waiter| {
-                    machine.borrow_mut().poll(waiter, data.len(), &mut |offset| {
-                        // SAFETY: `wait_for_completion` does not return before the machine is ready,
-                        // which it is only when no send is in flight; `data` is borrowed until then.
-                        SendData::Lent(unsafe { LentBytes::new(&data[offset..]) })
-                    })
-                },
-                || machine.borrow_mut().hurry(),
-            );
-            let result = result.map_err(|error| match (error.raw_os_error(), fibers::pending_interrupt()) {
-                (Some(libc::ECANCELED), Some(interrupt)) => WriteError::Interrupted(interrupt),
-                _ => WriteError::Failed(error),
-            });
-            (machine.borrow().written(), result)
-        })
+        within(self.write_timeout.get(), || self.write_all(data))
+    }
+
+    #[inline]
+    fn write_all(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
+        if let Some(interrupt) = fibers::pending_interrupt() {
+            return Err((0, WriteError::Interrupted(interrupt)));
+        }
+        // SAFETY: used by this call only, which is over before `data` is used again.
+        let lent = SendData::Lent(unsafe { LentBytes::new(data) });
+        let sent = match self.core.send_at_once(&lent) {
+            Ok(count) if count == data.len() && count > 0 => return Ok(()),
+            Ok(count) => count,
+            Err(error) => return Err((0, WriteError::Failed(error))),
+        };
+        let mut machine = Write::after(self.core.clone(), sent);
+        let result = fibers::wait_for_completion(
+            &mut machine,
+            |machine, waiter| {
+                machine.poll(waiter, data.len(), |offset| {
+                    // SAFETY: `wait_for_completion` does not return before the machine is ready,
+                    // which it is only when no send is in flight; `data` is borrowed until then.
+                    SendData::Lent(unsafe { LentBytes::new(&data[offset..]) })
+                })
+            },
+            Write::hurry,
+        );
+        result.map_err(|error| (machine.written(), WriteError::of(error)))
     }
 
     /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does: it sets
@@ -434,6 +431,16 @@ impl Stream {
 enum WriteError {
     Interrupted(fibers::Interrupt),
     Failed(io::Error),
+}
+
+impl WriteError {
+    #[cold]
+    fn of(error: io::Error) -> Self {
+        match (error.raw_os_error(), fibers::pending_interrupt()) {
+            (Some(libc::ECANCELED), Some(interrupt)) => Self::Interrupted(interrupt),
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 impl Drop for Stream {

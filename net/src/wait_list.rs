@@ -1,6 +1,6 @@
 //! Who waits for a socket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
 use ringspun_runtime::Wake;
@@ -13,7 +13,7 @@ use ringspun_runtime::Wake;
 #[derive(Default)]
 pub(crate) struct WaitList {
     /// Mostly one, so that the common case allocates nothing.
-    first: RefCell<Option<Rc<dyn Wake>>>,
+    first: Cell<Option<Rc<dyn Wake>>>,
     /// None, if there is no first. Boxed, as a socket has several lists and seldom needs this.
     rest: Cell<Option<Box<Rest>>>,
 }
@@ -21,15 +21,19 @@ pub(crate) struct WaitList {
 type Rest = Vec<Rc<dyn Wake>>;
 
 impl WaitList {
-    /// Adds a waiter, once.
+    /// Adds a waiter, once; true if it is the first.
     #[inline(always)]
-    pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) {
-        let mut first = self.first.borrow_mut();
-        match &*first {
-            None => *first = Some(waiter.clone()),
-            Some(present) if Rc::ptr_eq(present, waiter) => {}
-            Some(_) => self.add_to_rest(waiter),
+    pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) -> bool {
+        let Some(first) = self.first.take() else {
+            self.first.set(Some(waiter.clone()));
+            return true;
+        };
+        let is_first = Rc::ptr_eq(&first, waiter);
+        self.first.set(Some(first));
+        if !is_first {
+            self.add_to_rest(waiter);
         }
+        is_first
     }
 
     #[cold]
@@ -41,35 +45,39 @@ impl WaitList {
         self.rest.set(Some(rest));
     }
 
-    pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) {
-        let mut first = self.first.borrow_mut();
-        let mut rest = self.rest.take();
-        if let Some(rest) = &mut rest {
-            rest.retain(|present| !Rc::ptr_eq(present, waiter));
+    /// Removes a waiter; true if it was the first.
+    #[inline]
+    pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) -> bool {
+        let first = self.first.take();
+        let was_first = first.as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter));
+        match self.rest.take() {
+            None if was_first => {}
+            None => self.first.set(first),
+            Some(rest) => self.set(first.into_iter().chain(*rest).filter(|it| !Rc::ptr_eq(it, waiter))),
         }
-        if first.take_if(|present| Rc::ptr_eq(present, waiter)).is_some()
-            && let Some(rest) = &mut rest
-            && !rest.is_empty()
-        {
-            *first = Some(rest.remove(0));
-        }
-        self.rest.set(rest.filter(|rest| !rest.is_empty()));
+        was_first
     }
 
-    pub(crate) fn is_first(&self, waiter: &Rc<dyn Wake>) -> bool {
-        self.first.borrow().as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter))
+    #[cold]
+    fn set(&self, mut waiters: impl Iterator<Item = Rc<dyn Wake>>) {
+        self.first.set(waiters.next());
+        let rest: Rest = waiters.collect();
+        self.rest.set((!rest.is_empty()).then(|| Box::new(rest)));
     }
 
     /// Wakes the first waiter, which stays in the list.
+    #[inline]
     pub(crate) fn wake_first(&self) {
-        let first = self.first.borrow().clone();
-        if let Some(waiter) = first {
-            waiter.wake();
-        }
+        let Some(first) = self.first.take() else { return };
+        self.first.set(Some(first.clone()));
+        first.wake();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.borrow().is_none()
+        let first = self.first.take();
+        let is_empty = first.is_none();
+        self.first.set(first);
+        is_empty
     }
 
     #[inline(always)]

@@ -64,6 +64,7 @@ mod buffers;
 mod event_loop;
 mod operation;
 mod prefetch;
+mod ready;
 mod slots;
 mod sys;
 mod timers;

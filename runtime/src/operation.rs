@@ -145,6 +145,7 @@ pub enum OperationKind {
 
 impl Operation {
     /// The kind of this operation.
+    #[inline]
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::Accept { .. } => OperationKind::Accept,

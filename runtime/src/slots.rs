@@ -23,6 +23,7 @@ pub(crate) struct Slots {
 #[repr(align(64))]
 struct Slot {
     generation: u32,
+    kind: OperationKind,
     operation: Operation,
     owner: Rc<dyn Owner>,
 }
@@ -39,12 +40,19 @@ impl Slots {
     /// Stores an operation until its terminal completion. The operation itself moves when the slab grows;
     /// what the kernel is given a pointer to (send data, an address) lies on the heap or with a lender,
     /// and does not.
-    pub(crate) fn insert(&mut self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
+    ///
+    /// Gives back where it lies now, for the backend to complete what the kernel is given a pointer to.
+    pub(crate) fn insert(
+        &mut self,
+        operation: Operation,
+        owner: Rc<dyn Owner>,
+    ) -> (OperationKey, &mut Operation) {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let index = self.slab.insert(Slot { generation, operation, owner });
+        let entry = self.slab.vacant_entry();
         // More than 2^32 operations in flight do not fit into memory.
-        OperationKey { index: index as u32, generation }
+        let key = OperationKey { index: entry.key() as u32, generation };
+        (key, &mut entry.insert(Slot { generation, kind: operation.kind(), operation, owner }).operation)
     }
 
     /// The operation in flight under `key`, if it is not over yet.
@@ -55,22 +63,15 @@ impl Slots {
             .map(|slot| &slot.operation)
     }
 
-    /// The same, for the backend to complete what the kernel is given a pointer to.
-    pub(crate) fn get_mut(&mut self, key: OperationKey) -> Option<&mut Operation> {
-        self.slab
-            .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation)
-            .map(|slot| &mut slot.operation)
-    }
-
     /// Looks up the owner for a completion, and releases the slot if that completion is terminal.
+    #[inline]
     pub(crate) fn complete(&mut self, key: OperationKey, terminal: bool) -> Option<Found> {
         let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
         if !terminal {
-            return Some(Found { kind: slot.operation.kind(), owner: slot.owner.clone(), spent: None });
+            return Some(Found { kind: slot.kind, owner: slot.owner.clone(), spent: None });
         }
         let slot = self.slab.remove(key.index as usize);
-        let kind = slot.operation.kind();
+        let kind = slot.kind;
         let spent = match slot.operation {
             Operation::Send { data: SendData::Owned(bytes), .. } => Some(bytes),
             Operation::SendTo { datagram, .. } => match datagram.data {
@@ -121,10 +122,10 @@ mod tests {
     #[test]
     fn a_reused_slot_does_not_answer_to_its_old_key() {
         let mut slots = Slots::default();
-        let old = slots.insert(poll(), Rc::new(Nobody));
+        let (old, _) = slots.insert(poll(), Rc::new(Nobody));
         assert!(slots.complete(old, false).is_some(), "a multishot completion keeps the slot");
         assert!(slots.complete(old, true).is_some());
-        let new = slots.insert(poll(), Rc::new(Nobody));
+        let (new, _) = slots.insert(poll(), Rc::new(Nobody));
         assert_eq!(new.index, old.index, "the slot is reused");
         assert!(slots.complete(old, true).is_none(), "a late completion of the old one finds nothing");
         assert!(slots.get(new).is_some());
@@ -135,7 +136,7 @@ mod tests {
     fn the_owner_lives_until_the_terminal_completion() {
         let mut slots = Slots::default();
         let owner = Rc::new(Nobody);
-        let key = slots.insert(poll(), owner.clone());
+        let (key, _) = slots.insert(poll(), owner.clone());
         assert_eq!(Rc::strong_count(&owner), 2);
         drop(slots.complete(key, true));
         assert_eq!(Rc::strong_count(&owner), 1);

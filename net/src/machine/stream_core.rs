@@ -419,7 +419,11 @@ impl StreamCore {
     /// # Errors
     ///
     /// The kernel's.
+    #[inline]
     pub(crate) fn send_at_once(&self, data: &SendData) -> io::Result<usize> {
+        if !self.event_loop.works_at_once() {
+            return Ok(0);
+        }
         let count = self.sent_at_once.get();
         let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
         if !is_free || count == SENDS_AT_ONCE_MAX {
@@ -442,6 +446,7 @@ impl StreamCore {
     }
 
     /// Takes the result of the send or connect that the caller started, once it is there.
+    #[inline]
     pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
         if self.output.get() != Output::Finished {
             return None;
@@ -451,10 +456,9 @@ impl StreamCore {
     }
 
     /// Takes a writer out of the queue, and lets the next one try.
+    #[inline]
     pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
-        let was_first = self.writers.is_first(waiter);
-        self.writers.remove(waiter);
-        if was_first {
+        if self.writers.remove(waiter) {
             self.writers.wake_first();
         }
     }

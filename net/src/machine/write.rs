@@ -29,20 +29,19 @@ impl Write {
     }
 
     /// Ready when all of `total` bytes have been taken by the kernel. `data_at` gives the bytes from an
-    /// offset on, or some of them, whenever there is a send to start.
+    /// offset on, or some of them, if there is a send to start.
     ///
     /// # Errors
     ///
     /// [`Closed`](crate::Closed), `WriteZero`, or the kernel's error, among them `ECANCELED`;
     /// [`written`](Self::written) says how far it got.
+    #[inline]
     pub fn poll(
         &mut self,
         waiter: &Rc<dyn Wake>,
         total: usize,
-        data_at: &mut dyn FnMut(usize) -> SendData,
+        data_at: impl FnOnce(usize) -> SendData,
     ) -> Poll<io::Result<()>> {
-        // From the first poll to the last, this write stands in the stream's queue of writers.
-        self.stream.writers().add(waiter);
         let polled = self.advance(waiter, total, data_at);
         if polled.is_ready() {
             self.stream.leave_writers(waiter);
@@ -50,35 +49,36 @@ impl Write {
         polled
     }
 
+    #[inline]
     fn advance(
         &mut self,
         waiter: &Rc<dyn Wake>,
         total: usize,
-        data_at: &mut dyn FnMut(usize) -> SendData,
+        data_at: impl FnOnce(usize) -> SendData,
     ) -> Poll<io::Result<()>> {
-        loop {
-            if self.in_flight {
-                let Some(result) = self.stream.take_output_result() else { return Poll::Pending };
-                self.in_flight = false;
-                match result {
-                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Ok(count) => self.written += count as usize,
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
+        if self.in_flight {
+            let Some(result) = self.stream.take_output_result() else { return Poll::Pending };
+            self.in_flight = false;
+            match result {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => self.written += count as usize,
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            if self.written >= total {
-                return Poll::Ready(Ok(()));
-            }
-            self.stream.check_open()?;
-            if self.stopping {
-                return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
-            }
-            if !self.stream.writers().is_first(waiter) || !self.stream.output_is_idle() {
-                return Poll::Pending;
-            }
+        }
+        if self.written >= total {
+            return Poll::Ready(Ok(()));
+        }
+        self.stream.check_open()?;
+        if self.stopping {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+        }
+        // It stands in the stream's queue of writers until it is ready, and at the head of it while it sends.
+        let is_first = self.stream.writers().add(waiter);
+        if is_first && self.stream.output_is_idle() {
             self.stream.start_send(data_at(self.written));
             self.in_flight = true;
         }
+        Poll::Pending
     }
 
     /// Bytes that the kernel has taken so far.

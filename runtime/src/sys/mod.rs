@@ -5,7 +5,6 @@ pub mod probe;
 #[cfg(target_os = "linux")]
 mod uring;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -14,10 +13,11 @@ use std::time::Duration;
 use crate::Configuration;
 use crate::buffers::BufferPool;
 use crate::operation::{Operation, OperationKey, SendData};
+use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
 /// A completion as the backend saw it, in the terms of `io_uring_enter(2)`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RawCompletion {
     pub(crate) key: OperationKey,
     /// A count, or a negated errno. For a datagram, the count of what is in the buffer, head and all.
@@ -135,12 +135,7 @@ impl Backend {
     /// Queues an operation whose slot keeps it until the terminal completion. Completions that have to be
     /// reaped to make room go to `ready`.
     #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
-    pub(crate) fn submit(
-        &mut self,
-        user_data: u64,
-        operation: &mut Operation,
-        ready: &mut VecDeque<RawCompletion>,
-    ) {
+    pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation, ready: &mut ReadyQueue) {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.submit(user_data, operation, ready),
@@ -184,7 +179,7 @@ impl Backend {
     /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
     /// of its own, and the request with none but one that says that it missed.
     #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
-    pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
+    pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.cancel(user_data, ready),
@@ -204,11 +199,7 @@ impl Backend {
 
     /// Submits what is queued, waits for a completion or until `timeout` has passed (without one: for
     /// as long as it takes), and moves completions to `ready`. May return early with none.
-    pub(crate) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        ready: &mut VecDeque<RawCompletion>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.wait(timeout, ready),

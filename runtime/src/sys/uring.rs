@@ -20,6 +20,7 @@ use super::{Buffers, RawCompletion, SEND_MAX_BYTES};
 use crate::Configuration;
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey};
+use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
 /// The `user_data` of the poll on the wake-up descriptor.
@@ -75,17 +76,12 @@ impl Uring {
             woken: false,
             backlog: VecDeque::new(),
         };
-        uring.arm_wake_up(&mut VecDeque::new());
+        uring.arm_wake_up(&mut ReadyQueue::default());
         Ok(uring)
     }
 
     /// Queues the request for an operation; `io_uring_enter(2)` describes each.
-    pub(crate) fn submit(
-        &mut self,
-        user_data: u64,
-        operation: &mut Operation,
-        ready: &mut VecDeque<RawCompletion>,
-    ) {
+    pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation, ready: &mut ReadyQueue) {
         let entry = match operation {
             Operation::Accept { listener } => opcode::AcceptMulti::new(Fd(*listener))
                 .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -125,15 +121,11 @@ impl Uring {
         self.push(entry.user_data(user_data), ready);
     }
 
-    pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut VecDeque<RawCompletion>) {
+    pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {
         self.push(opcode::AsyncCancel::new(user_data).build().user_data(user_data | CANCEL), ready);
     }
 
-    pub(crate) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        ready: &mut VecDeque<RawCompletion>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         self.reap(ready);
         self.submit_backlog(ready)?;
         let nothing_new = ready.is_empty() && self.backlog.is_empty() && !self.woken;
@@ -181,7 +173,7 @@ impl Uring {
     }
 
     /// Moves completions to `ready`, and nothing more.
-    fn reap(&mut self, ready: &mut VecDeque<RawCompletion>) {
+    fn reap(&mut self, ready: &mut ReadyQueue) {
         let (mut woken, mut rearm) = (false, false);
         for entry in self.ring.completion() {
             match entry.user_data() {
@@ -220,7 +212,7 @@ impl Uring {
         }
     }
 
-    fn arm_wake_up(&mut self, ready: &mut VecDeque<RawCompletion>) {
+    fn arm_wake_up(&mut self, ready: &mut ReadyQueue) {
         let poll = opcode::PollAdd::new(Fd(self.waker.descriptor()), libc::POLLIN as u32).multi(true);
         self.push(poll.build().user_data(WAKE_UP), ready);
     }
@@ -228,7 +220,7 @@ impl Uring {
     /// Queues an entry; when the submission queue is full, submits it first. If the kernel takes nothing
     /// just now (`EAGAIN`, `EBUSY`), the entry waits in the backlog, in order; `wait` goes on with it, and
     /// reports an error that lasts.
-    fn push(&mut self, entry: squeue::Entry, ready: &mut VecDeque<RawCompletion>) {
+    fn push(&mut self, entry: squeue::Entry, ready: &mut ReadyQueue) {
         if self.backlog.is_empty() {
             if self.try_push(&entry) {
                 return;
@@ -251,7 +243,7 @@ impl Uring {
     }
 
     /// Submits what has been waiting, for as long as the kernel takes it.
-    fn submit_backlog(&mut self, ready: &mut VecDeque<RawCompletion>) -> io::Result<()> {
+    fn submit_backlog(&mut self, ready: &mut ReadyQueue) -> io::Result<()> {
         while let Some(entry) = self.backlog.pop_front() {
             if self.try_push(&entry) {
                 continue;

@@ -10,7 +10,6 @@
 //! | others | a send that had sent a part | it ends early | complete it with its count |
 //! | others | all | it failed | complete it with the error |
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -21,6 +20,7 @@ use super::readiness::Readiness;
 use super::system::{self, last_errno, uninterrupted, would_block};
 use crate::buffers::{BufferPool, datagram};
 use crate::operation::{Interest, Operation, OperationKey, SendData};
+use crate::ready::ReadyQueue;
 use crate::sys::{RawCompletion, SEND_MAX_BYTES};
 
 /// How often one event of one descriptor is followed up, so that a busy one cannot keep the others from
@@ -205,7 +205,7 @@ impl Job {
     }
 
     /// Ends the operation before its time.
-    pub(super) fn cut_short(&self, errno: i32, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn cut_short(&self, errno: i32, ready: &mut ReadyQueue) {
         ready.push_back(match self.task {
             Task::Send { sent: sent @ 1.., .. } => self.counted(sent),
             _ => RawCompletion::failed(self.key, errno),
@@ -218,7 +218,7 @@ impl Job {
         &mut self,
         supplies: &mut Supplies,
         is_special: bool,
-        ready: &mut VecDeque<RawCompletion>,
+        ready: &mut ReadyQueue,
     ) -> Attempt {
         let result = match self.task {
             Task::PollInput { is_inet } => return self.announce_input(is_special || !is_inet, ready),
@@ -277,13 +277,13 @@ impl Job {
     /// Tells that there may be input. Where the system does not tell by itself what is new, but again and again
     /// what is there, it is told once.
     #[inline]
-    fn announce_input(&self, may_be_short: bool, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+    fn announce_input(&self, may_be_short: bool, ready: &mut ReadyQueue) -> Attempt {
         let events = if may_be_short { libc::POLLIN | libc::POLLHUP } else { libc::POLLIN };
         ready.push_back(RawCompletion { more: Readiness::EDGES, ..self.counted(events as u32) });
         if Readiness::EDGES { Attempt::Advanced } else { Attempt::Over }
     }
 
-    fn accept(&self, blocks: bool, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+    fn accept(&self, blocks: bool, ready: &mut ReadyQueue) -> Attempt {
         let mut attempt = Attempt::Blocked;
         for _ in 0..ACCEPTS_PER_EVENT {
             let accept = || system::accept(self.descriptor);
@@ -301,12 +301,7 @@ impl Job {
         Attempt::Left
     }
 
-    fn receive(
-        &self,
-        may_be_short: bool,
-        supply: &mut Supply,
-        ready: &mut VecDeque<RawCompletion>,
-    ) -> Attempt {
+    fn receive(&self, may_be_short: bool, supply: &mut Supply, ready: &mut ReadyQueue) -> Attempt {
         let mut attempt = Attempt::Blocked;
         for _ in 0..RECEIVES_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
@@ -340,7 +335,7 @@ impl Job {
         Attempt::Left
     }
 
-    fn receive_from(&self, supply: &mut Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+    fn receive_from(&self, supply: &mut Supply, ready: &mut ReadyQueue) -> Attempt {
         let mut attempt = Attempt::Blocked;
         for _ in 0..DATAGRAMS_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
@@ -386,7 +381,7 @@ impl Job {
     }
 
     /// There is no buffer.
-    fn starve(&self, supply: &Supply, ready: &mut VecDeque<RawCompletion>) -> Attempt {
+    fn starve(&self, supply: &Supply, ready: &mut ReadyQueue) -> Attempt {
         if supply.used {
             return Attempt::Left;
         }

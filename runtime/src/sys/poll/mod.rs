@@ -25,8 +25,9 @@ use self::attempt::Job;
 pub(super) use self::attempt::{receive_at_once, send_at_once};
 use self::readiness::{Event, Readiness};
 use self::watches::Watches;
-use super::{Buffers, RawCompletion};
+use super::Buffers;
 use crate::operation::{Operation, OperationKey};
+use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
 /// Events that one wait follows up, before it fetches what has come meanwhile: an event that is fetched soon finds
@@ -82,11 +83,7 @@ impl Poll {
         self.woken = false;
     }
 
-    pub(crate) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        ready: &mut VecDeque<RawCompletion>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         self.watches.begin_turn();
         for request in self.requests.drain(..) {
             match request {

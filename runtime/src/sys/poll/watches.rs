@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::attempt::{Attempt, Direction, Job, Supplies, Supply};
 use super::readiness::{Event, Interests, Readiness};
 use crate::operation::OperationKey;
-use crate::sys::{Buffers, RawCompletion};
+use crate::ready::ReadyQueue;
+use crate::sys::Buffers;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
@@ -111,7 +112,7 @@ impl Watches {
     }
 
     /// Begins an operation: tries it, if it is its turn, and has it wait if there is more to do.
-    pub(super) fn start(&mut self, mut job: Job, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn start(&mut self, mut job: Job, ready: &mut ReadyQueue) {
         let Ok(descriptor) = usize::try_from(job.descriptor) else {
             job.cut_short(libc::EBADF, ready);
             return;
@@ -143,7 +144,7 @@ impl Watches {
 
     /// Ends an operation that has not ended. One that has not been tried yet is tried first: it was
     /// submitted before the cancel.
-    pub(super) fn cancel(&mut self, key: OperationKey, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn cancel(&mut self, key: OperationKey, ready: &mut ReadyQueue) {
         let Some(waiting) = self.find(key) else { return };
         let descriptor = waiting.job.descriptor as usize;
         let direction = waiting.job.direction();
@@ -163,7 +164,7 @@ impl Watches {
     }
 
     /// Follows up an event.
-    pub(super) fn serve(&mut self, event: Event, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn serve(&mut self, event: Event, ready: &mut ReadyQueue) {
         let descriptor = event.descriptor as usize;
         let Some(watch) = self.watches.get_mut(descriptor) else { return };
         if self.readiness.is_used_up() {
@@ -182,7 +183,7 @@ impl Watches {
     }
 
     /// Goes on where something was left.
-    pub(super) fn go_on(&mut self, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn go_on(&mut self, ready: &mut ReadyQueue) {
         for descriptor in std::mem::take(&mut self.again) {
             for direction in [Direction::Input, Direction::Output] {
                 self.attempt_all(descriptor, direction, true, ready);
@@ -192,7 +193,7 @@ impl Watches {
     }
 
     /// Tries some of the operations for which no readiness tells when.
-    pub(super) fn try_later(&mut self, ready: &mut VecDeque<RawCompletion>) {
+    pub(super) fn try_later(&mut self, ready: &mut ReadyQueue) {
         for _ in 0..self.later.len().min(LATER_PER_TURN) {
             let Some(key) = self.later.pop_front() else { return };
             let Some(waiting) = self.find(key) else { continue };
@@ -212,7 +213,7 @@ impl Watches {
         descriptor: usize,
         direction: Direction,
         is_special: bool,
-        ready: &mut VecDeque<RawCompletion>,
+        ready: &mut ReadyQueue,
     ) -> bool {
         let (mut advanced, mut taken) = (false, false);
         let mut next = self.watches[descriptor].first[direction as usize];
@@ -278,7 +279,7 @@ impl Watches {
     /// Asks the system for what the operations of a descriptor wait for, if that has changed. Where it
     /// refuses, those end: they are tried once more, which also tells the right error for what has no
     /// readiness.
-    fn register(&mut self, descriptor: usize, ready: &mut VecDeque<RawCompletion>) {
+    fn register(&mut self, descriptor: usize, ready: &mut ReadyQueue) {
         if let Err(error) = self.try_register(descriptor) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             for direction in [Direction::Input, Direction::Output] {
