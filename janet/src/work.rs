@@ -94,7 +94,7 @@ impl Work {
                 })
             }
             Self::Write { machine, data } => {
-                let mut copy = |offset| copy_of(parked, *data, offset, SEND_PIECE_BYTES);
+                let copy = |offset| copy_of(parked, *data, offset, SEND_PIECE_BYTES);
                 let total = with_bytes(*data, <[u8]>::len);
                 machine.poll(waiter, total, copy).map(|written| sent_outcome(parked, written))
             }

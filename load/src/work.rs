@@ -70,6 +70,11 @@ impl Work {
                 fibers::with_deadline(timeout, || send(&transport, messages.message(0)))?;
                 Ok(transport)
             }
+            // The answer tells that the request has been sent.
+            (Self::Exchange(_) | Self::Churn(Some(_)), Transport::Stream(stream)) => {
+                stream.set_write_behind(true);
+                Ok(Transport::Stream(stream))
+            }
             (_, transport) => Ok(transport),
         }
     }

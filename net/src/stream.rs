@@ -33,6 +33,7 @@ pub struct Stream {
     core: Rc<StreamCore>,
     read_timeout: Cell<Option<Duration>>,
     write_timeout: Cell<Option<Duration>>,
+    writes_behind: Cell<bool>,
 }
 
 /// Connects to an address over TCP, or to a Unix stream socket, parking until it answers. A name that is
@@ -136,7 +137,8 @@ fn connect_to(
 
 impl Stream {
     fn from_core(core: Rc<StreamCore>) -> Self {
-        Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
+        let (read_timeout, write_timeout) = (Cell::new(None), Cell::new(None));
+        Self { core, read_timeout, write_timeout, writes_behind: Cell::new(false) }
     }
 
     /// Adopts a connected stream socket, such as one inherited from another process. `event_loop` is that
@@ -324,6 +326,9 @@ impl Stream {
         if let Some(interrupt) = fibers::pending_interrupt() {
             return Err((0, WriteError::Interrupted(interrupt)));
         }
+        if self.writes_behind.get() && self.core.send_behind(data) {
+            return Ok(());
+        }
         // SAFETY: used by this call only, which is over before `data` is used again.
         let lent = SendData::Lent(unsafe { LentBytes::new(data) });
         let sent = match self.core.send_at_once(&lent) {
@@ -347,14 +352,32 @@ impl Stream {
     }
 
     /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does: it sets
-    /// `TCP_NODELAY` and takes it back, unless it is on anyway. Nothing is buffered on our side, so
-    /// [`io::Write::flush`] does nothing.
+    /// `TCP_NODELAY` and takes it back, unless it is on anyway. Before that, it waits for what writes have left
+    /// behind ([`set_write_behind`](Self::set_write_behind)), which is all that [`io::Write::flush`] does.
     ///
     /// # Errors
     ///
-    /// [`Closed`].
+    /// [`Closed`], and those of a write for what was left behind.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber, if writes leave anything behind.
     pub fn flush(&self) -> io::Result<()> {
+        self.wait_behind()?;
         self.core.flush()
+    }
+
+    fn wait_behind(&self) -> io::Result<()> {
+        if !self.writes_behind.get() {
+            return Ok(());
+        }
+        wait_on(
+            (),
+            self.write_timeout.get(),
+            |(), waiter| self.core.poll_behind(waiter),
+            |(), waiter| self.core.leave_writers(waiter),
+        )
+        .map_err(|error| self.failed("write to", error))
     }
 
     /// Shuts down reading, writing or both (`shutdown(2)`). The peer reads the end of the stream after a
@@ -406,6 +429,46 @@ impl Stream {
     /// `TimedOut` and [`WriteInterrupted`]. With zero, nothing is written.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
+    }
+
+    /// Lets writes of up to 4 KiB return before the kernel has their bytes: they go to it in the loop's next turn, as
+    /// soon as this fiber waits for anything, with those of all other streams in one call. A second write waits for
+    /// the first. A server that answers many clients saves a wait per answer; it is off unless switched on.
+    ///
+    /// What the kernel refuses is told by the next write or [`flush`](Self::flush), which waits for it, and by
+    /// nobody if there is none. [`shutdown`](Self::shutdown) and [`close`](Self::close) come after what was written
+    /// before them, also where the peer has no room for it for long. When the runtime ends, what there is room for
+    /// is sent, but a process that exits in another way takes along what its fibers have just written: it has to
+    /// flush.
+    ///
+    /// On poll, where each send is a call of its own, it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let server = net::server("127.0.0.1:0", |stream| {
+    ///         stream.set_write_behind(true);
+    ///         while let Ok(Some(bytes)) = stream.receive() {
+    ///             if stream.write(&bytes).is_err() {
+    ///                 break;
+    ///             }
+    ///         }
+    ///     })?;
+    ///     let client = net::connect(server.localname()?)?;
+    ///     client.write(b"hello")?;
+    ///     let mut answer = [0; 5];
+    ///     assert_eq!(client.chunk(&mut answer)?, 5);
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn set_write_behind(&self, on: bool) {
+        self.writes_behind.set(on);
     }
 
     /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
@@ -469,7 +532,7 @@ impl io::Write for &Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.wait_behind()
     }
 }
 
@@ -485,7 +548,7 @@ impl io::Write for Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.wait_behind()
     }
 }
 

@@ -178,6 +178,7 @@ fn serve_socket(socket: Socket, served: Rc<Served>) -> io::Result<()> {
 }
 
 fn echo(stream: &Stream) -> io::Result<()> {
+    stream.set_write_behind(true);
     while let Some(bytes) = stream.receive()? {
         stream.write(&bytes)?;
     }

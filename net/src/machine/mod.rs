@@ -15,6 +15,7 @@ mod read;
 mod read_ahead;
 mod resolve;
 mod stream_core;
+mod stream_output;
 mod write;
 
 pub use accept::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted};

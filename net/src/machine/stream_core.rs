@@ -3,28 +3,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use ringspun_runtime::{
-    Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
+    Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wake,
 };
 
 use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
-use crate::address::Address;
-use crate::descriptor::{Descriptor, set_nonblocking, shutdown};
+use super::stream_output::Output;
+use crate::descriptor::{Descriptor, set_nonblocking};
 use crate::error::Closed;
 use crate::options::{SocketOption, number_of};
 use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
-/// Sends in a row that do not wait for a turn of the loop.
-const SENDS_AT_ONCE_MAX: u8 = 16;
 /// Receives in a row that do not wait for a turn of the loop.
 const RECEIVES_AT_ONCE_MAX: u8 = 4;
 /// How much is received at once on demand, where that is not into one of the loop's buffers.
@@ -39,20 +36,22 @@ pub struct StreamCore {
     event_loop: Rc<EventLoop>,
     descriptor: Descriptor,
     /// Sends that have not waited for a turn of the loop, since the last completion.
-    sent_at_once: Cell<u8>,
+    pub(super) sent_at_once: Cell<u8>,
     end: Cell<End>,
     /// Receives that have not waited for a turn of the loop, likewise.
     received_at_once: Cell<u8>,
     announced: Cell<Announced>,
     /// What brings input, or tells of it, while it is armed.
     input: Cell<Option<OperationKey>>,
-    output: Cell<Output>,
+    pub(super) output: Cell<Output>,
+    /// Once nothing that a write has left behind is in flight.
+    pub(super) shuts_down_behind: Cell<bool>,
     unread_bytes: Cell<usize>,
     readers: WaitList,
-    writers: WaitList,
+    pub(super) writers: WaitList,
     unread: RefCell<ChunkQueue>,
     /// What the send or connect gave, until the machine that started it takes it.
-    output_result: Cell<Option<io::Result<u32>>>,
+    pub(super) output_result: Cell<Option<io::Result<u32>>>,
     ahead: ReadAhead<Box<[u8]>>,
 }
 
@@ -73,16 +72,6 @@ enum End {
     Reached,
     /// An errno, to be raised once.
     Failed(i32),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Output {
-    Idle,
-    InFlight(OperationKey),
-    /// In flight, but nobody will take the result.
-    Abandoned(OperationKey),
-    /// Done; the result has not been taken.
-    Finished,
 }
 
 impl StreamCore {
@@ -107,6 +96,7 @@ impl StreamCore {
             end: Cell::new(End::NotYet),
             readers: WaitList::default(),
             output: Cell::new(Output::Idle),
+            shuts_down_behind: Cell::new(false),
             output_result: Cell::new(None),
             writers: WaitList::default(),
             sent_at_once: Cell::new(0),
@@ -130,7 +120,7 @@ impl StreamCore {
         self.descriptor.is_closing()
     }
 
-    /// Closes the stream: operations in flight are cancelled, whoever waits is woken to find it closed,
+    /// Closes the stream: operations in flight are cancelled, apart from what a write has left behind, whoever waits is woken to find it closed,
     /// and the descriptor is closed when the last terminal completion has come. Unread bytes are
     /// dropped. Closing again does nothing.
     pub fn close(&self) {
@@ -270,16 +260,6 @@ impl StreamCore {
         idle
     }
 
-    /// Shuts down one or both directions (`shutdown(2)`).
-    ///
-    /// # Errors
-    ///
-    /// The kernel's; [`Closed`] on a closed stream.
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.check_open()?;
-        shutdown(self.descriptor(), how)
-    }
-
     /// Sends what the kernel holds back to fill a segment, by switching Nagle's algorithm off and on
     /// again, as Janet's `net/flush` does. There is no other buffering.
     ///
@@ -313,10 +293,6 @@ impl StreamCore {
 
     pub(crate) fn readers(&self) -> &WaitList {
         &self.readers
-    }
-
-    pub(crate) fn writers(&self) -> &WaitList {
-        &self.writers
     }
 
     /// Takes the next piece of received data, up to `limit` bytes of it.
@@ -401,87 +377,6 @@ impl StreamCore {
         }
     }
 
-    pub(crate) fn output_is_idle(&self) -> bool {
-        self.output.get() == Output::Idle
-    }
-
-    /// Starts a send. The output must be idle.
-    pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
-        debug_assert!(self.output_is_idle());
-        let operation = Operation::Send { socket: self.descriptor.raw(), data };
-        self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
-    }
-
-    /// Sends what goes without waiting for a turn of the loop, where the backend can
-    /// ([`EventLoop::send_at_once`]) and nobody else is writing; otherwise, and where it would have to wait,
-    /// nothing. Not too often in between: a fiber that never waits would keep the others from running.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    #[inline]
-    pub(crate) fn send_at_once(&self, data: &SendData) -> io::Result<usize> {
-        if !self.event_loop.works_at_once() {
-            return Ok(0);
-        }
-        let count = self.sent_at_once.get();
-        let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
-        if !is_free || count == SENDS_AT_ONCE_MAX {
-            return Ok(0);
-        }
-        self.sent_at_once.set(count + 1);
-        match self.event_loop.send_at_once(self.descriptor.raw(), data) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            Some(Ok(count)) => Ok(count as usize),
-            _ => Ok(0),
-        }
-    }
-
-    /// Starts a connect. The output must be idle.
-    pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
-        debug_assert!(self.output_is_idle());
-        let address = Box::new(address.raw());
-        let operation = Operation::Connect { socket: self.descriptor.raw(), address };
-        self.output.set(Output::InFlight(self.event_loop.submit(operation, self.clone())));
-    }
-
-    /// Takes the result of the send or connect that the caller started, once it is there.
-    #[inline]
-    pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
-        if self.output.get() != Output::Finished {
-            return None;
-        }
-        self.output.set(Output::Idle);
-        self.output_result.take()
-    }
-
-    /// Takes a writer out of the queue, and lets the next one try.
-    #[inline]
-    pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
-        if self.writers.remove(waiter) {
-            self.writers.wake_first();
-        }
-    }
-
-    /// Hurries the output in flight, if there is one; its result still comes.
-    pub(crate) fn cancel_output(&self) {
-        if let Output::InFlight(key) = self.output.get() {
-            self.event_loop.cancel(key);
-        }
-    }
-
-    /// Cancels the output in flight, and lets its result go to nobody.
-    pub(crate) fn abandon_output(&self) {
-        match self.output.get() {
-            Output::InFlight(key) => {
-                self.event_loop.cancel(key);
-                self.output.set(Output::Abandoned(key));
-            }
-            Output::Finished => drop(self.take_output_result()),
-            Output::Idle | Output::Abandoned(_) => {}
-        }
-    }
-
     fn input_completed(self: &Rc<Self>, completion: Completion) {
         if !completion.more {
             self.input.set(None);
@@ -522,6 +417,7 @@ impl StreamCore {
     /// There may be something to receive at once.
     #[inline]
     fn input_announced(&self, completion: &Completion) {
+        (self.sent_at_once.set(0), self.received_at_once.set(0));
         if !completion.more {
             self.input.set(None);
         }
@@ -548,19 +444,8 @@ impl StreamCore {
         self.readers.wake_all();
     }
 
-    fn output_completed(&self, result: io::Result<u32>) {
-        if let Output::Abandoned(_) = self.output.get() {
-            self.output.set(Output::Idle);
-        } else {
-            self.output.set(Output::Finished);
-            self.output_result.set(Some(result));
-        }
-        self.writers.wake_first();
-    }
-
     fn close_descriptor_when_idle(&self) {
-        let output_idle = matches!(self.output.get(), Output::Idle | Output::Finished);
-        if self.is_closed() && self.input.get().is_none() && output_idle {
+        if self.is_closed() && self.input.get().is_none() && !self.output.get().is_in_flight() {
             self.descriptor.close();
         }
     }
@@ -568,8 +453,6 @@ impl StreamCore {
 
 impl Owner for StreamCore {
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
-        self.sent_at_once.set(0);
-        self.received_at_once.set(0);
         match kind {
             OperationKind::PollInput => self.input_announced(&completion),
             OperationKind::Receive => self.input_completed(completion),

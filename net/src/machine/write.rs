@@ -69,6 +69,7 @@ impl Write {
             return Poll::Ready(Ok(()));
         }
         self.stream.check_open()?;
+        self.stream.check_behind()?;
         if self.stopping {
             return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
         }

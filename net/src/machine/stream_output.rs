@@ -1,0 +1,216 @@
+//! The output of a connected socket: at most one send or connect in flight, and those who wait to write.
+
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::{Operation, OperationKey, SendData, Wake};
+
+use super::stream_core::StreamCore;
+use crate::address::Address;
+use crate::descriptor::shutdown;
+use crate::wait_list::WaitList;
+
+/// Sends in a row that do not wait for a turn of the loop.
+const SENDS_AT_ONCE_MAX: u8 = 16;
+/// How much a write may leave behind: a copy of more would cost more than the wait that it saves.
+const BEHIND_MAX_BYTES: usize = 4 * 1024;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Idle,
+    InFlight(OperationKey),
+    /// In flight, but nobody will take the result.
+    Abandoned(OperationKey),
+    /// So many bytes are in flight for a write that has returned. Nobody may cancel this.
+    Behind(u32),
+    /// What a write had left behind has failed, with this errno. The next write is to be told.
+    Lost(i32),
+    /// Done; the result has not been taken.
+    Finished,
+}
+
+impl Output {
+    pub(super) fn is_in_flight(self) -> bool {
+        matches!(self, Self::InFlight(_) | Self::Abandoned(_) | Self::Behind(_))
+    }
+}
+
+impl StreamCore {
+    pub(crate) fn writers(&self) -> &WaitList {
+        &self.writers
+    }
+
+    pub(crate) fn output_is_idle(&self) -> bool {
+        self.output.get() == Output::Idle
+    }
+
+    /// Starts a send. The output must be idle.
+    pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
+        debug_assert!(self.output_is_idle());
+        let operation = Operation::Send { socket: self.descriptor(), data };
+        self.output.set(Output::InFlight(self.event_loop().submit(operation, self.clone())));
+    }
+
+    /// Sends what goes without waiting for a turn of the loop, where the backend can
+    /// ([`EventLoop::send_at_once`](ringspun_runtime::EventLoop::send_at_once)) and nobody else is writing;
+    /// otherwise, and where it would have to wait, nothing. Not too often in between: a fiber that never waits
+    /// would keep the others from running.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    #[inline]
+    pub(crate) fn send_at_once(&self, data: &SendData) -> io::Result<usize> {
+        if !self.event_loop().works_at_once() {
+            return Ok(0);
+        }
+        let count = self.sent_at_once.get();
+        let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
+        if !is_free || count == SENDS_AT_ONCE_MAX {
+            return Ok(0);
+        }
+        self.sent_at_once.set(count + 1);
+        match self.event_loop().send_at_once(self.descriptor(), data) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Some(Ok(count)) => Ok(count as usize),
+            _ => Ok(0),
+        }
+    }
+
+    /// Starts to send a copy of the data, for a write that does not wait for it, and true; or nothing, and false,
+    /// where there is too much of it, somebody else is writing, or a send costs a call of its own anyway.
+    ///
+    /// In an echo server with 1,000 connections, the second wait of each round takes 6 % of the time.
+    #[inline]
+    pub(crate) fn send_behind(self: &Rc<Self>, data: &[u8]) -> bool {
+        let is_free = self.output_is_idle() && self.check_open().is_ok();
+        if !is_free || data.is_empty() || data.len() > BEHIND_MAX_BYTES || self.event_loop().works_at_once() {
+            return false;
+        }
+        let mut copy = self.event_loop().take_send_buffer();
+        copy.extend_from_slice(data);
+        let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(copy) };
+        self.event_loop().submit(operation, self.clone());
+        self.output.set(Output::Behind(data.len() as u32));
+        true
+    }
+
+    /// Ready when nothing that a write has left behind is in flight any more.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if what was left behind has not been sent. It is told once.
+    pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        if let Output::Behind(_) = self.output.get() {
+            self.writers.add(waiter);
+            return Poll::Pending;
+        }
+        self.leave_writers(waiter);
+        Poll::Ready(self.check_behind())
+    }
+
+    /// Tells, once, that what a write had left behind has not been sent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    #[inline]
+    pub(crate) fn check_behind(&self) -> io::Result<()> {
+        match self.output.get() {
+            Output::Lost(errno) => {
+                self.output.set(Output::Idle);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Shuts down one or both directions (`shutdown(2)`). What a write has left behind is sent before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.check_open()?;
+        if how == Shutdown::Read || !matches!(self.output.get(), Output::Behind(_)) {
+            return shutdown(self.descriptor(), how);
+        }
+        self.shuts_down_behind.set(true);
+        if how == Shutdown::Both { shutdown(self.descriptor(), Shutdown::Read) } else { Ok(()) }
+    }
+
+    /// Starts a connect. The output must be idle.
+    pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
+        debug_assert!(self.output_is_idle());
+        let address = Box::new(address.raw());
+        let operation = Operation::Connect { socket: self.descriptor(), address };
+        self.output.set(Output::InFlight(self.event_loop().submit(operation, self.clone())));
+    }
+
+    /// Takes the result of the send or connect that the caller started, once it is there.
+    #[inline]
+    pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
+        if self.output.get() != Output::Finished {
+            return None;
+        }
+        self.output.set(Output::Idle);
+        self.output_result.take()
+    }
+
+    /// Takes a writer out of the queue, and lets the next one try.
+    #[inline]
+    pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
+        if self.writers.remove(waiter) {
+            self.writers.wake_first();
+        }
+    }
+
+    /// Hurries the output in flight, if somebody waits for it; its result still comes.
+    pub(crate) fn cancel_output(&self) {
+        if let Output::InFlight(key) = self.output.get() {
+            self.event_loop().cancel(key);
+        }
+    }
+
+    /// Cancels the output in flight, and lets its result go to nobody.
+    pub(crate) fn abandon_output(&self) {
+        match self.output.get() {
+            Output::InFlight(key) => {
+                self.event_loop().cancel(key);
+                self.output.set(Output::Abandoned(key));
+            }
+            Output::Finished => drop(self.take_output_result()),
+            Output::Idle | Output::Abandoned(_) | Output::Behind(_) | Output::Lost(_) => {}
+        }
+    }
+
+    #[inline]
+    pub(super) fn output_completed(&self, result: io::Result<u32>) {
+        self.sent_at_once.set(0);
+        match self.output.get() {
+            Output::Behind(total) => self.behind_completed(result, total),
+            Output::Abandoned(_) => self.output.set(Output::Idle),
+            _ => {
+                self.output.set(Output::Finished);
+                self.output_result.set(Some(result));
+            }
+        }
+        self.writers.wake_first();
+    }
+
+    #[inline]
+    fn behind_completed(&self, result: io::Result<u32>, total: u32) {
+        self.output.set(match result {
+            Ok(count) if count == total => Output::Idle,
+            // The kernel has told how far it got, and keeps the reason for a send that nobody will make.
+            Ok(_) => Output::Lost(libc::EPIPE),
+            Err(error) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
+        });
+        if self.shuts_down_behind.take() && !self.is_closed() {
+            // A socket without a peer any more has nothing to shut down.
+            let _ = shutdown(self.descriptor(), Shutdown::Write);
+        }
+    }
+}
