@@ -417,7 +417,8 @@ impl StreamCore {
     /// There may be something to receive at once.
     #[inline]
     fn input_announced(&self, completion: &Completion) {
-        (self.sent_at_once.set(0), self.received_at_once.set(0));
+        self.sent_at_once.set(0);
+        self.received_at_once.set(0);
         if !completion.more {
             self.input.set(None);
         }
