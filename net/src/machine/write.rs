@@ -57,7 +57,11 @@ impl Write {
         data_at: impl FnOnce(usize) -> SendData,
     ) -> Poll<io::Result<()>> {
         if self.in_flight {
-            let Some(result) = self.stream.take_output_result() else { return Poll::Pending };
+            let Some(result) = self.stream.take_output_result() else {
+                // Whoever has woken all of the queue has emptied it.
+                self.stream.writers().add(waiter);
+                return Poll::Pending;
+            };
             self.in_flight = false;
             match result {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
