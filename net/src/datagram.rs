@@ -232,6 +232,11 @@ impl DatagramSocket {
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
+            // SAFETY: used by this call only, which is over before `data` is used again.
+            let lent = SendData::Lent(unsafe { LentBytes::new(data) });
+            if self.core.send_at_once(&lent, to)? {
+                return Ok(());
+            }
             let result = fibers::wait_for_completion(
                 &mut SendTo::new(self.core.clone(), to),
                 |machine, waiter| {

@@ -331,7 +331,7 @@ impl Stream {
         }
         // SAFETY: used by this call only, which is over before `data` is used again.
         let lent = SendData::Lent(unsafe { LentBytes::new(data) });
-        let sent = match self.core.send_at_once(&lent) {
+        let sent = match self.core.send_at_once(&lent, data.len()) {
             Ok(count) if count == data.len() && count > 0 => return Ok(()),
             Ok(count) => count,
             Err(error) => return Err((0, WriteError::Failed(error))),

@@ -85,6 +85,11 @@ impl BufferPool {
         self.lent.get()
     }
 
+    /// Buffers that the backend has taken and not given up yet.
+    pub(crate) fn taken(&self) -> u16 {
+        self.count - self.lent.get() - self.returned.borrow().len() as u16
+    }
+
     /// Where buffer `id` starts.
     pub(crate) fn address(&self, id: u16) -> *mut u8 {
         debug_assert!(id < self.count);

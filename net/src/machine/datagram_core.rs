@@ -27,6 +27,8 @@ const UNREAD_MAX_BYTES: usize = 256 * 1024;
 /// Datagrams received one after the other without a wait, after which there is one all the same: who sends as
 /// fast as they are received must not keep everybody else from running.
 const UNWAITED_MAX: u32 = 64;
+/// Sends in a row that do not wait for a turn of the loop.
+const SENDS_AT_ONCE_MAX: u8 = 16;
 /// What a datagram takes besides its bytes, so that empty ones count too.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -51,6 +53,8 @@ pub struct DatagramCore {
     unbounded: bool,
     /// Datagrams received since the last wait, where each takes calls of its own.
     unwaited: Cell<u32>,
+    /// Sends that have not waited for a turn of the loop, since the last completion.
+    sent_at_once: Cell<u8>,
     /// The receive, or the wait for there to be something, while it is armed.
     input: Cell<Option<OperationKey>>,
     unread: RefCell<VecDeque<Arrived>>,
@@ -84,6 +88,7 @@ impl DatagramCore {
             descriptor,
             unbounded,
             unwaited: Cell::new(0),
+            sent_at_once: Cell::new(0),
             input: Cell::new(None),
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
@@ -188,6 +193,27 @@ impl DatagramCore {
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
         if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
+    }
+
+    /// Sends a datagram, if it goes without waiting; false if it would have to, and after many sends without a turn
+    /// of the loop: a fiber that never waits would keep the others from running.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed), or the kernel's.
+    pub(crate) fn send_at_once(&self, data: &SendData, destination: Option<Address>) -> io::Result<bool> {
+        self.check_open()?;
+        let count = self.sent_at_once.get();
+        if count == SENDS_AT_ONCE_MAX {
+            return Ok(false);
+        }
+        self.sent_at_once.set(count + 1);
+        let destination = destination.map(Address::raw);
+        match self.event_loop.send_to_at_once(self.descriptor(), data, destination.as_ref()) {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(false),
+        }
     }
 
     pub(crate) fn readers(&self) -> &WaitList {
@@ -318,6 +344,7 @@ impl DatagramCore {
 
 impl Owner for DatagramCore {
     fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
+        self.sent_at_once.set(0);
         self.input_completed(completion);
         self.close_descriptor_when_idle();
     }
@@ -429,6 +456,7 @@ impl Sending {
 impl Owner for Sending {
     fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
         self.key.set(None);
+        self.core.sent_at_once.set(0);
         self.core.sends.borrow_mut().remove(self.index);
         self.core.close_descriptor_when_idle();
         self.result.set(Some(completion.result));

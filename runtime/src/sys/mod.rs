@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::Configuration;
 use crate::buffers::BufferPool;
-use crate::operation::{Operation, OperationKey, SendData};
+use crate::operation::{Address, Operation, OperationKey, SendData};
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
@@ -143,12 +143,26 @@ impl Backend {
         }
     }
 
-    /// A send that does not wait, where it costs no more than a queued one.
-    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
+    /// A send that does not wait.
+    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> io::Result<u32> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Uring(_) => None,
-            Self::Poll(_) => Some(poll::send_at_once(socket, data)),
+            Self::Uring(_) => poll::send_at_once(socket, data),
+            Self::Poll(_) => poll::send_at_once(socket, data),
+        }
+    }
+
+    /// A datagram that is sent without waiting.
+    pub(crate) fn send_to_at_once(
+        &self,
+        socket: RawFd,
+        data: &SendData,
+        destination: Option<&Address>,
+    ) -> io::Result<u32> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(_) => poll::send_to_at_once(socket, data, destination),
+            Self::Poll(_) => poll::send_to_at_once(socket, data, destination),
         }
     }
 

@@ -19,7 +19,7 @@ use nix::sys::socket::SockaddrLike;
 use super::readiness::Readiness;
 use super::system::{self, last_errno, uninterrupted, would_block};
 use crate::buffers::{BufferPool, datagram};
-use crate::operation::{Interest, Operation, OperationKey, SendData};
+use crate::operation::{Address, Interest, Operation, OperationKey, SendData};
 use crate::ready::ReadyQueue;
 use crate::sys::{RawCompletion, SEND_MAX_BYTES};
 
@@ -93,6 +93,21 @@ pub(super) enum Attempt {
 pub(in crate::sys) fn send_at_once(socket: RawFd, data: &SendData) -> io::Result<u32> {
     let (start, length) = data.as_raw();
     send(socket, start, length.min(SEND_MAX_BYTES)).map_err(io::Error::from_raw_os_error)
+}
+
+/// Sends a datagram, if it goes without waiting.
+pub(in crate::sys) fn send_to_at_once(
+    socket: RawFd,
+    data: &SendData,
+    destination: Option<&Address>,
+) -> io::Result<u32> {
+    let (start, length) = data.as_raw();
+    let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
+    let (address, address_length) =
+        destination.map_or((std::ptr::null(), 0), |address| (address.as_ptr(), address.len()));
+    // SAFETY: data and an address that are borrowed until the call is over.
+    uninterrupted(|| unsafe { libc::sendto(socket, start.cast(), length, flags, address, address_length) })
+        .map_err(io::Error::from_raw_os_error)
 }
 
 fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {

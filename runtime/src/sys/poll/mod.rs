@@ -22,7 +22,7 @@ use std::io;
 use std::time::Duration;
 
 use self::attempt::Job;
-pub(super) use self::attempt::{receive_at_once, send_at_once};
+pub(super) use self::attempt::{receive_at_once, send_at_once, send_to_at_once};
 use self::readiness::{Event, Readiness};
 use self::watches::Watches;
 use super::Buffers;
