@@ -85,6 +85,12 @@ impl BufferPool {
         self.lent.get()
     }
 
+    /// Buffers that nobody has.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn free(&self) -> usize {
+        self.returned.borrow().len()
+    }
+
     /// Where buffer `id` starts.
     pub(crate) fn address(&self, id: u16) -> *mut u8 {
         debug_assert!(id < self.count);

@@ -314,6 +314,10 @@ impl EventLoop {
 
     /// The loop's clock, which is monotonic, read now.
     pub fn now(&self) -> Instant {
+        #[cfg(feature = "simulation")]
+        if let Some(now) = self.backend.borrow().simulated_now() {
+            return now;
+        }
         Instant::now()
     }
 

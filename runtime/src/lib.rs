@@ -80,3 +80,9 @@ pub use prefetch::prefetch;
 pub use sys::{BackendKind, probe};
 pub use timers::TimerKey;
 pub use wake::{RemoteWaker, Wake};
+
+/// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use crate::sys::sim::{Fault, Random, Simulation, current};
+}
