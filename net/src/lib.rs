@@ -47,6 +47,7 @@ mod listener;
 pub mod machine;
 mod options;
 mod stream;
+mod system;
 mod wait_list;
 mod waiting;
 

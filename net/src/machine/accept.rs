@@ -13,8 +13,9 @@ use ringspun_runtime::{
 };
 
 use super::read_ahead::{LeftBehind, ReadAhead};
-use crate::descriptor::{Descriptor, accept_now};
+use crate::descriptor::Descriptor;
 use crate::error::{Closed, errno_of};
+use crate::system::accept_now;
 use crate::wait_list::WaitList;
 
 /// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
