@@ -276,6 +276,8 @@ impl EventLoop {
             if self.slots.borrow().get(key).is_none() {
                 break Ok(());
             }
+            // What was submitted meanwhile may have met a full queue, which reaped what is waited for.
+            reaped.append(&mut self.ready.borrow_mut());
             if let Err(error) = self.backend.borrow_mut().wait(None, &mut reaped) {
                 break Err(error);
             }
