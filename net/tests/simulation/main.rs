@@ -1,12 +1,16 @@
 //! Workloads in a simulation, seed by seed: `scripts/simulate` runs them.
 
+mod chat;
 mod context;
 mod echo;
 mod flow;
+mod proxy;
+mod trees;
 
 use context::Workload;
 
-const WORKLOADS: [(&str, Workload); 1] = [("echo", echo::run)];
+const WORKLOADS: [(&str, Workload); 4] =
+    [("echo", echo::run), ("proxy", proxy::run), ("chat", chat::run), ("trees", trees::run)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
