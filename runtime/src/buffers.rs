@@ -221,6 +221,13 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.pool.lent.set(self.pool.lent.get() - 1);
         self.pool.returned.borrow_mut().push(self.id);
+        #[cfg(feature = "mutations")]
+        if self.start > 0
+            && self.start < self.end
+            && crate::mutations::mutated(crate::mutations::Mutation::BufferReturnedTwice)
+        {
+            self.pool.returned.borrow_mut().push(self.id);
+        }
     }
 }
 

@@ -255,6 +255,10 @@ impl EventLoop {
     pub fn cancel(&self, key: OperationKey) {
         if self.slots.borrow().get(key).is_some() {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
+            #[cfg(feature = "mutations")]
+            if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {
+                std::mem::forget(self.slots.borrow_mut().complete(key, true));
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wake,
 };
 
+#[cfg(feature = "mutations")]
+use ringspun_runtime::simulation::{Mutation, mutated};
+
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::descriptor::Descriptor;
 use crate::error::{Closed, errno_of};
@@ -195,6 +198,10 @@ impl Owner for ListenerCore {
                 // SAFETY: the kernel made this descriptor for this completion; nobody else has it.
                 let connection = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
                 if self.is_closed() {
+                    #[cfg(feature = "mutations")]
+                    if mutated(Mutation::LateAcceptLeaked) {
+                        std::mem::forget(connection);
+                    }
                     return;
                 }
                 let mut accepted = self.accepted.borrow_mut();

@@ -11,6 +11,9 @@ use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
 
+#[cfg(feature = "mutations")]
+use ringspun_runtime::simulation::{Mutation, mutated};
+
 use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::Address;
@@ -449,6 +452,8 @@ impl StreamCore {
     pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
         let was_first = self.writers.is_first(waiter);
         self.writers.remove(waiter);
+        #[cfg(feature = "mutations")]
+        let was_first = was_first && !mutated(Mutation::WakeLost);
         if was_first {
             self.writers.wake_first();
         }
@@ -485,6 +490,8 @@ impl StreamCore {
             Ok(0) => self.end.set(End::Reached),
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
+                    #[cfg(feature = "mutations")]
+                    let buffer = self.dropping_late_byte(buffer, completion.more);
                     self.keep_unread(Chunk::Lent(buffer));
                 }
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES
@@ -508,6 +515,18 @@ impl StreamCore {
         } else if !self.readers.is_empty() {
             self.arm_input();
         }
+    }
+
+    #[cfg(feature = "mutations")]
+    fn dropping_late_byte(
+        &self,
+        mut buffer: ringspun_runtime::Buffer,
+        more: bool,
+    ) -> ringspun_runtime::Buffer {
+        if !more && self.readers.is_empty() && mutated(Mutation::LateByteDropped) {
+            buffer.consume(1);
+        }
+        buffer
     }
 
     /// There may be something to receive at once.

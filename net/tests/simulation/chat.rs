@@ -50,8 +50,7 @@ pub fn run(context: &Rc<Context>) {
     let (in_room, serving) = (room.clone(), context.clone());
     let patience = context.chance(512).then(|| context.duration());
     let server = net::server("127.0.0.1:0", move |stream| serve(&serving, &in_room, stream, patience));
-    let Ok(server) = server else { return context.fail("the server cannot listen".into()) };
-    let Ok(address) = server.localname() else { return context.fail("no address".into()) };
+    let Some((server, address)) = context.address_of(server) else { return };
     let mut clients = Vec::new();
     for number in 0..context.between(2, 6) as u8 {
         let room = room.clone();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinError, JoinHandle, Runtime};
-use ringspun_net as net;
+use ringspun_net::{self as net, Address, Listener};
 use ringspun_runtime::simulation::{Fault, Random, Simulation};
 use ringspun_runtime::{Configuration, EventLoop, LoopStatistics};
 
@@ -14,6 +14,8 @@ use ringspun_runtime::{Configuration, EventLoop, LoopStatistics};
 pub struct Context {
     pub simulation: Simulation,
     random: RefCell<Random>,
+    /// Connections and receive buffers are large enough for much to be sent.
+    is_roomy: bool,
     /// The run is over before the workload is: whoever is interrupted stops.
     ending: Cell<bool>,
     /// Fibers that may be cancelled at any time.
@@ -43,6 +45,7 @@ pub fn run(workload: Workload, seed: u64, trace: bool) -> Result<Summary, String
     let context = Rc::new(Context {
         simulation: simulation.clone(),
         random: RefCell::new(random),
+        is_roomy: configuration.receive_buffer_size_bytes >= 1000 && simulation.capacity_bytes() > 10_000,
         ending: Cell::new(false),
         victims: RefCell::default(),
         tallies: RefCell::default(),
@@ -98,11 +101,13 @@ impl Context {
     /// Waits until so many fibers are left: all others end by themselves, and give their stacks back.
     pub fn wait_for_all_but(&self, count: usize) {
         let left = || fibers::statistics().map_or((0, 0), |now| (now.alive, now.stacks));
-        for _ in 0..10_000 {
+        // Long after everything should have come to its end.
+        let late = self.simulation.elapsed() + Duration::from_secs(2 * 3600);
+        while self.simulation.elapsed() < late {
             if left() == (count, count) || self.ending.get() {
                 return;
             }
-            let _ = fibers::sleep(Duration::from_millis(20));
+            let _ = fibers::sleep(Duration::from_millis(50));
         }
         let (alive, stacks) = left();
         self.fail(format!("{alive} fibers are alive, with {stacks} stacks, where {count} are expected"));
@@ -111,6 +116,12 @@ impl Context {
     /// Ends the run, as something is wrong.
     pub fn fail(&self, text: String) {
         self.simulation.fail(text);
+    }
+
+    /// The address of a server of the workload, which has to be there unless the run ends early.
+    pub fn address_of(&self, server: io::Result<Rc<Listener>>) -> Option<(Rc<Listener>, Address)> {
+        let found = server.and_then(|server| server.localname().map(|address| (server, address)));
+        found.map_err(|error| self.check(self.is_ending(), || format!("no server: {error}"))).ok()
     }
 
     pub fn check(&self, holds: bool, text: impl FnOnce() -> String) {
@@ -142,6 +153,12 @@ impl Context {
     /// True so many times in 1,024.
     pub fn chance(&self, per_1024: u32) -> bool {
         self.random.borrow_mut().chance(per_1024)
+    }
+
+    /// How much is to be sent: seldom more than a stream receives ahead of its readers.
+    pub fn amount(&self) -> u64 {
+        let magnitude = if self.is_roomy && self.chance(32) { 20 } else { self.between(1, 13) };
+        self.below(1 << magnitude)
     }
 
     /// A time of any magnitude between some nanoseconds and some seconds.

@@ -33,15 +33,12 @@ pub fn run(context: &Rc<Context>) {
     for _ in 0..context.between(1, 3) {
         let (known, serving) = (links.clone(), context.clone());
         let served = net::server("127.0.0.1:0", move |stream| serve(&serving, &known, &stream));
-        match served {
-            Ok(server) => servers.push(server),
-            Err(error) => return context.fail(format!("a server cannot listen: {error}")),
-        }
+        let Some(server) = context.address_of(served) else { return };
+        servers.push(server);
     }
     let mut clients = Vec::new();
     for number in 0..context.between(1, 6) as u64 {
-        let server = &servers[context.between(0, servers.len() - 1)];
-        let Ok(address) = server.localname() else { return context.fail("no address".into()) };
+        let (_, address) = servers[context.between(0, servers.len() - 1)];
         let links = links.clone();
         clients.push(context.spawn("client", move |context| client(context, &links, number, address)));
         context.nap();
@@ -49,7 +46,7 @@ pub fn run(context: &Rc<Context>) {
     let trouble = context.spawn_trouble();
     clients.iter().for_each(|client| context.join(client));
     context.join(&trouble);
-    servers.iter().for_each(|server| server.close());
+    servers.iter().for_each(|(server, _)| server.close());
     // The main fiber and this one.
     context.wait_for_all_but(2);
     for link in links.borrow().values().filter(|_| !context.is_ending()) {
@@ -85,9 +82,11 @@ fn client(context: &Rc<Context>, links: &Links, number: u64, address: Address) {
 }
 
 fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
-    let total = context.below(1 << context.between(1, 13));
+    let total = context.amount();
     while link.there.sent() < total {
-        let count = context.between(1, 3000).min((total - link.there.sent()) as usize);
+        let count = context
+            .between(1, if total > 20_000 { 60_000 } else { 3000 })
+            .min((total - link.there.sent()) as usize);
         stream.set_write_timeout(context.chance(128).then(|| context.duration()));
         match link.there.write(context, stream, count) {
             Err(error) if !context.goes_on(&error) => return link.fail(),

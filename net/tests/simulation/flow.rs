@@ -44,10 +44,6 @@ impl Flow {
         self.sent.get()
     }
 
-    pub fn received(&self) -> u64 {
-        self.received.get()
-    }
-
     /// Something other than an interrupt has met one of the ends.
     pub fn fail(&self) {
         self.failed.set(true);

@@ -34,12 +34,10 @@ pub fn run(context: &Rc<Context>) {
     let links = Links::default();
     let (known, serving) = (links.clone(), context.clone());
     let backend = net::server("127.0.0.1:0", move |stream| serve(&serving, &known, stream));
-    let Ok(backend) = backend else { return context.fail("the backend cannot listen".into()) };
-    let Ok(address) = backend.localname() else { return context.fail("no address".into()) };
+    let Some((backend, address)) = context.address_of(backend) else { return };
     let (known, passing) = (links.clone(), context.clone());
     let proxy = net::server("127.0.0.1:0", move |stream| pass(&passing, &known, stream, address));
-    let Ok(proxy) = proxy else { return context.fail("the proxy cannot listen".into()) };
-    let Ok(address) = proxy.localname() else { return context.fail("no address".into()) };
+    let Some((proxy, address)) = context.address_of(proxy) else { return };
 
     let mut clients = Vec::new();
     for number in 0..context.between(1, 5) as u64 {
@@ -102,9 +100,11 @@ fn converse(context: &Rc<Context>, stream: Stream, link: &Rc<Link>, out: Directi
     let (sending, on) = (stream.clone(), link.clone());
     let writer = context.spawn_victim("writer", move |context| {
         let flow = out(&on);
-        let total = context.below(1 << context.between(1, 12));
+        let total = context.amount();
         while flow.sent() < total {
-            let count = context.between(1, 2000).min((total - flow.sent()) as usize);
+            let count = context
+                .between(1, if total > 20_000 { 60_000 } else { 2000 })
+                .min((total - flow.sent()) as usize);
             match flow.write(context, &sending, count) {
                 Err(error) if !context.goes_on(&error) => return on.fail(),
                 _ => context.nap(),

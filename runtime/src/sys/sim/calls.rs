@@ -134,6 +134,11 @@ impl Simulation {
         self.world.borrow().works_at_once
     }
 
+    /// The most that one direction of a connection holds, on its way and until it is received.
+    pub fn capacity_bytes(&self) -> usize {
+        self.world.borrow().capacity_bytes
+    }
+
     /// The time that has passed on the simulated clock.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.world.borrow().now_ns)
@@ -142,6 +147,11 @@ impl Simulation {
     /// A number made from all completions so far: the same for the same seed and program.
     pub fn digest(&self) -> u64 {
         self.world.borrow().digest
+    }
+
+    /// A number below `bound`, for a program that decides something at random.
+    pub fn choose(&self, bound: usize) -> usize {
+        self.world.borrow_mut().random.below(bound as u64) as usize
     }
 
     /// Ends the run with an error: the loop's next turn fails with this text.

@@ -256,6 +256,10 @@ impl World {
                     self.now_ns = self.now_ns.max(at_ns);
                 }
                 (_, Some(limit_ns)) => {
+                    if self.strikes(Fault::EnterInterrupted) {
+                        self.now_ns += self.random.below(limit_ns - self.now_ns);
+                        return;
+                    }
                     self.now_ns = limit_ns;
                     if self.strikes(Fault::LateTimer) {
                         self.now_ns += self.delay_ns();

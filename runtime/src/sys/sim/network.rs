@@ -147,7 +147,8 @@ impl World {
     /// Makes the connection between a client and a listener, whose backlog it waits in.
     pub(super) fn establish(&mut self, client: SocketId, listener: SocketId) {
         let server = self.sockets.len();
-        let capacity = |world: &mut Self| world.random.between(1, world.capacity_bytes);
+        let capacity =
+            |world: &mut Self| world.random.between(world.capacity_bytes.div_ceil(4), world.capacity_bytes);
         let takes_all = self.random.chance(700);
         let (at_client, at_server) = (capacity(self), capacity(self));
         let mut accepted = Socket::new(Kind::Connection(Connection::new(client, at_server, takes_all)));

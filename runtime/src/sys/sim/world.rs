@@ -16,7 +16,7 @@ use super::socket::{Kind, Socket, SocketId};
 use crate::buffers::BufferPool;
 
 /// A run that takes longer has gone astray: somebody waits and nobody notices, as timers keep coming.
-const RUN_MAX_NS: u64 = 3_600 * 1_000_000_000;
+const RUN_MAX_NS: u64 = 4 * 3_600 * 1_000_000_000;
 const WAITS_MAX: u64 = 2_000_000;
 
 /// Writes a line of the trace, where somebody wants it.
@@ -56,6 +56,7 @@ pub(super) struct World {
     latency_max_ns: u64,
     /// The longest that a turn takes.
     turn_max_ns: u64,
+    /// The most that one direction of a connection holds.
     pub(super) capacity_bytes: usize,
     pub(super) next_port: u16,
     waits: u64,
@@ -192,7 +193,8 @@ impl World {
         }
         self.now_ns += self.random.below(self.turn_max_ns);
         if self.strikes(Fault::Stall) {
-            self.now_ns += self.random.below(3_000_000_000);
+            let magnitude = self.random.between(10, 31);
+            self.now_ns += self.random.below(1 << magnitude);
             trace!(self, "the thread did not run for a while");
         }
     }
