@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 /// One deliberate bug.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// The slot of an operation is free as soon as that is cancelled.

@@ -262,7 +262,8 @@ fn tell_failure(options: &Options, scene: &Scene, failure: &Failure) {
     println!("\nThe end of its trace:");
     trace(options, scene, failure.seed, true);
     println!("\nThis repeats it, with the whole trace:");
-    println!("  ./scripts/simulate --workload {} --start {} --trace", scene.name, failure.seed);
+    let mutation = options.mutation.as_ref().map_or(String::new(), |name| format!(" --mutation {name}"));
+    println!("  ./scripts/simulate --workload {} --start {} --trace{mutation}", scene.name, failure.seed);
 }
 
 /// Runs one seed with its trace, and shows all of it or the end.
@@ -307,26 +308,37 @@ mod mutations {
     /// In so many it has to be found.
     const SEEDS: u64 = 10_000;
 
-    /// The workload that is to find it.
-    fn finder(mutation: Mutation) -> &'static str {
+    /// The workload that is to find it, and what it then says: not any failure counts.
+    fn finder(mutation: Mutation) -> (&'static str, &'static str) {
         match mutation {
-            Mutation::WakeLost | Mutation::BufferReturnedTwice => "chat",
-            Mutation::LateByteDropped => "proxy",
-            _ => "echo",
+            Mutation::SlotFreedAtCancel => ("echo", "a completion for an operation that is over"),
+            Mutation::LateByteDropped => ("proxy", "expected 0x"),
+            Mutation::WakeLost => ("chat", "a waiter was forgotten"),
+            Mutation::BufferReturnedTwice => ("chat", "receive buffer"),
+            Mutation::LateAcceptLeaked => ("echo", "descriptors were left open"),
+            unknown => panic!("{unknown:?}: no workload is known to find it"),
         }
     }
 
     pub fn find_mutations(options: &Options) -> i32 {
         let mut status = 0;
         for mutation in Mutation::ALL {
-            let name = finder(mutation);
+            let (name, sign) = finder(mutation);
             let Some(scene) = SCENES.iter().find(|scene| scene.name == name) else { continue };
             // One process, so that the first seed that finds it is the one that is told.
             let options =
                 Options { mutation: Some(format!("{mutation:?}")), jobs: 1, range: None, ..options.clone() };
             match run_scene(&options, scene, SEEDS) {
-                Err(found) => {
-                    println!("{mutation:?}: found by {name} at seed {}: {}", found.seed, found.text)
+                Err(found) if found.text.contains(sign) => {
+                    let text = found.text.chars().take(160).collect::<String>();
+                    println!("{mutation:?}: found by {name} at seed {}: {text}", found.seed);
+                }
+                Err(other) => {
+                    println!(
+                        "{mutation:?}: seed {} of {name} says something else: {}",
+                        other.seed, other.text
+                    );
+                    status = 1;
                 }
                 Ok(_) => {
                     println!("{mutation:?}: NOT FOUND by {SEEDS} seeds of {name}");
