@@ -105,10 +105,7 @@ fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
         let is_read = context.chance(512);
         stream.set_read_timeout(context.chance(128).then(|| context.duration()));
         let received = match is_read {
-            true => stream.read(&mut buffer).map(|count| {
-                link.back.take(context, &buffer[..count]);
-                count
-            }),
+            true => stream.read(&mut buffer).inspect(|count| link.back.take(context, &buffer[..*count])),
             false => stream.receive().map(|received| {
                 received.map_or(0, |bytes| {
                     link.back.take(context, &bytes);
