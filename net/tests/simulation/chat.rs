@@ -49,8 +49,8 @@ pub fn run(context: &Rc<Context>) {
     let room = Rc::new(Room::default());
     let (in_room, serving) = (room.clone(), context.clone());
     let patience = context.chance(512).then(|| context.duration());
-    let server = net::server("127.0.0.1:0", move |stream| serve(&serving, &in_room, stream, patience));
-    let Some((server, address)) = context.address_of(server) else { return };
+    let server = context.server(move |stream| serve(&serving, &in_room, stream, patience));
+    let Some((server, address)) = server else { return };
     let mut clients = Vec::new();
     for number in 0..context.between(2, 6) as u8 {
         let room = room.clone();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinError, JoinHandle, Runtime};
-use ringspun_net::{self as net, Address, Listener};
+use ringspun_net::{self as net, Address, Listener, Stream};
 use ringspun_runtime::simulation::{Fault, Random, Simulation};
 use ringspun_runtime::{Configuration, EventLoop, LoopStatistics};
 
@@ -21,6 +21,26 @@ pub struct Context {
     /// Fibers that may be cancelled at any time.
     victims: RefCell<Vec<Rc<JoinHandle<()>>>>,
     tallies: RefCell<Vec<(&'static str, u64)>>,
+}
+
+/// How fast a reader reads: now and then it stops for long, or goes on for long without a stop.
+#[derive(Default)]
+pub struct Pace {
+    haste: usize,
+}
+
+impl Pace {
+    /// After a piece.
+    pub fn step(&mut self, context: &Context) {
+        if self.haste > 0 {
+            self.haste -= 1;
+        } else if context.chance(32) {
+            let _ = fibers::sleep(context.duration() * 4);
+            self.haste = context.between(0, 2000);
+        } else {
+            context.nap();
+        }
+    }
 }
 
 /// What a run has come to.
@@ -118,10 +138,45 @@ impl Context {
         self.simulation.fail(text);
     }
 
-    /// The address of a server of the workload, which has to be there unless the run ends early.
-    pub fn address_of(&self, server: io::Result<Rc<Listener>>) -> Option<(Rc<Listener>, Address)> {
-        let found = server.and_then(|server| server.localname().map(|address| (server, address)));
+    /// Serves connections until the listener is closed, as `net::server` does, or by several fibers that accept,
+    /// each with deadlines and cancelled now and then. `None` if the run ends before.
+    pub fn server(self: &Rc<Self>, handler: impl Fn(Stream) + 'static) -> Option<(Rc<Listener>, Address)> {
+        let served = match self.chance(512) {
+            true => net::server("127.0.0.1:0", handler),
+            false => net::listen("127.0.0.1:0").map(|listener| {
+                let (listener, handler) = (Rc::new(listener), Rc::new(handler));
+                for _ in 0..self.between(1, 3) {
+                    let (listener, handler) = (listener.clone(), handler.clone());
+                    self.spawn_victim("acceptor", move |context| context.accept(&listener, handler));
+                }
+                listener
+            }),
+        };
+        let found = served.and_then(|server| server.localname().map(|address| (server, address)));
         found.map_err(|error| self.check(self.is_ending(), || format!("no server: {error}"))).ok()
+    }
+
+    fn accept(&self, listener: &Listener, handler: Rc<impl Fn(Stream) + 'static>) {
+        loop {
+            let accepted = match self.chance(512) {
+                true => fibers::with_deadline(self.duration(), || listener.accept()),
+                false => listener.accept(),
+            };
+            match accepted {
+                Ok(stream) => {
+                    let handler = handler.clone();
+                    drop(fibers::spawn(move || handler(stream)).expect("a stack"));
+                }
+                Err(error) if net::is_closed(&error) => return,
+                Err(error) if self.goes_on(&error) => self.tally("interrupted accepts", 1),
+                Err(error) if net::machine::is_exhausted(&error) => {
+                    let _ = fibers::sleep(Duration::from_millis(9));
+                }
+                Err(error) => {
+                    return self.check(self.is_ending(), || format!("accepting failed: {error}"));
+                }
+            }
+        }
     }
 
     pub fn check(&self, holds: bool, text: impl FnOnce() -> String) {
@@ -157,7 +212,7 @@ impl Context {
 
     /// How much is to be sent: seldom more than a stream receives ahead of its readers.
     pub fn amount(&self) -> u64 {
-        let magnitude = if self.is_roomy && self.chance(32) { 20 } else { self.between(1, 13) };
+        let magnitude = if self.is_roomy && self.chance(128) { 20 } else { self.between(1, 13) };
         self.below(1 << magnitude)
     }
 

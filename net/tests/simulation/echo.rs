@@ -9,7 +9,7 @@ use ringspun_fibers as fibers;
 use ringspun_net::{self as net, Address, Stream};
 use ringspun_runtime::simulation::Fault;
 
-use crate::context::Context;
+use crate::context::{Context, Pace};
 use crate::flow::Flow;
 
 /// The way to a server and back.
@@ -32,8 +32,8 @@ pub fn run(context: &Rc<Context>) {
     let mut servers = Vec::new();
     for _ in 0..context.between(1, 3) {
         let (known, serving) = (links.clone(), context.clone());
-        let served = net::server("127.0.0.1:0", move |stream| serve(&serving, &known, &stream));
-        let Some(server) = context.address_of(served) else { return };
+        let server = context.server(move |stream| serve(&serving, &known, &stream));
+        let Some(server) = server else { return };
         servers.push(server);
     }
     let mut clients = Vec::new();
@@ -100,7 +100,7 @@ fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
 }
 
 fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
-    let mut buffer = vec![0; context.between(1, 500)];
+    let (mut buffer, mut pace) = (vec![0; context.between(1, 500)], Pace::default());
     loop {
         let is_read = context.chance(512);
         stream.set_read_timeout(context.chance(128).then(|| context.duration()));
@@ -114,8 +114,8 @@ fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
             }),
         };
         match received {
-            Ok(0) => return link.back.end(context),
-            Ok(_) => context.nap(),
+            Ok(0) => return link.back.end(),
+            Ok(_) => pace.step(context),
             Err(error) if context.goes_on(&error) => {}
             Err(_) => return link.fail(),
         }
@@ -160,10 +160,10 @@ fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
         }
     }
     if let Some(link) = link {
-        link.there.end(context);
+        link.there.end();
         link.back.finish();
     } else if let Some(link) = links.borrow().get(&peer.to_string()) {
-        link.there.end(context);
+        link.there.end();
         link.back.finish();
     }
 }

@@ -92,6 +92,7 @@ impl Flow {
             let (number, expected) = (self.number, self.byte_at(offset));
             context.fail(format!("flow {number}: byte {offset} is {byte:#x}, expected {expected:#x}"));
         }
+        context.check(!self.ended.get(), || format!("flow {}: bytes came after its end", self.number));
         self.received.set(start + bytes.len() as u64);
         context.tally("bytes", bytes.len() as u64);
     }
@@ -101,9 +102,9 @@ impl Flow {
         self.finished.set(true);
     }
 
-    /// The receiver has met the end.
-    pub fn end(&self, context: &Context) {
-        context.check(!self.ended.replace(true), || format!("flow {}: its end came twice", self.number));
+    /// A receiver has met the end.
+    pub fn end(&self) {
+        self.ended.set(true);
     }
 
     /// Says whether all that was sent has arrived, or whoever lost it was told.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringspun_fibers as fibers;
 use ringspun_net::{self as net, Address, Stream};
 
-use crate::context::Context;
+use crate::context::{Context, Pace};
 use crate::flow::{Flow, write_interrupted};
 
 /// What goes from a client to the backend, and back.
@@ -33,11 +33,11 @@ type Links = Rc<RefCell<BTreeMap<String, Rc<Link>>>>;
 pub fn run(context: &Rc<Context>) {
     let links = Links::default();
     let (known, serving) = (links.clone(), context.clone());
-    let backend = net::server("127.0.0.1:0", move |stream| serve(&serving, &known, stream));
-    let Some((backend, address)) = context.address_of(backend) else { return };
+    let backend = context.server(move |stream| serve(&serving, &known, stream));
+    let Some((backend, address)) = backend else { return };
     let (known, passing) = (links.clone(), context.clone());
-    let proxy = net::server("127.0.0.1:0", move |stream| pass(&passing, &known, stream, address));
-    let Some((proxy, address)) = context.address_of(proxy) else { return };
+    let proxy = context.server(move |stream| pass(&passing, &known, stream, address));
+    let Some((proxy, address)) = proxy else { return };
 
     let mut clients = Vec::new();
     for number in 0..context.between(1, 5) as u64 {
@@ -115,24 +115,32 @@ fn converse(context: &Rc<Context>, stream: Stream, link: &Rc<Link>, out: Directi
             Err(_) => on.fail(),
         }
     });
-    let (receiving, on) = (stream, link.clone());
-    let reader = context.spawn_victim("reader", move |context| {
-        let flow = into(&on);
-        loop {
-            match receiving.receive() {
-                Ok(None) => return flow.end(context),
-                Ok(Some(bytes)) => {
-                    flow.take(context, &bytes);
-                    drop(bytes);
-                    context.nap();
-                }
-                Err(error) if context.goes_on(&error) => {}
-                Err(_) => return on.fail(),
-            }
-        }
-    });
+    // What several readers get is in order, too, as each takes what it has got before it waits again.
+    let readers: Vec<_> = (0..if context.chance(256) { 2 } else { 1 })
+        .map(|_| {
+            let (receiving, on) = (stream.clone(), link.clone());
+            context.spawn_victim("reader", move |context| read_all(context, &receiving, &on, into(&on)))
+        })
+        .collect();
+    drop(stream);
     context.join(&writer);
-    context.join(&reader);
+    readers.iter().for_each(|reader| context.join(reader));
+}
+
+fn read_all(context: &Context, stream: &Stream, link: &Link, flow: &Flow) {
+    let mut pace = Pace::default();
+    loop {
+        match stream.receive() {
+            Ok(None) => return flow.end(),
+            Ok(Some(bytes)) => {
+                flow.take(context, &bytes);
+                drop(bytes);
+                pace.step(context);
+            }
+            Err(error) if context.goes_on(&error) => {}
+            Err(_) => return link.fail(),
+        }
+    }
 }
 
 /// Copies between a client and the backend, both ways.
