@@ -38,7 +38,7 @@ enum Task {
     Accept,
     Receive,
     Send(Outgoing),
-    Connect(Address),
+    Connect(Box<Address>),
     Poll(Interest),
     PollInput,
     /// Nothing that a simulation has.
@@ -121,7 +121,7 @@ impl World {
                 };
                 (*socket, Task::Send(Outgoing { start, bytes, sent: 0 }))
             }
-            Operation::Connect { socket, address } => (*socket, Task::Connect(**address)),
+            Operation::Connect { socket, address } => (*socket, Task::Connect(address.clone())),
             Operation::Poll { descriptor, interest } => (*descriptor, Task::Poll(*interest)),
             Operation::PollInput { socket } => (*socket, Task::PollInput),
             Operation::ReceiveFrom { socket } | Operation::SendTo { socket, .. } => (*socket, Task::Unknown),
@@ -433,9 +433,9 @@ impl World {
     pub(super) fn finish_connect(&mut self, user_data: u64) {
         let Some(mut operation) = self.operations.remove(&user_data) else { return };
         if operation.state == State::Armed
-            && let Task::Connect(address) = operation.task
+            && let Task::Connect(address) = &operation.task
         {
-            let listener = self.listener_at(&address);
+            let listener = self.listener_at(address);
             let result = match listener {
                 _ if self.strikes(Fault::ConnectFailed) => {
                     Err(*self.random.pick(&[libc::ECONNREFUSED, libc::ETIMEDOUT, libc::ENETUNREACH]))
