@@ -45,6 +45,8 @@ mod endpoint;
 mod error;
 mod listener;
 pub mod machine;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod options;
 mod stream;
 mod system;

@@ -12,9 +12,6 @@ use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wake,
 };
 
-#[cfg(feature = "mutations")]
-use ringspun_runtime::simulation::{Mutation, mutated};
-
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::descriptor::Descriptor;
 use crate::error::{Closed, errno_of};
@@ -199,9 +196,7 @@ impl Owner for ListenerCore {
                 let connection = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
                 if self.is_closed() {
                     #[cfg(feature = "mutations")]
-                    if mutated(Mutation::LateAcceptLeaked) {
-                        std::mem::forget(connection);
-                    }
+                    crate::mutations::leak_late_accept(connection);
                     return;
                 }
                 let mut accepted = self.accepted.borrow_mut();

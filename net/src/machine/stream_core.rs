@@ -11,9 +11,6 @@ use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, SendData, Wake,
 };
 
-#[cfg(feature = "mutations")]
-use ringspun_runtime::simulation::{Mutation, mutated};
-
 use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::Address;
@@ -453,7 +450,7 @@ impl StreamCore {
         let was_first = self.writers.is_first(waiter);
         self.writers.remove(waiter);
         #[cfg(feature = "mutations")]
-        let was_first = was_first && !mutated(Mutation::WakeLost);
+        let was_first = was_first && !crate::mutations::loses_wake();
         if was_first {
             self.writers.wake_first();
         }
@@ -491,7 +488,7 @@ impl StreamCore {
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
                     #[cfg(feature = "mutations")]
-                    let buffer = self.dropping_late_byte(buffer, completion.more);
+                    let buffer = crate::mutations::without_late_byte(buffer, completion.more, &self.readers);
                     self.keep_unread(Chunk::Lent(buffer));
                 }
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES
@@ -515,18 +512,6 @@ impl StreamCore {
         } else if !self.readers.is_empty() {
             self.arm_input();
         }
-    }
-
-    #[cfg(feature = "mutations")]
-    fn dropping_late_byte(
-        &self,
-        mut buffer: ringspun_runtime::Buffer,
-        more: bool,
-    ) -> ringspun_runtime::Buffer {
-        if !more && self.readers.is_empty() && mutated(Mutation::LateByteDropped) {
-            buffer.consume(1);
-        }
-        buffer
     }
 
     /// There may be something to receive at once.
