@@ -117,6 +117,7 @@ impl Fiber {
         // resume itself.
         let mut body = self.body.borrow_mut();
         let Some(coroutine) = body.as_mut() else { return true };
+        debug_assert_eq!(self.state.get(), State::Ready, "only what is in the run queue runs");
         self.state.set(State::Running);
         let turn = Turn::of(self);
         let result = coroutine.resume(());

@@ -459,11 +459,13 @@ pub fn event_loop() -> Option<Rc<EventLoop>> {
 pub struct FiberStatistics {
     /// Fibers that have not ended, the caller included.
     pub alive: usize,
+    /// Stacks that they have.
+    pub stacks: usize,
 }
 
 /// Counts of this thread's fibers; `None` if no runtime runs on it.
 pub fn statistics() -> Option<FiberStatistics> {
     let scheduler = Scheduler::current()?;
     let alive = scheduler.fibers.borrow().len();
-    Some(FiberStatistics { alive })
+    Some(FiberStatistics { alive, stacks: scheduler.stacks.in_use() })
 }

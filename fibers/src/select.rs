@@ -319,6 +319,10 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
 /// A number below `bound`, which is at least one, from a generator of this thread that starts the same in
 /// every run (xorshift64).
 fn random_below(bound: usize) -> usize {
+    #[cfg(feature = "simulation")]
+    if let Some(simulation) = ringspun_runtime::simulation::current() {
+        return simulation.choose(bound);
+    }
     thread_local! {
         static STATE: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) };
     }

@@ -65,6 +65,12 @@ impl StackPool {
             self.classes.borrow_mut().entry(size_bytes).or_insert_with(|| SizeClass::new(size_bytes)).clone();
         class.take()
     }
+
+    /// Stacks that are taken.
+    pub(crate) fn in_use(&self) -> usize {
+        // Each holds its class.
+        self.classes.borrow().values().map(|class| Rc::strong_count(class) - 1).sum()
+    }
 }
 
 /// All stacks of one size.

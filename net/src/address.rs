@@ -8,7 +8,9 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr, getpeername, getsockname};
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr};
+
+use crate::system;
 
 /// The address of a socket: of IPv4 or IPv6 (`ip(7)`, `ipv6(7)`) or of a Unix domain socket (`unix(7)`).
 ///
@@ -171,7 +173,7 @@ impl fmt::Debug for Address {
 ///
 /// The kernel's, from `getsockname(2)`.
 pub fn local_address(descriptor: RawFd) -> io::Result<Address> {
-    Ok(Address(getsockname::<SockaddrStorage>(descriptor)?))
+    system::local_address(descriptor).map(Address)
 }
 
 /// The address of a socket's peer; the descriptor must be open.
@@ -180,7 +182,7 @@ pub fn local_address(descriptor: RawFd) -> io::Result<Address> {
 ///
 /// The kernel's, from `getpeername(2)`.
 pub fn peer_address(descriptor: RawFd) -> io::Result<Address> {
-    Ok(Address(getpeername::<SockaddrStorage>(descriptor)?))
+    system::peer_address(descriptor).map(Address)
 }
 
 #[cfg(test)]

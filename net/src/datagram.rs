@@ -12,7 +12,6 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Address, local_address, peer_address};
-use crate::descriptor::shutdown;
 use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError};
 use crate::machine::{
@@ -20,6 +19,7 @@ use crate::machine::{
 };
 use crate::options::SocketOption;
 use crate::stream::Received;
+use crate::system::shutdown;
 use crate::waiting::{current_loop, resolve, wait_on, within};
 
 /// A socket of separate messages: UDP (`udp(7)`) or a Unix datagram socket (`unix(7)`). Dropping it closes

@@ -2,15 +2,11 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
-#[cfg(target_os = "linux")]
-use std::os::fd::FromRawFd;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-
-use nix::sys::socket::{SockFlag, bind, socket};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
 use crate::machine::SocketKind;
+use crate::system;
 
 /// The descriptor of a socket. Closing happens in two steps: `begin_close` when the user is done,
 /// `close` when the last operation is; between them the number cannot be reused.
@@ -57,60 +53,18 @@ impl Drop for Descriptor {
 
 /// Makes a socket of an address's family, close-on-exec.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
-    #[cfg(target_os = "linux")]
-    let flags = SockFlag::SOCK_CLOEXEC;
-    #[cfg(not(target_os = "linux"))]
-    let flags = SockFlag::empty();
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
-    Ok(socket(family, kind.socket_type(), flags, None)?)
+    system::socket(family, kind.socket_type())
 }
 
 /// Binds a socket to the first address that works.
 pub(crate) fn bind_first(descriptor: &OwnedFd, addresses: &[Address]) -> io::Result<()> {
-    let mut error = None;
+    let mut last_error = None;
     for address in addresses {
-        match bind(descriptor.as_raw_fd(), &address.raw()) {
+        match system::bind(descriptor, &address.raw()) {
             Ok(()) => return Ok(()),
-            Err(errno) => error = Some(errno),
+            Err(error) => last_error = Some(error),
         }
     }
-    error.map_or(Ok(()), |errno| Err(errno.into()))
-}
-
-/// Shuts down one or both directions of a socket; the descriptor must be open.
-pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
-    let how = match how {
-        Shutdown::Read => libc::SHUT_RD,
-        Shutdown::Write => libc::SHUT_WR,
-        Shutdown::Both => libc::SHUT_RDWR,
-    };
-    // SAFETY: the call touches no memory of ours.
-    match unsafe { libc::shutdown(descriptor, how) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Says whether calls on a socket return at once where they would block; the descriptor must be open.
-pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
-    let mut nonblocking = i32::from(nonblocking);
-    // SAFETY: the number is valid for the length that this request reads.
-    match unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut nonblocking) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Accepts a connection that is there already, from a listener that does not block.
-#[cfg(target_os = "linux")]
-pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
-    let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-    // SAFETY: the kernel made this descriptor for this call; nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// Only descriptors of Linux are handed over, by the Janet VM.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn accept_now(_: RawFd) -> io::Result<OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
+    last_error.map_or(Ok(()), Err)
 }

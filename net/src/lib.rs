@@ -45,8 +45,11 @@ mod endpoint;
 mod error;
 mod listener;
 pub mod machine;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod options;
 mod stream;
+mod system;
 mod wait_list;
 mod waiting;
 

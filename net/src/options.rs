@@ -4,6 +4,8 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
+use crate::system::set_option;
+
 /// An option of a socket, with its value. Which sockets take which is the kernel's to say (`socket(7)`,
 /// `tcp(7)`, `ip(7)`, `ipv6(7)`).
 ///
@@ -58,24 +60,29 @@ impl SocketOption {
             | Self::ReuseAddress(on)
             | Self::ReusePort(on)
             | Self::KeepAlive(on)
-            | Self::NoDelay(on) => set(descriptor, level, name, &i32::from(on)),
+            | Self::NoDelay(on) => set_option(descriptor, level, name, &i32::from(on)),
             Self::ReceiveBufferBytes(number)
             | Self::SendBufferBytes(number)
             | Self::MulticastHopsV6(number)
-            | Self::UnicastHopsV6(number) => set(descriptor, level, name, &number),
+            | Self::UnicastHopsV6(number) => set_option(descriptor, level, name, &number),
             // A byte is what every system takes.
             Self::MulticastTtl(number) => match u8::try_from(number) {
-                Ok(byte) => set(descriptor, level, name, &byte),
+                Ok(byte) => set_option(descriptor, level, name, &byte),
                 Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
             },
             Self::JoinGroupV4(group) | Self::LeaveGroupV4(group) => {
                 let group = libc::in_addr { s_addr: u32::from_ne_bytes(group.octets()) };
                 let any = libc::in_addr { s_addr: libc::INADDR_ANY };
-                set(descriptor, level, name, &libc::ip_mreq { imr_multiaddr: group, imr_interface: any })
+                set_option(
+                    descriptor,
+                    level,
+                    name,
+                    &libc::ip_mreq { imr_multiaddr: group, imr_interface: any },
+                )
             }
             Self::JoinGroupV6(group) | Self::LeaveGroupV6(group) => {
                 let group = libc::in6_addr { s6_addr: group.octets() };
-                set(
+                set_option(
                     descriptor,
                     level,
                     name,
@@ -120,26 +127,3 @@ const LEAVE_GROUP_V6: i32 = libc::IPV6_DROP_MEMBERSHIP;
 const JOIN_GROUP_V6: i32 = libc::IPV6_JOIN_GROUP;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const LEAVE_GROUP_V6: i32 = libc::IPV6_LEAVE_GROUP;
-
-/// Sets an option to a value in the form in which the kernel takes it.
-fn set<T: Copy>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the value is valid for the length that is passed.
-    match unsafe { libc::setsockopt(descriptor, level, name, std::ptr::from_ref(value).cast(), length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The value of an option that is an `int`; the descriptor must be open.
-///
-/// # Errors
-///
-/// The kernel's, from `getsockopt(2)`.
-pub(crate) fn number_of(descriptor: RawFd, level: i32, name: i32) -> io::Result<i32> {
-    let mut value = 0_i32;
-    let mut length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the value has room for the `int` whose length is passed.
-    let got = unsafe { libc::getsockopt(descriptor, level, name, (&raw mut value).cast(), &raw mut length) };
-    if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
-}

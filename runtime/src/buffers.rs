@@ -90,6 +90,12 @@ impl BufferPool {
         self.count - self.lent.get() - self.returned.borrow().len() as u16
     }
 
+    /// Buffers that nobody has.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn free(&self) -> usize {
+        self.returned.borrow().len()
+    }
+
     /// Where buffer `id` starts.
     pub(crate) fn address(&self, id: u16) -> *mut u8 {
         debug_assert!(id < self.count);
@@ -220,6 +226,13 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.pool.lent.set(self.pool.lent.get() - 1);
         self.pool.returned.borrow_mut().push(self.id);
+        #[cfg(feature = "mutations")]
+        if self.start > 0
+            && self.start < self.end
+            && crate::mutations::mutated(crate::mutations::Mutation::BufferReturnedTwice)
+        {
+            self.pool.returned.borrow_mut().push(self.id);
+        }
     }
 }
 

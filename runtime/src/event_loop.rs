@@ -213,7 +213,7 @@ impl EventLoop {
     ///
     /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait.
     pub fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
-        if self.closing.get() { None } else { Some(self.backend.borrow().send_at_once(socket, data)) }
+        if self.closing.get() { None } else { self.backend.borrow().send_at_once(socket, data) }
     }
 
     /// Sends a datagram at once, whole, where that goes without waiting, to `destination` or to the peer that the
@@ -234,7 +234,7 @@ impl EventLoop {
         if self.closing.get() {
             return None;
         }
-        Some(self.backend.borrow().send_to_at_once(socket, data, destination))
+        self.backend.borrow().send_to_at_once(socket, data, destination)
     }
 
     /// Whether this loop's backend makes a system call for each send and receive, so that these are best made by
@@ -281,6 +281,10 @@ impl EventLoop {
     pub fn cancel(&self, key: OperationKey) {
         if self.slots.borrow().get(key).is_some() {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
+            #[cfg(feature = "mutations")]
+            if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {
+                std::mem::forget(self.slots.borrow_mut().complete(key, true));
+            }
         }
     }
 
@@ -302,6 +306,8 @@ impl EventLoop {
             if self.slots.borrow().get(key).is_none() {
                 break Ok(());
             }
+            // What was submitted meanwhile may have met a full queue, which reaped what is waited for.
+            reaped.append(&mut self.ready.borrow_mut());
             if let Err(error) = self.backend.borrow_mut().wait(None, &mut reaped) {
                 break Err(error);
             }
@@ -340,6 +346,10 @@ impl EventLoop {
 
     /// The loop's clock, which is monotonic, read now.
     pub fn now(&self) -> Instant {
+        #[cfg(feature = "simulation")]
+        if let Some(now) = self.backend.borrow().simulated_now() {
+            return now;
+        }
         Instant::now()
     }
 

@@ -62,6 +62,8 @@
 mod blocking;
 mod buffers;
 mod event_loop;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod operation;
 mod prefetch;
 mod ready;
@@ -81,3 +83,11 @@ pub use prefetch::prefetch;
 pub use sys::{BackendKind, probe};
 pub use timers::TimerKey;
 pub use wake::{RemoteWaker, Wake};
+
+/// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    #[cfg(feature = "mutations")]
+    pub use crate::mutations::{Mutation, mutated};
+    pub use crate::sys::sim::{Fault, Random, Simulation, current};
+}

@@ -53,6 +53,16 @@ impl RemoteWaker {
         self.shared.signal.descriptor()
     }
 
+    /// Takes the wake-up if there is one, for who does not wait on the descriptor.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn take_pending(&self) -> bool {
+        let pending = self.shared.pending.load(Ordering::Acquire);
+        if pending {
+            self.acknowledge();
+        }
+        pending
+    }
+
     /// Takes the wake-up, so that the next one writes again. The signal is cleared before the flag falls:
     /// the other way round, a wake in between would leave the flag up and the signal clear, and no
     /// later one would write. A wake between the two writes nothing and needs not: the loop is awake.

@@ -13,8 +13,9 @@ use ringspun_runtime::{
 };
 
 use super::read_ahead::{LeftBehind, ReadAhead};
-use crate::descriptor::{Descriptor, accept_now};
+use crate::descriptor::Descriptor;
 use crate::error::{Closed, errno_of};
+use crate::system::accept_now;
 use crate::wait_list::WaitList;
 
 /// Accepted connections that nobody has taken, above which accepting pauses. The rest wait in the
@@ -194,6 +195,8 @@ impl Owner for ListenerCore {
                 // SAFETY: the kernel made this descriptor for this completion; nobody else has it.
                 let connection = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
                 if self.is_closed() {
+                    #[cfg(feature = "mutations")]
+                    crate::mutations::leak_late_accept(connection);
                     return;
                 }
                 let mut accepted = self.accepted.borrow_mut();

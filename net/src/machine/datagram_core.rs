@@ -16,9 +16,10 @@ use slab::Slab;
 use super::chunk::Chunk;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::{Address, local_address};
-use crate::descriptor::{Descriptor, set_nonblocking};
+use crate::descriptor::Descriptor;
 use crate::error::Closed;
 use crate::options::SocketOption;
+use crate::system::set_nonblocking;
 use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a socket stops receiving until they are read: what

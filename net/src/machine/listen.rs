@@ -3,12 +3,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{Backlog, bind, listen};
-
 use super::resolve::SocketKind;
 use crate::address::Address;
-use crate::descriptor::{new_socket, set_nonblocking};
+use crate::descriptor::new_socket;
 use crate::options::SocketOption;
+use crate::system::{bind, listen, set_nonblocking};
 
 /// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
 const BACKLOG: i32 = 1024;
@@ -38,11 +37,11 @@ fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Resu
             SocketOption::ReusePort(true).set(descriptor.as_raw_fd())?;
         }
     }
-    bind(descriptor.as_raw_fd(), &address.raw())?;
+    bind(&descriptor, &address.raw())?;
     if kind == SocketKind::Stream {
         // As its descriptors can be shared, another may take the connection that readiness told of.
         set_nonblocking(descriptor.as_raw_fd(), true)?;
-        listen(&descriptor, Backlog::new(BACKLOG)?)?;
+        listen(&descriptor, BACKLOG)?;
     }
     Ok(descriptor)
 }

@@ -6,8 +6,6 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use ringspun_runtime::{
     Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wake,
 };
@@ -15,9 +13,10 @@ use ringspun_runtime::{
 use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
 use super::stream_output::Output;
-use crate::descriptor::{Descriptor, set_nonblocking};
+use crate::descriptor::Descriptor;
 use crate::error::Closed;
-use crate::options::{SocketOption, number_of};
+use crate::options::SocketOption;
+use crate::system::{option_number, receive_now, set_nonblocking};
 use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
@@ -226,20 +225,16 @@ impl StreamCore {
 
     fn receive_owned(&self, limit: usize) -> Option<Chunk> {
         let mut bytes = vec![0; limit.clamp(1, ON_DEMAND_MAX_BYTES)];
-        let received = loop {
-            match recv(self.descriptor(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EINTR) => {}
-                received => break received,
-            }
-        };
-        match received {
+        match receive_now(self.descriptor(), &mut bytes) {
             Ok(0) => self.end.set(End::Reached),
             Ok(count) => {
                 bytes.truncate(count);
                 return Some(Chunk::Owned { bytes: bytes.into_boxed_slice(), start: 0 });
             }
-            Err(Errno::EAGAIN) => self.announced.set(Announced::Nothing),
-            Err(errno) => self.end.set(End::Failed(errno as i32)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => self.announced.set(Announced::Nothing),
+                errno => self.end.set(End::Failed(errno.unwrap_or(libc::EIO))),
+            },
         }
         None
     }
@@ -269,7 +264,7 @@ impl StreamCore {
     pub fn flush(&self) -> io::Result<()> {
         self.check_open()?;
         // With the algorithm off, nothing is held back, and it must stay off.
-        if number_of(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
+        if option_number(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
             for nodelay in [true, false] {
                 SocketOption::NoDelay(nodelay).set(self.descriptor())?;
             }
@@ -389,6 +384,8 @@ impl StreamCore {
             Ok(0) => self.end.set(End::Reached),
             Ok(_) => {
                 if let Some(buffer) = completion.buffer {
+                    #[cfg(feature = "mutations")]
+                    let buffer = crate::mutations::without_late_byte(buffer, completion.more, &self.readers);
                     self.keep_unread(Chunk::Lent(buffer));
                 }
                 if self.unread_bytes.get() > UNREAD_MAX_BYTES

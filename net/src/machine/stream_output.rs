@@ -9,7 +9,7 @@ use ringspun_runtime::{Operation, OperationKey, SendData, Wake};
 
 use super::stream_core::StreamCore;
 use crate::address::Address;
-use crate::descriptor::shutdown;
+use crate::system::shutdown;
 use crate::wait_list::WaitList;
 
 /// Sends in a row that do not wait for a turn of the loop.
@@ -163,7 +163,10 @@ impl StreamCore {
     /// Takes a writer out of the queue, and lets the next one try.
     #[inline]
     pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
-        if self.writers.remove(waiter) {
+        let was_first = self.writers.remove(waiter);
+        #[cfg(feature = "mutations")]
+        let was_first = was_first && !crate::mutations::loses_wake();
+        if was_first {
             self.writers.wake_first();
         }
     }

@@ -2,6 +2,8 @@
 
 mod poll;
 pub mod probe;
+#[cfg(feature = "simulation")]
+pub(crate) mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
 
@@ -83,6 +85,8 @@ pub(crate) enum Backend {
     #[cfg(target_os = "linux")]
     Uring(uring::Uring),
     Poll(poll::Poll),
+    #[cfg(feature = "simulation")]
+    Sim(sim::Sim),
 }
 
 impl Backend {
@@ -92,6 +96,10 @@ impl Backend {
         buffers: Buffers,
         waker: RemoteWaker,
     ) -> io::Result<(Self, Option<String>)> {
+        #[cfg(feature = "simulation")]
+        if let Some(sim) = sim::Sim::new(&buffers, &waker)? {
+            return Ok((Self::Sim(sim), None));
+        }
         let requested = match configuration.backend {
             None => BackendKind::requested()?,
             some => some,
@@ -124,31 +132,49 @@ impl Backend {
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
+    /// The time, where it is not the machine's.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated_now(&self) -> Option<std::time::Instant> {
+        match self {
+            Self::Sim(sim) => Some(sim.now()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(_) => "io_uring",
             Self::Poll(_) => "poll",
+            #[cfg(feature = "simulation")]
+            Self::Sim(_) => "simulation",
         }
     }
 
     /// Queues an operation whose slot keeps it until the terminal completion. Completions that have to be
     /// reaped to make room go to `ready`.
-    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
+    #[cfg_attr(
+        not(any(target_os = "linux", feature = "simulation")),
+        expect(unused_variables, reason = "only a ring can be full")
+    )]
     pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation, ready: &mut ReadyQueue) {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.submit(user_data, operation, ready),
             Self::Poll(poll) => poll.submit(user_data, operation),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.submit(user_data, operation, ready),
         }
     }
 
     /// A send that does not wait.
-    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> io::Result<u32> {
+    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Uring(_) => poll::send_at_once(socket, data),
-            Self::Poll(_) => poll::send_at_once(socket, data),
+            Self::Uring(_) => Some(poll::send_at_once(socket, data)),
+            Self::Poll(_) => Some(poll::send_at_once(socket, data)),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.send_at_once(socket, data),
         }
     }
 
@@ -158,11 +184,14 @@ impl Backend {
         socket: RawFd,
         data: &SendData,
         destination: Option<&Address>,
-    ) -> io::Result<u32> {
+    ) -> Option<io::Result<u32>> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Uring(_) => poll::send_to_at_once(socket, data, destination),
-            Self::Poll(_) => poll::send_to_at_once(socket, data, destination),
+            Self::Uring(_) => Some(poll::send_to_at_once(socket, data, destination)),
+            Self::Poll(_) => Some(poll::send_to_at_once(socket, data, destination)),
+            // It has streams only.
+            #[cfg(feature = "simulation")]
+            Self::Sim(_) => None,
         }
     }
 
@@ -182,22 +211,36 @@ impl Backend {
             Self::Uring(_) => None,
             // SAFETY: the caller vouches for the bytes.
             Self::Poll(_) => Some(unsafe { poll::receive_at_once(socket, start, size_bytes) }),
+            #[cfg(feature = "simulation")]
+            // SAFETY: likewise.
+            Self::Sim(sim) => unsafe { sim.receive_at_once(socket, start, size_bytes) },
         }
     }
 
     /// Whether this backend calls the system for each send and receive, so that these are best made at once.
     pub(crate) fn works_at_once(&self) -> bool {
-        matches!(self, Self::Poll(_))
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(_) => false,
+            Self::Poll(_) => true,
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.works_at_once(),
+        }
     }
 
     /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
     /// of its own, and the request with none but one that says that it missed.
-    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a ring can be full"))]
+    #[cfg_attr(
+        not(any(target_os = "linux", feature = "simulation")),
+        expect(unused_variables, reason = "only a ring can be full")
+    )]
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.cancel(user_data, ready),
             Self::Poll(poll) => poll.cancel(user_data),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.cancel(user_data, ready),
         }
     }
 
@@ -208,6 +251,8 @@ impl Backend {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.end_turn(),
             Self::Poll(poll) => poll.end_turn(),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.end_turn(),
         }
     }
 
@@ -218,6 +263,8 @@ impl Backend {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.wait(timeout, ready),
             Self::Poll(poll) => poll.wait(timeout, ready),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.wait(timeout, ready),
         }
     }
 }

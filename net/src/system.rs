@@ -1,0 +1,132 @@
+//! The system calls that the net layer makes itself, beside the operations of the loop: the one place for them, so
+//! that a simulation can answer in the kernel's stead.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
+};
+
+/// Answers from the simulation that has been entered on this thread, if one has.
+#[cfg(feature = "simulation")]
+macro_rules! simulated {
+    (|$simulation:ident| $answer:expr) => {
+        if let Some($simulation) = ringspun_runtime::simulation::current() {
+            return $answer;
+        }
+    };
+}
+#[cfg(not(feature = "simulation"))]
+macro_rules! simulated {
+    (|$simulation:ident| $answer:expr) => {};
+}
+
+/// Makes a socket, close-on-exec where that takes no second call.
+pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
+    simulated!(|simulation| simulation.socket());
+    #[cfg(target_os = "linux")]
+    let flags = SockFlag::SOCK_CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = SockFlag::empty();
+    Ok(nix::sys::socket::socket(family, kind, flags, None)?)
+}
+
+/// Binds a socket to an address.
+pub(crate) fn bind(socket: &OwnedFd, address: &SockaddrStorage) -> io::Result<()> {
+    simulated!(|simulation| simulation.bind(socket.as_raw_fd(), address));
+    Ok(nix::sys::socket::bind(socket.as_raw_fd(), address)?)
+}
+
+/// Has a socket listen.
+pub(crate) fn listen(socket: &OwnedFd, backlog: i32) -> io::Result<()> {
+    simulated!(|simulation| simulation.listen(socket.as_raw_fd()));
+    Ok(nix::sys::socket::listen(socket, Backlog::new(backlog)?)?)
+}
+
+/// Accepts a connection that is there already, from a listener that does not block.
+#[cfg(target_os = "linux")]
+pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    simulated!(|simulation| simulation.accept(listener));
+    let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel made this descriptor for this call; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Only descriptors of Linux are handed over, by the Janet VM.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn accept_now(_: RawFd) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Receives what is there, without waiting.
+pub(crate) fn receive_now(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    simulated!(|simulation| simulation.receive(socket, bytes));
+    loop {
+        match nix::sys::socket::recv(socket, bytes, MsgFlags::MSG_DONTWAIT) {
+            Err(nix::errno::Errno::EINTR) => {}
+            received => return Ok(received?),
+        }
+    }
+}
+
+/// Shuts down one or both directions of a socket; the descriptor must be open.
+pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
+    simulated!(|simulation| simulation.shutdown(descriptor, how));
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: the call touches no memory of ours.
+    match unsafe { libc::shutdown(descriptor, how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Says whether calls on a socket return at once where they would block; the descriptor must be open.
+pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
+    simulated!(|_simulation| Ok(()));
+    let mut nonblocking = i32::from(nonblocking);
+    // SAFETY: the number is valid for the length that this request reads.
+    match unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut nonblocking) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The address of a socket (`getsockname(2)`).
+pub(crate) fn local_address(descriptor: RawFd) -> io::Result<SockaddrStorage> {
+    simulated!(|simulation| simulation.local_address(descriptor));
+    Ok(getsockname(descriptor)?)
+}
+
+/// The address of a socket's peer (`getpeername(2)`).
+pub(crate) fn peer_address(descriptor: RawFd) -> io::Result<SockaddrStorage> {
+    simulated!(|simulation| simulation.peer_address(descriptor));
+    Ok(getpeername(descriptor)?)
+}
+
+/// Sets an option to a value in the form in which the kernel takes it. In a simulation, options change nothing.
+pub(crate) fn set_option<T: Copy>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    simulated!(|_simulation| Ok(()));
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is valid for the length that is passed.
+    match unsafe { libc::setsockopt(descriptor, level, name, std::ptr::from_ref(value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The value of an option that is an `int`; the descriptor must be open. In a simulation, each is 0.
+pub(crate) fn option_number(descriptor: RawFd, level: i32, name: i32) -> io::Result<i32> {
+    simulated!(|_simulation| Ok(0));
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the value has room for the `int` whose length is passed.
+    let got = unsafe { libc::getsockopt(descriptor, level, name, (&raw mut value).cast(), &raw mut length) };
+    if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,306 @@
+//! A simulation as its user has it, and the system calls that a socket takes besides its operations.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::socket::SockaddrLike;
+
+use super::faults::Fault;
+use super::socket::{Kind, Socket, SocketId};
+use super::world::World;
+use crate::operation::Address;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Simulation>> = const { RefCell::new(None) };
+}
+
+/// A kernel in memory for one event loop, in which a seed decides everything that a program cannot know:
+/// when and in which order things happen, how much of them, and what goes wrong.
+///
+/// While it is [entered](Self::enter), each [`EventLoop`](crate::EventLoop) that is made on the thread runs in it,
+/// and so do the net layer's own system calls: nothing of the machine is used but memory, and one descriptor for
+/// each socket, which stands for it. The loop's clock is the simulation's.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use std::time::Duration;
+///
+/// use ringspun_runtime::simulation::Simulation;
+/// use ringspun_runtime::{Configuration, EventLoop, Wait, Wake};
+///
+/// struct Alarm(Cell<bool>);
+/// impl Wake for Alarm {
+///     fn wake(self: Rc<Self>) {
+///         self.0.set(true);
+///     }
+/// }
+///
+/// let simulation = Simulation::new(7).unwrap();
+/// simulation.enter(|| {
+///     let event_loop = EventLoop::new(&Configuration::default()).unwrap();
+///     let alarm = Rc::new(Alarm(Cell::new(false)));
+///     // A minute of the simulated clock takes no time.
+///     event_loop.insert_timer(event_loop.now() + Duration::from_secs(60), alarm.clone());
+///     while !alarm.0.get() {
+///         event_loop.turn(Wait::Block).unwrap();
+///     }
+/// });
+/// assert_eq!(simulation.finish(), Ok(()));
+/// ```
+#[derive(Clone)]
+pub struct Simulation {
+    world: Rc<RefCell<World>>,
+    seed: u64,
+}
+
+/// The simulation that has been entered on this thread.
+pub fn current() -> Option<Simulation> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+impl Simulation {
+    /// What this seed decides.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if descriptors run out.
+    pub fn new(seed: u64) -> io::Result<Self> {
+        let world = Rc::new(RefCell::new(World::new(seed)?));
+        Ok(Self { world, seed })
+    }
+
+    pub(super) fn world(&self) -> Rc<RefCell<World>> {
+        self.world.clone()
+    }
+
+    /// Runs `function` in the simulation.
+    ///
+    /// # Panics
+    ///
+    /// If one has been entered on this thread already; and with the panic of `function`.
+    pub fn enter<T>(&self, function: impl FnOnce() -> T) -> T {
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                CURRENT.take();
+            }
+        }
+        assert!(current().is_none(), "a simulation has been entered on this thread already");
+        CURRENT.set(Some(self.clone()));
+        let _leave = Leave;
+        function()
+    }
+
+    /// The seed that decides.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Gives each line of what happens to `tracer`.
+    pub fn trace_to(&self, tracer: impl Fn(fmt::Arguments<'_>) + 'static) {
+        self.world.borrow_mut().tracer = Some(Box::new(tracer));
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, text: fmt::Arguments<'_>) {
+        self.world.borrow().tell(text);
+    }
+
+    /// Has a fault never happen, whatever the seed says.
+    pub fn forbid(&self, fault: Fault) {
+        self.world.borrow_mut().plan.forbid(fault);
+    }
+
+    /// Whether the seed has this fault happen at all.
+    pub fn allows(&self, fault: Fault) -> bool {
+        self.world.borrow().plan.allows(fault)
+    }
+
+    /// How often a fault has happened.
+    pub fn count_of(&self, fault: Fault) -> u64 {
+        self.world.borrow().plan.count_of(fault)
+    }
+
+    /// Whether the loop acts as on poll, which works at once, or as on io_uring.
+    pub fn works_at_once(&self) -> bool {
+        self.world.borrow().works_at_once
+    }
+
+    /// The most that one direction of a connection holds, on its way and until it is received.
+    pub fn capacity_bytes(&self) -> usize {
+        self.world.borrow().capacity_bytes
+    }
+
+    /// The time that has passed on the simulated clock.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.world.borrow().now_ns)
+    }
+
+    /// A number made from all completions so far: the same for the same seed and program.
+    pub fn digest(&self) -> u64 {
+        self.world.borrow().digest
+    }
+
+    /// A number below `bound`, for a program that decides something at random.
+    pub fn choose(&self, bound: usize) -> usize {
+        self.world.borrow_mut().random.below(bound as u64) as usize
+    }
+
+    /// Ends the run with an error: the loop's next turn fails with this text.
+    pub fn fail(&self, text: impl Into<String>) {
+        self.world.borrow_mut().violate(text.into());
+    }
+
+    /// Says what is wrong with the run, once its loop is gone.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that should not have happened: a forgotten waiter, a buffer given back twice, bytes that
+    /// changed while they were sent, a descriptor that was closed under its operation or left open, an operation
+    /// without its terminal completion, or what [`fail`](Self::fail) was told.
+    pub fn finish(&self) -> Result<(), String> {
+        let mut world = self.world.borrow_mut();
+        world.sweep();
+        let open = world.open_descriptors();
+        if open > 0 {
+            world.violate(format!("{open} descriptors were left open"));
+        }
+        if world.pool.is_some() {
+            world.violate("the event loop was left behind".to_string());
+        }
+        world.violation().map_or(Ok(()), |text| Err(text.to_string()))
+    }
+}
+
+/// The system calls of a socket. Each fails with the errors of that call.
+impl Simulation {
+    /// `socket(2)`
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if descriptors run out.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        let mut world = self.world.borrow_mut();
+        let id = world.sockets.len();
+        world.sockets.push(Socket::new(Kind::Unconnected));
+        world.open(id)
+    }
+
+    fn with_socket<T>(
+        &self,
+        descriptor: RawFd,
+        call: impl FnOnce(&mut World, SocketId) -> Result<T, i32>,
+    ) -> io::Result<T> {
+        let mut world = self.world.borrow_mut();
+        let result = match world.socket_of(descriptor) {
+            Some(id) => call(&mut world, id),
+            None => Err(libc::ENOTSOCK),
+        };
+        result.map_err(io::Error::from_raw_os_error)
+    }
+
+    /// `bind(2)`, to an address of IPv4; port 0 stands for one that is free.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE`; `EINVAL` for other families.
+    pub fn bind(&self, socket: RawFd, address: &Address) -> io::Result<()> {
+        self.with_socket(socket, |world, id| {
+            let Some(of_ip) = address.as_sockaddr_in().filter(|_| address.len() > 0) else {
+                return Err(libc::EINVAL);
+            };
+            let address = if of_ip.port() == 0 { world.free_address() } else { *address };
+            if world.listener_at(&address).is_some() {
+                return Err(libc::EADDRINUSE);
+            }
+            world.sockets[id].local = Some(address);
+            Ok(())
+        })
+    }
+
+    /// `listen(2)`
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a socket that is connected or listens already.
+    pub fn listen(&self, socket: RawFd) -> io::Result<()> {
+        self.with_socket(socket, |world, id| {
+            if !matches!(world.sockets[id].kind, Kind::Unconnected) {
+                return Err(libc::EINVAL);
+            }
+            world.sockets[id].kind = Kind::Listener(Default::default());
+            Ok(())
+        })
+    }
+
+    /// `accept(2)`, on a socket that does not block.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` where no connection waits.
+    pub fn accept(&self, listener: RawFd) -> io::Result<OwnedFd> {
+        self.with_socket(listener, |world, id| {
+            let connection = world.accept_first(id).ok_or(libc::EAGAIN)?;
+            world.open(connection).map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))
+        })
+    }
+
+    /// `recv(2)`, on a socket that does not block.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` where nothing has arrived; the error of the connection.
+    pub fn receive(&self, socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+        self.with_socket(socket, |world, id| {
+            let mut filled = 0;
+            world.receive(id, buffer.len(), false, |piece| {
+                buffer[filled..filled + piece.len()].copy_from_slice(piece);
+                filled += piece.len();
+            })
+        })
+    }
+
+    /// `shutdown(2)`
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN`
+    pub fn shutdown(&self, socket: RawFd, how: Shutdown) -> io::Result<()> {
+        self.with_socket(socket, |world, id| world.shut_down(id, how))
+    }
+
+    /// `getsockname(2)`
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a socket that has no address yet.
+    pub fn local_address(&self, socket: RawFd) -> io::Result<Address> {
+        self.with_socket(socket, |world, id| world.sockets[id].local.ok_or(libc::EINVAL))
+    }
+
+    /// `getpeername(2)`
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN`
+    pub fn peer_address(&self, socket: RawFd) -> io::Result<Address> {
+        self.with_socket(socket, |world, id| {
+            let dead = world.connection(id).is_none_or(|connection| connection.is_dead());
+            world.sockets[id].remote.filter(|_| !dead).ok_or(libc::ENOTCONN)
+        })
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Simulation {{ seed: {} }}", self.seed)
+    }
+}

@@ -1,0 +1,308 @@
+//! The simulated backend: a kernel in memory, with a clock of its own, in which a seed decides everything.
+//!
+//! ```text
+//!   submit, cancel ──► requests ──► carried out in order at the next wait
+//!                                          │
+//!                     events, by time ◄──► operations ──► completions, by time ──► ready
+//!                     (arrivals, attempts) │
+//!                                   sockets and the network
+//! ```
+//!
+//! It holds to the kernel's contract and to nothing more: completions come late and overtake each other, a
+//! look at them gives a few only, multishot operations end whenever they like, cancels miss, come too late or
+//! meet a success, buffers run out, connections break. Where a turn would block, the clock goes to what
+//! happens next; where nothing can happen any more, somebody waits who has been forgotten, and the wait fails.
+
+mod calls;
+mod faults;
+mod network;
+mod operations;
+mod random;
+mod socket;
+mod world;
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub use self::calls::{Simulation, current};
+pub use self::faults::Fault;
+use self::operations::Request;
+pub use self::random::Random;
+use self::world::{World, trace};
+use super::{Buffers, RawCompletion};
+use crate::operation::{Operation, SendData};
+use crate::ready::ReadyQueue;
+use crate::wake::RemoteWaker;
+
+/// What serves one loop in a simulation.
+pub(crate) struct Sim {
+    world: Rc<RefCell<World>>,
+    waker: RemoteWaker,
+    /// A wake-up was taken, and no turn has ended since.
+    woken: bool,
+    submitted: u64,
+}
+
+impl Sim {
+    /// For a loop on a thread that a simulation has been entered on; `None` on others.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` while another loop uses that simulation.
+    pub(super) fn new(buffers: &Buffers, waker: &RemoteWaker) -> io::Result<Option<Self>> {
+        let Some(simulation) = current() else { return Ok(None) };
+        let world = simulation.world();
+        let mut borrowed = world.borrow_mut();
+        if borrowed.pool.is_some() {
+            let text = "a simulation serves one event loop at a time, and another one uses it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        borrowed.pool = Some(buffers.streams.clone());
+        drop(borrowed);
+        Ok(Some(Self { world, waker: waker.clone(), woken: false, submitted: 0 }))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.world.borrow().now()
+    }
+
+    pub(super) fn works_at_once(&self) -> bool {
+        self.world.borrow().works_at_once
+    }
+
+    pub(super) fn submit(&mut self, user_data: u64, operation: &Operation, ready: &mut ReadyQueue) {
+        self.submitted += 1;
+        let world = &mut *self.world.borrow_mut();
+        world.queue(self.submitted, user_data, operation);
+        world.make_room(ready);
+    }
+
+    pub(super) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {
+        let world = &mut *self.world.borrow_mut();
+        trace!(world, "cancel of {:?}", world.operations.get(&user_data));
+        world.requests.push_back(Request::Cancel(user_data));
+        world.make_room(ready);
+    }
+
+    pub(super) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
+        let world = &mut *self.world.borrow_mut();
+        world.works_at_once.then(|| {
+            let (start, length) = data.as_raw();
+            let bytes = match length {
+                0 => &[],
+                // SAFETY: the bytes are borrowed for this call.
+                _ => unsafe { std::slice::from_raw_parts(start, length) },
+            };
+            world.send_at_once(socket, bytes).map_err(io::Error::from_raw_os_error)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+    pub(super) unsafe fn receive_at_once(
+        &self,
+        socket: RawFd,
+        start: *mut u8,
+        size_bytes: usize,
+    ) -> Option<io::Result<u32>> {
+        let world = &mut *self.world.borrow_mut();
+        world.works_at_once.then(|| {
+            let mut filled = 0;
+            let received = world.receive_at_once(socket, size_bytes, |piece| {
+                // SAFETY: the pieces together are no longer than the bytes that the caller vouches for.
+                unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+                filled += piece.len();
+            });
+            received.map_err(io::Error::from_raw_os_error)
+        })
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        self.woken = false;
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
+        if self.waker.take_pending() {
+            self.woken = true;
+        }
+        let world = &mut *self.world.borrow_mut();
+        world.sweep();
+        world.pass_turn();
+        world.catch_up();
+        let taken = world.enter();
+        world.reap(ready);
+        if ready.is_empty() && !self.woken && taken && timeout != Some(Duration::ZERO) {
+            world.block(timeout, ready);
+        }
+        match world.violation() {
+            None => Ok(()),
+            Some(text) => Err(io::Error::other(format!("simulation: {text}"))),
+        }
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.world.borrow_mut().detach();
+    }
+}
+
+impl World {
+    /// Takes what was submitted, and the buffers that have come back; false if it took nothing.
+    fn enter(&mut self) -> bool {
+        self.take_buffers();
+        if !self.requests.is_empty() && self.strikes(Fault::EnterRefused) {
+            trace!(self, "no submissions taken");
+            return false;
+        }
+        while let Some(request) = self.requests.pop_front() {
+            self.carry_out(request);
+        }
+        true
+    }
+
+    /// As io_uring is given them; on poll, they are taken one by one.
+    fn take_buffers(&mut self) {
+        let Some(pool) = self.pool.clone().filter(|_| !self.works_at_once) else { return };
+        while let Some(buffer) = pool.take_returned() {
+            if self.provided.contains(&buffer) {
+                self.violate(format!("receive buffer {buffer} was given back twice"));
+                return;
+            }
+            self.provided.push(buffer);
+        }
+    }
+
+    /// In the middle of a turn, the queue of submissions may be full.
+    fn make_room(&mut self, ready: &mut ReadyQueue) {
+        if !self.works_at_once && self.strikes(Fault::QueueFull) {
+            trace!(self, "the queue of submissions is full");
+            self.sweep();
+            self.catch_up();
+            self.enter();
+            self.reap(ready);
+        }
+    }
+
+    /// Moves completions whose time has come to `ready`, not always all of them.
+    fn reap(&mut self, ready: &mut ReadyQueue) {
+        let due = self.completions.iter().filter(|posted| posted.at_ns <= self.now_ns).count();
+        if due == 0 {
+            return;
+        }
+        let few = 1 + self.random.below(3) as usize;
+        let limit = if due > few && self.strikes(Fault::FewPerEnter) { few } else { due };
+        for _ in 0..limit {
+            let Some(first) = self.completions.iter().position(|posted| posted.at_ns <= self.now_ns) else {
+                return;
+            };
+            let chosen = self.overtaking(first);
+            let posted = self.completions.remove(chosen);
+            ready.push_back(RawCompletion {
+                key: self.reaped(&posted),
+                result: posted.result,
+                more: posted.more,
+                buffer: posted.buffer,
+                cancel_missed: posted.cancel_missed,
+            });
+        }
+    }
+
+    /// The place of a completion that goes before the first: of another operation, as those of one keep their
+    /// order.
+    fn overtaking(&mut self, first: usize) -> usize {
+        if !self.strikes(Fault::Reordered) {
+            return first;
+        }
+        let chosen = self.random.between(first, self.completions.len() - 1);
+        let of = (self.completions[chosen].user_data, self.completions[chosen].cancel_missed);
+        let earliest = self
+            .completions
+            .iter()
+            .position(|posted| (posted.user_data, posted.cancel_missed) == of)
+            .unwrap_or(first);
+        if self.completions[earliest].at_ns <= self.now_ns { earliest } else { first }
+    }
+
+    /// Goes on in time until there is a completion, or the timeout has passed.
+    fn block(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) {
+        let nanoseconds = |timeout: Duration| timeout.as_nanos().min(u128::from(u64::MAX / 4)) as u64;
+        let limit_ns = timeout.map(|timeout| self.now_ns + nanoseconds(timeout));
+        while ready.is_empty() && self.violation().is_none() {
+            match (self.next_event_ns(), limit_ns) {
+                (None, None) => {
+                    let waiting: Vec<_> =
+                        self.operations.values().map(|waiting| format!("{waiting:?}")).collect();
+                    let text = format!(
+                        "a waiter was forgotten: the loop blocks, and nothing can happen any more; in flight: {}",
+                        if waiting.is_empty() { "nothing".to_string() } else { waiting.join(", ") }
+                    );
+                    return self.violate(text);
+                }
+                (Some(at_ns), limit_ns) if limit_ns.is_none_or(|limit_ns| at_ns <= limit_ns) => {
+                    self.now_ns = self.now_ns.max(at_ns);
+                }
+                (_, Some(limit_ns)) => {
+                    if self.strikes(Fault::EnterInterrupted) {
+                        self.now_ns += self.random.below(limit_ns - self.now_ns);
+                        return;
+                    }
+                    self.now_ns = limit_ns;
+                    if self.strikes(Fault::LateTimer) {
+                        self.now_ns += self.delay_ns();
+                    }
+                    self.catch_up();
+                    return self.reap(ready);
+                }
+                (Some(at_ns), None) => self.now_ns = self.now_ns.max(at_ns),
+            }
+            self.catch_up();
+            if self.strikes(Fault::EnterInterrupted) {
+                trace!(self, "the wait was interrupted");
+                return;
+            }
+            self.reap(ready);
+        }
+    }
+
+    /// The loop is gone: what it leaves behind is a defect.
+    fn detach(&mut self) {
+        let Some(pool) = self.pool.take() else { return };
+        let everywhere = self.provided.len() + pool.free() + usize::from(pool.lent());
+        if everywhere != usize::from(pool.count()) {
+            let count = pool.count();
+            self.violate(format!("{everywhere} receive buffers are accounted for, of {count}"));
+        }
+        self.provided.clear();
+        if let Some(operation) = self.operations.values().next() {
+            let text = format!("the loop ended without the terminal completion of {operation:?}");
+            self.violate(text);
+        }
+    }
+
+    fn send_at_once(&mut self, descriptor: RawFd, bytes: &[u8]) -> Result<u32, i32> {
+        let Some(id) = self.socket_of(descriptor) else { return Err(libc::EBADF) };
+        if self.strikes(Fault::SendWouldBlock) {
+            return Err(libc::EAGAIN);
+        }
+        let sent = self.send(id, bytes);
+        trace!(self, "socket {id} sends {} bytes at once: {sent:?}", bytes.len());
+        sent.map(|count| count as u32)
+    }
+
+    fn receive_at_once(
+        &mut self,
+        descriptor: RawFd,
+        most: usize,
+        piece: impl FnMut(&[u8]),
+    ) -> Result<u32, i32> {
+        let Some(id) = self.socket_of(descriptor) else { return Err(libc::EBADF) };
+        let received = self.receive(id, most, false, piece);
+        trace!(self, "socket {id} receives at once: {received:?}");
+        received.map(|count| count as u32)
+    }
+}

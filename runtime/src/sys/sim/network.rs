@@ -1,0 +1,175 @@
+//! The network between simulated sockets: what is sent arrives later, in order, or is lost with a reset.
+
+use std::net::Shutdown;
+
+use super::faults::Fault;
+use super::socket::{Connection, Kind, Socket, SocketId};
+use super::world::{Event, Segment, World, trace};
+use crate::operation::Address;
+
+impl World {
+    pub(super) fn connection(&mut self, id: SocketId) -> Option<&mut Connection> {
+        self.sockets[id].connection()
+    }
+
+    /// Sends what there is room for, which may be less than all or nothing (`EAGAIN`).
+    pub(super) fn send(&mut self, from: SocketId, bytes: &[u8]) -> Result<usize, i32> {
+        let Some(connection) = self.connection(from) else { return Err(libc::ENOTCONN) };
+        if let Some(errno) = connection.refuse_send() {
+            return Err(errno);
+        }
+        let to = connection.peer;
+        if self.strikes(Fault::Reset) {
+            trace!(self, "connection of sockets {from} and {to} reset");
+            for id in [from, to] {
+                let at_ns = self.now_ns + self.latency_ns();
+                self.schedule(at_ns, Event::Arrival(id, Segment::Reset(libc::ECONNRESET)));
+            }
+        }
+        let Some(peer) = self.connection(to) else {
+            // The peer has been closed: what is sent is lost, and answered by a reset.
+            let at_ns = self.now_ns + self.latency_ns();
+            self.schedule(at_ns, Event::Arrival(from, Segment::Reset(libc::ECONNRESET)));
+            return Ok(bytes.len());
+        };
+        let room = peer.room().min(bytes.len());
+        if room == 0 && !bytes.is_empty() {
+            return Err(libc::EAGAIN);
+        }
+        let count = match room > 1 && self.strikes(Fault::ShortSend) {
+            true => self.random.between(1, room - 1),
+            false => room,
+        };
+        if let Some(peer) = self.connection(to) {
+            peer.put_on_wire(&bytes[..count]);
+        }
+        self.dispatch(to, Segment::Bytes(count));
+        Ok(count)
+    }
+
+    /// Has something arrive at a socket, after all that was sent to it before.
+    fn dispatch(&mut self, to: SocketId, segment: Segment) {
+        let soonest_ns = self.now_ns + self.latency_ns();
+        let Some(connection) = self.connection(to) else { return };
+        let at_ns = soonest_ns.max(connection.last_arrival_ns);
+        connection.last_arrival_ns = at_ns;
+        self.schedule(at_ns, Event::Arrival(to, segment));
+    }
+
+    pub(super) fn arrive(&mut self, id: SocketId, segment: Segment) {
+        let Some(connection) = self.connection(id) else { return };
+        match segment {
+            Segment::Bytes(count) => connection.arrive(count),
+            Segment::End => connection.end_input(),
+            Segment::Reset(errno) => connection.reset(errno),
+        }
+        trace!(self, "socket {id}: {segment:?} arrived");
+        self.attempt_input(id);
+        if let Segment::Reset(_) = segment {
+            self.attempt_output(id);
+        }
+    }
+
+    /// Receives up to `most` bytes, or tells why there are none.
+    pub(super) fn receive(
+        &mut self,
+        id: SocketId,
+        most: usize,
+        may_be_short: bool,
+        piece: impl FnMut(&[u8]),
+    ) -> Result<usize, i32> {
+        let Some(connection) = self.connection(id) else { return Err(libc::ENOTCONN) };
+        let available = connection.arrived().min(most);
+        if available == 0 {
+            return connection.receive_nothing();
+        }
+        let may_be_short = may_be_short || !connection.takes_all;
+        let most = match may_be_short && available > 1 && self.strikes(Fault::ShortReceive) {
+            true => self.random.between(1, available - 1),
+            false => available,
+        };
+        let Some(connection) = self.connection(id) else { return Err(libc::ENOTCONN) };
+        let peer = connection.peer;
+        let count = connection.take(most, piece);
+        self.attempt_output(peer);
+        Ok(count)
+    }
+
+    pub(super) fn shut_down(&mut self, id: SocketId, how: Shutdown) -> Result<(), i32> {
+        let Some(connection) = self.connection(id).filter(|connection| !connection.is_dead()) else {
+            return Err(libc::ENOTCONN);
+        };
+        let peer = connection.peer;
+        let ends = how != Shutdown::Read && !connection.write_shut;
+        connection.read_shut |= how != Shutdown::Write;
+        connection.write_shut |= ends;
+        trace!(self, "socket {id}: shutdown of {how:?}");
+        if ends {
+            self.dispatch(peer, Segment::End);
+        }
+        self.attempt_input(id);
+        self.attempt_output(id);
+        Ok(())
+    }
+
+    /// This end has been closed.
+    pub(super) fn hang_up(&mut self, connection: Connection) {
+        if connection.is_dead() {
+            return;
+        }
+        if connection.has_bytes() {
+            // What it has not received is lost, and the peer is told.
+            self.plan.count(Fault::ResetByClose);
+            self.dispatch(connection.peer, Segment::Reset(libc::ECONNRESET));
+        } else if !connection.write_shut {
+            self.dispatch(connection.peer, Segment::End);
+        }
+        // Who waits for room finds out that there will be none.
+        self.attempt_output(connection.peer);
+    }
+
+    /// A connection is over before it was accepted.
+    pub(super) fn abort(&mut self, waiting: SocketId) {
+        if let Kind::Connection(connection) = std::mem::replace(&mut self.sockets[waiting].kind, Kind::Closed)
+        {
+            self.dispatch(connection.peer, Segment::Reset(libc::ECONNRESET));
+        }
+    }
+
+    /// The open listener at an address.
+    pub(super) fn listener_at(&self, address: &Address) -> Option<SocketId> {
+        let found = |socket: &Socket| {
+            matches!(socket.kind, Kind::Listener(_)) && socket.local.as_ref() == Some(address)
+        };
+        self.sockets.iter().position(found)
+    }
+
+    /// Makes the connection between a client and a listener, whose backlog it waits in.
+    pub(super) fn establish(&mut self, client: SocketId, listener: SocketId) {
+        let server = self.sockets.len();
+        let capacity =
+            |world: &mut Self| world.random.between(world.capacity_bytes.div_ceil(4), world.capacity_bytes);
+        let takes_all = self.random.chance(700);
+        let (at_client, at_server) = (capacity(self), capacity(self));
+        let mut accepted = Socket::new(Kind::Connection(Connection::new(client, at_server, takes_all)));
+        if self.sockets[client].local.is_none() {
+            self.sockets[client].local = Some(self.free_address());
+        }
+        accepted.local = self.sockets[listener].local;
+        accepted.remote = self.sockets[client].local;
+        self.sockets[client].remote = accepted.local;
+        self.sockets[client].kind = Kind::Connection(Connection::new(server, at_client, takes_all));
+        self.sockets.push(accepted);
+        trace!(self, "socket {client} connected; socket {server} waits at listener {listener}");
+        if let Kind::Listener(backlog) = &mut self.sockets[listener].kind {
+            backlog.push_back(server);
+        }
+        self.attempt_input(listener);
+    }
+
+    /// An address that no socket has had.
+    pub(super) fn free_address(&mut self) -> Address {
+        self.next_port += 1;
+        std::net::SocketAddr::from(([127, 0, 0, 1], self.next_port)).into()
+    }
+}

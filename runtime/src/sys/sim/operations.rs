@@ -1,0 +1,475 @@
+//! Operations in flight, as the simulated kernel has them: what each tries, and how it ends.
+
+use std::fmt;
+
+use super::faults::Fault;
+use super::socket::{Kind, SocketId};
+use super::world::{Event, World, trace};
+use crate::operation::{Address, Interest, Operation, OperationKey};
+
+pub(super) enum Request {
+    Start(u64),
+    Cancel(u64),
+}
+
+pub(super) struct InFlight {
+    /// Counted from the first, as the trace and the digest name it.
+    number: u64,
+    pub(super) socket: SocketId,
+    task: Task,
+    state: State,
+    /// An attempt is scheduled.
+    attempt_due: bool,
+    /// A cancel was too late to stop it at once.
+    giving_up: bool,
+    /// The time of its last completion: those of one operation come in order.
+    posted_ns: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Queued,
+    Armed,
+    /// Its terminal completion waits to be reaped.
+    Over,
+}
+
+enum Task {
+    Accept,
+    Receive,
+    Send(Outgoing),
+    Connect(Box<Address>),
+    Poll(Interest),
+    PollInput,
+    /// Nothing that a simulation has.
+    Unknown,
+}
+
+/// The bytes of a send: where they are, and what they were when it was submitted.
+struct Outgoing {
+    start: *const u8,
+    bytes: Box<[u8]>,
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Whether the bytes are what they were.
+    fn is_unchanged(&self) -> bool {
+        if self.bytes.is_empty() {
+            return true;
+        }
+        // SAFETY: the operation's slot or its lender keeps the bytes until the terminal completion, which has
+        // not been reaped.
+        unsafe { std::slice::from_raw_parts(self.start, self.bytes.len()) == &*self.bytes }
+    }
+}
+
+/// A completion that waits to be reaped.
+pub(super) struct Posted {
+    pub(super) user_data: u64,
+    pub(super) at_ns: u64,
+    pub(super) result: i32,
+    pub(super) more: bool,
+    pub(super) buffer: Option<u16>,
+    pub(super) cancel_missed: bool,
+}
+
+/// What came of an attempt that was not in vain.
+struct Outcome {
+    result: Result<usize, i32>,
+    buffer: Option<u16>,
+    more: bool,
+}
+
+impl Outcome {
+    fn last(result: Result<usize, i32>) -> Option<Self> {
+        Some(Self { result, buffer: None, more: false })
+    }
+
+    fn one_of_many(count: usize, buffer: Option<u16>) -> Option<Self> {
+        Some(Self { result: Ok(count), buffer, more: true })
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.task {
+            Task::Accept => "accept".to_string(),
+            Task::Receive => "receive".to_string(),
+            Task::Send(outgoing) => format!("send of {} bytes", outgoing.bytes.len()),
+            Task::Connect(address) => format!("connect to {address}"),
+            Task::Poll(interest) => format!("poll for {interest:?}"),
+            Task::PollInput => "poll for input".to_string(),
+            Task::Unknown => "operation that is not simulated".to_string(),
+        };
+        write!(f, "operation {} ({what}, socket {})", self.number, self.socket)
+    }
+}
+
+impl World {
+    /// Takes an operation into the queue of submissions.
+    pub(super) fn queue(&mut self, number: u64, user_data: u64, operation: &Operation) {
+        let (descriptor, task) = match operation {
+            Operation::Accept { listener } => (*listener, Task::Accept),
+            Operation::Receive { socket } => (*socket, Task::Receive),
+            Operation::Send { socket, data } => {
+                let (start, length) = data.as_raw();
+                let bytes = match length {
+                    0 => Box::default(),
+                    // SAFETY: the bytes belong to the operation, or to its lender, until its terminal completion.
+                    _ => unsafe { std::slice::from_raw_parts(start, length) }.into(),
+                };
+                (*socket, Task::Send(Outgoing { start, bytes, sent: 0 }))
+            }
+            Operation::Connect { socket, address } => (*socket, Task::Connect(address.clone())),
+            Operation::Poll { descriptor, interest } => (*descriptor, Task::Poll(*interest)),
+            Operation::PollInput { socket } => (*socket, Task::PollInput),
+            Operation::ReceiveFrom { socket } | Operation::SendTo { socket, .. } => (*socket, Task::Unknown),
+        };
+        let Some(socket) = self.socket_of(descriptor) else {
+            return self.violate(format!("{operation:?}: no open socket has this descriptor"));
+        };
+        let (state, attempt_due, giving_up) = (State::Queued, false, false);
+        let operation = InFlight { number, socket, task, state, attempt_due, giving_up, posted_ns: 0 };
+        trace!(self, "{operation:?} submitted");
+        if self.operations.insert(user_data, operation).is_some() {
+            self.violate(format!("the user_data {user_data:#x} was used again while it is in flight"));
+        }
+        self.requests.push_back(Request::Start(user_data));
+    }
+
+    /// The kernel takes what was submitted.
+    pub(super) fn carry_out(&mut self, request: Request) {
+        match request {
+            Request::Start(user_data) => self.start(user_data),
+            Request::Cancel(user_data) => self.cancel(user_data),
+        }
+    }
+
+    fn start(&mut self, user_data: u64) {
+        let Some(operation) = self.operations.get_mut(&user_data) else { return };
+        operation.state = State::Armed;
+        if let Task::Connect(_) = operation.task {
+            let mut at_ns = self.now_ns + self.latency_ns();
+            if self.random.chance(64) && self.plan.allows(Fault::ConnectFailed) {
+                at_ns += self.random.below(4_000_000_000);
+            }
+            return self.schedule(at_ns, Event::Connected(user_data));
+        }
+        // The first attempt is made at once, or later by a thread of the kernel.
+        match self.random.chance(512) {
+            true => self.attempt(user_data),
+            false => self.attempt_soon(user_data),
+        }
+    }
+
+    fn attempt_soon(&mut self, user_data: u64) {
+        let at_ns = match self.random.chance(768) {
+            true => self.now_ns,
+            false => self.now_ns + self.random.below(20_000),
+        };
+        if let Some(operation) = self.operations.get_mut(&user_data)
+            && operation.state == State::Armed
+            && !std::mem::replace(&mut operation.attempt_due, true)
+        {
+            self.schedule(at_ns, Event::Attempt(user_data));
+        }
+    }
+
+    fn attempt_where(&mut self, id: SocketId, of_kind: impl Fn(&Task) -> bool) {
+        let fits = |operation: &InFlight| operation.socket == id && of_kind(&operation.task);
+        let found: Vec<_> =
+            self.operations.iter().filter(|(_, operation)| fits(operation)).map(|(key, _)| *key).collect();
+        found.into_iter().for_each(|user_data| self.attempt_soon(user_data));
+    }
+
+    /// Something has changed for those who wait for input.
+    pub(super) fn attempt_input(&mut self, id: SocketId) {
+        self.attempt_where(id, |task| {
+            matches!(task, Task::Accept | Task::Receive | Task::Poll(Interest::Readable) | Task::PollInput)
+        });
+    }
+
+    /// Something has changed for those who wait for room.
+    pub(super) fn attempt_output(&mut self, id: SocketId) {
+        self.attempt_where(id, |task| matches!(task, Task::Send(_) | Task::Poll(Interest::Writable)));
+    }
+
+    pub(super) fn attempt(&mut self, user_data: u64) {
+        self.attempt_for(user_data, false);
+    }
+
+    /// Does what can be done now. The `last` time, a multishot operation ends with what it gets.
+    fn attempt_for(&mut self, user_data: u64, last: bool) {
+        let Some(mut operation) = self.operations.remove(&user_data) else { return };
+        operation.attempt_due = false;
+        let mut again = false;
+        if operation.state == State::Armed
+            && let Some(mut outcome) = self.try_out(&mut operation, &mut again)
+        {
+            if operation.giving_up && outcome.result.is_ok() {
+                self.plan.count(Fault::LateSuccess);
+            }
+            outcome.more = outcome.more && !last && !self.strikes(Fault::MultishotEnded);
+            // A poll tells again when something comes.
+            again = outcome.more && !matches!(operation.task, Task::PollInput);
+            self.post(user_data, &mut operation, outcome);
+        }
+        self.operations.insert(user_data, operation);
+        if again {
+            self.attempt_soon(user_data);
+        }
+    }
+
+    fn try_out(&mut self, operation: &mut InFlight, again: &mut bool) -> Option<Outcome> {
+        let id = operation.socket;
+        match &mut operation.task {
+            Task::Accept => self.try_accept(id),
+            Task::Receive => self.try_receive(id),
+            Task::Send(outgoing) => self.try_send(id, outgoing, again),
+            Task::Poll(interest) => {
+                let interest = *interest;
+                self.events_of(id, interest).map(|events| Outcome {
+                    result: Ok(events),
+                    buffer: None,
+                    more: false,
+                })
+            }
+            Task::PollInput => self.try_poll_input(id),
+            Task::Unknown => Outcome::last(Err(libc::EOPNOTSUPP)),
+            Task::Connect(_) => None,
+        }
+    }
+
+    fn try_accept(&mut self, listener: SocketId) -> Option<Outcome> {
+        let Kind::Listener(backlog) = &mut self.sockets[listener].kind else {
+            return Outcome::last(Err(libc::EINVAL));
+        };
+        backlog.front()?;
+        if self.strikes(Fault::AcceptExhausted) {
+            let errno = *self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS]);
+            return Outcome::last(Err(errno));
+        }
+        let connection = self.accept_first(listener)?;
+        if self.strikes(Fault::ConnectionAborted) {
+            self.abort(connection);
+            return Outcome::last(Err(libc::ECONNABORTED));
+        }
+        match self.open(connection) {
+            Ok(descriptor) => {
+                trace!(self, "socket {connection} accepted");
+                // It belongs to whoever takes the completion.
+                Outcome::one_of_many(std::os::fd::IntoRawFd::into_raw_fd(descriptor) as usize, None)
+            }
+            Err(error) => Outcome::last(Err(error.raw_os_error().unwrap_or(libc::EMFILE))),
+        }
+    }
+
+    pub(super) fn accept_first(&mut self, listener: SocketId) -> Option<SocketId> {
+        match &mut self.sockets[listener].kind {
+            Kind::Listener(backlog) => backlog.pop_front(),
+            _ => None,
+        }
+    }
+
+    fn try_receive(&mut self, id: SocketId) -> Option<Outcome> {
+        let Some(connection) = self.connection(id) else { return Outcome::last(Err(libc::ENOTCONN)) };
+        if connection.arrived() == 0 {
+            return match connection.receive_nothing() {
+                Err(libc::EAGAIN) => None,
+                end => Outcome::last(end),
+            };
+        }
+        if self.strikes(Fault::NoBuffers) {
+            return Outcome::last(Err(libc::ENOBUFS));
+        }
+        let Some(pool) = self.pool.clone() else { return Outcome::last(Err(libc::ENOBUFS)) };
+        let buffer = if self.works_at_once { pool.take_returned() } else { self.provided.pop() };
+        let Some(buffer) = buffer else {
+            self.plan.count(Fault::BuffersExhausted);
+            return Outcome::last(Err(libc::ENOBUFS));
+        };
+        let start = pool.address(buffer);
+        let mut filled = 0;
+        let received = self.receive(id, pool.buffer_size_bytes(), true, |piece| {
+            // SAFETY: the pieces fit into the buffer together, and nobody else uses it while the kernel has it.
+            unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+            filled += piece.len();
+        });
+        match received {
+            Ok(count) => Outcome::one_of_many(count, Some(buffer)),
+            Err(errno) => {
+                self.violate(format!("bytes that had arrived at socket {id} were gone: errno {errno}"));
+                Outcome::last(Err(errno))
+            }
+        }
+    }
+
+    fn try_send(&mut self, id: SocketId, outgoing: &mut Outgoing, again: &mut bool) -> Option<Outcome> {
+        if !outgoing.is_unchanged() {
+            self.violate(format!("bytes that socket {id} sends changed before the terminal completion"));
+        }
+        let total = outgoing.bytes.len();
+        match self.send(id, &outgoing.bytes[outgoing.sent..]) {
+            Ok(count) => outgoing.sent += count,
+            Err(libc::EAGAIN) => return None,
+            // What has been taken is told first.
+            Err(_) if outgoing.sent > 0 => return Outcome::last(Ok(outgoing.sent)),
+            Err(errno) => return Outcome::last(Err(errno)),
+        }
+        trace!(self, "socket {id} has sent {} of {total} bytes", outgoing.sent);
+        if outgoing.sent == total || (outgoing.sent > 0 && self.strikes(Fault::SendCutShort)) {
+            return Outcome::last(Ok(outgoing.sent));
+        }
+        *again = true;
+        None
+    }
+
+    fn try_poll_input(&mut self, id: SocketId) -> Option<Outcome> {
+        let events = match self.events_of(id, Interest::Readable) {
+            Some(events) => events,
+            None if self.strikes(Fault::SpuriousReadiness) => libc::POLLIN as usize,
+            None => return None,
+        };
+        Outcome::one_of_many(events, None)
+    }
+
+    /// The events that a socket has; none if it has to be waited for.
+    fn events_of(&mut self, id: SocketId, interest: Interest) -> Option<usize> {
+        let events = match (&mut self.sockets[id].kind, interest) {
+            (Kind::Listener(backlog), _) => {
+                if backlog.is_empty() {
+                    0
+                } else {
+                    libc::POLLIN
+                }
+            }
+            (Kind::Connection(connection), Interest::Readable) => match connection.is_readable() {
+                false => 0,
+                true if connection.is_over() => libc::POLLIN | libc::POLLHUP,
+                true if !connection.takes_all => libc::POLLIN | libc::POLLHUP,
+                true => libc::POLLIN,
+            },
+            (Kind::Connection(connection), Interest::Writable) => {
+                let peer = connection.peer;
+                let cannot_send = connection.cannot_send();
+                let room = self.connection(peer).is_none_or(|peer| peer.room() > 0);
+                if cannot_send || room { libc::POLLOUT } else { 0 }
+            }
+            (Kind::Unconnected | Kind::Closed, _) => libc::POLLHUP,
+        };
+        (events != 0).then_some(events as usize)
+    }
+
+    /// Leaves a completion to be reaped, now or later.
+    fn post(&mut self, user_data: u64, operation: &mut InFlight, outcome: Outcome) {
+        let result = match outcome.result {
+            Ok(count) => count as i32,
+            Err(errno) => -errno,
+        };
+        let delay_ns = if self.strikes(Fault::LateCompletion) { self.delay_ns() } else { 0 };
+        let at_ns = operation.posted_ns.max(self.now_ns + delay_ns);
+        operation.posted_ns = at_ns;
+        let more = outcome.more;
+        trace!(self, "{operation:?} {} {result}", if more { "gives" } else { "ends with" });
+        if !more {
+            operation.state = State::Over;
+            if let Task::Send(outgoing) = &operation.task
+                && !outgoing.is_unchanged()
+            {
+                self.violate(format!("{operation:?}: its bytes changed before its terminal completion"));
+            }
+        }
+        let buffer = outcome.buffer;
+        self.completions.push(Posted { user_data, at_ns, result, more, buffer, cancel_missed: false });
+    }
+
+    fn cancel(&mut self, user_data: u64) {
+        let armed = self.operations.get(&user_data).filter(|operation| operation.state == State::Armed);
+        let misses = match armed {
+            None => true,
+            Some(_) => !self.works_at_once && self.strikes(Fault::CancelMissed),
+        };
+        if misses {
+            if !self.works_at_once {
+                let at_ns = self.now_ns
+                    + if self.strikes(Fault::LateCompletion) { self.random.below(100_000) } else { 0 };
+                let (result, more, buffer) = (-libc::ENOENT, false, None);
+                self.completions.push(Posted { user_data, at_ns, result, more, buffer, cancel_missed: true });
+            }
+            return;
+        }
+        if self.strikes(Fault::CancelTooLate) {
+            let at_ns = self.now_ns + self.delay_ns();
+            if let Some(operation) = self.operations.get_mut(&user_data) {
+                operation.giving_up = true;
+            }
+            return self.schedule(at_ns, Event::GiveUp(user_data));
+        }
+        if self.plan.would_strike(&mut self.random, Fault::LateSuccess) {
+            // If it is about to succeed, it does.
+            if let Some(operation) = self.operations.get_mut(&user_data) {
+                operation.giving_up = true;
+            }
+            self.attempt_for(user_data, true);
+        }
+        self.give_up(user_data);
+    }
+
+    /// A cancel ends an operation, unless it is over.
+    pub(super) fn give_up(&mut self, user_data: u64) {
+        let Some(mut operation) = self.operations.remove(&user_data) else { return };
+        if operation.state == State::Armed {
+            let result = match &operation.task {
+                Task::Send(outgoing) if outgoing.sent > 0 => Ok(outgoing.sent),
+                _ => Err(libc::ECANCELED),
+            };
+            self.post(user_data, &mut operation, Outcome { result, buffer: None, more: false });
+        }
+        self.operations.insert(user_data, operation);
+    }
+
+    /// A connect succeeds or fails.
+    pub(super) fn finish_connect(&mut self, user_data: u64) {
+        let Some(mut operation) = self.operations.remove(&user_data) else { return };
+        if operation.state == State::Armed
+            && let Task::Connect(address) = &operation.task
+        {
+            let listener = self.listener_at(address);
+            let result = match listener {
+                _ if self.strikes(Fault::ConnectFailed) => {
+                    Err(*self.random.pick(&[libc::ECONNREFUSED, libc::ETIMEDOUT, libc::ENETUNREACH]))
+                }
+                None => Err(libc::ECONNREFUSED),
+                Some(listener) => {
+                    self.establish(operation.socket, listener);
+                    Ok(0)
+                }
+            };
+            if operation.giving_up && result.is_ok() {
+                self.plan.count(Fault::LateSuccess);
+            }
+            self.post(user_data, &mut operation, Outcome { result, buffer: None, more: false });
+        }
+        self.operations.insert(user_data, operation);
+    }
+
+    /// The number of an operation in flight, for the digest; its terminal completion takes it away.
+    pub(super) fn reaped(&mut self, posted: &Posted) -> OperationKey {
+        let number = self.operations.get(&posted.user_data).map_or(0, |operation| operation.number);
+        let facts = [number, self.now_ns, posted.result as u32 as u64, u64::from(posted.more)];
+        // A descriptor's number depends on what else the process has open.
+        let is_accept = self
+            .operations
+            .get(&posted.user_data)
+            .is_some_and(|operation| matches!(operation.task, Task::Accept) && posted.result >= 0);
+        for (at, fact) in facts.into_iter().enumerate() {
+            let fact = if is_accept && at == 2 { 0 } else { fact };
+            self.digest = (self.digest ^ fact).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+        }
+        if !posted.more && !posted.cancel_missed {
+            self.operations.remove(&posted.user_data);
+        }
+        OperationKey::from_user_data(posted.user_data)
+    }
+}

@@ -1,0 +1,203 @@
+//! Simulated sockets: what each end of a connection has received, and how it stands.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use crate::operation::Address;
+
+/// The place of a socket among all that a simulation has had: never reused, as descriptors are.
+pub(super) type SocketId = usize;
+
+pub(super) struct Socket {
+    /// None in a listener's backlog, and after the close.
+    pub(super) descriptor: Option<RawFd>,
+    pub(super) local: Option<Address>,
+    pub(super) remote: Option<Address>,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    Unconnected,
+    /// Connections that wait to be accepted.
+    Listener(VecDeque<SocketId>),
+    Connection(Connection),
+    Closed,
+}
+
+impl Socket {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { descriptor: None, local: None, remote: None, kind }
+    }
+
+    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
+        match &mut self.kind {
+            Kind::Connection(connection) => Some(connection),
+            _ => None,
+        }
+    }
+}
+
+/// One end of a connection, and the bytes on their way to it.
+///
+/// ```text
+///   send of the peer ──► [ on the wire │ arrived ] ──► receive
+///                         └── as many as `capacity` ──┘
+/// ```
+pub(super) struct Connection {
+    pub(super) peer: SocketId,
+    input: VecDeque<u8>,
+    arrived: usize,
+    capacity: usize,
+    /// What is sent later arrives no earlier.
+    pub(super) last_arrival_ns: u64,
+    end_arrived: bool,
+    /// Told once, to whoever asks first.
+    error: Option<i32>,
+    /// After a reset, nothing can be sent.
+    dead: bool,
+    pub(super) read_shut: bool,
+    pub(super) write_shut: bool,
+    /// As on TCP, a receive with room left says that nothing more is there. On other sockets it does not.
+    pub(super) takes_all: bool,
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketId, capacity: usize, takes_all: bool) -> Self {
+        Self {
+            peer,
+            input: VecDeque::new(),
+            arrived: 0,
+            capacity,
+            last_arrival_ns: 0,
+            end_arrived: false,
+            error: None,
+            dead: false,
+            read_shut: false,
+            write_shut: false,
+            takes_all,
+        }
+    }
+
+    /// How many more bytes can be on their way to this end or wait there.
+    pub(super) fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.input.len())
+    }
+
+    /// Takes bytes that the peer sends; they arrive later.
+    pub(super) fn put_on_wire(&mut self, bytes: &[u8]) {
+        if !self.dead {
+            self.input.extend(bytes);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, count: usize) {
+        if !self.dead {
+            self.arrived = self.input.len().min(self.arrived + count);
+        }
+    }
+
+    pub(super) fn arrived(&self) -> usize {
+        self.arrived
+    }
+
+    /// Bytes that nobody has received, also those that are on the wire.
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Takes up to `most` of the bytes that have arrived, in pieces.
+    pub(super) fn take(&mut self, most: usize, mut piece: impl FnMut(&[u8])) -> usize {
+        let count = most.min(self.arrived);
+        let (front, back) = self.input.as_slices();
+        let from_front = count.min(front.len());
+        piece(&front[..from_front]);
+        piece(&back[..count - from_front]);
+        self.input.drain(..count);
+        self.arrived -= count;
+        count
+    }
+
+    pub(super) fn end_input(&mut self) {
+        self.end_arrived = true;
+    }
+
+    /// A reset arrives: what is on the wire is lost, what has arrived can be received.
+    pub(super) fn reset(&mut self, errno: i32) {
+        if !self.dead {
+            self.input.truncate(self.arrived);
+            self.dead = true;
+            self.error = Some(errno);
+        }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// The end or an error has arrived, so that nothing comes after the bytes that have.
+    pub(super) fn is_over(&self) -> bool {
+        self.end_arrived || self.dead || self.read_shut
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.arrived > 0 || self.is_over()
+    }
+
+    /// What a receive gives that finds no bytes: the error once, then 0, or `EAGAIN` while more may come.
+    pub(super) fn receive_nothing(&mut self) -> Result<usize, i32> {
+        match self.error.take() {
+            Some(errno) => Err(errno),
+            None if self.is_over() => Ok(0),
+            None => Err(libc::EAGAIN),
+        }
+    }
+
+    /// What keeps this end from sending, if anything does.
+    pub(super) fn refuse_send(&mut self) -> Option<i32> {
+        if let Some(errno) = self.error.take() {
+            return Some(errno);
+        }
+        (self.dead || self.write_shut).then_some(libc::EPIPE)
+    }
+
+    pub(super) fn cannot_send(&self) -> bool {
+        self.dead || self.write_shut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(connection: &mut Connection, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        connection.take(most, |piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_and_take_room_until_they_are_received() {
+        let mut end = Connection::new(0, 8, true);
+        end.put_on_wire(b"abcdef");
+        assert_eq!((end.room(), end.is_readable(), end.receive_nothing()), (2, false, Err(libc::EAGAIN)));
+        end.arrive(4);
+        assert_eq!(received(&mut end, 3), b"abc");
+        assert_eq!(end.room(), 5);
+        end.put_on_wire(b"ghijk");
+        end.arrive(100);
+        assert_eq!(received(&mut end, 100), b"defghijk");
+        end.end_input();
+        assert_eq!(end.receive_nothing(), Ok(0));
+    }
+
+    #[test]
+    fn a_reset_loses_what_had_not_arrived_and_is_told_once() {
+        let mut end = Connection::new(0, 8, true);
+        end.put_on_wire(b"abcdef");
+        end.arrive(2);
+        end.reset(libc::ECONNRESET);
+        assert_eq!(received(&mut end, 100), b"ab");
+        assert_eq!(end.receive_nothing(), Err(libc::ECONNRESET));
+        assert_eq!((end.receive_nothing(), end.refuse_send()), (Ok(0), Some(libc::EPIPE)));
+    }
+}

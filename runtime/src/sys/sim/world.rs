@@ -1,0 +1,278 @@
+//! The simulated world: its clock, its events in order of time, its descriptors, and all that is in flight.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::faults::{Fault, Plan};
+use super::operations::{InFlight, Posted, Request};
+use super::random::Random;
+use super::socket::{Kind, Socket, SocketId};
+use crate::buffers::BufferPool;
+
+/// A run that takes longer has gone astray: somebody waits and nobody notices, as timers keep coming.
+const RUN_MAX_NS: u64 = 4 * 3_600 * 1_000_000_000;
+const WAITS_MAX: u64 = 2_000_000;
+
+/// Writes a line of the trace, where somebody wants it.
+macro_rules! trace {
+    ($world:expr, $($text:tt)+) => {
+        if $world.tracer.is_some() {
+            $world.tell(format_args!($($text)+));
+        }
+    };
+}
+pub(super) use trace;
+
+pub(super) type Tracer = Box<dyn Fn(fmt::Arguments<'_>)>;
+
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) plan: Plan,
+    /// Whether the backend acts as poll does, or as io_uring does.
+    pub(super) works_at_once: bool,
+    started: Instant,
+    pub(super) now_ns: u64,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    sequence: u64,
+    pub(super) sockets: Vec<Socket>,
+    descriptors: BTreeMap<RawFd, SocketId>,
+    numbers_used: BTreeSet<RawFd>,
+    /// What every descriptor of a simulation is a duplicate of.
+    placeholder: File,
+    /// By `user_data`, which is also the order in which they were submitted.
+    pub(super) operations: BTreeMap<u64, InFlight>,
+    pub(super) requests: VecDeque<Request>,
+    pub(super) completions: Vec<Posted>,
+    /// The receive buffers of the loop that runs, and which of them the kernel has.
+    pub(super) pool: Option<Rc<BufferPool>>,
+    pub(super) provided: Vec<u16>,
+    /// The longest that anything takes on its way between two sockets.
+    latency_max_ns: u64,
+    /// The longest that a turn takes.
+    turn_max_ns: u64,
+    /// The most that one direction of a connection holds.
+    pub(super) capacity_bytes: usize,
+    pub(super) next_port: u16,
+    waits: u64,
+    violation: Option<String>,
+    pub(super) tracer: Option<Tracer>,
+    /// A number made from all that has happened.
+    pub(super) digest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Arrival(SocketId, Segment),
+    /// An operation may be able to go on.
+    Attempt(u64),
+    /// A connect comes to its end.
+    Connected(u64),
+    /// A cancel that was too late for what was going on takes effect.
+    GiveUp(u64),
+}
+
+/// What arrives at a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Segment {
+    Bytes(usize),
+    End,
+    Reset(i32),
+}
+
+struct Scheduled {
+    at_ns: u64,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ns, self.sequence).cmp(&(other.at_ns, other.sequence))
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> io::Result<Self> {
+        let mut random = Random::new(seed);
+        let plan = Plan::new(&mut random);
+        let works_at_once = random.chance(512);
+        let latency_max_ns = *random.pick(&[1, 2_000, 100_000, 5_000_000, 80_000_000]);
+        let turn_max_ns = *random.pick(&[1, 1_000, 20_000, 1_000_000]);
+        let capacity_bytes = *random.pick(&[1, 64, 700, 5_000, 70_000]);
+        Ok(Self {
+            random,
+            plan,
+            works_at_once,
+            started: Instant::now(),
+            now_ns: 0,
+            events: BinaryHeap::new(),
+            sequence: 0,
+            sockets: Vec::new(),
+            descriptors: BTreeMap::new(),
+            numbers_used: BTreeSet::new(),
+            placeholder: File::open("/dev/null")?,
+            operations: BTreeMap::new(),
+            requests: VecDeque::new(),
+            completions: Vec::new(),
+            pool: None,
+            provided: Vec::new(),
+            latency_max_ns,
+            turn_max_ns,
+            capacity_bytes,
+            next_port: 40_000,
+            waits: 0,
+            violation: None,
+            tracer: None,
+            digest: 0,
+        })
+    }
+
+    pub(super) fn tell(&self, text: fmt::Arguments<'_>) {
+        if let Some(tracer) = &self.tracer {
+            tracer(format_args!("{:>14.6} ms  {text}", self.now_ns as f64 / 1e6));
+        }
+    }
+
+    /// What cannot happen has happened. The first such thing counts.
+    pub(super) fn violate(&mut self, text: String) {
+        trace!(self, "VIOLATION: {text}");
+        self.violation.get_or_insert(text);
+    }
+
+    pub(super) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// The clock that the loop reads.
+    pub(super) fn now(&self) -> Instant {
+        self.started + Duration::from_nanos(self.now_ns)
+    }
+
+    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
+        self.plan.strikes(&mut self.random, fault)
+    }
+
+    pub(super) fn schedule(&mut self, at_ns: u64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse(Scheduled { at_ns, sequence: self.sequence, event }));
+    }
+
+    pub(super) fn latency_ns(&mut self) -> u64 {
+        self.random.below(self.latency_max_ns)
+    }
+
+    /// A delay of any magnitude, up to 67 ms.
+    pub(super) fn delay_ns(&mut self) -> u64 {
+        let magnitude = self.random.between(8, 26);
+        self.random.below(1 << magnitude)
+    }
+
+    /// The thread has worked a while since it looked last.
+    pub(super) fn pass_turn(&mut self) {
+        self.waits += 1;
+        if self.waits > WAITS_MAX || self.now_ns > RUN_MAX_NS {
+            let seconds = self.now_ns / 1_000_000_000;
+            self.violate(format!("no end after {} turns and {seconds} s of the simulated clock", self.waits));
+        }
+        self.now_ns += self.random.below(self.turn_max_ns);
+        if self.strikes(Fault::Stall) {
+            let magnitude = self.random.between(10, 31);
+            self.now_ns += self.random.below(1 << magnitude);
+            trace!(self, "the thread did not run for a while");
+        }
+    }
+
+    /// Whether something is to happen by itself, and when.
+    pub(super) fn next_event_ns(&self) -> Option<u64> {
+        let event = self.events.peek().map(|Reverse(scheduled)| scheduled.at_ns);
+        let completion = self.completions.iter().map(|posted| posted.at_ns).min();
+        event.into_iter().chain(completion).min()
+    }
+
+    /// Has everything happen whose time has come.
+    pub(super) fn catch_up(&mut self) {
+        while let Some(Reverse(next)) = self.events.peek()
+            && next.at_ns <= self.now_ns
+        {
+            let event = next.event;
+            self.events.pop();
+            match event {
+                Event::Arrival(socket, segment) => self.arrive(socket, segment),
+                Event::Attempt(user_data) => self.attempt(user_data),
+                Event::Connected(user_data) => self.finish_connect(user_data),
+                Event::GiveUp(user_data) => self.give_up(user_data),
+            }
+        }
+    }
+
+    /// Gives a socket a descriptor: a real one, so that leaks and the reuse of numbers are real.
+    pub(super) fn open(&mut self, id: SocketId) -> io::Result<OwnedFd> {
+        let descriptor = OwnedFd::from(self.placeholder.try_clone()?).into_raw_fd();
+        // A number comes again only after a close.
+        if let Some(former) = self.descriptors.insert(descriptor, id) {
+            self.closed(former);
+        }
+        if !self.numbers_used.insert(descriptor) {
+            self.plan.count(Fault::DescriptorReused);
+        }
+        self.sockets[id].descriptor = Some(descriptor);
+        // SAFETY: made above; the table has the number only.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    /// The socket behind a descriptor.
+    pub(super) fn socket_of(&self, descriptor: RawFd) -> Option<SocketId> {
+        self.descriptors.get(&descriptor).copied()
+    }
+
+    /// Notices which descriptors have been closed since the last time.
+    pub(super) fn sweep(&mut self) {
+        let looked_at = |descriptor: &RawFd| libc::pollfd { fd: *descriptor, events: 0, revents: 0 };
+        let mut entries: Vec<_> = self.descriptors.keys().map(looked_at).collect();
+        // SAFETY: as many entries as there are, all ours.
+        unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, 0) };
+        for entry in entries {
+            if entry.revents & libc::POLLNVAL != 0
+                && let Some(id) = self.descriptors.remove(&entry.fd)
+            {
+                self.closed(id);
+            }
+        }
+    }
+
+    /// Descriptors that are open.
+    pub(super) fn open_descriptors(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    fn closed(&mut self, id: SocketId) {
+        trace!(self, "socket {id} closed");
+        if let Some(operation) = self.operations.values().find(|operation| operation.socket == id) {
+            let text = format!("socket {id} was closed with an operation in flight: {operation:?}");
+            self.violate(text);
+        }
+        self.sockets[id].descriptor = None;
+        match std::mem::replace(&mut self.sockets[id].kind, Kind::Closed) {
+            Kind::Listener(backlog) => backlog.into_iter().for_each(|waiting| self.abort(waiting)),
+            Kind::Connection(connection) => self.hang_up(connection),
+            Kind::Unconnected | Kind::Closed => {}
+        }
+    }
+}
