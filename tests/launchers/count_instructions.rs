@@ -155,17 +155,24 @@ mod counting {
             Ok(server)
         }
 
-        /// The thread that has taken the most time.
-        fn busiest_thread(&self) -> Result<Pid, Failure> {
-            let mut busiest = None;
+        /// The time that each thread has taken, in nanoseconds.
+        fn times(&self) -> Result<HashMap<i32, u64>, Failure> {
+            let mut times = HashMap::new();
             for entry in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
                 let name = entry?.file_name();
                 let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
                 let schedule = fs::read_to_string(format!("/proc/{}/task/{id}/schedstat", self.child.id()))?;
-                let time = schedule.split(' ').next().and_then(|time| time.parse::<u64>().ok());
-                busiest = busiest.max(Some((time.unwrap_or(0), id)));
+                let time = schedule.split(' ').next().and_then(|time| time.parse().ok());
+                times.insert(id, time.unwrap_or(0));
             }
-            let (_, id) = busiest.ok_or_else(|| Failure::Failed("the server has ended".to_string()))?;
+            Ok(times)
+        }
+
+        /// The thread that has taken the most time since.
+        fn busiest_thread(&self, before: &HashMap<i32, u64>) -> Result<Pid, Failure> {
+            let taken = |(id, time): &(i32, u64)| time - before.get(id).unwrap_or(&0).min(time);
+            let busiest = self.times()?.into_iter().max_by_key(taken);
+            let (id, _) = busiest.ok_or_else(|| Failure::Failed("the server has ended".to_string()))?;
             Ok(Pid::from_raw(id))
         }
 
@@ -180,7 +187,8 @@ mod counting {
         fn drop(&mut self) {
             // It may be gone already.
             let _ = self.child.kill();
-            let _ = self.child.wait();
+            // A traced thread is waited for on its own, and the process ends only when that has been done.
+            while waitpid(None, Some(WaitPidFlag::__WALL)).is_ok() {}
         }
     }
 
@@ -215,11 +223,12 @@ mod counting {
             // Stepped through, a server is slow; one that does not answer at all is an error.
             connection.set_read_timeout(Some(Duration::from_secs(600)))?;
         }
+        let before = server.times()?;
         for _ in 0..WARM_UP_ROUNDS {
             send(&connections)?;
             receive(&connections)?;
         }
-        let thread = server.busiest_thread()?;
+        let thread = server.busiest_thread(&before)?;
         let active = plan.active.unwrap_or(plan.connections).min(plan.connections);
         let (mut rounds, met) = step(&server, thread, &connections, active, &plan)?;
         if let Some(path) = &plan.addresses {
