@@ -15,6 +15,8 @@ import time
 from servers import RINGSPUN, Failure, Running, Server, raise_open_files
 
 SERVERS = {
+    # Blocking sockets that nobody waits on: what the others add to its sockets is their wait.
+    "plain": Server("plain", (sys.executable, os.path.join(os.path.dirname(__file__), "plain_server.py"))),
     "uring": Server("uring", (RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "uring"}),
     "poll": Server("poll", (RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "poll"}),
     "janet": Server("janet", (RINGSPUN, "janet", "examples/echo.janet"), environment={"RINGSPUN_NET": "ring"}),
@@ -22,12 +24,12 @@ SERVERS = {
 # Open before the first reading, so that what a server makes once is not in what a connection takes.
 FIRST_CONNECTIONS = 10
 MESSAGE, ROUNDS, SETTLE_S = b"x" * 64, 3, 0.5
-# Both ends of a connection are on this machine, and each has one of these.
-PAIRED_SLABS = ("TCP", "sock_inode_cache", "filp", "dentry")
-# Only the server waits with these: for an armed operation of io_uring, and for epoll.
-SERVER_SLABS = ("io_kiocb", "eventpoll_epi")
-OTHER_SLABS = re.compile(r"kmalloc-(cg-)?\d|skbuff_|tcp_bind|request_sock_TCP$|eventpoll_pwq|ep_head")
-MIB, GIB = 2**20, 2**30
+# Both ends of a connection are on this machine, and each has one of these. The last is there with security modules.
+PAIRED_SLABS = ("TCP", "sock_inode_cache", "filp", "dentry", "lsm_file_cache")
+# What may be allocated for a connection besides, by names under which the kernel merges caches of the same size.
+OTHER_SLABS = re.compile(r"io_kiocb|eventpoll|ep_head|anon_vma_chain|kmalloc-(cg-)?\d|tcp_bind")
+MESSAGE_SLABS = re.compile(r"skbuff_|kmalloc-(cg-)?\d")
+PORTS_PER_ADDRESS, IP_BIND_ADDRESS_NO_PORT = 5_000, 24
 
 
 def read(path):
@@ -36,17 +38,15 @@ def read(path):
 
 
 def slab_bytes():
-    """The memory of each cache of the kernel, or nothing where it may not be read."""
+    """The memory of the objects of each of the kernel's caches, or nothing where that may not be read."""
     try:
         lines = read("/proc/slabinfo").splitlines()[2:]
     except PermissionError:
         return {}
     found = {}
     for line in lines:
-        head, _, tail = line.partition(": tunables")
-        name, *counts = head.split()
-        slabs = int(tail.split("slabdata")[1].split()[1])
-        found[name] = slabs * int(counts[4]) * resource.getpagesize()
+        name, objects, _, _, objects_per_slab, pages_per_slab = line.split()[:6]
+        found[name] = int(objects) * int(pages_per_slab) * resource.getpagesize() / int(objects_per_slab)
     return found
 
 
@@ -57,34 +57,31 @@ def snapshot(process):
     # Stacks are mapped ahead, without a reserve, as nothing else here is.
     areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", maps, flags=re.M)
     stacks = sum(kib("Rss", area) for area in areas if re.search(r"^VmFlags:.* nr\b", area, re.M))
-    memory = read("/proc/meminfo")
     return {
         "resident": kib("VmRSS", status),
         "stacks": stacks,
         "page_tables": kib("VmPTE", status),
         "socket_buffers": int(re.search(r"^TCP:.* mem (\d+)", read("/proc/net/sockstat"), re.M)[1]) * resource.getpagesize(),
-        "free": kib("MemFree", memory) + kib("Cached", memory) + kib("Buffers", memory),
-        "own": kib("VmRSS", read("/proc/self/status")) + kib("VmPTE", read("/proc/self/status")),
         "slabs": slab_bytes(),
     }
 
 
 def per_connection(before, after, connections):
-    """Bytes per connection at the server's end, and what both ends and the kernel took together."""
+    """Bytes per connection of the server, and of the kernel."""
     change = lambda name: (after[name] - before[name]) / connections
-    slabs = {name: (after["slabs"].get(name, 0) - bytes_before) / connections for name, bytes_before in before["slabs"].items()}
+    slabs = {name: (after["slabs"].get(name, 0) - size) / connections for name, size in before["slabs"].items()}
     figures = {
         "resident": change("resident"),
         "stacks": change("stacks"),
         "other_resident": change("resident") - change("stacks"),
         "page_tables": change("page_tables"),
-        "socket_buffers": change("socket_buffers") / 2,
-        "machine": -change("free") - change("own"),
+        "charged_buffers": change("socket_buffers"),
     }
     if slabs:
-        figures["socket_slabs"] = sum(slabs.get(name, 0) for name in PAIRED_SLABS) / 2
-        figures["wait_slabs"] = sum(slabs.get(name, 0) for name in SERVER_SLABS)
-        figures["other_slabs"] = sum(size for name, size in slabs.items() if OTHER_SLABS.match(name))
+        figures["socket"] = sum(slabs.get(name, 0) for name in PAIRED_SLABS) / 2
+        # Of both ends, until what a plain server has is taken away.
+        figures["wait"] = sum(size for name, size in slabs.items() if OTHER_SLABS.match(name))
+        figures["messages"] = sum(size for name, size in slabs.items() if MESSAGE_SLABS.match(name))
         figures["slabs"] = {name: round(size, 1) for name, size in slabs.items() if abs(size) >= 8}
     return figures
 
@@ -98,7 +95,12 @@ class Clients:
 
     def open_up_to(self, count):
         while len(self.connections) < count:
-            connection = socket.create_connection(self.address, timeout=60)
+            connection = socket.socket()
+            connection.settimeout(60)
+            # The kernel looks long for a free port where few are left.
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((f"127.0.0.{2 + len(self.connections) // PORTS_PER_ADDRESS}", 0))
+            connection.connect(self.address)
             # Closed with a reset, so that no port is kept for a minute and the next size finds them all.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connections.append(connection)
@@ -155,44 +157,53 @@ def measure(server, count):
         finally:
             running.process.send_signal(signal.SIGCONT)
             clients.close()
-    figures = per_connection(before, idle, count)
-    queued = (waiting["socket_buffers"] - idle["socket_buffers"]) / len(clients.connections)
-    queued_slabs = per_connection(idle, waiting, len(clients.connections)).get("other_slabs")
+    queued = per_connection(idle, waiting, len(clients.connections))
     return {
         "server": server.name,
         "connections": count,
         "resident_before_bytes": before["resident"],
-        "per_connection_bytes": figures,
-        "message_waiting_bytes": max(queued, queued_slabs or 0),
+        "per_connection_bytes": per_connection(before, idle, count),
+        "waiting_message_bytes": {"charged": queued["charged_buffers"], "kernel": queued.get("messages")},
         "connect_s": connected - began,
         "first_echoes_s": echoed - connected,
     }
 
 
-COLUMNS = {
-    "resident": "resident",
-    "stacks": "  stack pages",
-    "other_resident": "  other",
-    "page_tables": "page tables",
-    "socket_slabs": "socket, file",
-    "wait_slabs": "armed wait",
-    "socket_buffers": "socket buffers",
-    "other_slabs": "other kernel, both ends",
-    "machine": "the machine, both ends",
+def without_plain(samples):
+    """Takes from each what plain sockets of the same number have as well, the client's side among it."""
+    plain = {sample["connections"]: sample["per_connection_bytes"] for sample in samples if sample["server"] == "plain"}
+    for sample in samples:
+        figures, other = sample["per_connection_bytes"], plain.get(sample["connections"])
+        if sample["server"] != "plain" and "wait" in figures:
+            figures["wait"] = figures["wait"] - other["wait"] if other else None
+    return samples
+
+
+ROWS = {
+    "resident": "server: resident",
+    "stacks": "  of that, stacks of fibers",
+    "other_resident": "  of that, the rest",
+    "page_tables": "kernel: page tables",
+    "socket": "kernel: socket and file",
+    "wait": "kernel: the armed wait",
 }
 
 
 def table(samples):
-    for name in dict.fromkeys(sample["server"] for sample in samples):
+    for name in dict.fromkeys(sample["server"] for sample in samples if sample["server"] != "plain"):
         chosen = [sample for sample in samples if sample["server"] == name]
+        row = lambda title, values: print(f"{title:36}" + "".join(f"{'-' if value is None else f'{value:,.0f}':>10}" for value in values))
+        figures = [sample["per_connection_bytes"] for sample in chosen]
         print(f"\n{name}: bytes per idle connection\n")
-        print(f"{'connections':26}" + "".join(f"{sample['connections']:>10,}" for sample in chosen))
-        for key, title in COLUMNS.items():
-            row = [sample["per_connection_bytes"].get(key) for sample in chosen]
-            print(f"{title:26}" + "".join(f"{value:>10,.0f}" if value is not None else f"{'-':>10}" for value in row))
-        print(f"{'a 64-byte message waiting':26}" + "".join(f"{sample['message_waiting_bytes']:>10,.0f}" for sample in chosen))
-        print(f"{'connecting, ms':26}" + "".join(f"{sample['connect_s'] * 1000:>10,.0f}" for sample in chosen))
-        print(f"{'first echo of each, ms':26}" + "".join(f"{sample['first_echoes_s'] * 1000:>10,.0f}" for sample in chosen))
+        row("connections", [sample["connections"] for sample in chosen])
+        for key, title in ROWS.items():
+            row(title, [figure.get(key) for figure in figures])
+        sums = [figure.get("wait") and sum(figure[key] for key in ("resident", "page_tables", "socket", "wait")) for figure in figures]
+        row("all of that", sums)
+        row("a message of 64 bytes that waits", [sample["waiting_message_bytes"]["kernel"] for sample in chosen])
+        row("  charged against tcp_mem", [sample["waiting_message_bytes"]["charged"] for sample in chosen])
+        row("connecting all, ms", [sample["connect_s"] * 1000 for sample in chosen])
+        row("the first echo of all, ms", [sample["first_echoes_s"] * 1000 for sample in chosen])
 
 
 def main():
@@ -203,7 +214,7 @@ def main():
     options = parser.parse_args()
     files = raise_open_files()
     samples = []
-    for name in options.servers.split(","):
+    for name in ["plain", *options.servers.split(",")]:
         if name not in SERVERS:
             sys.exit(f"--servers {name}: expected some of {','.join(SERVERS)}")
         for text in options.sizes.split(","):
@@ -217,7 +228,7 @@ def main():
                 sys.exit(f"{name} with {size} connections: {failure}")
     if not slab_bytes():
         print("SKIPPED the kernel's caches: only root may read /proc/slabinfo", file=sys.stderr)
-    table(samples)
+    table(without_plain(samples))
     if options.json:
         with open(os.path.join(os.environ["MEASURE_CALLER"], options.json), "w") as file:
             json.dump({"format": "ringspun-scale", "version": 1, "kernel": platform.release(), "samples": samples}, file, indent=1)
