@@ -58,7 +58,8 @@ def snapshot(process):
     areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", maps, flags=re.M)
     stacks = sum(kib("Rss", area) for area in areas if re.search(r"^VmFlags:.* nr\b", area, re.M))
     return {
-        "resident": kib("VmRSS", status),
+        # Exact, as the sum in `status` is not.
+        "resident": kib("Rss", maps),
         "stacks": stacks,
         "page_tables": kib("VmPTE", status),
         "socket_buffers": int(re.search(r"^TCP:.* mem (\d+)", read("/proc/net/sockstat"), re.M)[1]) * resource.getpagesize(),
