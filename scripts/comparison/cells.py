@@ -114,9 +114,9 @@ def all_counts(is_quick):
     counts = []
     for group, servers in counted_servers().items():
         is_janet = group == "janet"
-        # Rounds of others repeat; some of the VM's have a collection of garbage in them, which the median leaves out.
+        # Rounds of others repeat; few of the VM's have a collection of garbage in them, which the median leaves out.
         few = 3 if is_janet else 1
-        counts.append(Count("instructions", group, 64, servers, 64, few if is_quick else 5))
+        counts.append(Count("instructions", group, 64, servers, 64, 1 if is_quick else 5))
         if not is_quick:
             counts.append(Count("instructions", group, 1_000, servers, 64 if is_janet else 1_000, few))
             flat = servers[:1] if is_janet else servers
