@@ -76,7 +76,11 @@ struct EchoServer {
 
 impl EchoServer {
     fn start(address: &str) -> Self {
-        let mut command = ringspun(&["serve", "echo", "--tcp", address]);
+        Self::start_with(address, &[])
+    }
+
+    fn start_with(address: &str, flags: &[&str]) -> Self {
+        let mut command = ringspun(&[&["serve", "echo", "--tcp", address], flags].concat());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
@@ -167,6 +171,27 @@ fn a_server_that_nobody_used_stops_too() {
     server.process.signal(Signal::SIGTERM);
     let (status, errors) = server.wait();
     assert_eq!((status.code(), errors.as_str()), (Some(0), "ringspun: served 0 connections\n"));
+}
+
+#[test]
+fn a_server_tells_what_its_loop_holds() {
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--statistics"]);
+    let mut lines = BufReader::new(server.process.0.stderr.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let idle = next();
+    assert_eq!(idle["connections"], 0);
+    let mut client = server.connect();
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    // What was counted may have been written before the connection came.
+    let served = std::iter::repeat_with(&mut next).find(|held| held["connections"] == 1).unwrap();
+    let more = |name: &str| served[name].as_i64().unwrap() - idle[name].as_i64().unwrap();
+    assert_eq!(more("fibers"), 1, "{served}");
+    drop(client);
+    let ended = std::iter::repeat_with(&mut next).find(|held| held["fibers"] == idle["fibers"]).unwrap();
+    for name in ["operations_in_flight", "timers", "buffers_lent", "blocking_calls"] {
+        assert_eq!(ended[name], idle[name], "{name}");
+    }
 }
 
 #[test]

@@ -12,11 +12,11 @@ import time
 
 import document
 import measure
-from cells import all_cells, counted_servers, matching
+from cells import all_cells, all_counts, counted_servers, matching
 from servers import Failure, raise_open_files
 
-FULL = {"rounds": 7, "duration_s": 2.0, "warmup_s": 0.3, "counted_connections": [64, 1_000]}
-QUICK = {"rounds": 1, "duration_s": 0.4, "warmup_s": 0.1, "counted_connections": [64]}
+FULL = {"rounds": 7, "duration_s": 2.0, "warmup_s": 0.3}
+QUICK = {"rounds": 1, "duration_s": 0.4, "warmup_s": 0.1}
 
 
 def progress(text):
@@ -87,18 +87,19 @@ def attempt(results, cell, server, function, *parameters):
         return None
 
 
-def once(names, plan, results):
+def once(names, counts, results):
     """What is counted, and does not depend on what else the machine does."""
-    counts = {"instructions": measure.instructions_per_request, "calls": measure.system_calls_per_request}
+    for count in counts:
+        for server in count.servers if count.name in names else ():
+            progress(f"{count.name}, {server.name}")
+            if count.kind == "instructions":
+                function, parameters = measure.instructions_per_request, (count.active, count.rounds)
+            else:
+                function, parameters = measure.system_calls_per_request, ()
+            found = attempt(results, count.name, server.name, function, server, count.connections, *parameters)
+            if found:
+                results["counts"].append({"cell": count.name, "server": server.name, **found})
     for group, servers in counted_servers().items():
-        for name, function in counts.items():
-            for connections in plan["counted_connections"]:
-                key = f"{name}-{group}-{connections}"
-                for server in servers if key in names else ():
-                    progress(f"{key}, {server.name}")
-                    value = attempt(results, key, server.name, function, server, connections)
-                    if value is not None:
-                        results["counts"].append({"cell": key, "server": server.name, "per_request": value})
         for server in servers if f"memory-{group}" in names else ():
             progress(f"memory, {server.name}")
             found = attempt(results, f"memory-{group}", server.name, measure.memory, server)
@@ -111,10 +112,8 @@ def once(names, plan, results):
 
 def main():
     options = arguments()
-    plan, cells = QUICK if options.quick else FULL, all_cells()
-    groups = counted_servers()
-    others = [f"{kind}-{group}-{n}" for group in groups for kind in ("instructions", "calls") for n in plan["counted_connections"]]
-    others += [f"memory-{group}" for group in groups] + ["memory-fibers"]
+    plan, cells, counts = QUICK if options.quick else FULL, all_cells(), all_counts(options.quick)
+    others = [count.name for count in counts] + [f"memory-{group}" for group in counted_servers()] + ["memory-fibers"]
     names = [cell.name for cell in cells] + others
     if options.cells:
         names = matching(names, options.cells)
@@ -149,7 +148,7 @@ def main():
         "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
     }
     interleaved([cell for cell in cells if cell.name in names], plan, results)
-    once(names, plan, results)
+    once(names, counts, results)
     results["took_s"] = round(time.time() - began)
     progress("")
     if options.json:

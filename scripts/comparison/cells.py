@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from servers import BENCHES, RINGSPUN, Server
+from servers import BENCHES, RINGSPUN, STOCK, Server
 
 OURS = "ringspun"
 # The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
@@ -55,7 +55,7 @@ def janet_servers(script, kind="tcp"):
     command = (RINGSPUN, "janet", script)
     return (
         Server(OURS, command, kind, {"RINGSPUN_NET": "ring"}),
-        Server("stock", command, kind, {"RINGSPUN_NET": "stock"}),
+        Server(STOCK, command, kind, {"RINGSPUN_NET": STOCK}),
     )
 
 
@@ -91,6 +91,38 @@ def all_cells():
 def counted_servers():
     """Servers of which instructions, system calls and memory are told: by title, as Janet's stand apart."""
     return {"echo": echo_servers("tcp"), "janet": janet_servers("examples/echo.janet")}
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is counted per request of the servers of one group, with some connections of which some are active."""
+
+    kind: str
+    group: str
+    connections: int
+    servers: tuple
+    # For instructions only, each of which takes its time to step through.
+    active: int = 0
+    rounds: int = 0
+
+    @property
+    def name(self):
+        return f"{self.kind}-{self.group}-{self.connections}"
+
+
+def all_counts(is_quick):
+    counts = []
+    for group, servers in counted_servers().items():
+        is_janet = group == "janet"
+        # Rounds of others repeat; few of the VM's have a collection of garbage in them, which the median leaves out.
+        few = 3 if is_janet else 1
+        counts.append(Count("instructions", group, 64, servers, 64, 1 if is_quick else 5))
+        if not is_quick:
+            counts.append(Count("instructions", group, 1_000, servers, 64 if is_janet else 1_000, few))
+            flat = servers[:1] if is_janet else servers
+            counts.append(Count("instructions", group, 10_000, flat, 64, few))
+        counts += [Count("calls", group, connections, servers) for connections in ([64] if is_quick else [64, 1_000])]
+    return counts
 
 
 def matching(names, pattern):

@@ -85,15 +85,24 @@ def per_request(results, prefix):
     failed = {(f["cell"], f["server"]): f["failure"] for f in results["failures"]}
     servers += [server for cell, server in failed if cell.startswith(prefix) and server not in servers]
     columns += [cell for cell, _ in failed if cell.startswith(prefix) and cell not in columns]
-    values = {(count["cell"], count["server"]): count["per_request"] for count in chosen}
+    found = {(count["cell"], count["server"]): count for count in chosen}
 
     def entry(cell, server):
-        value = values.get((cell, server))
-        if value is None:
+        count = found.get((cell, server))
+        if count is None:
             return failed.get((cell, server), "-").removeprefix(f"{server} ")
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
+        value, rounds = count["per_request"], count.get("rounds", [])
+        text = f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
+        # Rounds in which garbage was collected.
+        text += f" ({min(rounds):,.0f}-{max(rounds):,.0f})" if rounds and max(rounds) > 1.02 * min(rounds) else ""
+        return text + (" (callgrind)" if count.get("counted_by") == "callgrind" else "")
 
-    head = ["server", *(f"{int(cell.rsplit('-', 1)[1]):,} connections" for cell in columns)]
+    def title(cell):
+        connections = int(cell.rsplit("-", 1)[1])
+        active = {count["active"] for count in chosen if count["cell"] == cell and "active" in count} - {connections}
+        return f"{connections:,} connections{f', {active.pop()} of them active' if active else ''}"
+
+    head = ["server", *(title(cell) for cell in columns)]
     return table(head, [[server, *(entry(cell, server) for cell in columns)] for server in servers]) if servers else ""
 
 
@@ -192,7 +201,7 @@ def write(results):
         parts.append("Medians of the rounds.\n")
         parts.append(cell_tables(results, group, cells))
     parts.append("## Counts and memory\n")
-    parts.append("Counts are the difference of two runs of different length, so that neither the start nor the connections are in them; instructions by callgrind in user code, calls by `strace -c`. Idle connections have carried one echo.\n")
+    parts.append("Instructions are of user code, and exact: the server is stepped through rounds in which all (or so many) connections have sent 64 bytes at once, and the median of the rounds is told, with their range where they differ, as they do when garbage is collected. Where stepping would take an hour, and for system calls (`strace -c`), a count is the difference of two runs of different length, so that neither the start nor the connections are in it. Idle connections have carried one echo.\n")
     parts += [f"### {title}\n\n{text}" for title, text in counted_parts(results)]
     if results["failures"]:
         parts.append("## What could not be measured\n")

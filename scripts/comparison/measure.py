@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from servers import BENCHES, END_S, LOAD_CORE, RINGSPUN, Failure, Running
+from servers import BENCHES, END_S, LOAD_CORE, RINGSPUN, SERVER_CORE, STOCK, TARGET, Failure, Running
 
 # How long the generator may take to start.
 LOAD_START_S = 0.12
@@ -18,6 +18,10 @@ LOOK_S, SAMPLE_MAX_S = 0.02, 60
 # The difference of two runs is what requests cost, without the start of the server and the connections.
 COUNTS = {"echo": (10_000, 60_000), "janet": (2_000, 6_000)}
 COUNT_LIMIT_S = 60
+# Stepping takes some 20 µs per instruction.
+STEPPER, STEP_LIMIT_S = f"{TARGET}/debug/examples/count-instructions", 900
+# With more connections, an echo of stock Janet takes so many instructions that stepping through takes an hour.
+STOCK_STEPPED_MAX = 64
 IDLE_CONNECTIONS, BURST_CONNECTIONS, KEPT_CONNECTIONS = 10_000, 15_000, 10
 PARKED_FIBERS = 1_000_000
 
@@ -113,7 +117,32 @@ def wait_for(read, limit_s):
     return value
 
 
-def instructions_per_request(server, connections):
+def instructions_per_request(server, connections, active, rounds):
+    """User instructions per echo, by round: exact, by stepping, where that takes minutes, or else by an emulator."""
+    if server.name == STOCK and connections > STOCK_STEPPED_MAX:
+        return {"per_request": emulated_instructions(server, connections), "counted_by": "callgrind"}
+    command = [STEPPER, "--connections", str(connections), "--active", str(active), "--rounds", str(rounds), *server.command]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=STEP_LIMIT_S,
+            env={**os.environ, **server.environment},
+            # One core for both, as each waits for the other.
+            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{server.name}: stepping through {connections} connections took more than {STEP_LIMIT_S} s") from None
+    if done.returncode:
+        raise Failure(f"{server.name} with {connections} connections: {done.stderr.strip()}")
+    found = json.loads(done.stdout)
+    per_round = [count / active for count in found["rounds"]]
+    return {"per_request": found["median_per_echo"], "rounds": per_round, "active": active, "counted_by": "steps"}
+
+
+def emulated_instructions(server, connections):
     def read(folder):
         total = 0
         for path in glob.glob(f"{folder}/callgrind*"):
@@ -134,7 +163,7 @@ def system_calls_per_request(server, connections):
         return int(total[1]) if total else None
 
     # -D leaves the server a child of this program, so that a signal ends the server and not its tracer.
-    return counted(server, connections, ["strace", "-D", "-f", "-c", "-o", "FOLDER/calls"], read)
+    return {"per_request": counted(server, connections, ["strace", "-D", "-f", "-c", "-o", "FOLDER/calls"], read)}
 
 
 def memory(server):

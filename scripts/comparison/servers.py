@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 
 SERVER_CORE, LOAD_CORE = 0, 1
+# The name under which the Janet VM runs on its own event loop.
+STOCK = "stock"
 START_S, END_S = 20, 8
 TARGET = os.environ["COMPARE_TARGET"]
 RINGSPUN = f"{TARGET}/release/ringspun"

@@ -20,6 +20,12 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes a line for programs on standard error.
+pub fn tell(line: impl fmt::Display) {
+    // When even this cannot be written, nobody is left to tell.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Tells the user something on standard error, under the program's name.
 pub fn complain(message: impl fmt::Display) {
     // When even this cannot be written, nobody is left to tell.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use ringspun::fibers::{self, JoinHandle};
@@ -15,6 +16,9 @@ use super::{address, limits, output};
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
+
+/// How often `--statistics` tells them.
+const STATISTICS_EVERY: Duration = Duration::from_secs(1);
 
 /// The built-in servers.
 #[derive(Subcommand)]
@@ -27,7 +31,17 @@ Examples:
 
 Prints the addresses it is bound to, one in a line; port 0 lets the kernel choose one. Raises the limit on
 open files as far as it is allowed to. The path of a Unix socket must not exist, and is removed in the end.")]
-    Echo(Places),
+    Echo(EchoServer),
+}
+
+/// The echo server.
+#[derive(Args)]
+pub struct EchoServer {
+    #[command(flatten)]
+    places: Places,
+    /// Write what the event loop holds to standard error, each second, as a line of JSON
+    #[arg(long)]
+    statistics: bool,
 }
 
 /// Where to listen: at one place, or at several.
@@ -70,12 +84,12 @@ struct Served {
 
 /// Serves until a signal comes.
 pub fn serve(server: Server) -> ExitCode {
-    let Server::Echo(places) = server;
+    let Server::Echo(EchoServer { places, statistics }) = server;
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
     let (paths, has_datagrams) = (unix_paths(&places), !places.udp.is_empty());
-    match echo_server(places) {
+    match echo_server(places, statistics) {
         Ok(served) => {
             for path in paths {
                 // Ours, as listening there has not failed. If it is gone already, all the better.
@@ -105,7 +119,7 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 }
 
 /// Runs the echo server until it is stopped.
-fn echo_server(places: Places) -> io::Result<Rc<Served>> {
+fn echo_server(places: Places, statistics: bool) -> io::Result<Rc<Served>> {
     let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
     runtime.run(move || {
         let sockets = listen(&places)?;
@@ -118,6 +132,10 @@ fn echo_server(places: Places) -> io::Result<Rc<Served>> {
         })?;
         announce(&sockets)?;
         let served = Rc::new(Served::default());
+        if statistics {
+            let served = served.clone();
+            fibers::spawn(move || tell_statistics(&served))?;
+        }
         let serving: Vec<JoinHandle<io::Result<()>>> = sockets
             .into_iter()
             .map(|socket| {
@@ -131,6 +149,24 @@ fn echo_server(places: Places) -> io::Result<Rc<Served>> {
         }
         Ok(served)
     })?
+}
+
+/// Tells what the loop holds, for as long as it runs: a server that leaks shows it here first.
+fn tell_statistics(served: &Served) {
+    // An error is the end of the runtime.
+    while fibers::sleep(STATISTICS_EVERY).is_ok() {
+        let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
+        let held = event_loop.statistics();
+        output::tell(format_args!(
+            r#"{{"connections":{},"fibers":{},"operations_in_flight":{},"timers":{},"buffers_lent":{},"blocking_calls":{}}}"#,
+            served.connections.get(),
+            fibers.alive,
+            held.operations_in_flight,
+            held.timers,
+            held.buffers_lent,
+            held.blocking_calls,
+        ));
+    }
 }
 
 fn listen(places: &Places) -> io::Result<Vec<Socket>> {

@@ -1,17 +1,19 @@
 //! Counts the instructions that an echo server takes for each echo, exactly, by stepping through them:
 //!
 //! ```text
-//! count-instructions [--connections N] [--rounds N] [--addresses FILE] SERVER [ARGUMENTS]
+//! count-instructions [--connections N] [--active N] [--rounds N] [--addresses FILE] SERVER [ARGUMENTS]
 //! ```
 //!
 //! The server is any that prints the address it listens on. In each round every connection sends 64 bytes while
 //! the server is stopped, so that it always meets all of them at once; then its busiest thread is stepped
 //! through one instruction at a time (`PTRACE_SINGLESTEP` in `ptrace(2)`) until all echoes are back and it
 //! sleeps. A system call counts as one instruction. Unlike an emulator's, such a count needs no tool, and works
-//! with io_uring.
+//! with io_uring. It takes some 20 µs per instruction: with `--active`, only so many connections send in each
+//! round, others in the next, and the rest is open and idle.
 //!
-//! Prints one line of JSON. `--addresses` writes how often each address of the program was met, as `addr2line`
-//! takes them, to find out where the instructions go.
+//! Prints one line of JSON, with the instructions of each round and the median of them per echo: a round in which a
+//! server collects its garbage is an outlier, which the mean is not free of. `--addresses` writes how often each
+//! address of the program was met, as `addr2line` takes them, to find out where the instructions go.
 
 use std::process::ExitCode;
 
@@ -56,6 +58,7 @@ mod counting {
 
     use nix::errno::Errno;
     use nix::sys::ptrace;
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::Pid;
@@ -85,6 +88,8 @@ mod counting {
 
     struct Plan {
         connections: u64,
+        /// How many of them send in each round; all without it.
+        active: Option<u64>,
         rounds: u64,
         addresses: Option<OsString>,
         command: Vec<OsString>,
@@ -92,13 +97,15 @@ mod counting {
 
     impl Plan {
         fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
-            let mut plan = Self { connections: 64, rounds: 10, addresses: None, command: Vec::new() };
+            let mut plan =
+                Self { connections: 64, active: None, rounds: 10, addresses: None, command: Vec::new() };
             while let Some(argument) = arguments.next() {
                 let flag = argument.to_string_lossy().into_owned();
                 let mut value =
                     || arguments.next().ok_or_else(|| Failure::Usage(format!("{flag}: expected a value")));
                 match flag.as_str() {
                     "--connections" => plan.connections = number(&flag, value()?)?,
+                    "--active" => plan.active = Some(number(&flag, value()?)?),
                     "--rounds" => plan.rounds = number(&flag, value()?)?,
                     "--addresses" => plan.addresses = Some(value()?),
                     _ => {
@@ -148,17 +155,24 @@ mod counting {
             Ok(server)
         }
 
-        /// The thread that has taken the most time.
-        fn busiest_thread(&self) -> Result<Pid, Failure> {
-            let mut busiest = None;
+        /// The time that each thread has taken, in nanoseconds.
+        fn times(&self) -> Result<HashMap<i32, u64>, Failure> {
+            let mut times = HashMap::new();
             for entry in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
                 let name = entry?.file_name();
                 let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
                 let schedule = fs::read_to_string(format!("/proc/{}/task/{id}/schedstat", self.child.id()))?;
-                let time = schedule.split(' ').next().and_then(|time| time.parse::<u64>().ok());
-                busiest = busiest.max(Some((time.unwrap_or(0), id)));
+                let time = schedule.split(' ').next().and_then(|time| time.parse().ok());
+                times.insert(id, time.unwrap_or(0));
             }
-            let (_, id) = busiest.ok_or_else(|| Failure::Failed("the server has ended".to_string()))?;
+            Ok(times)
+        }
+
+        /// The thread that has taken the most time since.
+        fn busiest_thread(&self, before: &HashMap<i32, u64>) -> Result<Pid, Failure> {
+            let taken = |(id, time): &(i32, u64)| time - before.get(id).unwrap_or(&0).min(time);
+            let busiest = self.times()?.into_iter().max_by_key(taken);
+            let (id, _) = busiest.ok_or_else(|| Failure::Failed("the server has ended".to_string()))?;
             Ok(Pid::from_raw(id))
         }
 
@@ -173,64 +187,82 @@ mod counting {
         fn drop(&mut self) {
             // It may be gone already.
             let _ = self.child.kill();
-            let _ = self.child.wait();
+            // A traced thread is waited for on its own, and the process ends only when that has been done.
+            while waitpid(None, Some(WaitPidFlag::__WALL)).is_ok() {}
         }
     }
 
-    fn send(connections: &[TcpStream]) -> io::Result<()> {
-        connections.iter().try_for_each(|mut connection| connection.write_all(&MESSAGE))
+    fn send<'a>(connections: impl IntoIterator<Item = &'a TcpStream>) -> io::Result<()> {
+        connections.into_iter().try_for_each(|mut connection| connection.write_all(&MESSAGE))
     }
 
-    fn receive(connections: &[TcpStream]) -> io::Result<()> {
+    fn receive<'a>(connections: impl IntoIterator<Item = &'a TcpStream>) -> io::Result<()> {
         let mut buffer = [0; MESSAGE.len()];
-        connections.iter().try_for_each(|mut connection| connection.read_exact(&mut buffer))
+        connections.into_iter().try_for_each(|mut connection| connection.read_exact(&mut buffer))
+    }
+
+    /// Those that send in a round: evenly among all, and others from round to round.
+    fn active_in(round: u64, connections: &[TcpStream], active: u64) -> impl Iterator<Item = &TcpStream> {
+        let count = connections.len() as u64;
+        let distance = count / active;
+        (0..active).map(move |number| &connections[((round + number * distance) % count) as usize])
     }
 
     pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         let plan = Plan::parse(arguments)?;
+        // A connection takes a descriptor here and one of the server, which inherits the limit.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        }
         let server = Server::start(&plan.command)?;
         let connections: Vec<_> =
             (0..plan.connections).map(|_| TcpStream::connect(&server.address)).collect::<io::Result<_>>()?;
         for connection in &connections {
             connection.set_nodelay(true)?;
             // Stepped through, a server is slow; one that does not answer at all is an error.
-            connection.set_read_timeout(Some(Duration::from_secs(60)))?;
+            connection.set_read_timeout(Some(Duration::from_secs(600)))?;
         }
+        let before = server.times()?;
         for _ in 0..WARM_UP_ROUNDS {
             send(&connections)?;
             receive(&connections)?;
         }
-        let thread = server.busiest_thread()?;
-        let (count, met) = step(&server, thread, &connections, &plan)?;
-        let echoes = plan.connections * plan.rounds;
+        let thread = server.busiest_thread(&before)?;
+        let active = plan.active.unwrap_or(plan.connections).min(plan.connections);
+        let (mut rounds, met) = step(&server, thread, &connections, active, &plan)?;
         if let Some(path) = &plan.addresses {
             fs::write(path, listing(&server, met)?)?;
         }
+        let (count, echoes, each) = (rounds.iter().sum::<u64>(), active * plan.rounds, format!("{rounds:?}"));
+        rounds.sort_unstable();
         println!(
-            r#"{{"connections":{},"echoes":{echoes},"instructions":{count},"instructions_per_echo":{:.1}}}"#,
+            r#"{{"connections":{},"active":{active},"echoes":{echoes},"instructions":{count},"instructions_per_echo":{:.1},"median_per_echo":{:.1},"rounds":{each}}}"#,
             plan.connections,
-            count as f64 / echoes as f64
+            count as f64 / echoes as f64,
+            (rounds[(rounds.len() - 1) / 2] + rounds[rounds.len() / 2]) as f64 / 2.0 / active as f64
         );
         Ok(())
     }
 
-    /// Steps through the rounds, and counts the instructions, and those at each address if they are asked for.
+    /// Steps through the rounds, and counts the instructions of each, and those at each address if they are asked for.
     fn step(
         server: &Server,
         thread: Pid,
         connections: &[TcpStream],
+        active: u64,
         plan: &Plan,
-    ) -> Result<(u64, HashMap<u64, u64>), Failure> {
+    ) -> Result<(Vec<u64>, HashMap<u64, u64>), Failure> {
         let process = server.child.id() as libc::pid_t;
         ptrace::seize(thread, ptrace::Options::empty())?;
         ptrace::interrupt(thread)?;
         waitpid(thread, Some(WaitPidFlag::__WALL))?;
-        let (mut count, mut met) = (0, HashMap::new());
+        let (mut counts, mut met) = (Vec::new(), HashMap::new());
         thread::scope(|scope| {
             let (begun, rounds) = mpsc::channel();
             let receiver = scope.spawn(move || -> io::Result<()> {
-                for () in rounds {
-                    let received = receive(connections);
+                for round in rounds {
+                    let received = receive(active_in(round, connections, active));
                     // Up to where it waits for what comes next.
                     while received.is_ok() && !server.is_asleep(thread)? {
                         thread::sleep(Duration::from_millis(1));
@@ -243,10 +275,11 @@ mod counting {
                 }
                 Ok(())
             });
-            for _ in 0..plan.rounds {
-                send(connections)?;
+            for round in 0..plan.rounds {
+                send(active_in(round, connections, active))?;
                 // The other end is gone if a round has failed, which is told below.
-                let _ = begun.send(());
+                let _ = begun.send(round);
+                let mut count = 0;
                 loop {
                     ptrace::step(thread, None)?;
                     match waitpid(thread, Some(WaitPidFlag::__WALL))? {
@@ -259,11 +292,12 @@ mod counting {
                         *met.entry(instruction_pointer(thread)?).or_default() += 1;
                     }
                 }
+                counts.push(count);
             }
             drop(begun);
             let received = receiver.join();
             received.map_err(|_| Failure::Failed("the receiving thread panicked".to_string()))??;
-            Ok((count, met))
+            Ok((counts, met))
         })
     }
 
