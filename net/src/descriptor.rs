@@ -57,12 +57,20 @@ impl Drop for Descriptor {
 
 /// Makes a socket of an address's family, close-on-exec.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
-    #[cfg(target_os = "linux")]
-    let flags = SockFlag::SOCK_CLOEXEC;
-    #[cfg(not(target_os = "linux"))]
-    let flags = SockFlag::empty();
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
-    Ok(socket(family, kind.socket_type(), flags, None)?)
+    #[cfg(not(target_vendor = "apple"))]
+    let made = socket(family, kind.socket_type(), SockFlag::SOCK_CLOEXEC, None)?;
+    #[cfg(target_vendor = "apple")]
+    let made = {
+        let made = socket(family, kind.socket_type(), SockFlag::empty(), None)?;
+        // There is no flag for it, so a process started in between gets the socket all the same.
+        // SAFETY: sets a flag of our own new descriptor.
+        if unsafe { libc::fcntl(made.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        made
+    };
+    Ok(made)
 }
 
 /// Binds a socket to the first address that works.
