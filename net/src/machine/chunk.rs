@@ -84,6 +84,11 @@ impl ChunkQueue {
         Some(first)
     }
 
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Chunk> {
         self.first.iter().chain(&self.rest)
     }
@@ -109,7 +114,7 @@ mod tests {
             queue.push_back(chunk(byte));
         }
         queue.push_front(chunk(1));
-        assert_eq!(bytes(&queue), [1, 2, 3, 4]);
+        assert_eq!((bytes(&queue), queue.len()), (vec![1, 2, 3, 4], 4));
         assert_eq!(queue.pop_front().map(|chunk| chunk[0]), Some(1));
         queue.push_back(chunk(5));
         assert_eq!(bytes(&queue), [2, 3, 4, 5]);
