@@ -195,7 +195,7 @@ fn many_flooded_streams_hold_what_each_may_and_starve_nobody() {
 #[test]
 fn datagrams_that_nobody_reads_are_dropped_by_the_kernel() {
     run(|| {
-        for length in [1, 0, 1400, 0] {
+        for length in [0, 1, 1400] {
             let server = net::listen_datagram("127.0.0.1:0")?;
             let peer = UdpSocket::bind("127.0.0.1:0")?;
             let address = server.localname()?.as_socket_addr().unwrap();
