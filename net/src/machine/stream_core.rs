@@ -23,9 +23,6 @@ use crate::wait_list::WaitList;
 
 /// Received bytes that nobody has read yet, above which a stream stops receiving until they are read.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
-/// Likewise, in how many pieces: each takes memory besides its bytes, which a peer that sends single bytes would
-/// have us hold a quarter of a million times.
-const UNREAD_MAX_PIECES: usize = 1024;
 /// Sends in a row that do not wait for a turn of the loop.
 const SENDS_AT_ONCE_MAX: u8 = 16;
 /// Receives in a row that do not wait for a turn of the loop.
@@ -495,8 +492,7 @@ impl StreamCore {
                 if let Some(buffer) = completion.buffer {
                     self.keep_unread(Chunk::Lent(buffer));
                 }
-                if (self.unread_bytes.get() > UNREAD_MAX_BYTES
-                    || self.unread.borrow().len() > UNREAD_MAX_PIECES)
+                if (self.unread_bytes.get() > UNREAD_MAX_BYTES || self.unread.borrow().is_long())
                     && let Some(key) = self.input.get()
                 {
                     self.event_loop.cancel(key);
