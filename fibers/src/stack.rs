@@ -39,9 +39,9 @@ const MAXIMUM_STACK_SIZE_BYTES: usize = isize::MAX as usize / 4;
 const HOT_STACKS: usize = 1024;
 /// Stacks are mapped ahead of their use: no swap is set aside for what is never touched, on systems that
 /// would.
-#[cfg(not(target_os = "freebsd"))]
+#[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
 const NO_RESERVE: MapFlags = MapFlags::MAP_NORESERVE;
-#[cfg(target_os = "freebsd")]
+#[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
 const NO_RESERVE: MapFlags = MapFlags::empty();
 
 /// The stacks of one thread, by size.

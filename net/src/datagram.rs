@@ -43,7 +43,8 @@ pub struct DatagramSocket {
 ///
 /// As there, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set (`socket(7)`). The first
 /// address of a name that can be bound is taken. Parks while a name is looked up. The path of a Unix socket
-/// must not exist, and is not removed when the socket is closed.
+/// must not exist, and is not removed when the socket is closed; its modes are those of
+/// [`listen`](crate::listen).
 ///
 /// # Errors
 ///

@@ -27,8 +27,14 @@ pub struct Listener {
 ///
 /// As in Janet's `net/listen`, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set
 /// (`socket(7)`), and up to 1,024 connections wait in the kernel, or as many as `net.core.somaxconn`
-/// allows. The first address of a name that can be bound is taken. Parks while a name is looked up. The
-/// path of a Unix socket must not exist, and is not removed when the listener is closed.
+/// allows. The first address of a name that can be bound is taken. Parks while a name is looked up.
+///
+/// The path of a Unix socket must not exist: what is there, even the socket of a server that is gone, is left
+/// as it is, and a symbolic link is not followed. The path is not removed when the listener is closed. Who may
+/// connect is up to the `umask(2)` of the process, as in Janet (`unix(7)`): with the usual 022, only the
+/// same user and root, as it takes the right to write. Set it before this, or use a folder that others cannot
+/// enter: modes that are changed afterwards come too late for those who were faster. Abstract names
+/// (`@`) have no modes: any process of the same network namespace can connect.
 ///
 /// # Errors
 ///

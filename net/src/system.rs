@@ -23,14 +23,22 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec where that takes no second call.
+/// Makes a socket, close-on-exec.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
-    #[cfg(target_os = "linux")]
-    let flags = SockFlag::SOCK_CLOEXEC;
-    #[cfg(not(target_os = "linux"))]
-    let flags = SockFlag::empty();
-    Ok(nix::sys::socket::socket(family, kind, flags, None)?)
+    #[cfg(not(target_vendor = "apple"))]
+    let made = nix::sys::socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    #[cfg(target_vendor = "apple")]
+    let made = {
+        let made = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
+        // There is no flag for it, so a process started in between gets the socket all the same.
+        // SAFETY: sets a flag of our own new descriptor.
+        if unsafe { libc::fcntl(made.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        made
+    };
+    Ok(made)
 }
 
 /// Binds a socket to an address.

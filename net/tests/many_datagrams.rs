@@ -14,8 +14,9 @@ use ringspun_fibers::{self as fibers, Channel};
 use ringspun_net::{self as net, DatagramSocket, is_closed};
 
 const PEERS: usize = 100;
-/// Sent with a few in flight at a time, which the buffers have room for.
-const PACED: usize = 90_000;
+/// As many are sent with a few in flight at a time, which the buffers have room for; `RINGSPUN_DATAGRAMS` is for
+/// machines on which these take minutes.
+const DEFAULT_PACED: usize = 90_000;
 /// Sent as fast as it goes, which is more than the buffers take.
 const BLASTED: usize = 10_000;
 const LONGEST_BYTES: usize = 65_507;
@@ -34,6 +35,14 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 % limit as u64) as usize
     }
+}
+
+/// How many are sent with a few in flight, by all peers alike.
+fn paced_datagrams() -> usize {
+    let Ok(text) = std::env::var("RINGSPUN_DATAGRAMS") else { return DEFAULT_PACED };
+    let number: usize =
+        text.parse().unwrap_or_else(|_| panic!("RINGSPUN_DATAGRAMS={text}: expected a number"));
+    number / PEERS * PEERS
 }
 
 /// Bytes that differ from place to place; each datagram is a stretch of them.
@@ -107,6 +116,7 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
         return;
     }
     fibers::run(|| -> io::Result<()> {
+        let paced_datagrams = paced_datagrams();
         let pattern = Rc::new(pattern());
         let server = Rc::new(net::listen_datagram("127.0.0.1:0")?);
         let (received, answered) = (Rc::new(Cell::new(0_usize)), Rc::new(Cell::new(0_usize)));
@@ -154,7 +164,7 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
                 let (peer, pattern, permits) = (peer.clone(), pattern.clone(), permits.clone());
                 fibers::spawn(move || -> io::Result<()> {
                     let mut random = Random(peer.number as u64 + 1);
-                    for _ in 0..PACED / PEERS {
+                    for _ in 0..paced_datagrams / PEERS {
                         permits.give(()).unwrap();
                         peer.send(&mut random, &pattern)?;
                         let _ = fibers::with_deadline(PATIENCE, || peer.answered.take());
@@ -167,7 +177,7 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
         for fiber in paced {
             fiber.join().unwrap()?;
         }
-        let lost_while_paced = PACED - peers.iter().map(|peer| peer.answers.get()).sum::<usize>();
+        let lost_while_paced = paced_datagrams - peers.iter().map(|peer| peer.answers.get()).sum::<usize>();
         let blasting: Vec<_> = peers
             .iter()
             .map(|peer| {
@@ -186,7 +196,7 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
         }
 
         // All that was sent has arrived or is counted as dropped, in both directions.
-        let sent = PACED + BLASTED;
+        let sent = paced_datagrams + BLASTED;
         let mut looks = 0;
         let (dropped_there, dropped_back) = loop {
             let drops = drops_by_inode();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_fibers::{self as fibers, Interrupt};
-use ringspun_net::{self as net, Closed, Stream, WriteInterrupted};
+use ringspun_net::{self as net, Closed, SocketOption, Stream, WriteInterrupted};
 use ringspun_runtime::{BackendKind, Configuration};
 
 use crate::common::run;
@@ -89,6 +89,9 @@ fn ten_mebibytes_arrive_whole_and_in_order() {
 fn a_slow_reader_holds_the_writer_and_loses_nothing() {
     run(|| {
         let (client, served) = pair()?;
+        // As they grow by themselves, some kernels take all of it.
+        client.set_option(SocketOption::SendBufferBytes(64 * 1024))?;
+        served.set_option(SocketOption::ReceiveBufferBytes(64 * 1024))?;
         let data = pattern(8 << 20);
         let expected = data.clone();
         let writer = fibers::spawn(move || client.write(&data))?;

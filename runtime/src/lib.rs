@@ -59,29 +59,52 @@
 //! # }
 //! ```
 
+// Everything below is for Unix, so that this is the only error elsewhere.
+#[cfg(not(unix))]
+compile_error!(
+    "Ringspun is for Unix: Linux, macOS, FreeBSD, NetBSD, illumos and their kin; on Windows, use it in WSL 2"
+);
+
+#[cfg(unix)]
 mod blocking;
+#[cfg(unix)]
 mod buffers;
+#[cfg(unix)]
 mod event_loop;
 #[cfg(feature = "mutations")]
 mod mutations;
+#[cfg(unix)]
 mod operation;
+#[cfg(unix)]
 mod prefetch;
 mod ready;
+#[cfg(unix)]
 mod slots;
+#[cfg(unix)]
 mod sys;
+#[cfg(unix)]
 mod timers;
+#[cfg(unix)]
 mod wake;
 
+#[cfg(unix)]
 pub use blocking::BlockingCall;
+#[cfg(unix)]
 pub use buffers::Buffer;
+#[cfg(unix)]
 pub use event_loop::{Configuration, EventLoop, LoopStatistics, Wait};
+#[cfg(unix)]
 pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
     SendData,
 };
+#[cfg(unix)]
 pub use prefetch::prefetch;
+#[cfg(unix)]
 pub use sys::{BackendKind, probe};
+#[cfg(unix)]
 pub use timers::TimerKey;
+#[cfg(unix)]
 pub use wake::{RemoteWaker, Wake};
 
 /// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).

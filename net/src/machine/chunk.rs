@@ -5,6 +5,10 @@ use std::ops::Deref;
 
 use ringspun_runtime::Buffer;
 
+/// How many pieces of a stream may wait for a reader. Each takes memory besides its bytes, which a peer that sends
+/// single bytes would otherwise have us hold a quarter of a million times.
+const LONG_PIECES: usize = 1024;
+
 /// A piece of received data.
 #[derive(Debug)]
 pub enum Chunk {
@@ -84,6 +88,12 @@ impl ChunkQueue {
         Some(first)
     }
 
+    /// Whether there are so many that the stream should stop receiving, few bytes though they may be.
+    #[inline]
+    pub(crate) fn is_long(&self) -> bool {
+        self.rest.len() >= LONG_PIECES
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Chunk> {
         self.first.iter().chain(&self.rest)
     }
@@ -116,5 +126,16 @@ mod tests {
         while queue.pop_front().is_some() {}
         queue.push_front(chunk(6));
         assert_eq!(bytes(&queue), [6]);
+    }
+
+    #[test]
+    fn many_pieces_are_long_however_short_they_are() {
+        let mut queue = ChunkQueue::default();
+        for _ in 0..LONG_PIECES {
+            queue.push_back(chunk(0));
+        }
+        assert!(!queue.is_long());
+        queue.push_back(chunk(0));
+        assert!(queue.is_long());
     }
 }

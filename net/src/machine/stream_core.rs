@@ -388,7 +388,7 @@ impl StreamCore {
                     let buffer = crate::mutations::without_late_byte(buffer, completion.more, &self.readers);
                     self.keep_unread(Chunk::Lent(buffer));
                 }
-                if self.unread_bytes.get() > UNREAD_MAX_BYTES
+                if (self.unread_bytes.get() > UNREAD_MAX_BYTES || self.unread.borrow().is_long())
                     && let Some(key) = self.input.get()
                 {
                     self.event_loop.cancel(key);
