@@ -525,10 +525,8 @@ impl EventLoop {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
             return;
         };
-        if let Some(bytes) = found.spent {
-            self.recycle_send_buffer(bytes);
-        }
         let count = raw.result.max(0) as u32;
+        let unsent = found.spent.and_then(|bytes| self.recycle_send_buffer(bytes, count));
         let (count, buffer) = match raw.buffer {
             None => (count, None),
             Some(id) if found.kind == OperationKind::ReceiveFrom => {
@@ -542,16 +540,21 @@ impl EventLoop {
             0.. => Ok(count),
             error => Err(io::Error::from_raw_os_error(-error)),
         };
-        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer });
+        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
     }
 
+    /// Keeps a buffer for another send, unless it was sent in part.
     #[inline(never)]
-    fn recycle_send_buffer(&self, mut bytes: Vec<u8>) {
+    fn recycle_send_buffer(&self, mut bytes: Vec<u8>, sent_bytes: u32) -> Option<Vec<u8>> {
+        if sent_bytes > 0 && (sent_bytes as usize) < bytes.len() {
+            return Some(bytes);
+        }
         let mut spare = self.spare_sends.borrow_mut();
         if spare.len() < SPARE_SEND_BUFFERS && bytes.capacity() <= SPARE_SEND_BUFFER_MAX_BYTES {
             bytes.clear();
             spare.push(bytes);
         }
+        None
     }
 
     fn fire_timers(&self) {

@@ -247,6 +247,8 @@ pub struct Completion {
     /// What an [`Operation::Receive`] or [`Operation::ReceiveFrom`] received; `None` at the end of the
     /// stream and for an error.
     pub buffer: Option<Buffer>,
+    /// All bytes of an [`Operation::Send`] that was cut short, if the loop owned them.
+    pub unsent: Option<Vec<u8>>,
 }
 
 /// Receives the completions of the operations it submitted. The loop keeps an owner alive until the

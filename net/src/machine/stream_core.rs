@@ -455,7 +455,7 @@ impl Owner for StreamCore {
             OperationKind::PollInput => self.input_announced(&completion),
             OperationKind::Receive => self.input_completed(completion),
             OperationKind::Poll => self.input_polled(),
-            _ => self.output_completed(completion.result),
+            _ => self.output_completed(completion.result, completion.unsent),
         }
         self.close_descriptor_when_idle();
     }

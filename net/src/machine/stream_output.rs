@@ -191,10 +191,10 @@ impl StreamCore {
     }
 
     #[inline]
-    pub(super) fn output_completed(&self, result: io::Result<u32>) {
+    pub(super) fn output_completed(self: &Rc<Self>, result: io::Result<u32>, unsent: Option<Vec<u8>>) {
         self.sent_at_once.set(0);
         match self.output.get() {
-            Output::Behind(total) => self.behind_completed(result, total),
+            Output::Behind(total) => self.behind_completed(result, total, unsent),
             Output::Abandoned(_) => self.output.set(Output::Idle),
             _ => {
                 self.output.set(Output::Finished);
@@ -205,16 +205,25 @@ impl StreamCore {
     }
 
     #[inline]
-    fn behind_completed(&self, result: io::Result<u32>, total: u32) {
-        self.output.set(match result {
-            Ok(count) if count == total => Output::Idle,
-            // The kernel has told how far it got, and keeps the reason for a send that nobody will make.
-            Ok(_) => Output::Lost(libc::EPIPE),
-            Err(error) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
+    fn behind_completed(self: &Rc<Self>, result: io::Result<u32>, total: u32, unsent: Option<Vec<u8>>) {
+        self.output.set(match (result, unsent) {
+            (Ok(count), None) if count == total => Output::Idle,
+            (Ok(count), Some(data)) => return self.go_on_behind(data, count, total),
+            (Ok(_), None) => Output::Lost(libc::EPIPE),
+            (Err(error), _) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
         });
         if self.shuts_down_behind.take() && !self.is_closed() {
             // A socket without a peer any more has nothing to shut down.
             let _ = shutdown(self.descriptor(), Shutdown::Write);
         }
+    }
+
+    /// What ended a send before its end, if it lasts, is met by the next one.
+    #[cold]
+    fn go_on_behind(self: &Rc<Self>, mut data: Vec<u8>, sent: u32, total: u32) {
+        data.drain(..sent as usize);
+        let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(data) };
+        self.event_loop().submit(operation, self.clone());
+        self.output.set(Output::Behind(total - sent));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::net::Shutdown;
 use std::rc::Rc;
 
@@ -70,6 +71,7 @@ fn client(context: &Rc<Context>, links: &Links, number: u64, address: Address) {
         Ok(stream) => Rc::new(stream),
         Err(_) => return context.tally("connects that failed", 1),
     };
+    stream.set_write_behind(context.chance(512));
     let Ok(local) = stream.localname() else { return };
     let link = Rc::new(Link { there: Flow::new(2 * number), back: Flow::new(2 * number) });
     links.borrow_mut().insert(local.to_string(), link.clone());
@@ -93,7 +95,7 @@ fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
             _ => context.nap(),
         }
     }
-    match stream.shutdown(Shutdown::Write) {
+    match flush(context, stream).and_then(|()| stream.shutdown(Shutdown::Write)) {
         Ok(()) => link.there.finish(),
         Err(_) => link.fail(),
     }
@@ -122,8 +124,25 @@ fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
     }
 }
 
+/// Waits for what writes have left behind where it can fail, which nobody else would be told; elsewhere, what comes
+/// next has to wait for it.
+fn flush(context: &Context, mut stream: &Stream) -> io::Result<()> {
+    let can_fail = [Fault::Reset, Fault::ConnectionAborted].map(|fault| context.simulation.allows(fault));
+    if can_fail == [false, false] && context.chance(512) {
+        return Ok(());
+    }
+    stream.set_write_timeout(None);
+    loop {
+        match stream.flush() {
+            Err(error) if context.goes_on(&error) => {}
+            flushed => return flushed,
+        }
+    }
+}
+
 /// Sends back what comes, until the end.
 fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
+    stream.set_write_behind(context.chance(512));
     let Ok(peer) = stream.peername() else { return };
     let mut buffer = vec![0; context.between(1, 800)];
     let mut link: Option<Rc<Link>> = None;
@@ -161,7 +180,10 @@ fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
     }
     if let Some(link) = link {
         link.there.end();
-        link.back.finish();
+        match flush(context, stream) {
+            Ok(()) => link.back.finish(),
+            Err(_) => link.fail(),
+        }
     } else if let Some(link) = links.borrow().get(&peer.to_string()) {
         link.there.end();
         link.back.finish();
