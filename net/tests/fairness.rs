@@ -17,12 +17,11 @@ use crate::common::run;
 
 const OTHERS: usize = 64;
 const REQUEST: [u8; 64] = [7; 64];
-/// What a stream may receive ahead of its reader and one buffer: the most that its fiber finds at once, and echoes before
-/// another fiber runs.
-const TURN_MAX_BYTES: usize = (256 + 16) * 1024;
-/// Requests that are there when the server begins are answered within a turn, and in another where the kernel does not
-/// tell of all sockets at once.
-const BOUND_BYTES: usize = 2 * TURN_MAX_BYTES;
+/// Receive buffers of which a fiber echoes the bytes before another one runs: four at once, and one that it waits for.
+const TURN_MAX_BYTES: usize = 5 * 64 * 1024;
+/// Requests that are there when the server begins are answered within a turn. Where the flood has taken all buffers that
+/// the kernel had, they wait for some: it has twice as many then, and may meet a lack of them once more.
+const BOUND_BYTES: usize = 4 * TURN_MAX_BYTES;
 /// A message to another fiber and its echo take four: each is sent in one and received in the next.
 const ROUND_TRIP_MAX_BYTES: usize = 4 * TURN_MAX_BYTES;
 const ROUND_TRIPS: usize = 100;

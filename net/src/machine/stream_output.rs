@@ -12,8 +12,9 @@ use crate::address::Address;
 use crate::system::shutdown;
 use crate::wait_list::WaitList;
 
-/// Sends in a row that do not wait for a turn of the loop.
-const SENDS_AT_ONCE_MAX: u8 = 16;
+/// Sends in a row that do not wait for a turn of the loop. A large one counts for several, by its size.
+const SENDS_AT_ONCE_MAX: usize = 16;
+const SEND_AT_ONCE_BYTES: usize = 16 * 1024;
 /// How much a write may leave behind: a copy of more would cost more than the wait that it saves.
 /// More than that is worth a system call of its own.
 const BEHIND_MAX_BYTES: usize = 4 * 1024;
@@ -69,10 +70,11 @@ impl StreamCore {
         }
         let count = self.sent_at_once.get();
         let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
-        if !is_free || count == SENDS_AT_ONCE_MAX {
+        if !is_free || usize::from(count) >= SENDS_AT_ONCE_MAX {
             return Ok(0);
         }
-        self.sent_at_once.set(count + 1);
+        let sends = 1 + (length / SEND_AT_ONCE_BYTES).min(SENDS_AT_ONCE_MAX);
+        self.sent_at_once.set(count + sends as u8);
         match self.event_loop().send_at_once(self.descriptor(), data) {
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             Some(Ok(count)) => Ok(count as usize),
