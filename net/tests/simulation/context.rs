@@ -113,6 +113,7 @@ impl Context {
         } else {
             self.expect_end(working.join());
             self.wait_for_all_but(1);
+            self.expect_nothing_left(&event_loop);
         }
         self.ending.set(true);
         event_loop
@@ -131,6 +132,18 @@ impl Context {
         }
         let (alive, stacks) = left();
         self.fail(format!("{alive} fibers are alive, with {stacks} stacks, where {count} are expected"));
+    }
+
+    /// Operations come to their ends, and then nothing is left, no timer either.
+    fn expect_nothing_left(&self, event_loop: &EventLoop) {
+        for _ in 0..1000 {
+            if event_loop.statistics().operations_in_flight == 0 {
+                break;
+            }
+            let _ = fibers::sleep(Duration::from_millis(100));
+        }
+        let left = event_loop.statistics();
+        self.check(left == LoopStatistics::default(), || format!("all is over, and the loop has {left:?}"));
     }
 
     /// Ends the run, as something is wrong.

@@ -76,15 +76,15 @@ impl Sim {
     pub(super) fn submit(&mut self, user_data: u64, operation: &Operation, ready: &mut ReadyQueue) {
         self.submitted += 1;
         let world = &mut *self.world.borrow_mut();
-        world.queue(self.submitted, user_data, operation);
         world.make_room(ready);
+        world.queue(self.submitted, user_data, operation);
     }
 
     pub(super) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {
         let world = &mut *self.world.borrow_mut();
+        world.make_room(ready);
         trace!(world, "cancel of {:?}", world.operations.get(&user_data));
         world.requests.push_back(Request::Cancel(user_data));
-        world.make_room(ready);
     }
 
     pub(super) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
@@ -177,11 +177,13 @@ impl World {
         }
     }
 
-    /// In the middle of a turn, the queue of submissions may be full.
+    /// In the middle of a turn, the queue of submissions may be full: what is in it is submitted before another can
+    /// be.
     fn make_room(&mut self, ready: &mut ReadyQueue) {
         if !self.works_at_once && self.strikes(Fault::QueueFull) {
             trace!(self, "the queue of submissions is full");
             self.sweep();
+            self.now_ns += self.random.below(20_000);
             self.catch_up();
             self.enter();
             self.reap(ready);
