@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// What the server asks for in a read, and what the loop may have received ahead of it.
-const TURN_MAX_BYTES: u64 = (256 + 64) * 1024;
+/// What a read asks for, of which the VM runs one in each of its turns, and what the kernel delivers in one.
+const TURN_MAX_BYTES: u64 = (64 + 512) * 1024;
 /// A message to another fiber and its echo take four turns: each is sent in one and received in the next.
 const ROUND_TRIP_MAX_BYTES: u64 = 4 * TURN_MAX_BYTES;
 const FLOOD_BYTES: u64 = 16 * ROUND_TRIP_MAX_BYTES;
