@@ -10,6 +10,9 @@ use ringspun_net::{self as net, Address, Listener, Stream};
 use ringspun_runtime::simulation::{Fault, Random, Simulation};
 use ringspun_runtime::{Configuration, EventLoop, LoopStatistics};
 
+/// An amount that is sent in a hurry.
+const LARGE_BYTES: u64 = 20_000;
+
 /// One run of one workload.
 pub struct Context {
     pub simulation: Simulation,
@@ -225,8 +228,23 @@ impl Context {
 
     /// How much is to be sent: seldom more than a stream receives ahead of its readers.
     pub fn amount(&self) -> u64 {
-        let magnitude = if self.is_roomy && self.chance(128) { 20 } else { self.between(1, 13) };
-        self.below(1 << magnitude)
+        match self.is_roomy && self.chance(128) {
+            true => self.between(300_000, 1_500_000) as u64,
+            false => self.below(1 << self.between(1, 13)),
+        }
+    }
+
+    /// How much of it is written next.
+    pub fn piece(&self, total: u64, sent: u64) -> usize {
+        let most = if total > LARGE_BYTES { 60_000 } else { 3000 };
+        self.between(1, most).min((total - sent) as usize)
+    }
+
+    /// Between two writes; there is much to write where the total is large.
+    pub fn pause(&self, total: u64) {
+        if total <= LARGE_BYTES || self.chance(64) {
+            self.nap();
+        }
     }
 
     /// A time of any magnitude between some nanoseconds and some seconds.

@@ -86,13 +86,11 @@ fn client(context: &Rc<Context>, links: &Links, number: u64, address: Address) {
 fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
     let total = context.amount();
     while link.there.sent() < total {
-        let count = context
-            .between(1, if total > 20_000 { 60_000 } else { 3000 })
-            .min((total - link.there.sent()) as usize);
+        let count = context.piece(total, link.there.sent());
         stream.set_write_timeout(context.chance(128).then(|| context.duration()));
         match link.there.write(context, stream, count) {
             Err(error) if !context.goes_on(&error) => return link.fail(),
-            _ => context.nap(),
+            _ => context.pause(total),
         }
     }
     match flush(context, stream).and_then(|()| stream.shutdown(Shutdown::Write)) {

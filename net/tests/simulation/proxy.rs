@@ -102,12 +102,10 @@ fn converse(context: &Rc<Context>, stream: Stream, link: &Rc<Link>, out: Directi
         let flow = out(&on);
         let total = context.amount();
         while flow.sent() < total {
-            let count = context
-                .between(1, if total > 20_000 { 60_000 } else { 2000 })
-                .min((total - flow.sent()) as usize);
+            let count = context.piece(total, flow.sent());
             match flow.write(context, &sending, count) {
                 Err(error) if !context.goes_on(&error) => return on.fail(),
-                _ => context.nap(),
+                _ => context.pause(total),
             }
         }
         match sending.shutdown(Shutdown::Write) {
