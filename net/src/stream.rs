@@ -553,7 +553,7 @@ impl io::Write for Stream {
 }
 
 /// Bytes as they came from the kernel, from [`Stream::receive`]: one at least, and mostly no more than one
-/// of the loop's receive buffers holds (16 KiB by default). Dropping them gives their buffer back to the
+/// of the loop's receive buffers holds (64 KiB by default). Dropping them gives their buffer back to the
 /// loop, which has few: whoever keeps bytes for long should copy them.
 #[derive(Debug)]
 pub struct Received {

@@ -47,8 +47,8 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 /// Turns of the loop in which nothing moves, after which nothing will.
 const QUIET_TURNS: usize = 20;
 /// What a stream receives ahead of its reader before it stops, and what comes until the kernel has seen that: it fills
-/// up to 32 buffers of 16 KiB in one go, and may be in the middle of the next.
-const AHEAD_BYTES: usize = (256 + 2 * 32 * 16) * 1024;
+/// up to 32 buffers in one go, and may be in the middle of the next.
+const AHEAD_BYTES: usize = (256 + 33 * 64) * 1024;
 /// What a connection, its fiber and the operation that it waits for take.
 const CONNECTION_BYTES: usize = 16 * 1024;
 
