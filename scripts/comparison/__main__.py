@@ -24,9 +24,24 @@ def progress(text):
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def positive(number):
+    def parsed(text):
+        try:
+            value = number(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < 1e6:
+            raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+        return value
+
+    return parsed
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="compare", add_help=False)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=positive(int))
+    parser.add_argument("--seconds", type=positive(float))
     parser.add_argument("--json")
     parser.add_argument("--cells", type=re.compile)
     parser.add_argument("--list", action="store_true")
@@ -113,6 +128,7 @@ def once(names, counts, results):
 def main():
     options = arguments()
     plan, cells, counts = QUICK if options.quick else FULL, all_cells(), all_counts(options.quick)
+    plan = {**plan, "rounds": options.rounds or plan["rounds"], "duration_s": options.seconds or plan["duration_s"]}
     others = [count.name for count in counts] + [f"memory-{group}" for group in counted_servers()] + ["memory-fibers"]
     names = [cell.name for cell in cells] + others
     if options.cells:

@@ -172,7 +172,7 @@ samples are in [benchmarks/results.json](benchmarks/results.json).
 
 """
     if results["quick"]:
-        text += f"**This is a quick run: {kept} per server and cell. Such short samples show who is far ahead or behind, and nothing finer; a run without `--quick` replaces them.**\n\n"
+        text += f"**This is a quick run: {kept} per server and cell, and counts at 64 connections only. A run without `--quick` tells finer differences apart, and replaces it.**\n\n"
     if plan["rounds"] == 1:
         text += "With one round, a range is one value, and \"ahead\" says nothing about the next round.\n\n"
     text += f"""- Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, virtualization: {machine['virtualization']}, {machine['open_files_max']:,} open files.
@@ -203,6 +203,9 @@ def write(results):
     parts.append("## Counts and memory\n")
     parts.append("Instructions are of user code, and exact: the server is stepped through rounds in which all (or so many) connections have sent 64 bytes at once, and the median of the rounds is told, with their range where they differ, as they do when garbage is collected. Where stepping would take an hour, and for system calls (`strace -c`), a count is the difference of two runs of different length, so that neither the start nor the connections are in it. Idle connections have carried one echo.\n")
     parts += [f"### {title}\n\n{text}" for title, text in counted_parts(results)]
+    with open(f"{FOLDER}/targets.md") as file:
+        # What was aimed at, and what stands in the way: written by people.
+        parts.append(file.read())
     if results["failures"]:
         parts.append("## What could not be measured\n")
         parts.append("\n".join(f"- {f['cell']}, {f['server']}: {f['failure']}" for f in results["failures"]) + "\n")

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
@@ -124,7 +124,7 @@ fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
 
 /// Waits for what writes have left behind where it can fail, which nobody else would be told; elsewhere, what comes
 /// next has to wait for it.
-fn flush(context: &Context, mut stream: &Stream) -> io::Result<()> {
+fn flush(context: &Context, stream: &Stream) -> io::Result<()> {
     let can_fail = [Fault::Reset, Fault::ConnectionAborted].map(|fault| context.simulation.allows(fault));
     if can_fail == [false, false] && context.chance(512) {
         return Ok(());
