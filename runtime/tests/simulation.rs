@@ -3,11 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
+use std::sync::{Mutex, PoisonError};
 
 use ringspun_runtime::simulation::{Fault, Simulation};
 use ringspun_runtime::{
     Address, Completion, Configuration, EventLoop, Operation, OperationKey, OperationKind, Owner, Wait,
 };
+
+/// Descriptors are counted, so the tests run one after another.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Closes what it is given, and knows whether its operation is over.
 #[derive(Default)]
@@ -47,6 +51,7 @@ fn listener(simulation: &Simulation) -> (OwnedFd, Address) {
 /// then has what is waited for. The wait once did not look there, and never ended.
 #[test]
 fn waiting_for_a_cancelled_operation_ends_whatever_the_queue_reaps() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut accepted, mut full) = (0, 0);
     for seed in 0..1000 {
         let simulation = Simulation::new(seed).unwrap();
@@ -80,6 +85,7 @@ fn waiting_for_a_cancelled_operation_ends_whatever_the_queue_reaps() {
 /// A run depends on nothing but its seed.
 #[test]
 fn a_seed_repeats_and_another_differs() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let digest = |seed| {
         let simulation = Simulation::new(seed).unwrap();
         simulation.enter(|| {
