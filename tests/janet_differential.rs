@@ -126,6 +126,16 @@ fn run(mut command: Command) -> Run {
     Run { outcome: Outcome { exit_status: status.code(), output }, errors }
 }
 
+/// What the VM's own network code makes of a program. It is not what is tested here, so that one that did not
+/// end is asked once more: while other tests fill the loopback device's queue, a datagram may be dropped.
+fn reference(file: &Path) -> Run {
+    let first = run(janet("stock", file));
+    match first.outcome.exit_status {
+        Some(_) => first,
+        None => run(janet("stock", file)),
+    }
+}
+
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -169,8 +179,9 @@ fn compare(group: &str, text: &str) {
         let file = folder.join(format!("{index}.janet"));
         fs::write(&file, format!("{PRELUDE}{}", program.source)).unwrap();
         let [ring, stock] = thread::scope(|scope| {
-            let runs = ["ring", "stock"].map(|net| scope.spawn(|| run(janet(net, &file))));
-            runs.map(|run| run.join().unwrap())
+            let ring = scope.spawn(|| run(janet("ring", &file)));
+            let stock = scope.spawn(|| reference(&file));
+            [ring.join().unwrap(), stock.join().unwrap()]
         });
         for reason in stock.outcome.output.lines().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
             println!("SKIPPED {group}, {}: {reason}", program.title);
