@@ -129,7 +129,7 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
     let work = match bridge.socket_of(stream) {
         Socket::Stream(core) => Work::Read { machine: Read::new(core, amount), target },
         Socket::Datagram(core) => {
-            let machine = ReceiveFrom::new(core, amount);
+            let machine = Box::new(ReceiveFrom::new(core, amount));
             Work::ReceiveFrom { machine, target, tells_source: false }
         }
         Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected readable stream")),
@@ -183,7 +183,7 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
     };
     let work = match bridge.socket_of(stream) {
         Socket::Stream(core) => Work::Write { machine: Write::new(core), data },
-        Socket::Datagram(core) => Work::SendTo { machine: SendTo::new(core, None), data },
+        Socket::Datagram(core) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
         Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected writable stream")),
     };
     // SAFETY: called by a shim, with its live stream.
@@ -290,7 +290,7 @@ unsafe fn start_receive(stream: *mut JanetStream, limit: usize, target: Target, 
     let Socket::Datagram(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected datagram server"));
     };
-    let machine = ReceiveFrom::new(core, Amount::UpTo(limit));
+    let machine = Box::new(ReceiveFrom::new(core, Amount::UpTo(limit)));
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, Work::ReceiveFrom { machine, target, tells_source: true }, timeout_s) }
 }
@@ -320,7 +320,7 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     let Socket::Datagram(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected datagram server"));
     };
-    let work = Work::SendTo { machine: SendTo::new(core, Some(to)), data };
+    let work = Work::SendTo { machine: Box::new(SendTo::new(core, Some(to))), data };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
 }

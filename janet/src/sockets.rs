@@ -92,7 +92,7 @@ impl Purpose {
                 None => connect(bridge, *kind, addresses, Vec::new()),
                 Some(query) => Next::Work(Work::Resolve {
                     machine: Resolve::new(bridge.event_loop(), query),
-                    purpose: Self::ConnectFrom { kind: *kind, targets: addresses },
+                    purpose: Box::new(Self::ConnectFrom { kind: *kind, targets: addresses }),
                 }),
             },
             Self::ConnectFrom { kind, targets } => connect(bridge, *kind, std::mem::take(targets), addresses),
@@ -133,7 +133,7 @@ fn connect(bridge: &Rc<Bridge>, kind: SocketKind, targets: Vec<Address>, sources
     let is_unix = targets.first().is_some_and(Address::is_unix);
     match kind {
         SocketKind::Stream => {
-            let machine = Connect::new(bridge.event_loop().clone(), targets, sources);
+            let machine = Box::new(Connect::new(bridge.event_loop().clone(), targets, sources));
             Next::Work(Work::Connect { machine, is_unix })
         }
         SocketKind::Datagram => match connect_datagram(bridge.event_loop(), &targets, &sources) {
@@ -226,7 +226,7 @@ unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpos
         Resolve::new(bridge.event_loop(), unsafe { query(place, kind, passive) })
     };
     // SAFETY: called by a shim.
-    unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose }) }
+    unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose: Box::new(purpose) }) }
 }
 
 pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {

@@ -28,7 +28,8 @@ pub(crate) struct Target {
     pub(crate) is_own: bool,
 }
 
-/// What the fiber waits for, and what the collector has to keep for it.
+/// What the fiber waits for, and what the collector has to keep for it. What is large is boxed, so that reads and
+/// writes on streams, of which each parked fiber has one, take two cache lines instead of five.
 pub(crate) enum Work {
     Read {
         machine: Read,
@@ -36,7 +37,7 @@ pub(crate) enum Work {
     },
     /// With `tells_source`, the result is who sent the datagram, and otherwise the buffer.
     ReceiveFrom {
-        machine: ReceiveFrom,
+        machine: Box<ReceiveFrom>,
         target: Target,
         tells_source: bool,
     },
@@ -45,7 +46,7 @@ pub(crate) enum Work {
         data: Janet,
     },
     SendTo {
-        machine: SendTo,
+        machine: Box<SendTo>,
         data: Janet,
     },
     Accept {
@@ -57,10 +58,10 @@ pub(crate) enum Work {
     },
     Resolve {
         machine: Resolve,
-        purpose: Purpose,
+        purpose: Box<Purpose>,
     },
     Connect {
-        machine: Connect,
+        machine: Box<Connect>,
         is_unix: bool,
     },
 }
