@@ -249,7 +249,8 @@ impl Scene {
             23 => self.children.borrow()[place].iter().for_each(|child| child.cancel()),
             24 => drop(self.channels[place].give(argument)),
             25 => drop(self.channels[place].take()),
-            26 => self.select(place, other, argument),
+            // A selection does not take from a channel that it gives to, which it says with a panic.
+            26 if place != other => self.select(place, other, argument),
             27 => self.channels[place].close(),
             28 => drop(fibers::check()),
             29 => self.detach(place),
@@ -259,7 +260,9 @@ impl Scene {
     }
 
     fn listen(&self, place: usize) {
-        if let Ok(listener) = net::listen("127.0.0.1:0") {
+        if let Ok(listener) = net::listen("127.0.0.1:0")
+            && !self.is_ending.get()
+        {
             let before = self.listeners.borrow_mut()[place].replace(Rc::new(listener));
             drop(before);
         }
@@ -286,6 +289,10 @@ impl Scene {
     }
 
     fn keep(&self, place: usize, stream: Stream) {
+        // Nobody would close it.
+        if self.is_ending.get() {
+            return;
+        }
         let names = [stream.localname(), stream.peername()].map(|name| name.map(|name| name.to_string()));
         // A connection may be lost by now.
         let connection = match names {
