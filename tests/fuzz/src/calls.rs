@@ -99,8 +99,8 @@ struct Flow {
     order_is_known: Cell<bool>,
     writers: Cell<usize>,
     readers: Cell<usize>,
-    /// The sender has flushed all, and said so.
-    is_finished: Cell<bool>,
+    /// How many bytes the sender had sent when it had flushed all, and said so. Writes behind that are lost.
+    finished_at: Cell<Option<u64>>,
     /// The receiver gave up on the rest.
     is_abandoned: Cell<bool>,
 }
@@ -398,8 +398,8 @@ impl Scene {
                 let expected = Flow::byte_at(offset);
                 self.simulation.fail(format!("byte {offset} is {byte:#x}, expected {expected:#x}"));
             }
-            let (sent, is_abandoned) = (flow.sent.get(), flow.is_abandoned.get());
-            if bytes.is_empty() && flow.is_finished.get() && !is_abandoned && flow.readers.get() == 1 {
+            let is_end = bytes.is_empty() && !flow.is_abandoned.get() && flow.readers.get() == 1;
+            if let Some(sent) = flow.finished_at.get().filter(|_| is_end) {
                 self.expect(start == sent, || format!("the end came after {start} of {sent} bytes"));
             }
         });
@@ -410,8 +410,9 @@ impl Scene {
         self.with(place, |connection| {
             if connection.stream.flush().and_then(|()| connection.stream.shutdown(Shutdown::Write)).is_ok()
                 && let Some(out) = connection.out.as_ref().filter(|out| out.writers.get() == 0)
+                && out.finished_at.get().is_none()
             {
-                out.is_finished.set(true);
+                out.finished_at.set(Some(out.sent.get()));
             }
         });
     }
