@@ -35,7 +35,9 @@ pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
             let (rest, answer) = reading.take(bytes);
             assert!(answer.is_none() || bytes.ends_with(rest), "the rest is no end of what came");
             match answer {
-                None => assert!(rest.is_empty(), "{} bytes were left of an answer that is not whole", rest.len()),
+                None => {
+                    assert!(rest.is_empty(), "{} bytes were left of an answer that is not whole", rest.len())
+                }
                 Some(answer) => {
                     if !take(&mut answers, answer) {
                         return answers;

@@ -280,7 +280,8 @@ fn read_histogram(bytes: &[u8]) -> Result<Histogram<u64>, String> {
     if plain.len() > HISTOGRAM_MAX_BYTES {
         return Err(format!("it is longer than {HISTOGRAM_MAX_BYTES} bytes"));
     }
-    let stated = plain.get(PAYLOAD_LENGTH_AT..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
+    let stated =
+        plain.get(PAYLOAD_LENGTH_AT..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
     let follow = plain.len().saturating_sub(HEAD_BYTES);
     if stated.is_none_or(|stated| stated as usize > follow) {
         return Err(format!("it is cut off: {follow} bytes follow its head"));
@@ -351,7 +352,8 @@ impl Reader {
         let bytes = STANDARD
             .decode(interval.encoded_histogram())
             .map_err(|error| format!("the histogram is not base64: {error}"))?;
-        let histogram = read_histogram(&bytes).map_err(|error| format!("the histogram cannot be read: {error}"))?;
+        let histogram =
+            read_histogram(&bytes).map_err(|error| format!("the histogram cannot be read: {error}"))?;
         let answered = part.times.count().saturating_add(histogram.len());
         if answered > ANSWERED_MAX {
             return Err(format!("{answered} answers up to here: expected {ANSWERED_MAX} at most"));

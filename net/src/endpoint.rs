@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn endpoints_read_back_as_they_are_written() {
-        for text in ["127.0.0.1:80", "[::1]:80", "example.org:http", "unix:/run/a.socket", "unix:@name", "[unix]:80"] {
+        for text in
+            ["127.0.0.1:80", "[::1]:80", "example.org:http", "unix:/run/a.socket", "unix:@name", "[unix]:80"]
+        {
             assert_eq!(text.endpoint().unwrap().to_string(), text);
         }
     }

@@ -38,8 +38,15 @@ mod tests {
 
     #[test]
     fn what_is_no_address_gets_the_form_that_was_expected() {
-        for text in ["nonsense", ":80", "[]:80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:99999999999999999999", ""]
-        {
+        for text in [
+            "nonsense",
+            ":80",
+            "[]:80",
+            "127.0.0.1:",
+            "127.0.0.1:65536",
+            "127.0.0.1:99999999999999999999",
+            "",
+        ] {
             let error = parse_host(text).unwrap_err();
             assert!(error.contains("expected HOST:PORT"), "{text}: {error}");
         }

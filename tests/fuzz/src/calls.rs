@@ -77,6 +77,9 @@ struct Scene {
     streams: RefCell<[Option<Rc<Connection>>; PLACES]>,
     children: RefCell<[Option<Rc<JoinHandle<u8>>>; PLACES]>,
     channels: [Channel<u8>; PLACES],
+    /// A stream that is closed is held until what its writes left behind is taken; where both ends are closed
+    /// so, and each has more to send than the other has room for, that is when the loop ends.
+    writes_behind: Cell<bool>,
     /// By the address of the sender and of the receiver.
     flows: RefCell<BTreeMap<(String, String), Rc<Flow>>>,
 }
@@ -141,6 +144,7 @@ impl Scene {
             children: RefCell::default(),
             channels: [0, 1, 3, usize::MAX].map(Channel::bounded),
             flows: RefCell::default(),
+            writes_behind: Cell::new(false),
         }
     }
 
@@ -167,10 +171,12 @@ impl Scene {
             working.push(spawned.expect("a stack"));
         }
         let patience = Duration::from_millis(if ends_early { 5 } else { 60_000 });
-        let _ = fibers::with_deadline(patience, || working.iter().try_for_each(|fiber| match fiber.join() {
-            Err(fibers::JoinError::Interrupted(interrupt)) => Err(interrupt),
-            _ => Ok(()),
-        }));
+        let _ = fibers::with_deadline(patience, || {
+            working.iter().try_for_each(|fiber| match fiber.join() {
+                Err(fibers::JoinError::Interrupted(interrupt)) => Err(interrupt),
+                _ => Ok(()),
+            })
+        });
         self.is_ending.set(true);
         if !ends_early {
             self.end(&working, &event_loop);
@@ -197,7 +203,13 @@ impl Scene {
         self.listeners.take();
         self.streams.take();
         let late = self.simulation.elapsed() + Duration::from_secs(3600);
-        let left = || (event_loop.statistics(), fibers::statistics().map_or(0, |now| now.alive));
+        let left = || {
+            let mut left = event_loop.statistics();
+            if self.writes_behind.get() {
+                left.operations_in_flight = 0;
+            }
+            (left, fibers::statistics().map_or(0, |now| now.alive))
+        };
         while left() != (LoopStatistics::default(), 1) && self.simulation.elapsed() < late {
             let _ = fibers::sleep(Duration::from_millis(100));
         }
@@ -226,7 +238,10 @@ impl Scene {
             8 | 9 => self.read(place, amount),
             10 => self.chunk(place, amount),
             11 => self.receive(place),
-            12 => self.with(place, |connection| connection.stream.set_write_behind(argument & 128 == 0)),
+            12 => self.with(place, |connection| {
+                self.writes_behind.set(true);
+                connection.stream.set_write_behind(argument & 128 == 0);
+            }),
             13 => self.finish(place),
             14 => self.shut_down(place, other),
             15 => self.close(place, argument),
@@ -368,7 +383,9 @@ impl Scene {
                 had_all.set(matches!(&read, Ok(count) if *count == size));
                 read.map(|count| buffer[..count].to_vec())
             });
-            if !had_all.get() && let Some(input) = &connection.input {
+            if !had_all.get()
+                && let Some(input) = &connection.input
+            {
                 input.forget_order();
             }
         });
@@ -470,7 +487,8 @@ impl Scene {
 
     fn select(&self, place: usize, other: usize, argument: u8) {
         let mut slot = Some(argument);
-        let select = Select::new().take(&self.channels[place], drop).give(&self.channels[other], &mut slot, drop);
+        let select =
+            Select::new().take(&self.channels[place], drop).give(&self.channels[other], &mut slot, drop);
         let _ = if argument & 128 == 0 { select.wait() } else { select.wait_shuffled() };
     }
 }

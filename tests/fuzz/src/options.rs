@@ -3,7 +3,8 @@
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use ringspun_load::{
-    Gate, Header, Rates, Sizes, parse_count, parse_duration, parse_steps, parse_time, show_count, show_duration,
+    Gate, Header, Rates, Sizes, parse_count, parse_duration, parse_steps, parse_time, show_count,
+    show_duration,
 };
 
 #[path = "../../../src/cli/load/options.rs"]
