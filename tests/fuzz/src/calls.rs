@@ -404,7 +404,14 @@ impl Scene {
                 flow.forget_order();
             }
             let _inside = Inside::new(&flow.readers);
-            let Ok(bytes) = read(&connection.stream) else { return };
+            let bytes = match read(&connection.stream) {
+                Ok(bytes) => bytes,
+                // An error is told once, and is the end from then on.
+                Err(error) => {
+                    let is_lost = net::interrupt_of(&error).is_none();
+                    return flow.is_abandoned.set(flow.is_abandoned.get() || is_lost);
+                }
+            };
             let start = flow.received.get();
             flow.received.set(start + bytes.len() as u64);
             if !flow.order_is_known.get() {
