@@ -1,5 +1,8 @@
 //! The inputs of tests/fuzz/corpus hold, without a fuzzer: among them is each that has ever broken something.
-//! Those of the simulated loop are in net/tests/fuzz_corpus.rs.
+//! Those of the simulated loop are in net/tests/fuzz_corpus.rs, which is built apart: nothing else here is to be built
+//! with a simulation.
+
+use std::process::Command;
 
 #[path = "fuzz/src/address.rs"]
 mod address;
@@ -32,4 +35,33 @@ fn answers_are_the_same_in_all_pieces() {
 #[test]
 fn command_lines_make_plans_or_errors() {
     corpus::check("options", options::check);
+}
+
+#[test]
+fn calls_on_the_simulated_loop_leave_nothing_behind() {
+    let run = |network: &[&str]| {
+        Command::new(env!("CARGO"))
+            .args([
+                "test",
+                "--locked",
+                "-p",
+                "ringspun-net",
+                "--features",
+                "simulation",
+                "--test",
+                "fuzz_corpus",
+            ])
+            .args(network)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/simulation"))
+            .output()
+            .unwrap()
+    };
+    let mut output = run(&["--offline"]);
+    if !output.status.success() {
+        output = run(&[]);
+    }
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
