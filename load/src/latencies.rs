@@ -12,7 +12,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Times, recorded in nanoseconds with three significant digits, up to an hour; what is longer counts as
 /// an hour. Recording one takes no memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Latencies {
     histogram_ns: Histogram<u64>,
 }

@@ -16,6 +16,8 @@ mod bins;
 mod companions;
 mod compare;
 mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod http;
 mod interval;

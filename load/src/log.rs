@@ -11,12 +11,14 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::fs;
-use std::io::{self, LineWriter, Write};
+use std::io::{self, LineWriter, Read as _, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
+use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{
     IntervalLogHistogram, IntervalLogIterator, IntervalLogWriterBuilder, IntervalLogWriterError, LogEntry,
     Tag,
@@ -30,6 +32,16 @@ const SERVICE: &str = "service";
 const RESPONSE: &str = "response";
 const AFTER_END: &str = "[AfterEnd]";
 const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
+/// How compressed histograms of the second version begin, with the length of what is compressed behind it.
+const COMPRESSED_COOKIE: [u8; 4] = 0x1C84_9314_u32.to_be_bytes();
+const COMPRESSED_HEAD_BYTES: usize = 8;
+/// Before the counts stand the cookie, their length in bytes, an offset, digits, two bounds and a ratio.
+const HEAD_BYTES: usize = 40;
+const PAYLOAD_LENGTH_AT: usize = 4;
+/// Sums of more would go over their bounds: a thousand years of a million answers per second have half as many.
+const ANSWERED_MAX: u64 = 1 << 56;
+/// With three digits, a histogram of all times has half a megabyte at most.
+const HISTOGRAM_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Writes intervals as a log, each when it comes. The start and the base time are when the measured part
 /// began. Nothing is written if there is no interval.
@@ -253,6 +265,30 @@ impl Merged {
     }
 }
 
+/// Reads a histogram as it is in a log, without base64. How long what follows is, its head says, and the library
+/// would make room for as much before it looks: 4 GB, if a few bytes say so.
+fn read_histogram(bytes: &[u8]) -> Result<Histogram<u64>, String> {
+    let mut inflated = Vec::new();
+    let plain = match bytes.split_at_checked(COMPRESSED_HEAD_BYTES) {
+        Some((head, compressed)) if head.starts_with(&COMPRESSED_COOKIE) => {
+            let mut decoder = ZlibDecoder::new(compressed).take(HISTOGRAM_MAX_BYTES as u64 + 1);
+            decoder.read_to_end(&mut inflated).map_err(|error| error.to_string())?;
+            inflated.as_slice()
+        }
+        _ => bytes,
+    };
+    if plain.len() > HISTOGRAM_MAX_BYTES {
+        return Err(format!("it is longer than {HISTOGRAM_MAX_BYTES} bytes"));
+    }
+    let stated =
+        plain.get(PAYLOAD_LENGTH_AT..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
+    let follow = plain.len().saturating_sub(HEAD_BYTES);
+    if stated.is_none_or(|stated| stated as usize > follow) {
+        return Err(format!("it is cut off: {follow} bytes follow its head"));
+    }
+    Deserializer::new().deserialize(&mut &*plain).map_err(|error| error.to_string())
+}
+
 /// A log while it is read.
 struct Reader {
     base_s: f64,
@@ -316,14 +352,17 @@ impl Reader {
         let bytes = STANDARD
             .decode(interval.encoded_histogram())
             .map_err(|error| format!("the histogram is not base64: {error}"))?;
-        let histogram = Deserializer::new()
-            .deserialize::<u64, _>(&mut bytes.as_slice())
-            .map_err(|error| format!("the histogram cannot be read: {error}"))?;
+        let histogram =
+            read_histogram(&bytes).map_err(|error| format!("the histogram cannot be read: {error}"))?;
+        let answered = part.times.count().saturating_add(histogram.len());
+        if answered > ANSWERED_MAX {
+            return Err(format!("{answered} answers up to here: expected {ANSWERED_MAX} at most"));
+        }
         let times = Latencies::from_histogram(&histogram)?;
         part.lines += 1;
         part.times.add(&times);
         if self.is_after_end {
-            part.after_end = part.after_end.saturating_add(times.count());
+            part.after_end += times.count();
             return Ok(());
         }
         part.seconds.push(Second {

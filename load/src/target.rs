@@ -126,8 +126,10 @@ fn parse_host(place: &str) -> Result<Endpoint, String> {
     if is_number && !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(format!("port {port:?} is not from 1 to 65535, {FORM}"));
     }
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok(Endpoint::new(host, port))
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host) {
+        "" => Err(FORM.to_string()),
+        host => Ok(Endpoint::new(host, port)),
+    }
 }
 
 impl fmt::Display for Target {
@@ -193,6 +195,7 @@ mod tests {
             "https://localhost/",
             "tcp://localhost",
             "tcp://:80",
+            "tcp://[]:80",
             "tcp://localhost:",
             "tcp://localhost:0",
             "tcp://localhost:65536",

@@ -95,21 +95,32 @@ impl Address {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() as usize) }
     }
 
-    /// An address in the bytes of a `sockaddr`; `None` if they are no address of a known family.
+    /// An address in the bytes of a `sockaddr`; `None` if they are not the whole address of a known family.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut storage = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
-        let room = size_of_val(&storage);
-        if bytes.len() < size_of::<libc::sa_family_t>() || bytes.len() > room {
+        let family_end = std::mem::offset_of!(libc::sockaddr, sa_family) + size_of::<libc::sa_family_t>();
+        if bytes.len() < family_end || bytes.len() > size_of_val(&storage) {
             return None;
         }
         let start = storage.as_mut_ptr().cast::<u8>();
-        // SAFETY: the bytes fit, as was just checked; the storage is aligned for an address, and its
-        // family and length are checked before it is copied.
-        let address = unsafe {
+        // SAFETY: the bytes fit, as was just checked, with the family among them; the storage is aligned for an
+        // address.
+        let family = unsafe {
             start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            SockaddrStorage::from_raw(start.cast(), Some(bytes.len() as libc::socklen_t))
+            (*start.cast::<libc::sockaddr>()).sa_family
         };
-        address.map(Self)
+        let fits = match libc::c_int::from(family) {
+            libc::AF_INET => bytes.len() >= size_of::<libc::sockaddr_in>(),
+            libc::AF_INET6 => bytes.len() >= size_of::<libc::sockaddr_in6>(),
+            // The length tells where the name ends, and would be taken for it beyond the room for names, too.
+            libc::AF_UNIX => bytes.len() <= size_of::<libc::sockaddr_un>(),
+            _ => false,
+        };
+        // SAFETY: the bytes are a whole address of their family, as was just checked.
+        let address = fits.then(|| unsafe {
+            SockaddrStorage::from_raw(start.cast(), Some(bytes.len() as libc::socklen_t))
+        });
+        address.flatten().map(Self)
     }
 
     /// The address as the event loop takes it.
@@ -206,6 +217,18 @@ mod tests {
         assert_eq!(Address::unnamed().to_string(), "unix:");
         assert_eq!(Address::from_bytes(&[]), None);
         assert_eq!(Address::from_bytes(&[0; 300]), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_whole_address_are_none() {
+        let of_ip = Address::from("127.0.0.1:80".parse::<SocketAddr>().unwrap());
+        let cut_off = &of_ip.as_bytes()[..size_of::<libc::sockaddr_in>() - 1];
+        assert_eq!(Address::from_bytes(cut_off), None);
+        // The kernel names no family so.
+        assert_eq!(Address::from_bytes(&[0xEE; 16]), None);
+        let name = "x".repeat(UNIX_NAME_MAX_BYTES);
+        let of_unix = Address::unix(name).unwrap();
+        assert_eq!(Address::from_bytes(&[of_unix.as_bytes(), &[b'x'; 10]].concat()), None);
     }
 
     #[test]

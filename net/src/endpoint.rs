@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use crate::address::Address;
 
 /// A place to connect to or to listen at, as the user named it. A host's name is looked up when the endpoint
-/// is used. Shown as `host:port`, with brackets around an IPv6 address, and as `unix:NAME`.
+/// is used. Shown as `host:port`, with brackets around an IPv6 address and a host called `unix`, and as
+/// `unix:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(Place);
 
@@ -50,10 +51,16 @@ impl From<Address> for Endpoint {
     }
 }
 
+/// Whether a host would be read as something else without brackets: in two parts, as the name of a Unix socket, or
+/// without brackets of its own.
+fn needs_brackets(host: &str) -> bool {
+    host.contains(':') || host == "unix" || (host.starts_with('[') && host.ends_with(']'))
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Host { host, service } if host.contains(':') => write!(f, "[{host}]:{service}"),
+            Place::Host { host, service } if needs_brackets(host) => write!(f, "[{host}]:{service}"),
             Place::Host { host, service } => write!(f, "{host}:{service}"),
             Place::Exact(address) => address.fmt(f),
         }
@@ -120,7 +127,9 @@ mod tests {
 
     #[test]
     fn endpoints_read_back_as_they_are_written() {
-        for text in ["127.0.0.1:80", "[::1]:80", "example.org:http", "unix:/run/a.socket", "unix:@name"] {
+        for text in
+            ["127.0.0.1:80", "[::1]:80", "example.org:http", "unix:/run/a.socket", "unix:@name", "[unix]:80"]
+        {
             assert_eq!(text.endpoint().unwrap().to_string(), text);
         }
     }

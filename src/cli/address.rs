@@ -9,7 +9,7 @@ use ringspun::net::{Address, Endpoint};
 pub fn parse_host(text: &str) -> Result<Endpoint, String> {
     let expected = "expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000";
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
-    if host.is_empty() {
+    if ["", "[]"].contains(&host) {
         return Err(format!("there is no host, {expected}"));
     }
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
@@ -38,8 +38,15 @@ mod tests {
 
     #[test]
     fn what_is_no_address_gets_the_form_that_was_expected() {
-        for text in ["nonsense", ":80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:99999999999999999999", ""]
-        {
+        for text in [
+            "nonsense",
+            ":80",
+            "[]:80",
+            "127.0.0.1:",
+            "127.0.0.1:65536",
+            "127.0.0.1:99999999999999999999",
+            "",
+        ] {
             let error = parse_host(text).unwrap_err();
             assert!(error.contains("expected HOST:PORT"), "{text}: {error}");
         }

@@ -5,6 +5,7 @@
 mod files;
 mod histogram;
 mod json;
+mod options;
 mod pace;
 mod page;
 #[cfg(test)]
@@ -16,12 +17,12 @@ mod workload;
 
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Length, Outcome, Pace, Plan, Target, Verdict, Workload};
+use ringspun_load::{self as load, Companions, Gate, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
 use super::stop::StopSignals;
@@ -33,7 +34,7 @@ const GATE_BROKEN: u8 = 3;
 const BUSY_PERCENT: f64 = 90.0;
 
 use files::IntervalFiles;
-use pace::PaceFlags;
+use options::Options;
 
 /// What to measure, and how.
 #[derive(Args)]
@@ -86,49 +87,8 @@ SIGINT or SIGTERM ends the run early, with the results so far; a second one ends
 The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
 command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
 pub struct Load {
-    /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME for an abstract name, or
-    /// http://HOST:PORT/PATH
-    #[arg(value_name = "TARGET", required = true)]
-    target: Option<Target>,
-    /// How many connections to hold open, or sockets for datagrams: up to 1M, as far as files may be opened
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
-    connections: u64,
-    /// How long to send requests after the warm-up; 10s without this and without --count
-    #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
-    duration: Option<Duration>,
-    /// How many requests to send after the warm-up, over all connections
-    #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
-    count: Option<u64>,
     #[command(flatten)]
-    pace: PaceFlags,
-    #[command(flatten)]
-    workload: workload::WorkloadOptions,
-    /// How long to wait for a connection, and for an answer
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = load::parse_duration)]
-    timeout: Duration,
-    /// Write the results to a file as JSON (docs/load-json.md says what is in it); - for standard output,
-    /// which then gets no table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the times of each second to a file as an interval log of HdrHistogram, in nanoseconds, tagged
-    /// response (open loop only) and service; `ringspun load report` reads it, as HdrHistogram's tools do
-    #[arg(long, value_name = "FILE")]
-    hdr: Option<PathBuf>,
-    /// Write rate, latencies and errors of each second to a file as comma-separated values
-    /// (docs/load-logs.md says which)
-    #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
-    /// Write the results to a file as a page for a browser, with drawings, the command line and the machine; it
-    /// loads nothing and runs no script
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Exit with 3 if this holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; can be given several times
-    ///
-    /// The measures are any percentile of the response times (p50, p99.9), max and mean of them, rate
-    /// (answered requests per second; connections with churn), send-rate and receive-rate (bytes per second),
-    /// errors, and unsent; the comparisons are >, >=, < and <=.
-    #[arg(long, value_name = "GATE")]
-    fail_if: Vec<Gate>,
+    options: Options,
     #[command(subcommand)]
     command: Option<LoadCommand>,
 }
@@ -142,15 +102,15 @@ enum LoadCommand {
 type Verdicts = Vec<(Gate, Verdict)>;
 
 /// Measures, prints, and judges; or reports what was measured before.
-pub fn load(mut options: Load) -> ExitCode {
-    if let Some(LoadCommand::Report(options)) = &options.command {
+pub fn load(Load { options, command }: Load) -> ExitCode {
+    if let Some(LoadCommand::Report(options)) = &command {
         return report::report(options);
     }
-    let Some(target) = options.target.take() else {
+    let Some(planned) = options.plan() else {
         let message = "the target is missing: expected such as tcp://127.0.0.1:7000\n";
         CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
     };
-    let plan = match plan_of(target, &options).and_then(|plan| plan.check().map(|()| plan)) {
+    let plan = match planned {
         Ok(plan) => plan,
         // As clap tells of values that it can judge by themselves.
         Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
@@ -218,22 +178,6 @@ pub fn load(mut options: Load) -> ExitCode {
         true => ExitCode::from(GATE_BROKEN),
         false => ExitCode::SUCCESS,
     }
-}
-
-fn plan_of(target: Target, options: &Load) -> Result<Plan, String> {
-    // A number that is too large for the plan is too large as well for what it checks.
-    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    let mut plan = Plan::new(target);
-    plan.connections = saturated(options.connections);
-    options.workload.apply(&mut plan)?;
-    plan.timeout = options.timeout;
-    match (options.count, options.duration) {
-        (Some(count), _) => plan.length = Length::Count(count),
-        (None, Some(duration)) => plan.length = Length::Duration(duration),
-        (None, None) => {}
-    }
-    options.pace.apply(&mut plan)?;
-    Ok(plan)
 }
 
 /// Prints the table, and writes the file of JSON.
