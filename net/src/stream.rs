@@ -437,7 +437,7 @@ impl Stream {
     ///
     /// What the kernel refuses is told by the next write or [`flush`](Self::flush), which waits for it, and by
     /// nobody if there is none. [`shutdown`](Self::shutdown) and [`close`](Self::close) come after what was written
-    /// before them, also where the peer has no room for it for long. When the runtime ends, what there is room for
+    /// before them, also where the peer has no room for it for a while. When the runtime ends, what there is room for
     /// is sent, but a process that exits in another way takes along what its fibers have just written: it has to
     /// flush.
     ///
@@ -472,7 +472,9 @@ impl Stream {
     }
 
     /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
-    /// Bytes that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel is done with it. Closing again does nothing.
+    /// Bytes that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel is done with it,
+    /// which, for a write that did not wait ([`set_write_behind`](Self::set_write_behind)), may take until the peer makes room, but 30 seconds at
+    /// most. Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }

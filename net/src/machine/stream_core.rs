@@ -119,17 +119,17 @@ impl StreamCore {
         self.descriptor.is_closing()
     }
 
-    /// Closes the stream: operations in flight are cancelled, apart from what a write has left behind, whoever waits is woken to find it closed,
-    /// and the descriptor is closed when the last terminal completion has come. Unread bytes are
-    /// dropped. Closing again does nothing.
-    pub fn close(&self) {
+    /// Closes the stream: operations in flight are cancelled, whoever waits is woken to find it closed, and the
+    /// descriptor is closed when the last terminal completion has come. What a write has left behind is cancelled
+    /// only if the peer has not made room for it in 30 s. Unread bytes are dropped. Closing again does nothing.
+    pub fn close(self: &Rc<Self>) {
         if !self.descriptor.begin_close() {
             return;
         }
         if let Some(key) = self.input.get() {
             self.event_loop.cancel(key);
         }
-        self.cancel_output();
+        self.end_output();
         self.unread.take();
         self.unread_bytes.set(0);
         self.ahead.end();
@@ -246,7 +246,7 @@ impl StreamCore {
     }
 
     /// Closes the stream if nothing is in flight and nobody waits; true if it did.
-    pub fn close_if_idle(&self) -> bool {
+    pub fn close_if_idle(self: &Rc<Self>) -> bool {
         let idle = self.input.get().is_none() && self.output_is_idle();
         let idle = idle && self.readers.is_empty() && self.writers.is_empty();
         if idle {

@@ -4,8 +4,9 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
-use ringspun_runtime::{Operation, OperationKey, SendData, Wake};
+use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
 
 use super::stream_core::StreamCore;
 use crate::address::Address;
@@ -18,6 +19,9 @@ const SEND_AT_ONCE_BYTES: usize = 16 * 1024;
 /// How much a write may leave behind: a copy of more would cost more than the wait that it saves.
 /// More than that is worth a system call of its own.
 const BEHIND_MAX_BYTES: usize = 4 * 1024;
+/// How long a closed stream goes on with what a write has left behind: without an end, a peer that never reads would
+/// keep its descriptor for as long as it likes.
+const ENDING_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Output {
@@ -26,7 +30,15 @@ pub(super) enum Output {
     /// In flight, but nobody will take the result.
     Abandoned(OperationKey),
     /// So many bytes are in flight for a write that has returned. Nobody may cancel this.
-    Behind(u32),
+    Behind {
+        send: OperationKey,
+        total: u32,
+    },
+    /// The same on a closed stream, until a timer cancels it.
+    Ending {
+        send: OperationKey,
+        timer: TimerKey,
+    },
     /// What a write had left behind has failed, with this errno. The next write is to be told.
     Lost(i32),
     /// Done; the result has not been taken.
@@ -35,7 +47,20 @@ pub(super) enum Output {
 
 impl Output {
     pub(super) fn is_in_flight(self) -> bool {
-        matches!(self, Self::InFlight(_) | Self::Abandoned(_) | Self::Behind(_))
+        matches!(self, Self::InFlight(_) | Self::Abandoned(_)) || self.is_behind()
+    }
+
+    fn is_behind(self) -> bool {
+        matches!(self, Self::Behind { .. } | Self::Ending { .. })
+    }
+}
+
+/// Ends what a closed stream still has in flight, when it has had its time.
+struct Ending(Rc<StreamCore>);
+
+impl Wake for Ending {
+    fn wake(self: Rc<Self>) {
+        self.0.cancel_ending();
     }
 }
 
@@ -95,8 +120,8 @@ impl StreamCore {
         let mut copy = self.event_loop().take_send_buffer();
         copy.extend_from_slice(data);
         let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(copy) };
-        self.event_loop().submit(operation, self.clone());
-        self.output.set(Output::Behind(data.len() as u32));
+        let send = self.event_loop().submit(operation, self.clone());
+        self.output.set(Output::Behind { send, total: data.len() as u32 });
         true
     }
 
@@ -106,7 +131,7 @@ impl StreamCore {
     ///
     /// The kernel's, if what was left behind has not been sent. It is told once.
     pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
-        if let Output::Behind(_) = self.output.get() {
+        if self.output.get().is_behind() {
             self.writers.add(waiter);
             return Poll::Pending;
         }
@@ -137,7 +162,7 @@ impl StreamCore {
     /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
-        if how == Shutdown::Read || !matches!(self.output.get(), Output::Behind(_)) {
+        if how == Shutdown::Read || !self.output.get().is_behind() {
             return shutdown(self.descriptor(), how);
         }
         self.shuts_down_behind.set(true);
@@ -180,6 +205,28 @@ impl StreamCore {
         }
     }
 
+    /// Cancels the output in flight, on a stream that is being closed. What a write has left behind has some time yet.
+    pub(super) fn end_output(self: &Rc<Self>) {
+        self.cancel_output();
+        if let Output::Behind { send, .. } = self.output.get() {
+            self.output.set(Output::Ending { send, timer: self.ending_timer() });
+        }
+    }
+
+    fn ending_timer(self: &Rc<Self>) -> TimerKey {
+        let event_loop = self.event_loop();
+        event_loop.insert_timer(event_loop.now() + ENDING_MAX, Rc::new(Ending(self.clone())))
+    }
+
+    /// A send that is just being made again, because it was cut short, is not found: it is looked for another time.
+    #[cold]
+    fn cancel_ending(self: &Rc<Self>) {
+        if let Output::Ending { send, .. } = self.output.get() {
+            self.event_loop().cancel(send);
+            self.output.set(Output::Ending { send, timer: self.ending_timer() });
+        }
+    }
+
     /// Cancels the output in flight, and lets its result go to nobody.
     pub(crate) fn abandon_output(&self) {
         match self.output.get() {
@@ -188,7 +235,11 @@ impl StreamCore {
                 self.output.set(Output::Abandoned(key));
             }
             Output::Finished => drop(self.take_output_result()),
-            Output::Idle | Output::Abandoned(_) | Output::Behind(_) | Output::Lost(_) => {}
+            Output::Idle
+            | Output::Abandoned(_)
+            | Output::Behind { .. }
+            | Output::Ending { .. }
+            | Output::Lost(_) => {}
         }
     }
 
@@ -196,7 +247,8 @@ impl StreamCore {
     pub(super) fn output_completed(self: &Rc<Self>, result: io::Result<u32>, unsent: Option<Vec<u8>>) {
         self.sent_at_once.set(0);
         match self.output.get() {
-            Output::Behind(total) => self.behind_completed(result, total, unsent),
+            Output::Behind { total, .. } => self.behind_completed(result, total, unsent),
+            Output::Ending { timer, .. } => self.ending_completed(result, timer, unsent),
             Output::Abandoned(_) => self.output.set(Output::Idle),
             _ => {
                 self.output.set(Output::Finished);
@@ -210,22 +262,36 @@ impl StreamCore {
     fn behind_completed(self: &Rc<Self>, result: io::Result<u32>, total: u32, unsent: Option<Vec<u8>>) {
         self.output.set(match (result, unsent) {
             (Ok(count), None) if count == total => Output::Idle,
-            (Ok(count), Some(data)) => return self.go_on_behind(data, count, total),
+            (Ok(count), Some(data)) => {
+                let send = self.send_rest(data, count);
+                return self.output.set(Output::Behind { send, total: total - count });
+            }
             (Ok(_), None) => Output::Lost(libc::EPIPE),
             (Err(error), _) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
         });
-        if self.shuts_down_behind.take() && !self.is_closed() {
+        if self.shuts_down_behind.take() {
             // A socket without a peer any more has nothing to shut down.
             let _ = shutdown(self.descriptor(), Shutdown::Write);
         }
     }
 
+    #[cold]
+    fn ending_completed(self: &Rc<Self>, result: io::Result<u32>, timer: TimerKey, unsent: Option<Vec<u8>>) {
+        self.output.set(match (result, unsent) {
+            (Ok(count), Some(data)) => Output::Ending { send: self.send_rest(data, count), timer },
+            (Ok(_), None) => Output::Idle,
+            (Err(error), _) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
+        });
+        if !self.output.get().is_behind() {
+            self.event_loop().remove_timer(timer);
+        }
+    }
+
     /// What ended a send before its end, if it lasts, is met by the next one.
     #[cold]
-    fn go_on_behind(self: &Rc<Self>, mut data: Vec<u8>, sent: u32, total: u32) {
+    fn send_rest(self: &Rc<Self>, mut data: Vec<u8>, sent: u32) -> OperationKey {
         data.drain(..sent as usize);
         let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(data) };
-        self.event_loop().submit(operation, self.clone());
-        self.output.set(Output::Behind(total - sent));
+        self.event_loop().submit(operation, self.clone())
     }
 }

@@ -77,9 +77,6 @@ struct Scene {
     streams: RefCell<[Option<Rc<Connection>>; PLACES]>,
     children: RefCell<[Option<Rc<JoinHandle<u8>>>; PLACES]>,
     channels: [Channel<u8>; PLACES],
-    /// A stream that is closed is held until what its writes left behind is taken; where both ends are closed
-    /// so, and each has more to send than the other has room for, that is when the loop ends.
-    writes_behind: Cell<bool>,
     /// By the address of the sender and of the receiver.
     flows: RefCell<BTreeMap<(String, String), Rc<Flow>>>,
 }
@@ -144,7 +141,6 @@ impl Scene {
             children: RefCell::default(),
             channels: [0, 1, 3, usize::MAX].map(Channel::bounded),
             flows: RefCell::default(),
-            writes_behind: Cell::new(false),
         }
     }
 
@@ -203,13 +199,7 @@ impl Scene {
         self.listeners.take();
         self.streams.take();
         let late = self.simulation.elapsed() + Duration::from_secs(3600);
-        let left = || {
-            let mut left = event_loop.statistics();
-            if self.writes_behind.get() {
-                left.operations_in_flight = 0;
-            }
-            (left, fibers::statistics().map_or(0, |now| now.alive))
-        };
+        let left = || (event_loop.statistics(), fibers::statistics().map_or(0, |now| now.alive));
         while left() != (LoopStatistics::default(), 1) && self.simulation.elapsed() < late {
             let _ = fibers::sleep(Duration::from_millis(100));
         }
@@ -238,10 +228,7 @@ impl Scene {
             8 | 9 => self.read(place, amount),
             10 => self.chunk(place, amount),
             11 => self.receive(place),
-            12 => self.with(place, |connection| {
-                self.writes_behind.set(true);
-                connection.stream.set_write_behind(argument & 128 == 0);
-            }),
+            12 => self.with(place, |connection| connection.stream.set_write_behind(argument & 128 == 0)),
             13 => self.finish(place),
             14 => self.shut_down(place, other),
             15 => self.close(place, argument),
