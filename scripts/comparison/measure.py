@@ -18,7 +18,7 @@ LOOK_S, SAMPLE_MAX_S = 0.02, 60
 # The difference of two runs is what requests cost, without the start of the server and the connections.
 COUNTS = {"echo": (10_000, 60_000), "janet": (2_000, 6_000)}
 COUNT_LIMIT_S = 60
-# Stepping takes some 20 µs per instruction.
+# Stepping takes some 20 µs per instruction, and more with many connections.
 STEPPER, STEP_LIMIT_S = f"{TARGET}/debug/examples/count-instructions", 900
 # With more connections, an echo of stock Janet takes so many instructions that stepping through takes an hour.
 STOCK_STEPPED_MAX = 64
