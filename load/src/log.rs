@@ -38,6 +38,8 @@ const COMPRESSED_HEAD_BYTES: usize = 8;
 /// Before the counts stand the cookie, their length in bytes, an offset, digits, two bounds and a ratio.
 const HEAD_BYTES: usize = 40;
 const PAYLOAD_LENGTH_AT: usize = 4;
+/// The smallest number there is, which is no count, and which the library negates.
+const NO_COUNT: [u8; 9] = [0xFF; 9];
 /// Sums of more would go over their bounds: a thousand years of a million answers per second have half as many.
 const ANSWERED_MAX: u64 = 1 << 56;
 /// With three digits, a histogram of all times has half a megabyte at most.
@@ -285,6 +287,9 @@ fn read_histogram(bytes: &[u8]) -> Result<Histogram<u64>, String> {
     let follow = plain.len().saturating_sub(HEAD_BYTES);
     if stated.is_none_or(|stated| stated as usize > follow) {
         return Err(format!("it is cut off: {follow} bytes follow its head"));
+    }
+    if plain.get(HEAD_BYTES..).unwrap_or_default().windows(NO_COUNT.len()).any(|window| window == NO_COUNT) {
+        return Err("it has a count that is none".to_string());
     }
     Deserializer::new().deserialize(&mut &*plain).map_err(|error| error.to_string())
 }

@@ -95,6 +95,26 @@ pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
     }
 }
 
+/// Has the peer find its connection reset, instead of ended, when the descriptor is closed; it must be open.
+pub(crate) fn reset_at_close(descriptor: RawFd) -> io::Result<()> {
+    simulated!(|simulation| simulation.reset_at_close(descriptor));
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the structure is valid for the length that is told.
+    let set = unsafe {
+        libc::setsockopt(
+            descriptor,
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of_val(&linger) as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Says whether calls on a socket return at once where they would block; the descriptor must be open.
 pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
     simulated!(|_simulation| Ok(()));

@@ -121,7 +121,7 @@ impl StreamCore {
 
     /// Closes the stream: operations in flight are cancelled, whoever waits is woken to find it closed, and the
     /// descriptor is closed when the last terminal completion has come. What a write has left behind is cancelled
-    /// only if the peer has not made room for it in 30 s. Unread bytes are dropped. Closing again does nothing.
+    /// only if the peer has not made room for it in 30 s, and then the peer finds the connection reset. Unread bytes are dropped. Closing again does nothing.
     pub fn close(self: &Rc<Self>) {
         if !self.descriptor.begin_close() {
             return;
@@ -334,7 +334,8 @@ impl StreamCore {
         self.check_open()?;
         match self.end.get() {
             End::NotYet => Ok(false),
-            End::Reached => Ok(true),
+            // Who reads to the end may never write again, and is to know.
+            End::Reached => self.check_behind().map(|()| true),
             End::Failed(errno) => {
                 // A socket that has no peer yet may get one.
                 self.end.set(if errno == libc::ENOTCONN { End::NotYet } else { End::Reached });

@@ -10,7 +10,7 @@ use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
 
 use super::stream_core::StreamCore;
 use crate::address::Address;
-use crate::system::shutdown;
+use crate::system::{reset_at_close, shutdown};
 use crate::wait_list::WaitList;
 
 /// Sends in a row that do not wait for a turn of the loop. A large one counts for several, by its size.
@@ -280,7 +280,11 @@ impl StreamCore {
         self.output.set(match (result, unsent) {
             (Ok(count), Some(data)) => Output::Ending { send: self.send_rest(data, count), timer },
             (Ok(_), None) => Output::Idle,
-            (Err(error), _) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
+            (Err(error), _) => {
+                // A plain close would tell the peer that it has got all. If the connection is gone, it knows.
+                let _ = reset_at_close(self.descriptor());
+                Output::Lost(error.raw_os_error().unwrap_or(libc::EIO))
+            }
         });
         if !self.output.get().is_behind() {
             self.event_loop().remove_timer(timer);

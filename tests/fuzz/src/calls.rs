@@ -341,7 +341,11 @@ impl Scene {
                 }
                 Err(error) => match interrupted(&error) {
                     Some(interrupted) => (interrupted.written_bytes, true),
-                    None => (0, false),
+                    // An error is told once, and the reader finds an end instead.
+                    None => {
+                        connection.input.iter().for_each(|input| input.is_abandoned.set(true));
+                        (0, false)
+                    }
                 },
             };
             if is_known {

@@ -277,6 +277,17 @@ impl Simulation {
         self.with_socket(socket, |world, id| world.shut_down(id, how))
     }
 
+    /// `SO_LINGER` without a time to linger (`socket(7)`)
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN`
+    pub fn reset_at_close(&self, socket: RawFd) -> io::Result<()> {
+        self.with_socket(socket, |world, id| {
+            world.connection(id).map(|connection| connection.resets_at_close = true).ok_or(libc::ENOTCONN)
+        })
+    }
+
     /// `getsockname(2)`
     ///
     /// # Errors

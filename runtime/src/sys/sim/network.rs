@@ -117,8 +117,8 @@ impl World {
         if connection.is_dead() {
             return;
         }
-        if connection.has_bytes() {
-            // What it has not received is lost, and the peer is told.
+        if connection.has_bytes() || connection.resets_at_close {
+            // Something is lost, and the peer is told.
             self.plan.count(Fault::ResetByClose);
             self.dispatch(connection.peer, Segment::Reset(libc::ECONNRESET));
         } else if !connection.write_shut {

@@ -57,6 +57,7 @@ pub(super) struct Connection {
     dead: bool,
     pub(super) read_shut: bool,
     pub(super) write_shut: bool,
+    pub(super) resets_at_close: bool,
     /// As on TCP, a receive with room left says that nothing more is there. On other sockets it does not.
     pub(super) takes_all: bool,
 }
@@ -74,6 +75,7 @@ impl Connection {
             dead: false,
             read_shut: false,
             write_shut: false,
+            resets_at_close: false,
             takes_all,
         }
     }
