@@ -121,7 +121,7 @@ def all_counts(is_quick):
             counts.append(Count("instructions", group, 1_000, servers, 64, few))
             # A step takes the longer the more connections there are: with 10,000, almost a millisecond.
             flat = servers[:1] if is_janet else servers
-            counts.append(Count("instructions", group, 10_000, flat, 16, 1))
+            counts.append(Count("instructions", group, 10_000, flat, 64, 1))
         counts += [Count("calls", group, connections, servers) for connections in ([64] if is_quick else [64, 1_000])]
     return counts
 
