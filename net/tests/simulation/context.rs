@@ -234,6 +234,13 @@ impl Context {
         }
     }
 
+    /// Room for a read, of some size: not of a few bytes where there may be a million to read, which would take more
+    /// turns than a run may have.
+    pub fn read_buffer(&self, most: usize) -> Vec<u8> {
+        let least = if self.is_roomy { 32 } else { 1 };
+        vec![0; self.between(least, most)]
+    }
+
     /// How much of it is written next.
     pub fn piece(&self, total: u64, sent: u64) -> usize {
         let most = if total > LARGE_BYTES { 60_000 } else { 3000 };

@@ -100,7 +100,7 @@ fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
 }
 
 fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
-    let (mut buffer, mut pace) = (vec![0; context.between(1, 500)], Pace::default());
+    let (mut buffer, mut pace) = (context.read_buffer(500), Pace::default());
     loop {
         let is_read = context.chance(512);
         stream.set_read_timeout(context.chance(128).then(|| context.duration()));
@@ -142,7 +142,7 @@ fn flush(context: &Context, stream: &Stream) -> io::Result<()> {
 fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
     stream.set_write_behind(context.chance(512));
     let Ok(peer) = stream.peername() else { return };
-    let mut buffer = vec![0; context.between(1, 800)];
+    let mut buffer = context.read_buffer(800);
     let mut link: Option<Rc<Link>> = None;
     loop {
         let received = match context.chance(768) {
