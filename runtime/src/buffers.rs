@@ -86,6 +86,7 @@ impl BufferPool {
     }
 
     /// Buffers that the backend has taken and not given up yet.
+    #[cfg(target_os = "linux")]
     pub(crate) fn taken(&self) -> u16 {
         self.count - self.lent.get() - self.returned.borrow().len() as u16
     }

@@ -3,8 +3,11 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+#[cfg(not(all(test, loom)))]
+use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 
 use self::signal::Signal;
 
@@ -74,7 +77,7 @@ impl RemoteWaker {
 }
 
 /// A descriptor that is readable while something is signalled.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(all(not(all(test, loom)), any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 mod signal {
     use std::io;
     use std::os::fd::{AsRawFd, RawFd};
@@ -106,7 +109,7 @@ mod signal {
 }
 
 /// A descriptor that is readable while something is signalled.
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(all(test, loom), target_os = "linux", target_os = "android", target_os = "freebsd")))]
 mod signal {
     use std::io::{self, PipeReader, PipeWriter, Read, Write};
     use std::os::fd::{AsRawFd, RawFd};
@@ -152,5 +155,104 @@ mod signal {
                 }
             }
         }
+    }
+}
+
+/// What the descriptor is for loom, which does not know the kernel.
+#[cfg(all(test, loom))]
+mod signal {
+    use std::io;
+    use std::os::fd::RawFd;
+
+    use loom::sync::{Condvar, Mutex};
+
+    #[derive(Debug)]
+    pub(super) struct Signal {
+        readable: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Signal {
+        pub(super) fn new() -> io::Result<Self> {
+            Ok(Self { readable: Mutex::new(false), changed: Condvar::new() })
+        }
+
+        pub(super) fn descriptor(&self) -> RawFd {
+            unreachable!("loom models what wakes, and no loop")
+        }
+
+        pub(super) fn set(&self) {
+            *self.readable.lock().unwrap() = true;
+            self.changed.notify_one();
+        }
+
+        pub(super) fn clear(&self) {
+            *self.readable.lock().unwrap() = false;
+        }
+
+        /// Blocks as a turn of the loop does.
+        pub(super) fn wait(&self) {
+            let mut readable = self.readable.lock().unwrap();
+            while !*readable {
+                readable = self.changed.wait(readable).unwrap();
+            }
+        }
+    }
+}
+
+/// Every order in which threads can take their steps; `scripts/check-loom` runs these.
+#[cfg(all(test, loom))]
+mod interleavings {
+    use loom::sync::Mutex;
+    use loom::thread;
+
+    use super::*;
+
+    /// Threads hand over so many things each, as `Remote::execute` of the fibers does, to a loop that blocks when
+    /// it has taken all there is. A wake that is lost leaves it blocked, which loom calls a deadlock.
+    fn hand_over(threads: &'static [usize], acknowledge: fn(&RemoteWaker)) {
+        let mut model = loom::model::Builder::new();
+        // Loom's documentation takes two or three to be enough; without a bound, two threads take more than seven minutes.
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let waker = RemoteWaker::new().unwrap();
+            let queue = Arc::new(Mutex::new(0));
+            let hand_over = |count: &usize| {
+                let (count, waker, queue) = (*count, waker.clone(), queue.clone());
+                thread::spawn(move || {
+                    for _ in 0..count {
+                        *queue.lock().unwrap() += 1;
+                        waker.wake();
+                    }
+                })
+            };
+            let handles: Vec<_> = threads.iter().map(hand_over).collect();
+            let mut missing: usize = threads.iter().sum();
+            while missing > 0 {
+                waker.shared.signal.wait();
+                acknowledge(&waker);
+                missing -= std::mem::take(&mut *queue.lock().unwrap());
+            }
+            handles.into_iter().for_each(|handle| handle.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn no_wake_of_one_thread_is_lost() {
+        hand_over(&[4], RemoteWaker::acknowledge);
+    }
+
+    #[test]
+    fn no_wake_of_two_threads_is_lost() {
+        hand_over(&[2, 1], RemoteWaker::acknowledge);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn loom_finds_the_wake_that_is_lost_where_the_flag_falls_first() {
+        hand_over(&[4], |waker| {
+            waker.shared.pending.swap(false, Ordering::AcqRel);
+            waker.shared.signal.clear();
+        });
     }
 }
