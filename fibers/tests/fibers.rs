@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinError};
+use ringspun_fibers::{self as fibers, Channel, FiberBuilder, Interrupt, JoinError};
 
 const AGES: Duration = Duration::from_secs(3600);
 
@@ -75,11 +75,9 @@ fn a_cancel_before_the_first_run_is_raised_at_the_first_wait() {
 #[test]
 fn a_join_that_is_interrupted_can_be_repeated() {
     fibers::run(|| {
-        let slow = fibers::spawn(|| {
-            fibers::sleep(Duration::from_millis(20)).unwrap();
-            7
-        });
-        let slow = Rc::new(slow.unwrap());
+        let channel = Channel::bounded(1);
+        let result = channel.clone();
+        let slow = Rc::new(fibers::spawn(move || result.take().unwrap()).unwrap());
         let joined = slow.clone();
         let joiner = fibers::spawn(move || joined.join()).unwrap();
         fibers::yield_now().unwrap();
@@ -87,6 +85,7 @@ fn a_join_that_is_interrupted_can_be_repeated() {
         assert!(matches!(joiner.join().unwrap(), Err(JoinError::Interrupted(Interrupt::Cancelled))));
         let hurried = fibers::with_deadline(Duration::ZERO, || slow.join());
         assert!(matches!(hurried, Err(JoinError::Interrupted(Interrupt::DeadlineExpired))));
+        channel.give(7).unwrap();
         assert_eq!(slow.join().unwrap(), 7);
     })
     .unwrap();
