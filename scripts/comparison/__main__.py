@@ -44,6 +44,7 @@ def arguments():
     parser.add_argument("--seconds", type=positive(float))
     parser.add_argument("--json")
     parser.add_argument("--cells", type=re.compile)
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
 
@@ -125,6 +126,20 @@ def once(names, counts, results):
         results["parked_fibers"] = attempt(results, "memory-fibers", "ringspun", measure.parked_fibers)
 
 
+def replaced(results):
+    """The results of the last whole run, with what was measured now in place of what was for the same cells."""
+    with open(f"{document.FOLDER}/results.json") as file:
+        whole = json.load(file)
+    kinds = ("samples", "counts", "memory", "failures")
+    new = sorted({entry["cell"] for kind in kinds for entry in results[kind]})
+    for kind in kinds:
+        whole[kind] = [entry for entry in whole[kind] if entry["cell"] not in new] + results[kind]
+    whole["parked_fibers"] = results["parked_fibers"] or whole["parked_fibers"]
+    again = {key: results[key] for key in ("command", "began", "plan")}
+    whole.setdefault("again", []).append({**again, "ringspun": results["versions"]["ringspun"], "cells": new})
+    return whole
+
+
 def main():
     options = arguments()
     plan, cells, counts = QUICK if options.quick else FULL, all_cells(), all_counts(options.quick)
@@ -133,6 +148,10 @@ def main():
     names = [cell.name for cell in cells] + others
     if options.cells:
         names = matching(names, options.cells)
+    if options.again and not options.cells:
+        sys.exit("--again: expected --cells PATTERN, too, which says what to measure again")
+    if options.again and not os.path.exists(f"{document.FOLDER}/results.json"):
+        sys.exit(f"--again: {document.FOLDER}/results.json is missing, which a run without --cells writes")
     if options.list:
         print("\n".join(names))
         return
@@ -172,7 +191,9 @@ def main():
             json.dump(results, file, indent=1)
     if options.cells:
         print(document.tables(results))
-    else:
+    if options.again:
+        results = replaced(results)
+    if options.again or not options.cells:
         document.write(results)
         print("docs/benchmarks.md is written")
 

@@ -85,6 +85,7 @@ def per_request(results, prefix):
     failed = {(f["cell"], f["server"]): f["failure"] for f in results["failures"]}
     servers += [server for cell, server in failed if cell.startswith(prefix) and server not in servers]
     columns += [cell for cell, _ in failed if cell.startswith(prefix) and cell not in columns]
+    columns.sort(key=lambda cell: int(cell.rsplit("-", 1)[1]))
     found = {(count["cell"], count["server"]): count for count in chosen}
 
     def entry(cell, server):
@@ -184,6 +185,8 @@ samples are in [benchmarks/results.json](benchmarks/results.json).
 - `bare` is a loop on io_uring for this one purpose, without fibers, timers or a second protocol: the limit, not a peer. `stock` is the same Janet VM on its own event loop.
 - One virtual machine, loopback only: no network card, no distance, no second client machine.
 """
+    for again in results.get("again", []):
+        text += f"- Measured again by `{again['command']}` on {again['began']}, with ringspun {again['ringspun']}: {', '.join(again['cells'])}.\n"
     return text
 
 
