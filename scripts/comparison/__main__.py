@@ -75,7 +75,8 @@ def versions():
     for name in [server.name for server in counted_servers()["echo"]][1:] + ["io-uring"]:
         found.update({name: locked[name]} if name in locked else {})
     found["janet"] = "1.42 (the same VM in ringspun and stock)"
-    found["valgrind"], found["strace"] = first_line("valgrind", "--version"), first_line("strace", "--version")
+    for tool in ("valgrind", "strace"):
+        found[tool] = re.search(r"[\d.]+", first_line(tool, "--version"))[0]
     return found
 
 

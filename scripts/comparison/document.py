@@ -204,7 +204,7 @@ def write(results):
         parts.append("Medians of the rounds.\n")
         parts.append(cell_tables(results, group, cells))
     parts.append("## Counts and memory\n")
-    parts.append("Instructions are of user code, and exact: the server is stepped through rounds in which all (or so many) connections have sent 64 bytes at once, and the median of the rounds is told, with their range where they differ, as they do when garbage is collected. Where stepping would take an hour, and for system calls (`strace -c`), a count is the difference of two runs of different length, so that neither the start nor the connections are in it. Idle connections have carried one echo.\n")
+    parts.append("Instructions are of user code, and exact: the server is stepped through rounds in which all (or so many) connections have sent 64 bytes at once, and the median of the rounds is told, with their range where they differ, as they do when garbage is collected. Where stepping would take an hour, and for system calls (`strace -c`), a count is the difference of two runs of different length, so that neither the start nor the connections are in it. A `-` was not tried, as it would take hours. Idle connections have carried one echo.\n")
     parts += [f"### {title}\n\n{text}" for title, text in counted_parts(results)]
     with open(f"{FOLDER}/targets.md") as file:
         # What was aimed at, and what stands in the way: written by people.
