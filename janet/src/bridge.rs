@@ -204,11 +204,11 @@ impl Bridge {
         socket.close();
     }
 
-    /// The VM has duplicated a descriptor: to send its stream to a thread, or to make a file of it.
-    pub(crate) fn duplicated(&self, descriptor: RawFd, duplicate: RawFd) {
-        if let Some(entry) = self.entry_at(descriptor) {
-            entry.socket.hand_over(duplicate);
-        }
+    /// The VM has duplicated a descriptor, to send its stream to a thread, or to make a file of it; true if the stream
+    /// is one of this thread.
+    pub(crate) fn duplicated(&self, descriptor: RawFd, duplicate: RawFd) -> bool {
+        let entry = self.entry_at(descriptor);
+        entry.inspect(|entry| entry.socket.hand_over(duplicate)).is_some()
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.

@@ -20,7 +20,7 @@ use evil_janet as janet;
 use libc::epoll_event;
 
 use crate::bridge::Bridge;
-use crate::socket::forget_handed_over;
+use crate::socket::{forget_handed_over, pass_on};
 use crate::stock::is_in_use;
 
 /// More than the VM's state takes, whose size is not public.
@@ -127,10 +127,8 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
 pub(crate) unsafe extern "C" fn dup(descriptor: c_int) -> c_int {
     // SAFETY: touches no memory.
     let duplicate = unsafe { libc::syscall(libc::SYS_dup, descriptor) as c_int };
-    if duplicate >= 0
-        && let Some(bridge) = Bridge::current()
-    {
-        bridge.duplicated(descriptor, duplicate);
+    if duplicate >= 0 && !Bridge::current().is_some_and(|bridge| bridge.duplicated(descriptor, duplicate)) {
+        pass_on(descriptor, duplicate);
     }
     duplicate
 }

@@ -18,6 +18,7 @@ pub(crate) enum Socket {
 }
 
 /// What a socket had received when a stream of it was sent to another thread.
+#[derive(Clone)]
 enum HandedOver {
     Stream(LeftBehind<Box<[u8]>>),
     Listener(LeftBehind<OwnedFd>),
@@ -29,6 +30,16 @@ static ON_THEIR_WAY: Mutex<Option<HashMap<RawFd, HandedOver>>> = Mutex::new(None
 
 fn on_their_way() -> MutexGuard<'static, Option<HashMap<RawFd, HandedOver>>> {
     ON_THEIR_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream that came from another thread, and was not used here, goes on to the next; or the duplicate is of something
+/// else, and what was on its way under that number before is gone.
+pub(crate) fn pass_on(descriptor: RawFd, duplicate: RawFd) {
+    let replaced = on_their_way().as_mut().and_then(|sockets| match sockets.get(&descriptor).cloned() {
+        Some(handed_over) => sockets.insert(duplicate, handed_over),
+        None => sockets.remove(&duplicate),
+    });
+    drop(replaced);
 }
 
 /// A stream that was on its way is gone, unused.

@@ -38,6 +38,41 @@ fn a_connection_that_was_read_in_part_is_read_on_in_a_thread() {
 }
 
 #[test]
+fn what_came_before_the_end_is_still_there_when_the_connection_has_been_given_away() {
+    let program = r#"
+        (net/write peer "hello")
+        (:close peer)
+        (def head (string (net/read client 1)))
+        # The end has come by now, too.
+        (ev/sleep 0.01)
+        (ev/give answers client)
+        (string head (net/read client 100) (if (net/read client 100) ", more" ", end"))
+    "#;
+    assert_eq!(run(program), "hello, end");
+}
+
+#[test]
+fn a_connection_that_a_thread_passes_on_unused_keeps_what_had_come() {
+    let program = r#"
+        (def jobs (ev/thread-chan 1))
+        (def passed-on (ev/thread-chan 1))
+        (net/write peer "hello")
+        (def head (string (net/read client 1)))
+        (ev/spawn-thread
+          (ev/give passed-on (ev/take jobs))
+          (gccollect)
+          (ev/give answers "passed on"))
+        (ev/give jobs client)
+        (:close client)
+        (ev/take answers)
+        (ev/spawn-thread
+          (ev/give answers (string (net/read (ev/take passed-on) 100))))
+        (string head (ev/take answers))
+    "#;
+    assert_eq!(run(program), "hello");
+}
+
+#[test]
 fn a_waiting_reader_and_a_thread_share_what_comes() {
     let program = r#"
         (def first (ev/chan 1))

@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -140,6 +142,60 @@ fn a_close_loses_nothing_that_the_peer_has_no_room_for() {
         assert_eq!(read_all(peer)?.len(), written);
         Ok(())
     });
+}
+
+#[test]
+fn who_waits_for_what_is_left_behind_hears_of_a_close() {
+    run(|| {
+        let (stream, peer) = pair()?;
+        let stream = Rc::new(stream);
+        let written = fill(&stream, &pattern(251))?;
+        let (flushed, is_done) = (stream.clone(), Rc::new(Cell::new(false)));
+        let done = is_done.clone();
+        let flushing = fibers::spawn(move || {
+            let result = flushed.flush();
+            done.set(true);
+            result
+        })?;
+        fibers::yield_now().map_err(io::Error::from)?;
+        let waited = !is_done.get();
+        stream.close();
+        let result = flushing.join()?;
+        assert!(!waited || result.is_err_and(|error| net::is_closed(&error)));
+        assert_eq!(read_all(peer)?.len(), written);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_shutdown_before_a_close_ends_the_connection_for_all_who_have_it() {
+    run(|| {
+        let (stream, peer) = pair()?;
+        // SAFETY: open until the close below.
+        let another = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned()?;
+        let written = fill(&stream, &pattern(251))?;
+        stream.shutdown(Shutdown::Write)?;
+        stream.close();
+        assert_eq!(read_all(peer)?.len(), written);
+        drop(another);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_write_that_a_runtime_ends_is_not_taken_for_all() {
+    let connection = fibers::run(|| {
+        let (stream, peer) = pair()?;
+        let written = fill(&stream, &pattern(251))?;
+        io::Result::Ok((stream, peer, written))
+    });
+    let (stream, mut peer, written) = connection.unwrap().unwrap();
+    drop(stream);
+    let mut bytes = Vec::new();
+    match peer.read_to_end(&mut bytes) {
+        Ok(count) => assert_eq!(count, written),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl StreamCore {
 
     /// Closes the stream: operations in flight are cancelled, whoever waits is woken to find it closed, and the
     /// descriptor is closed when the last terminal completion has come. What a write has left behind is cancelled
-    /// only if the peer has not made room for it in 30 s, and then the peer finds the connection reset. Unread bytes are dropped. Closing again does nothing.
+    /// only if the peer has not made room for it in 30 s, and then the peer finds the connection reset; that of a Unix
+    /// socket, which knows no such thing, finds its end. Unread bytes are dropped. Closing again does nothing.
     pub fn close(self: &Rc<Self>) {
         if !self.descriptor.begin_close() {
             return;
@@ -214,12 +215,14 @@ impl StreamCore {
     /// Receives where others may receive from the socket, too.
     #[cold]
     fn receive_shared(&self, limit: usize) -> Option<Chunk> {
-        if self.ahead.is_allowed() || self.end.get() != End::NotYet || self.is_closed() {
+        if self.ahead.is_allowed() || self.is_closed() {
             return None;
         }
         match self.ahead.take() {
+            // Before the end, which may have come when these had been received.
             Some(bytes) => Some(Chunk::Owned { bytes, start: 0 }),
-            None => self.receive_owned(limit),
+            None if self.end.get() == End::NotYet => self.receive_owned(limit),
+            None => None,
         }
     }
 
