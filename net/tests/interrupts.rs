@@ -79,11 +79,8 @@ fn a_loop_that_only_writes_ends_with_its_deadline_a_cancel_and_its_runtime() {
         });
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let endless = |address| {
-            fibers::spawn(move || {
-                let stream = net::connect(address).unwrap();
-                while stream.write(&[1; 64]).is_ok() {}
-            })
-            .unwrap()
+            let stream = net::connect(address).unwrap();
+            fibers::spawn(move || while stream.write(&[1; 64]).is_ok() {}).unwrap()
         };
         let cancelled = endless(second);
         fibers::sleep(SOON).unwrap();
