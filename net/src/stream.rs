@@ -436,8 +436,8 @@ impl Stream {
     /// the first. A server that answers many clients saves a wait per answer; it is off unless switched on.
     ///
     /// What the kernel refuses is told, once, by the next write, by a read that comes to the end, or by
-    /// [`flush`](Self::flush), which waits for it, and by nobody if there is none of these. [`shutdown`](Self::shutdown) and [`close`](Self::close) come after what was written
-    /// before them, also where the peer has no room for it for a while. When the runtime ends, what there is room for
+    /// [`flush`](Self::flush), which waits for it, and by nobody if there is none of these. [`shutdown`](Self::shutdown)
+    /// and [`close`](Self::close) come after what was written before them, also where the peer has no room for it for a while. When the runtime ends, what there is room for
     /// is sent, but a process that exits in another way takes along what its fibers have just written: it has to
     /// flush.
     ///
@@ -474,7 +474,8 @@ impl Stream {
     /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
     /// Bytes that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel is done with it,
     /// which, for a write that did not wait ([`set_write_behind`](Self::set_write_behind)), may take until the peer makes
-    /// room. If it has not in 30 seconds, it finds the connection reset. Closing again does nothing.
+    /// room. If it has not in 30 seconds, it finds the connection reset, or on a Unix socket its end. Closing again does
+    /// nothing.
     pub fn close(&self) {
         self.core.close();
     }

@@ -41,7 +41,8 @@ pub(super) enum Output {
         timer: TimerKey,
         is_time_up: bool,
     },
-    /// What a write had left behind has failed, with this errno. The next write is to be told.
+    /// What a write had left behind has failed, with this errno. The next write, or a read at the end, is to be told; a close
+    /// before that has the peer find a reset.
     Lost(i32),
     /// Done; the result has not been taken.
     Finished,
