@@ -41,10 +41,10 @@ pub struct DatagramSocket {
 /// Makes a datagram socket that receives at an address; port 0 lets the kernel choose one, which
 /// [`DatagramSocket::localname`] tells. Janet's `net/listen` with `:datagram`.
 ///
-/// As there, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set (`socket(7)`). The first
-/// address of a name that can be bound is taken. Parks while a name is looked up. The path of a Unix socket
-/// must not exist, and is not removed when the socket is closed; its modes are those of
-/// [`listen`](crate::listen).
+/// As there, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set (`socket(7)`), so that others may
+/// name the same port; one that the kernel chooses is nobody else's by then. The first address of a name that can
+/// be bound is taken. Parks while a name is looked up. The path of a Unix socket must not exist, and is not
+/// removed when the socket is closed; its modes are those of [`listen`](crate::listen).
 ///
 /// # Errors
 ///

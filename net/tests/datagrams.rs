@@ -234,6 +234,24 @@ fn unix_datagrams_are_as_long_as_they_are() {
     });
 }
 
+/// For a socket that may share its port, the kernel would choose one that another has, once or more among so
+/// many in most runs.
+#[test]
+fn a_port_that_the_kernel_chooses_is_nobody_elses() {
+    run(|| {
+        let sockets: Vec<_> =
+            (0..800).map(|_| net::listen_datagram("127.0.0.1:0")).collect::<io::Result<_>>()?;
+        let mut ports = sockets.iter().map(DatagramSocket::localname).collect::<io::Result<Vec<_>>>()?;
+        ports.sort_by_key(Address::port);
+        ports.dedup();
+        assert_eq!(ports.len(), sockets.len(), "two sockets have the same port");
+
+        // Who names the port shares it all the same.
+        net::listen_datagram(sockets[0].localname()?)?;
+        Ok(())
+    });
+}
+
 #[test]
 fn a_reader_that_always_finds_a_datagram_lets_others_run() {
     run(|| {

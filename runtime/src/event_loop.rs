@@ -366,6 +366,12 @@ impl EventLoop {
         drop(waiter);
     }
 
+    /// Whether a timer has neither fired nor been removed. A waiter that is woken for several reasons tells by it
+    /// whether its time is up: completions of the same turn come before timers, whatever the clock says.
+    pub fn is_timer_armed(&self, key: TimerKey) -> bool {
+        self.timers.borrow().contains(key)
+    }
+
     /// Has another thread call `function`, for what would block this one: name lookups, files.
     ///
     /// The process has at most 32 threads for all such calls, made when they are needed; beyond that,

@@ -52,6 +52,10 @@ impl Timers {
         (timer.generation == key.generation).then(|| self.take_at(position))
     }
 
+    pub(crate) fn contains(&self, key: TimerKey) -> bool {
+        self.slab.get(key.index as usize).is_some_and(|timer| timer.generation == key.generation)
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.heap.first().map(|&index| self.slab[index as usize].deadline)
     }

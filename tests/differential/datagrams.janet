@@ -265,6 +265,19 @@
 (:close client)
 (:close server)
 
+### what is there in time is read, however late the program gets to look
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["abc" "def"] (net/send-to server there word))
+(ev/spawn
+  (def until (+ 0.02 (os/clock :monotonic)))
+  (while (< (os/clock :monotonic) until)))
+(def buffer @"")
+(show (net/read client :all buffer 0.005))
+(show buffer)
+(:close client)
+(:close server)
+
 ### nobody receives
 (def [server client] (datagrams))
 (:close server)

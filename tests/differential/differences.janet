@@ -162,24 +162,6 @@ janet top level signal - "No such file or directory"
 --- stock
 (net/read client 4) => @"0123"
 
-### a timeout of nothing is for what the kernel has now, not for the end of the stream behind it [on io_uring]
-# The end of the stream is a completion of its own, in the next turn.
-(def [client peer] (connected))
-(net/write peer "0123456789")
-(:close peer)
-(def buffer @"")
-(show (net/read client :all buffer 0))
-(show buffer)
-(show (net/read client :all buffer 0))
---- ring
-(net/read client :all buffer 0) !! "timeout"
-buffer => @"0123456789"
-(net/read client :all buffer 0) => nil
---- stock
-(net/read client :all buffer 0) => @"0123456789"
-buffer => @"0123456789"
-(net/read client :all buffer 0) => nil
-
 ### an empty datagram is sent
 # Stock returns without sending anything.
 (def server (net/listen "127.0.0.1" "0" :datagram))

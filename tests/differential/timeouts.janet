@@ -240,3 +240,12 @@
 (show (net/read peer 10))
 (:close client)
 (:close peer)
+
+### a timeout of nothing is for what the kernel has now, and for the end of the stream behind it
+(def [client peer] (connected))
+(net/write peer "0123456789")
+(:close peer)
+(def buffer @"")
+(show (net/read client :all buffer 0))
+(show buffer)
+(show (net/read client :all buffer 0))
