@@ -37,6 +37,13 @@ fn read_all(mut peer: TcpStream) -> io::Result<Vec<u8>> {
     fibers::blocking(read).unwrap()
 }
 
+/// Much of one byte, with another at its end.
+const fn with_last(byte: u8, last: u8) -> [u8; 300_000] {
+    let mut bytes = [byte; 300_000];
+    bytes[bytes.len() - 1] = last;
+    bytes
+}
+
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index % 251) as u8).collect()
 }
@@ -127,6 +134,33 @@ fn small_and_large_writes_keep_their_order() {
         let got = read_all(peer)?;
         writer.join()??;
         assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_small_write_comes_after_those_that_wait_already() {
+    run(|| {
+        let (stream, peer) = pair()?;
+        setsockopt(&peer, sockopt::RcvBuf, &32_768).map_err(io::Error::from)?;
+        stream.set_option(SocketOption::SendBufferBytes(32_768))?;
+        let stream = Rc::new(stream);
+        let write = |bytes: &'static [u8]| {
+            let stream = stream.clone();
+            fibers::spawn(move || {
+                bytes.chunk_by(|a, b| a == b).try_for_each(|run| stream.write(run).map(drop))
+            })
+        };
+        // The first goes on to its small write while the second still waits for its turn.
+        let first = write(const { &with_last(b'a', b'c') })?;
+        let second = write(&[b'b'; 300_000])?;
+        let reading = fibers::spawn(move || read_all(peer))?;
+        first.join()??;
+        second.join()??;
+        drop(stream);
+        let mut got = reading.join()??;
+        got.dedup();
+        assert_eq!(String::from_utf8_lossy(&got), "abc");
         Ok(())
     });
 }

@@ -6,6 +6,7 @@
 mod chat;
 mod context;
 mod echo;
+mod endings;
 mod flow;
 mod proxy;
 mod runner;
@@ -37,7 +38,7 @@ const FLOWS: [&str; 6] = [
     "interrupted writes",
 ];
 
-const SCENES: [Scene; 4] = [
+const SCENES: [Scene; 5] = [
     Scene { name: "echo", workload: echo::run, tallies: &FLOWS, has_sockets: true },
     Scene { name: "proxy", workload: proxy::run, tallies: &FLOWS, has_sockets: true },
     Scene {
@@ -45,6 +46,12 @@ const SCENES: [Scene; 4] = [
         workload: chat::run,
         tallies: &["cancels", "members that left", "members thrown out", "messages missed", "messages read"],
         has_sockets: true,
+    },
+    Scene {
+        name: "endings",
+        workload: endings::run,
+        tallies: &["bytes", "flows that arrived", "flows that failed", "interrupted writes"],
+        has_sockets: false,
     },
     Scene {
         name: "trees",
