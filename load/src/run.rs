@@ -17,8 +17,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle};
+use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
 use ringspun_net as net;
+use ringspun_runtime::Configuration;
 
 use crate::companions::{Companions, Watchers};
 use crate::interval::Cutter;
@@ -108,7 +109,12 @@ impl std::error::Error for RunError {}
 pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
     plan.check().map_err(RunError::BadPlan)?;
     let plan = plan.clone();
-    fibers::run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
+    runtime().run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
+}
+
+/// A runtime that sleeps whenever it has to wait: how busy the generator is shows how much more it could ask for.
+pub(crate) fn runtime() -> Runtime {
+    Runtime::new().configuration(Configuration { spin_max: Duration::ZERO, ..Configuration::default() })
 }
 
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {

@@ -64,7 +64,9 @@ fn a_request_ends_once_however_close_its_answer_is_to_the_timeout() {
         assert_eq!(requests.wrong, 0, "{:?}", outcome.errors);
         // Those behind a request that timed out are lost with their connection.
         assert_eq!(requests.lost > 0, pipeline > 1, "{requests:?} {:?}", outcome.errors);
-        assert_eq!(outcome.errors.total(), requests.timed_out, "{:?}", outcome.errors);
+        // A machine that stands still for a while makes connections late, too.
+        let late = outcome.errors.count(ErrorKind::ConnectTimedOut);
+        assert_eq!(outcome.errors.total() - late, requests.timed_out, "{:?}", outcome.errors);
         assert_eq!(outcome.errors.count(ErrorKind::TimedOut), requests.timed_out);
         // Nobody is left with a connection that another interrupt has broken.
         assert_eq!(outcome.errors.count(ErrorKind::Failed), 0, "{:?}", outcome.errors);

@@ -81,6 +81,8 @@ mod ready;
 #[cfg(unix)]
 mod slots;
 #[cfg(unix)]
+mod spin;
+#[cfg(unix)]
 mod sys;
 #[cfg(unix)]
 mod timers;

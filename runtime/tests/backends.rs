@@ -505,3 +505,41 @@ fn receives_at_once_end_where_no_buffer_is_left() {
         assert_eq!(&*receive().unwrap(), b"89ab");
     });
 }
+
+/// What the thread takes of the processor until a timer is due.
+fn processor_time_of_a_wait(event_loop: &EventLoop) -> Duration {
+    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    let (alarm, before) = (Rc::new(Flag::default()), now());
+    event_loop.insert_timer(Instant::now() + Duration::from_millis(100), alarm.clone());
+    turn_until(event_loop, || alarm.0.get());
+    (now() - before).into()
+}
+
+/// It would look for an hour, were there something that it did not notice.
+#[test]
+fn a_loop_that_looks_before_it_sleeps_notices_all() {
+    let sizes = Configuration { spin_max: Duration::from_secs(3600), ..Configuration::default() };
+    on_each_backend(sizes, |event_loop, log| {
+        let asleep = processor_time_of_a_wait(event_loop);
+        // Whenever somebody has been as quick as an hour, it looks from then on.
+        for _ in 0..2 {
+            let waker = event_loop.remote_waker();
+            let waking = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                waker.wake();
+            });
+            event_loop.turn(Wait::Block).unwrap();
+            waking.join().unwrap();
+        }
+        let (mut near, far) = UnixStream::pair().unwrap();
+        receive(event_loop, &far, log);
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5));
+            near.write_all(b"late").unwrap();
+        });
+        assert_eq!(log.outcome(event_loop, 1), (b"late".to_vec(), vec![Ok(0)]));
+        writing.join().unwrap();
+        let awake = processor_time_of_a_wait(event_loop);
+        assert!(awake > 4 * asleep, "{awake:?} looking, {asleep:?} asleep");
+    });
+}

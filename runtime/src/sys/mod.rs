@@ -256,6 +256,26 @@ impl Backend {
         }
     }
 
+    /// Whether a wake-up was reaped in this turn.
+    pub(crate) fn is_woken(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring.is_woken(),
+            Self::Poll(poll) => poll.is_woken(),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.is_woken(),
+        }
+    }
+
+    /// Whether time passes only where the seed says so.
+    pub(crate) fn is_simulated(&self) -> bool {
+        #[cfg(feature = "simulation")]
+        if let Self::Sim(_) = self {
+            return true;
+        }
+        false
+    }
+
     /// Submits what is queued, waits for a completion or until `timeout` has passed (without one: for
     /// as long as it takes), and moves completions to `ready`. May return early with none.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {

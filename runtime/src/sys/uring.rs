@@ -129,6 +129,10 @@ impl Uring {
         self.push(opcode::AsyncCancel::new(user_data).build().user_data(user_data | CANCEL), ready);
     }
 
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken
+    }
+
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         self.reap(ready);
         self.submit_backlog(ready)?;

@@ -83,6 +83,10 @@ impl Poll {
         self.woken = false;
     }
 
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken
+    }
+
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         self.watches.begin_turn();
         for request in self.requests.drain(..) {

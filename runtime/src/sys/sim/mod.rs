@@ -125,6 +125,10 @@ impl Sim {
         self.woken = false;
     }
 
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken
+    }
+
     pub(super) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         if self.waker.take_pending() {
             self.woken = true;
