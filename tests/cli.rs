@@ -407,6 +407,21 @@ fn a_backend_that_does_not_exist_is_named_with_what_was_expected() {
 }
 
 #[test]
+fn a_time_to_look_that_is_no_number_is_named_with_what_was_expected() {
+    for arguments in
+        [&["serve", "echo", "--tcp", "127.0.0.1:0"][..], &["janet", "-e", "(net/listen `127.0.0.1` `0`)"]]
+    {
+        let output = ringspun(arguments).env("RINGSPUN_SPIN_MAX_US", "50us").output().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(
+            errors.contains("RINGSPUN_SPIN_MAX_US=50us: expected microseconds"),
+            "{arguments:?}: {errors}"
+        );
+    }
+}
+
+#[test]
 fn a_closed_standard_output_is_no_reason_to_panic() {
     for arguments in [&["doctor"][..], &["doctor", "--json"], &["--help"], &["--version"]] {
         let (reader, writer) = io::pipe().unwrap();

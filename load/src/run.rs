@@ -114,7 +114,7 @@ pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
 
 /// A runtime that sleeps whenever it has to wait: how busy the generator is shows how much more it could ask for.
 pub(crate) fn runtime() -> Runtime {
-    Runtime::new().configuration(Configuration { spin_max: Duration::ZERO, ..Configuration::default() })
+    Runtime::new().configuration(Configuration { spin_max: Some(Duration::ZERO), ..Configuration::default() })
 }
 
 fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {

@@ -18,7 +18,7 @@ use crate::sys::{Backend, BackendKind, Buffers, RawCompletion};
 use crate::timers::{TimerKey, Timers};
 use crate::wake::{RemoteWaker, Wake};
 
-/// Sizes of a loop. `Configuration::default()` suits a server of any number of connections.
+/// What a loop is made of, and how it waits. `Configuration::default()` suits a server of any number of connections.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     /// What is to serve the loop. `None` leaves it to the environment variable `RINGSPUN_BACKEND` (`uring` or
@@ -39,8 +39,9 @@ pub struct Configuration {
     pub datagram_buffers: u16,
     /// How long at most a turn that blocks looks for completions before the thread goes to sleep, where those before
     /// came as soon as that. Saves the time to sleep and to be woken, for some of the processor's where completions
-    /// are just as far apart. A loop that waits for longer sleeps at once; with zero, every loop does.
-    pub spin_max: Duration,
+    /// are just as far apart. A loop that waits for longer sleeps at once; with zero, every loop does. `None` leaves it to
+    /// the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, and without that it is 50 µs.
+    pub spin_max: Option<Duration>,
 }
 
 impl Default for Configuration {
@@ -54,8 +55,7 @@ impl Default for Configuration {
             receive_buffers: 128,
             receive_buffer_size_bytes: 64 * 1024,
             datagram_buffers: 64,
-            // About as much as a sleep costs: so it never costs more than twice of what is best.
-            spin_max: Duration::from_micros(50),
+            spin_max: None,
         }
     }
 }
@@ -157,8 +157,10 @@ impl EventLoop {
     ///
     /// `Unsupported` if io_uring was asked for and cannot be used, with the cause and the remedy in its text;
     /// `InvalidInput` for a number of receive buffers that is not a power of two, for buffers of no bytes,
-    /// and for another value of `RINGSPUN_BACKEND`; the kernel's error if descriptors or memory run out.
+    /// and for another value of `RINGSPUN_BACKEND` or `RINGSPUN_SPIN_MAX_US`; the kernel's error if descriptors or
+    /// memory run out.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
+        let spin = Spin::new(configuration.spin_max)?;
         let waker = RemoteWaker::new()?;
         let buffers = Buffers {
             streams: BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?,
@@ -169,7 +171,7 @@ impl EventLoop {
         Ok(Rc::new(Self {
             works_at_once: backend.works_at_once(),
             backend: RefCell::new(backend),
-            spin: RefCell::new(Spin::new(configuration.spin_max)),
+            spin: RefCell::new(spin),
             ring_refusal,
             slots: RefCell::default(),
             ready: RefCell::default(),

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use crate::ready::ReadyQueue;
 use crate::sys::Backend;
 
+/// How long to look, in microseconds.
+const VARIABLE: &str = "RINGSPUN_SPIN_MAX_US";
+/// About as much as a sleep costs, so that to look never costs more than twice what would be best.
+const MAX: Duration = Duration::from_micros(50);
 /// A look in vain weighs as much as so many that were not.
 const VAIN_WEIGHT: u8 = 2;
 /// With so much of it, there is no looking for a while.
@@ -30,8 +34,17 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    pub(crate) fn new(max: Duration) -> Self {
-        Self { max, was_short: false, vain: 0, resting_waits: 0 }
+    /// Without a `max`, the environment says how long, or it is the usual time.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for another value of the variable.
+    pub(crate) fn new(max: Option<Duration>) -> io::Result<Self> {
+        let max = match max {
+            Some(max) => max,
+            None => max_of_environment()?.unwrap_or(MAX),
+        };
+        Ok(Self { max, was_short: false, vain: 0, resting_waits: 0 })
     }
 
     /// As [`Backend::wait`].
@@ -89,6 +102,17 @@ impl Spin {
     }
 }
 
+fn max_of_environment() -> io::Result<Option<Duration>> {
+    let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
+    match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
+        Some(micros) => Ok(Some(Duration::from_micros(micros.into()))),
+        None => {
+            let text = format!("{VARIABLE}={}: expected microseconds, such as 50, or 0", value.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
 fn look(backend: &mut Backend, ready: &mut ReadyQueue) -> io::Result<bool> {
     backend.wait(Some(Duration::ZERO), ready)?;
     Ok(has_work(backend, ready))
@@ -102,11 +126,9 @@ fn has_work(backend: &Backend, ready: &ReadyQueue) -> bool {
 mod tests {
     use super::*;
 
-    const MAX: Duration = Duration::from_micros(50);
-
     #[test]
     fn who_slept_for_long_or_for_nothing_sleeps_at_once() {
-        let mut spin = Spin::new(MAX);
+        let mut spin = Spin::new(Some(MAX)).unwrap();
         assert!(!spin.was_short, "nothing is known yet");
         spin.slept(MAX, true);
         assert!(spin.was_short);
@@ -119,7 +141,7 @@ mod tests {
 
     #[test]
     fn looks_in_vain_end_the_looking_for_a_while() {
-        let mut spin = Spin::new(MAX);
+        let mut spin = Spin::new(Some(MAX)).unwrap();
         for _ in 0..VAIN_MAX / VAIN_WEIGHT {
             assert!(!spin.rests());
             spin.looked_in_vain();
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn looks_that_pay_go_on() {
-        let mut spin = Spin::new(MAX);
+        let mut spin = Spin::new(Some(MAX)).unwrap();
         for _ in 0..100_000 {
             assert!(!spin.rests());
             (0..VAIN_WEIGHT).for_each(|_| spin.found());
@@ -140,7 +162,7 @@ mod tests {
 
     #[test]
     fn without_time_to_look_there_is_no_looking() {
-        let mut spin = Spin::new(Duration::ZERO);
+        let mut spin = Spin::new(Some(Duration::ZERO)).unwrap();
         assert!((0..100_000).all(|_| spin.rests()));
     }
 }

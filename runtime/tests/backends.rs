@@ -518,7 +518,7 @@ fn processor_time_of_a_wait(event_loop: &EventLoop) -> Duration {
 /// It would look for an hour, were there something that it did not notice.
 #[test]
 fn a_loop_that_looks_before_it_sleeps_notices_all() {
-    let sizes = Configuration { spin_max: Duration::from_secs(3600), ..Configuration::default() };
+    let sizes = Configuration { spin_max: Some(Duration::from_secs(3600)), ..Configuration::default() };
     on_each_backend(sizes, |event_loop, log| {
         let asleep = processor_time_of_a_wait(event_loop);
         // Whenever somebody has been as quick as an hour, it looks from then on.

@@ -67,7 +67,7 @@ fn configuration(random: &mut Random) -> Configuration {
         receive_buffers: 2 << random.below(4),
         receive_buffer_size_bytes: 512,
         // Where looking never pays, where it often does, and where it nearly always does.
-        spin_max: Duration::from_micros([0, 50, 5_000][random.below(3) as usize]),
+        spin_max: Some(Duration::from_micros([0, 50, 5_000][random.below(3) as usize])),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
 
@@ -166,12 +166,21 @@ impl Uring {
         // First, so that a receive in this very batch finds them.
         self.stream_buffers.provide_returned();
         self.datagram_buffers.provide_returned();
+        let queued = self.ring.submission().len() as u32;
+        let submitter = self.ring.submitter();
         let timespec = timeout.map(Timespec::from);
         let arguments = match &timespec {
-            Some(timespec) if want > 0 => SubmitArgs::new().timespec(timespec),
-            _ => SubmitArgs::new(),
+            Some(timespec) => SubmitArgs::new().timespec(timespec),
+            None => SubmitArgs::new(),
         };
-        match self.ring.submitter().submit_with_args(want, &arguments) {
+        let entered = match want {
+            // What has become ready meanwhile is completed here, too: or else it would come a turn after what is
+            // submitted.
+            // SAFETY: all that the kernel is given to read is the queue, whose entries `try_push` vouches for.
+            0 => unsafe { submitter.enter::<libc::sigset_t>(queued, 0, EnterFlags::GETEVENTS.bits(), None) },
+            _ => submitter.submit_with_args(want, &arguments),
+        };
+        match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
