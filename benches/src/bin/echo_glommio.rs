@@ -2,12 +2,9 @@
 //! task. The example's buffer is one byte; here it is 8 KiB, the size of glommio's own buffered streams, unless
 //! `--buffer BYTES` says otherwise. Prints the address it listens on.
 //!
-//! Before it sleeps, it looks for completions for as long as Ringspun does at most; glommio does not by itself.
-//!
 //! The executor is not bound to a core: whoever measures does that from outside, alike for all servers.
 
 use std::io;
-use std::time::Duration;
 
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::LocalExecutorBuilder;
@@ -15,7 +12,7 @@ use glommio::net::{TcpListener, TcpStream};
 
 fn main() -> io::Result<()> {
     let buffer_bytes = ringspun_benches::buffer_bytes(8 * 1024);
-    let executor = LocalExecutorBuilder::default().spin_before_park(Duration::from_micros(50)).make()?;
+    let executor = LocalExecutorBuilder::default().make()?;
     executor.run(serve(buffer_bytes))
 }
 
