@@ -70,6 +70,8 @@ mod blocking;
 #[cfg(unix)]
 mod buffers;
 #[cfg(unix)]
+mod configuration;
+#[cfg(unix)]
 mod event_loop;
 #[cfg(feature = "mutations")]
 mod mutations;
@@ -94,7 +96,9 @@ pub use blocking::BlockingCall;
 #[cfg(unix)]
 pub use buffers::Buffer;
 #[cfg(unix)]
-pub use event_loop::{Configuration, EventLoop, LoopStatistics, Wait};
+pub use configuration::Configuration;
+#[cfg(unix)]
+pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]
 pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
