@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
 use crate::machine::SocketKind;
@@ -24,6 +24,12 @@ impl Descriptor {
 
     pub(crate) fn raw(&self) -> RawFd {
         self.raw
+    }
+
+    /// The descriptor, for as long as nobody closes it; `None` once it is closed.
+    pub(crate) fn borrow(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: it is open, as only `close` closes it, which callers of this do not call meanwhile.
+        (!self.closed.get()).then(|| unsafe { BorrowedFd::borrow_raw(self.raw) })
     }
 
     /// True for the first caller only.

@@ -11,9 +11,10 @@ use nix::sys::socket::connect;
 use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_runtime::{EventLoop, Wake};
 
-use super::datagram_core::DatagramCore;
+use super::datagrams::DatagramCore;
+use super::pause::Pause;
 use super::resolve::SocketKind;
-use super::stream_core::StreamCore;
+use super::stream::StreamCore;
 use crate::address::Address;
 use crate::descriptor::{bind_first, new_socket};
 
@@ -23,8 +24,17 @@ pub struct Connect {
     event_loop: Rc<EventLoop>,
     addresses: VecDeque<Address>,
     bind_to: Vec<Address>,
-    current: Option<Rc<StreamCore>>,
+    current: Option<Attempt>,
     last_error: Option<ConnectError>,
+}
+
+/// A connect to one address.
+#[derive(Debug)]
+struct Attempt {
+    stream: Rc<StreamCore>,
+    address: Address,
+    /// The backlog of a Unix listener is full, and nobody tells when there is room (`connect(2)`).
+    pause: Option<Pause>,
 }
 
 /// Where a connect failed.
@@ -59,16 +69,15 @@ impl Connect {
     /// That of the last address tried.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Result<Rc<StreamCore>, ConnectError>> {
         loop {
-            if let Some(stream) = &self.current {
-                let Some(result) = stream.take_output_result() else {
-                    stream.writers().add(waiter);
-                    return Poll::Pending;
+            if let Some(attempt) = &mut self.current {
+                let result = match attempt.poll(waiter) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(result) => result,
                 };
-                stream.leave_writers(waiter);
-                let stream = self.current.take();
-                match (result, stream) {
-                    (Ok(_), Some(stream)) => return Poll::Ready(Ok(stream)),
-                    (Ok(_), None) => {}
+                let attempt = self.current.take();
+                match (result, attempt) {
+                    (Ok(()), Some(attempt)) => return Poll::Ready(Ok(attempt.stream)),
+                    (Ok(()), None) => {}
                     // Its drop closes the socket.
                     (Err(error), _) => self.last_error = Some(ConnectError::Connect(error)),
                 }
@@ -78,24 +87,55 @@ impl Connect {
                 return Poll::Ready(Err(self.last_error.take().unwrap_or_else(none)));
             };
             match self.start(address) {
-                Ok(stream) => self.current = Some(stream),
+                Ok(attempt) => self.current = Some(attempt),
                 Err(error) => self.last_error = Some(error),
             }
         }
     }
 
-    fn start(&self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
+    fn start(&self, address: Address) -> Result<Attempt, ConnectError> {
         let socket = bound_socket(&address, SocketKind::Stream, &self.bind_to)?;
         let stream = StreamCore::new(self.event_loop.clone(), socket);
         stream.start_connect(address);
-        Ok(stream)
+        Ok(Attempt { stream, address, pause: None })
     }
 
     /// Gives up: the attempt in flight is cancelled, and its socket closed after that.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
-        if let Some(stream) = self.current {
-            stream.writers().remove(waiter);
-            stream.close();
+        if let Some(mut attempt) = self.current {
+            attempt.end_pause();
+            attempt.stream.writers().remove(waiter);
+            attempt.stream.close();
+        }
+    }
+}
+
+impl Attempt {
+    fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        if let Some(pause) = &self.pause {
+            if !pause.is_over(self.stream.event_loop()) {
+                return Poll::Pending;
+            }
+            self.end_pause();
+            self.stream.start_connect(self.address);
+        }
+        let Some(result) = self.stream.take_output_result() else {
+            self.stream.writers().add(waiter);
+            return Poll::Pending;
+        };
+        self.stream.leave_writers(waiter);
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.address.is_unix() => {
+                self.pause = Some(Pause::begin(self.stream.event_loop(), waiter));
+                Poll::Pending
+            }
+            result => Poll::Ready(result.map(|_| ())),
+        }
+    }
+
+    fn end_pause(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            pause.end(self.stream.event_loop());
         }
     }
 }

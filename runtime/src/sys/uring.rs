@@ -16,9 +16,10 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
 
-use super::{Buffers, RawCompletion, SEND_MAX_BYTES};
+use super::{Buffers, SEND_MAX_BYTES};
 use crate::Configuration;
 use crate::buffers::{BufferPool, datagram};
+use crate::completion::RawCompletion;
 use crate::operation::{Interest, Operation, OperationKey};
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;

@@ -1,5 +1,6 @@
 //! The output of a connected socket: at most one send or connect in flight, and those who wait to write.
 
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -8,24 +9,48 @@ use std::time::Duration;
 
 use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
 
-use super::stream_core::StreamCore;
+use super::budget::Budget;
+use super::socket::{Kind, Socket, errno_of};
 use crate::address::Address;
 use crate::error::Closed;
 use crate::system::{reset_at_close, shutdown};
 use crate::wait_list::WaitList;
 
-/// Sends in a row that do not wait for a turn of the loop. A large one counts for several, by its size.
-const SENDS_AT_ONCE_MAX: usize = 16;
-const SEND_AT_ONCE_BYTES: usize = 16 * 1024;
-/// How much a write may leave behind: a copy of more would cost more than the wait that it saves.
-/// More than that is worth a system call of its own.
-const BEHIND_MAX_BYTES: usize = 4 * 1024;
+/// The largest message that goes to the ring as a copy, or together with those of other streams: to copy more would
+/// cost more than the wait that it saves, and is worth a system call of its own.
+const SMALL_MAX_BYTES: usize = 4 * 1024;
+/// So many small messages sent one by one prove that a stream writes again and again.
+const BUSY_AFTER: u8 = 16;
 /// How long a closed stream goes on with what a write has left behind: without an end, a peer that never reads would
 /// keep its descriptor for as long as it likes.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Output {
+/// The output side of a stream.
+#[derive(Default)]
+#[repr(C)]
+pub struct Output {
+    state: Cell<State>,
+    /// Small messages sent by calls of their own, up to the number that makes a stream busy.
+    sent: Cell<u8>,
+    /// To be done once nothing that a write has left behind is in flight.
+    shuts_down_behind: Cell<bool>,
+    writers: WaitList,
+    /// What the send or connect gave, until the machine that started it takes it.
+    result: Cell<Option<io::Result<u32>>>,
+}
+
+/// What became of [`Socket::try_send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of the data has been sent, or will be although nobody waits for it.
+    All,
+    /// So many bytes have been sent, none among them; whoever sends has to wait.
+    Part(usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
     Idle,
     InFlight(OperationKey),
     /// In flight, but nobody will take the result.
@@ -41,15 +66,15 @@ pub(super) enum Output {
         timer: TimerKey,
         is_time_up: bool,
     },
-    /// What a write had left behind has failed, with this errno. The next write, or a read at the end, is to be told; a close
-    /// before that has the peer find a reset.
+    /// What a write had left behind has failed, with this errno. The next write, or a read at the end, reports it; a
+    /// close before that resets the connection.
     Lost(i32),
     /// Done; the result has not been taken.
     Finished,
 }
 
-impl Output {
-    pub(super) fn is_in_flight(self) -> bool {
+impl State {
+    fn is_in_flight(self) -> bool {
         matches!(self, Self::InFlight(_) | Self::Abandoned(_)) || self.is_behind()
     }
 
@@ -58,74 +83,102 @@ impl Output {
     }
 }
 
-/// Ends what a closed stream still has in flight, when it has had its time.
-struct Ending(Rc<StreamCore>);
+impl Output {
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.state.get().is_in_flight()
+    }
+}
 
-impl Wake for Ending {
+/// Ends what a closed stream still has in flight, when it has had its time.
+struct Ending<K: Kind>(Rc<Socket<K>>);
+
+impl<K: Kind<Output = Output>> Wake for Ending<K> {
     fn wake(self: Rc<Self>) {
         self.0.cancel_ending();
     }
 }
 
-impl StreamCore {
+impl<K: Kind<Output = Output>> Socket<K> {
     pub(crate) fn writers(&self) -> &WaitList {
-        &self.writers
+        &self.output.writers
     }
 
     pub(crate) fn output_is_idle(&self) -> bool {
-        self.output.get() == Output::Idle
+        self.output.state.get() == State::Idle
     }
 
     /// Starts a send. The output must be idle.
     pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
         debug_assert!(self.output_is_idle());
         let operation = Operation::Send { socket: self.descriptor(), data };
-        self.output.set(Output::InFlight(self.event_loop().submit(operation, self.clone())));
+        self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
     }
 
-    /// Sends what goes without waiting for a turn of the loop, where a send costs a call of its own anyway, or there
-    /// is so much that the call does not count: in echoes of 64 KiB, that takes 4 % less time than to wait. Sends
-    /// nothing where somebody else is writing, and where it would have to wait. Not too often in between: a fiber
-    /// that never waits would keep the others from running.
+    /// Sends what can be sent without waiting; `may_stay_behind` says whether the call may return before the kernel has
+    /// the bytes. The one place that decides how a write goes:
+    ///
+    /// | the output is | the stream is | the data | what is done |
+    /// | --- | --- | --- | --- |
+    /// | taken | any | any | nothing: the writer joins the queue |
+    /// | free | busy, on a ring | small, may stay behind | a copy is submitted, and the writer goes on |
+    /// | free | busy, on a ring | small | nothing: it is submitted with those of other streams |
+    /// | free | any | else, and budget is left | `send(2)`; of the rest, a send is submitted |
+    /// | free | any | else | nothing: it is submitted, so that other fibers run |
+    ///
+    /// A stream is busy when it is read again and again, or has sent a number of messages; one system call for each of
+    /// the first ones costs less than to set up what many share.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// [`Closed`] on a closed stream; the kernel's, also those of what an earlier write has left behind.
     #[inline]
-    pub(crate) fn send_at_once(&self, data: &SendData, length: usize) -> io::Result<usize> {
-        if length <= BEHIND_MAX_BYTES && !self.event_loop().works_at_once() {
-            return Ok(0);
+    pub fn try_send(self: &Rc<Self>, data: &[u8], may_stay_behind: bool) -> io::Result<Sent> {
+        self.check_open()?;
+        self.check_behind()?;
+        if !self.output_is_idle() || !self.output.writers.is_empty() || data.is_empty() {
+            return Ok(Sent::Part(0));
         }
-        let count = self.sent_at_once.get();
-        let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
-        if !is_free || usize::from(count) >= SENDS_AT_ONCE_MAX {
-            return Ok(0);
+        let is_small = data.len() <= SMALL_MAX_BYTES;
+        if is_small && self.shares_sends() {
+            if may_stay_behind {
+                self.send_behind(data);
+                return Ok(Sent::All);
+            }
+            return Ok(Sent::Part(0));
         }
-        let sends = 1 + (length / SEND_AT_ONCE_BYTES).min(SENDS_AT_ONCE_MAX);
-        self.sent_at_once.set(count + sends as u8);
-        match self.event_loop().send_at_once(self.descriptor(), data) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            Some(Ok(count)) => Ok(count as usize),
-            _ => Ok(0),
+        self.send_now(data, is_small)
+    }
+
+    /// Whether small messages are sent with those of other streams.
+    #[inline]
+    fn shares_sends(&self) -> bool {
+        let is_busy = self.input.is_busy() || self.output.sent.get() == BUSY_AFTER;
+        is_busy && !self.event_loop().is_readiness_based()
+    }
+
+    fn send_now(&self, data: &[u8], is_small: bool) -> io::Result<Sent> {
+        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len())) {
+            return Ok(Sent::Part(0));
+        }
+        if is_small {
+            self.output.sent.set((self.output.sent.get() + 1).min(BUSY_AFTER));
+        }
+        match self.event_loop().try_send(self.borrow()?, data) {
+            Ok(count) if count == data.len() => Ok(Sent::All),
+            Ok(count) => Ok(Sent::Part(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Part(0)),
+            Err(error) => Err(error),
         }
     }
 
-    /// Starts to send a copy of the data, for a write that does not wait for it, and true; or nothing, and false,
-    /// where there is too much of it, somebody else is writing, or a send costs a call of its own anyway.
-    ///
-    /// In an echo server with 1,000 connections, the second wait of each round takes 6 % of the time.
+    /// Starts to send a copy of the data, for a write that does not wait for it.
     #[inline]
-    pub(crate) fn send_behind(self: &Rc<Self>, data: &[u8]) -> bool {
-        let is_free = self.output_is_idle() && self.writers.is_empty() && self.check_open().is_ok();
-        if !is_free || data.is_empty() || data.len() > BEHIND_MAX_BYTES || self.event_loop().works_at_once() {
-            return false;
-        }
+    fn send_behind(self: &Rc<Self>, data: &[u8]) {
         let mut copy = self.event_loop().take_send_buffer();
         copy.extend_from_slice(data);
         let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(copy) };
         let send = self.event_loop().submit(operation, self.clone());
-        self.output.set(Output::Behind { send, total: data.len() as u32 });
-        true
+        self.output.state.set(State::Behind { send, total: data.len() as u32 });
     }
 
     /// Ready when nothing that a write has left behind is in flight any more.
@@ -135,12 +188,12 @@ impl StreamCore {
     /// [`Closed`](crate::Closed) once the stream is. The kernel's, if what was left behind has not been sent. It is
     /// told once.
     pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
-        match self.output.get() {
-            Output::Behind { .. } => {
-                self.writers.add(waiter);
+        match self.output.state.get() {
+            State::Behind { .. } => {
+                self.output.writers.add(waiter);
                 return Poll::Pending;
             }
-            Output::Ending { .. } => {
+            State::Ending { .. } => {
                 self.leave_writers(waiter);
                 return Poll::Ready(Err(Closed.into()));
             }
@@ -157,9 +210,9 @@ impl StreamCore {
     /// The kernel's.
     #[inline]
     pub(crate) fn check_behind(&self) -> io::Result<()> {
-        match self.output.get() {
-            Output::Lost(errno) => {
-                self.output.set(Output::Idle);
+        match self.output.state.get() {
+            State::Lost(errno) => {
+                self.output.state.set(State::Idle);
                 Err(io::Error::from_raw_os_error(errno))
             }
             _ => Ok(()),
@@ -173,10 +226,10 @@ impl StreamCore {
     /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
-        if how == Shutdown::Read || !self.output.get().is_behind() {
+        if how == Shutdown::Read || !self.output.state.get().is_behind() {
             return shutdown(self.descriptor(), how);
         }
-        self.shuts_down_behind.set(true);
+        self.output.shuts_down_behind.set(true);
         if how == Shutdown::Both { shutdown(self.descriptor(), Shutdown::Read) } else { Ok(()) }
     }
 
@@ -185,33 +238,33 @@ impl StreamCore {
         debug_assert!(self.output_is_idle());
         let address = Box::new(address.raw());
         let operation = Operation::Connect { socket: self.descriptor(), address };
-        self.output.set(Output::InFlight(self.event_loop().submit(operation, self.clone())));
+        self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
     }
 
     /// Takes the result of the send or connect that the caller started, once it is there.
     #[inline]
     pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
-        if self.output.get() != Output::Finished {
+        if self.output.state.get() != State::Finished {
             return None;
         }
-        self.output.set(Output::Idle);
-        self.output_result.take()
+        self.output.state.set(State::Idle);
+        self.output.result.take()
     }
 
     /// Takes a writer out of the queue, and lets the next one try.
     #[inline]
     pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
-        let was_first = self.writers.remove(waiter);
+        let was_first = self.output.writers.remove(waiter);
         #[cfg(feature = "mutations")]
         let was_first = was_first && !crate::mutations::loses_wake();
         if was_first {
-            self.writers.wake_first();
+            self.output.writers.wake_first();
         }
     }
 
     /// Hurries the output in flight, if somebody waits for it; its result still comes.
     pub(crate) fn cancel_output(&self) {
-        if let Output::InFlight(key) = self.output.get() {
+        if let State::InFlight(key) = self.output.state.get() {
             self.event_loop().cancel(key);
         }
     }
@@ -219,11 +272,11 @@ impl StreamCore {
     /// Cancels the output in flight, on a stream that is being closed. What a write has left behind has some time yet.
     pub(super) fn end_output(self: &Rc<Self>) {
         self.cancel_output();
-        match self.output.get() {
-            Output::Behind { send, .. } => {
-                self.output.set(Output::Ending { send, timer: self.ending_timer(), is_time_up: false });
+        match self.output.state.get() {
+            State::Behind { send, .. } => {
+                self.output.state.set(State::Ending { send, timer: self.ending_timer(), is_time_up: false });
             }
-            Output::Lost(_) => self.reset_at_close(),
+            State::Lost(_) => self.reset_at_close(),
             _ => {}
         }
     }
@@ -241,55 +294,54 @@ impl StreamCore {
     /// A send that is just being made again, because it was cut short, is not found: it is looked for another time.
     #[cold]
     fn cancel_ending(self: &Rc<Self>) {
-        if let Output::Ending { send, .. } = self.output.get() {
+        if let State::Ending { send, .. } = self.output.state.get() {
             self.event_loop().cancel(send);
-            self.output.set(Output::Ending { send, timer: self.ending_timer(), is_time_up: true });
+            self.output.state.set(State::Ending { send, timer: self.ending_timer(), is_time_up: true });
         }
     }
 
     /// Cancels the output in flight, and lets its result go to nobody.
     pub(crate) fn abandon_output(&self) {
-        match self.output.get() {
-            Output::InFlight(key) => {
+        match self.output.state.get() {
+            State::InFlight(key) => {
                 self.event_loop().cancel(key);
-                self.output.set(Output::Abandoned(key));
+                self.output.state.set(State::Abandoned(key));
             }
-            Output::Finished => drop(self.take_output_result()),
-            Output::Idle
-            | Output::Abandoned(_)
-            | Output::Behind { .. }
-            | Output::Ending { .. }
-            | Output::Lost(_) => {}
+            State::Finished => drop(self.take_output_result()),
+            State::Idle
+            | State::Abandoned(_)
+            | State::Behind { .. }
+            | State::Ending { .. }
+            | State::Lost(_) => {}
         }
     }
 
     #[inline]
     pub(super) fn output_completed(self: &Rc<Self>, result: io::Result<u32>, unsent: Option<Vec<u8>>) {
-        self.sent_at_once.set(0);
-        match self.output.get() {
-            Output::Behind { total, .. } => self.behind_completed(result, total, unsent),
-            Output::Ending { timer, is_time_up, .. } => {
+        match self.output.state.get() {
+            State::Behind { total, .. } => self.behind_completed(result, total, unsent),
+            State::Ending { timer, is_time_up, .. } => {
                 self.ending_completed(result, timer, is_time_up, unsent);
             }
-            Output::Abandoned(_) => self.output.set(Output::Idle),
+            State::Abandoned(_) => self.output.state.set(State::Idle),
             _ => {
-                self.output.set(Output::Finished);
-                self.output_result.set(Some(result));
+                self.output.state.set(State::Finished);
+                self.output.result.set(Some(result));
             }
         }
-        self.writers.wake_first();
+        self.output.writers.wake_first();
     }
 
     #[inline]
     fn behind_completed(self: &Rc<Self>, result: io::Result<u32>, total: u32, unsent: Option<Vec<u8>>) {
-        self.output.set(match (result, unsent) {
-            (Ok(count), None) if count == total => Output::Idle,
+        self.output.state.set(match (result, unsent) {
+            (Ok(count), None) if count == total => State::Idle,
             (Ok(count), Some(data)) => {
                 let send = self.send_rest(data, count);
-                return self.output.set(Output::Behind { send, total: total - count });
+                return self.output.state.set(State::Behind { send, total: total - count });
             }
-            (Ok(_), None) => Output::Lost(libc::EPIPE),
-            (Err(error), _) => Output::Lost(error.raw_os_error().unwrap_or(libc::EIO)),
+            (Ok(_), None) => State::Lost(libc::EPIPE),
+            (Err(error), _) => State::Lost(errno_of(&error)),
         });
         self.shut_down_behind();
     }
@@ -297,7 +349,7 @@ impl StreamCore {
     /// Shuts down as was asked for while this was in flight, unless it is lost: the peer would take what it has for all.
     #[inline]
     fn shut_down_behind(&self) {
-        if self.shuts_down_behind.take() && self.output_is_idle() {
+        if self.output.shuts_down_behind.take() && self.output_is_idle() {
             // A socket without a peer any more has nothing to shut down.
             let _ = shutdown(self.descriptor(), Shutdown::Write);
         }
@@ -314,14 +366,14 @@ impl StreamCore {
         let lost = match (result, unsent) {
             (Ok(count), Some(data)) if !is_time_up => {
                 let send = self.send_rest(data, count);
-                return self.output.set(Output::Ending { send, timer, is_time_up });
+                return self.output.state.set(State::Ending { send, timer, is_time_up });
             }
             (Ok(_), Some(_)) => Some(libc::ETIMEDOUT),
             (Ok(_), None) => None,
-            (Err(error), _) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
+            (Err(error), _) => Some(errno_of(&error)),
         };
         self.event_loop().remove_timer(timer);
-        self.output.set(lost.map_or(Output::Idle, Output::Lost));
+        self.output.state.set(lost.map_or(State::Idle, State::Lost));
         match lost {
             None => self.shut_down_behind(),
             Some(_) => self.reset_at_close(),
