@@ -12,7 +12,6 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -89,7 +88,7 @@ struct Scene {
     /// This one has not reached the kernel at the fork.
     queued: (UnixStream, UnixStream, Rc<Log>),
     timer: Rc<Woken>,
-    blocking: (mpsc::Sender<u32>, BlockingCall<u32>),
+    blocking: (UnixStream, BlockingCall<u8>),
     in_flight: Vec<OperationKey>,
 }
 
@@ -108,8 +107,14 @@ impl Scene {
         ];
         let timer = Rc::new(Woken::default());
         event_loop.insert_timer(event_loop.now() + Duration::from_millis(10), timer.clone());
-        let (release, released) = mpsc::channel();
-        let call = event_loop.call_blocking(move || released.recv().unwrap()).unwrap();
+        // Nothing that has a lock: a child would find it held, as its parent's thread holds it now and then.
+        let (release, mut released) = UnixStream::pair().unwrap();
+        let read = move || {
+            let mut byte = [0];
+            released.read_exact(&mut byte).unwrap();
+            byte[0]
+        };
+        let call = event_loop.call_blocking(read).unwrap();
         for _ in 0..4 {
             event_loop.turn(Wait::No).unwrap();
         }
@@ -145,7 +150,7 @@ impl Scene {
         }
         turn_until(&self.event_loop, || self.timer.0.get());
         let (release, call) = &mut self.blocking;
-        release.send(42).unwrap();
+        release.write_all(&[42]).unwrap();
         let waiter = Rc::new(Woken::default());
         let dynamic: Rc<dyn Wake> = waiter.clone();
         let answer = loop {
