@@ -101,6 +101,21 @@ impl Intake {
 /// What the child has, as after any fork, are its copies of the descriptors: a connection that the parent closes ends
 /// for the peer once the child has closed its copy, too, or has ended, or executed another program. A child that
 /// shares its parent's memory (`vfork(2)`) may do nothing but the latter two.
+///
+/// # Ending the process
+///
+/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
+/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
+/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
+/// [`Configuration::cancel_at_termination`] is false, in these cases:
+///
+/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
+///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
+///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
+///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
+/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
+///
+/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,

@@ -40,6 +40,20 @@ impl ProcessMark {
         Ok(Self { word, generation: generation(word), process_id: std::process::id() })
     }
 
+    /// The generation of the process in which it was made.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn generation(&self) -> usize {
+        self.generation
+    }
+
+    /// The generation of this process; 0 if no mark has been made in it. Async-signal-safe.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn current_generation() -> usize {
+        // SAFETY: what is stored there is valid for ever.
+        let word = unsafe { WORD.load(Ordering::Acquire).as_ref() };
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
     /// Whether this is still the process in which the mark was made: a load and a comparison. Async-signal-safe.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
