@@ -36,10 +36,14 @@ pub enum Deed {
     Crash,
     /// Is killed.
     Kill,
+    /// Is ended by a signal that its parent's loop has a handler for.
+    Terminate,
+    /// Likewise, with a loop of its own.
+    TerminateOwnLoop,
 }
 
 impl Deed {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::End,
         Self::Exit,
         Self::Drop,
@@ -50,12 +54,15 @@ impl Deed {
         Self::Execute,
         Self::Crash,
         Self::Kill,
+        Self::Terminate,
+        Self::TerminateOwnLoop,
     ];
 
     fn expected(self, child: Pid) -> WaitStatus {
         match self {
             Self::Crash => WaitStatus::Signaled(child, Signal::SIGABRT, false),
             Self::Kill => WaitStatus::Signaled(child, Signal::SIGKILL, false),
+            Self::Terminate | Self::TerminateOwnLoop => WaitStatus::Signaled(child, Signal::SIGTERM, false),
             _ => WaitStatus::Exited(child, 0),
         }
     }
@@ -97,6 +104,14 @@ impl Deed {
             }
             // SAFETY: touches no memory.
             Self::Kill => drop(unsafe { libc::raise(libc::SIGKILL) }),
+            // SAFETY: likewise.
+            Self::Terminate => drop(unsafe { libc::raise(libc::SIGTERM) }),
+            Self::TerminateOwnLoop => {
+                let own = EventLoop::new(&Configuration::default()).unwrap();
+                // SAFETY: likewise.
+                unsafe { libc::raise(libc::SIGTERM) };
+                drop(own);
+            }
         }
     }
 }
