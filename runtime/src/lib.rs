@@ -82,6 +82,7 @@ mod operation;
 #[cfg(unix)]
 mod prefetch;
 #[cfg(unix)]
+mod process;
 mod ready;
 #[cfg(unix)]
 mod receive_buffers;

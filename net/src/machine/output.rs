@@ -12,7 +12,7 @@ use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
 use super::budget::Budget;
 use super::socket::{Kind, Socket, errno_of};
 use crate::address::Address;
-use crate::error::Closed;
+use crate::error::closed;
 use crate::system::{reset_at_close, shutdown};
 use crate::wait_list::WaitList;
 
@@ -195,7 +195,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
             }
             State::Ending { .. } => {
                 self.leave_writers(waiter);
-                return Poll::Ready(Err(Closed.into()));
+                return Poll::Ready(Err(closed(self.event_loop())));
             }
             _ => {}
         }
@@ -281,9 +281,15 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows.
+    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
+    /// what the peer finds is up to the parent. In a forked child,
+    /// what the peer finds is up to the parent.
     fn reset_at_close(&self) {
-        let _ = reset_at_close(self.descriptor());
+        if self.event_loop().check_process().is_ok() {
+            if self.event_loop().check_process().is_ok() {
+            let _ = reset_at_close(self.descriptor());
+        }
+        }
     }
 
     fn ending_timer(self: &Rc<Self>) -> TimerKey {

@@ -11,7 +11,7 @@ use super::budget::Budget;
 use super::input::{Announced, End, Input};
 use super::read_ahead::LeftBehind;
 use crate::descriptor::Descriptor;
-use crate::error::Closed;
+use crate::error::closed;
 use crate::options::SocketOption;
 use crate::system::set_nonblocking;
 
@@ -163,7 +163,7 @@ impl<K: Kind> Socket<K> {
 
     /// The descriptor, for a call that is over before this is closed.
     pub(super) fn borrow(&self) -> io::Result<BorrowedFd<'_>> {
-        self.descriptor.borrow().ok_or_else(|| Closed.into())
+        self.descriptor.borrow().ok_or_else(|| closed(&self.event_loop))
     }
 
     /// Whether [`close`](Self::close) has been called.
@@ -175,16 +175,17 @@ impl<K: Kind> Socket<K> {
     ///
     /// # Errors
     ///
-    /// The kernel's; [`Closed`] on a closed socket.
+    /// The kernel's; [`Closed`](crate::Closed) on a closed socket.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
         option.set(self.descriptor())
     }
 
-    /// Fails on a socket that is closed, and when the loop is shutting down.
+    /// Fails on a socket that is closed, when the loop is shutting down, and in a forked child.
     #[inline]
     pub(crate) fn check_open(&self) -> io::Result<()> {
-        if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
+        let is_over = self.is_closed() || self.event_loop.is_shut_down();
+        if is_over { Err(closed(&self.event_loop)) } else { Ok(()) }
     }
 
     /// Takes the next piece: one that has been received ahead, or one of up to `limit` bytes that the kernel has.
@@ -241,7 +242,7 @@ impl<K: Kind> Socket<K> {
     ///
     /// # Errors
     ///
-    /// [`Closed`]; what ended the input, once.
+    /// [`Closed`](crate::Closed); what ended the input, once.
     pub(crate) fn input_ended(&self) -> io::Result<bool> {
         self.check_open()?;
         let has_ended = self.input.ended(K::ERROR_IS_END)?;
@@ -381,8 +382,10 @@ impl<K: Kind> Socket<K> {
     pub fn share_with_process(&self) {
         self.input.ahead.forbid();
         self.stop_input();
-        // A socket that refuses is one that the process has to cope with.
-        let _ = set_nonblocking(self.descriptor(), false);
+        if self.event_loop.check_process().is_ok() {
+            // A socket that refuses is one that the process has to cope with.
+            let _ = set_nonblocking(self.descriptor(), false);
+        }
     }
 
     fn stop_input(&self) {
@@ -431,8 +434,12 @@ impl<K: Kind> Socket<K> {
 
     #[inline]
     pub(super) fn close_descriptor_when_idle(&self) {
-        if self.is_closed() && self.input.armed.get().is_none() && K::is_output_over(self) {
-            self.descriptor.close();
+        if self.is_closed() {
+            let is_idle = self.input.armed.get().is_none() && K::is_output_over(self);
+            // In a forked child nothing is in flight, and no completion comes.
+            if is_idle || self.event_loop.check_process().is_err() {
+                self.descriptor.close();
+            }
         }
     }
 }
