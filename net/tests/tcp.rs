@@ -470,7 +470,8 @@ fn a_stream_with_much_to_read_lets_the_others_run() {
             pieces += 1;
         }
         assert!(
-            turns.get() >= pieces / 4 - 1,
+            // The reader waits for a turn after every four pieces; in the first, the other fiber only starts.
+            turns.get() >= pieces / 4 - 2,
             "{sent_bytes} bytes in {pieces} pieces and {} turns",
             turns.get()
         );
