@@ -182,14 +182,14 @@ impl<R> fmt::Debug for Select<'_, R> {
 /// What the offers of one waiting selection share. An offer is accepted by another fiber, while that of the
 /// selection is parked; from then on no other offer may be.
 #[derive(Default)]
-pub(crate) struct Selection {
+struct Selection {
     chosen: Cell<Option<usize>>,
     offers: RefCell<Vec<Rc<dyn Withdraw>>>,
 }
 
 impl Selection {
     /// Another fiber has carried out a clause: the other offers are withdrawn before anybody sees them.
-    pub(crate) fn choose(&self, clause: usize) {
+    fn choose(&self, clause: usize) {
         self.chosen.set(Some(clause));
         for offer in self.offers.take() {
             offer.withdraw();
@@ -297,7 +297,9 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
 
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>) {
         let Some(value) = self.slot.take() else { return };
-        let giver = Giver { waiter: waiter.clone(), selection: Some((selection.clone(), number)) };
+        let chosen = selection.clone();
+        let on_accept = Some(Box::new(move || chosen.choose(number)) as Box<dyn FnOnce()>);
+        let giver = Giver { waiter: waiter.clone(), on_accept };
         let ticket = self.channel.offer(value, giver);
         let offered = Rc::new(Offered { channel: self.channel.clone(), ticket, returned: Cell::new(None) });
         selection.offers.borrow_mut().push(offered.clone());

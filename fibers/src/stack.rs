@@ -111,7 +111,8 @@ impl SizeClass {
             Some(limit) => limit,
             None => self.take_fresh()?,
         };
-        Ok(FiberStack { class: self, limit })
+        let base = limit + self.slot_size_bytes();
+        Ok(FiberStack { class: self, limit, base })
     }
 
     fn take_fresh(&self) -> io::Result<usize> {
@@ -207,6 +208,8 @@ fn page_size_bytes() -> usize {
 pub(crate) struct FiberStack {
     class: Rc<SizeClass>,
     limit: usize,
+    /// Every resume asks for it.
+    base: usize,
 }
 
 impl FiberStack {
@@ -225,7 +228,7 @@ impl FiberStack {
 // `MINIMUM_STACK_SIZE_BYTES` long, page-aligned at both ends, and ours alone until the drop.
 unsafe impl Stack for FiberStack {
     fn base(&self) -> StackPointer {
-        StackPointer::MIN.saturating_add(self.limit + self.class.slot_size_bytes() - 1)
+        StackPointer::MIN.saturating_add(self.base - 1)
     }
 
     fn limit(&self) -> StackPointer {
