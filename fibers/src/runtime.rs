@@ -11,8 +11,8 @@ use crate::scheduler::Scheduler;
 use crate::spawn::FiberBuilder;
 
 /// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
-/// nothing but address space.
-const DEFAULT_STACK_SIZE_BYTES: usize = 128 * 1024;
+/// nothing but address space, of which there is little where addresses have 32 bits.
+const DEFAULT_STACK_SIZE_BYTES: usize = if cfg!(target_pointer_width = "64") { 1024 } else { 128 } * 1024;
 
 /// Settings of a runtime of fibers on one thread.
 ///
@@ -41,16 +41,24 @@ impl Default for Runtime {
 }
 
 impl Runtime {
-    /// The default settings: stacks of 128 KiB, and the loop's own defaults.
+    /// The default settings: stacks of 1 MiB (128 KiB where addresses have 32 bits), and the loop's own
+    /// defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the usable stack of fibers that do not ask for another, `main` among them, in bytes: at least
-    /// 8 KiB, rounded up to whole pages. Pages that are never touched take no memory.
+    /// 8 KiB, rounded up to whole pages.
     ///
-    /// A fiber that needs more ends the process, with a message that names it. Leave room for the C code
-    /// that runs on it, such as `getaddrinfo(3)`, whose need depends on how the system looks names up.
+    /// A stack takes the pages that have been touched, usually two, and address space for the rest and for
+    /// the guard below it (1 MiB; 64 KiB where addresses have 32 bits). Its page tables take 2 KiB for each MiB
+    /// of both. Where the system counts address space (`ulimit -v`, `vm.overcommit_memory=2`), or where memory is
+    /// scarce beside a million fibers, choose a smaller stack. A free stack gives back what it does not need
+    /// soon, when the event loop is about to block.
+    ///
+    /// A fiber that needs more ends the process, with a message that names it; so does C code with a frame of up
+    /// to 1 MiB that steps over the end. Leave room for the C code that runs on it, such as `getaddrinfo(3)`,
+    /// whose need depends on how the system looks names up.
     pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
         self.stack_size_bytes = stack_size_bytes;
         self

@@ -135,7 +135,8 @@ impl Scheduler {
             if done() {
                 return Ok(());
             }
-            let wait = if self.queue.is_empty() { Wait::Block } else { Wait::No };
+            // Memory is given back where the loop has nothing better to do.
+            let wait = if self.queue.is_empty() && self.stacks.trim() { Wait::Block } else { Wait::No };
             self.event_loop().turn(wait)?;
             for task in self.remote.take() {
                 contain_panic(task);
