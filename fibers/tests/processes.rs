@@ -138,7 +138,7 @@ fn stacks_give_back_what_they_no_longer_use() {
         // What is not stacks, such as the lists of so many fibers, has its full size from here on.
         use_stacks(1000, 1);
         let before = resident_kib();
-        [(1000, 100), (500, 400), (256, 400)].map(|(count, size_kib)| {
+        [(1000, 100), (400, 400)].map(|(count, size_kib)| {
             use_stacks(count, size_kib);
             (count, size_kib, resident_kib_when_idle(before + SLACK_KIB).saturating_sub(before))
         })
