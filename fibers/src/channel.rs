@@ -22,7 +22,7 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// A queue of values between the fibers of one thread, as Janet's `ev/chan` makes it. Clones are handles to
 /// the same channel; any number of fibers may give and take, and both wait in the order in which they came.
@@ -229,6 +229,7 @@ impl<T> Channel<T> {
         let attempted = self.attempt_give(&mut slot);
         let Some(value) = slot else { return Ok(()) };
         if attempted.is_some() {
+            failed_at_once();
             return Err(GiveError { value, cause: ChannelError::Closed });
         }
         let mut value = Some(value);
@@ -264,7 +265,7 @@ impl<T> Channel<T> {
     pub fn take(&self) -> Result<T, ChannelError> {
         let mut place = Place { channel: self, ticket: None };
         if let Some(taken) = place.attempt_take() {
-            return taken.map_err(ChannelError::from);
+            return taken.inspect_err(|_| failed_at_once()).map_err(ChannelError::from);
         }
         let taken = wait(|waiter| match place.attempt_take() {
             Some(taken) => Poll::Ready(taken),

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use crate::current::with_current;
+use crate::fiber::Fiber;
 
 /// An event of a fiber, as its supervisor gets it: see [`FiberBuilder::supervisor`](crate::FiberBuilder::supervisor).
 #[non_exhaustive]
@@ -26,6 +27,9 @@ pub enum FiberEventKind {
     Panicked(String),
     /// It was unwound, because it kept waiting after its runtime had begun to end.
     Unwound,
+    /// It was stopped for good, because it caught the panic that was to unwind it as well. Its stack, and all that is
+    /// on it, is leaked.
+    Stopped,
     /// A message from the fiber itself: [`FiberEvent::message`].
     Message(Box<dyn Any>),
 }
@@ -64,10 +68,12 @@ impl FiberEvent {
     }
 
     pub(crate) fn of_running(what: FiberEventKind) -> Self {
-        with_current(|fiber| {
-            let (id, name) = fiber.identity();
-            Self { fiber: id, name: name.map(Box::from), what }
-        })
+        with_current(|fiber| Self::of(fiber, what))
+    }
+
+    pub(crate) fn of(fiber: &Fiber, what: FiberEventKind) -> Self {
+        let (id, name) = fiber.identity();
+        Self { fiber: id, name: name.map(Box::from), what }
     }
 }
 
@@ -77,6 +83,7 @@ impl fmt::Debug for FiberEventKind {
             Self::Returned => f.write_str("Returned"),
             Self::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             Self::Unwound => f.write_str("Unwound"),
+            Self::Stopped => f.write_str("Stopped"),
             Self::Message(_) => f.write_str("Message(..)"),
         }
     }

@@ -14,8 +14,12 @@ use crate::stack::FiberStack;
 
 type Body = Coroutine<(), (), (), FiberStack>;
 
-/// How many interrupts a fiber may ignore while its runtime ends before its stack is unwound.
+/// How many interrupts a fiber may ignore while its runtime ends before its stack is unwound, and how often it may
+/// catch that before it is stopped for good.
 const IGNORED_INTERRUPTS_MAX: u32 = 1000;
+const CAUGHT_UNWINDS_MAX: u32 = 100;
+/// A fiber that unwinds already cannot be unwound. It may have many values to drop, each of which tries to wait.
+const IGNORED_WHILE_PANICKING_MAX: u32 = 100_000;
 
 /// How much of a stack is prefetched before its fiber resumes: the frames around where it parked.
 const STACK_ABOVE_BYTES: usize = 640;
@@ -26,11 +30,18 @@ pub(crate) struct RunQueue {
     event_loop: Rc<EventLoop>,
     ready: RefCell<Vec<Rc<Fiber>>>,
     ending: Cell<bool>,
+    /// Fibers that have been stopped, and that the scheduler does not know of yet.
+    stopped: RefCell<Vec<Rc<Fiber>>>,
 }
 
 impl RunQueue {
     pub(crate) fn new(event_loop: Rc<EventLoop>) -> Rc<Self> {
-        Rc::new(Self { event_loop, ready: RefCell::default(), ending: Cell::new(false) })
+        Rc::new(Self {
+            event_loop,
+            ready: RefCell::default(),
+            ending: Cell::new(false),
+            stopped: RefCell::default(),
+        })
     }
 
     pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
@@ -59,6 +70,11 @@ impl RunQueue {
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.get()
     }
+
+    /// The fibers that have been stopped since the last call.
+    pub(crate) fn take_stopped(&self) -> Vec<Rc<Fiber>> {
+        self.stopped.take()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +85,7 @@ enum State {
     /// Running, and woken meanwhile: the next park returns at once.
     Notified,
     Parked,
+    /// It has ended, or has been stopped.
     Done,
 }
 
@@ -260,17 +277,40 @@ impl Fiber {
 
     #[cold]
     fn raise(&self, interrupt: Interrupt) {
-        let ending = self.queue.is_ending();
         if interrupt == Interrupt::Cancelled {
-            self.cancelled.set(ending);
+            self.cancelled.set(self.queue.is_ending());
         }
-        if ending && !std::thread::panicking() {
-            let ignored = self.ignored_interrupts.get() + 1;
-            self.ignored_interrupts.set(ignored);
-            if ignored > IGNORED_INTERRUPTS_MAX {
-                std::panic::resume_unwind(Box::new(Unwound));
+        self.count_ignored();
+    }
+
+    /// Counts a call that failed at once, with an interrupt or otherwise: a fiber that makes it again and again
+    /// would keep its runtime from ending.
+    #[cold]
+    pub(crate) fn count_ignored(&self) {
+        if !self.queue.is_ending() {
+            return;
+        }
+        let ignored = self.ignored_interrupts.get() + 1;
+        self.ignored_interrupts.set(ignored);
+        if std::thread::panicking() {
+            if ignored > IGNORED_WHILE_PANICKING_MAX {
+                self.stop();
             }
+        } else if ignored > IGNORED_INTERRUPTS_MAX + CAUGHT_UNWINDS_MAX {
+            self.stop();
+        } else if ignored > IGNORED_INTERRUPTS_MAX {
+            std::panic::resume_unwind(Box::new(Unwound));
         }
+    }
+
+    /// Parks the running fiber for good. Whoever takes it from the queue must leak it: others may still refer to
+    /// its stack.
+    fn stop(&self) -> ! {
+        self.state.set(State::Done);
+        self.queue.stopped.borrow_mut().push(Rc::clone(&self.borrowed()));
+        self.suspend();
+        // Nobody resumes what is not in the run queue, and no wake puts it there.
+        std::process::abort()
     }
 }
 

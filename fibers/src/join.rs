@@ -12,7 +12,7 @@ use ringspun_runtime::Wake;
 use crate::event::FiberEventKind;
 use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// Where a fiber leaves its result.
 pub(crate) struct Packet<T> {
@@ -110,7 +110,11 @@ impl<T: 'static> JoinHandle<T> {
             Poll::Pending
         });
         match waited {
-            Ok(result) => result.map_or(Err(JoinError::Taken), |result| result.map_err(JoinError::Panicked)),
+            Ok(Some(result)) => result.map_err(JoinError::Panicked),
+            Ok(None) => {
+                failed_at_once();
+                Err(JoinError::Taken)
+            }
             Err(interrupt) => {
                 if let Some(waiter) = joining {
                     joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, &waiter));

@@ -73,24 +73,30 @@ impl Runtime {
     /// Runs `main` in a fiber on this thread and returns its result.
     ///
     /// When `main` ends, all other fibers are cancelled: each of their waits, from then on, ends with
-    /// [`Interrupt::Cancelled`](crate::Interrupt::Cancelled). A fiber that goes on for a thousand waits
-    /// all the same is unwound. The call returns when every fiber has ended and every operation's
-    /// terminal completion has come.
+    /// [`Interrupt::Cancelled`](crate::Interrupt::Cancelled). The call returns when every fiber has ended and
+    /// every operation's terminal completion has come.
+    ///
+    /// A fiber that ignores a thousand interrupts is unwound. One that catches that as well, a hundred times, is
+    /// stopped for good: it never runs again, and its stack is leaked with all that is on it, sockets, locks and
+    /// the event loop's memory among them. A fiber whose destructors go on waiting while it unwinds is stopped after
+    /// 100,000 waits; its thread counts as panicking from then on, and can have no further runtime. Each is
+    /// logged by `tracing` as an error that names it, or printed on standard error where no subscriber takes
+    /// that, and its supervisor is told. A fiber that computes without end, or calls only what succeeds at
+    /// once, cannot be stopped.
     ///
     /// # Errors
     ///
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
     /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
-    /// still use their memory.
+    /// still use their memory. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
     ///
     /// # Panics
     ///
-    /// With the panic of `main`, once everything has ended; with that of a task of a [`Remote`], at once,
-    /// leaking the fibers; and if a runtime runs on this thread already.
+    /// With the panic of `main`, once everything has ended; and if a runtime runs on this thread already.
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
         assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
         overflow::install()?;
-        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes);
+        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
         let _entered = scheduler.enter();
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
         let ran = scheduler.run_until(|| packet.is_finished()).and_then(|()| scheduler.end());

@@ -1,7 +1,7 @@
 //! The scheduler: runs what is ready, then turns the event loop, until the main fiber has ended.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -10,13 +10,19 @@ use slab::Slab;
 
 use crate::channel::Channel;
 use crate::current;
-use crate::event::FiberEvent;
+use crate::event::{FiberEvent, FiberEventKind};
 use crate::fiber::{Fiber, RunQueue};
 use crate::remote::RemoteTasks;
 use crate::stack::{FiberStack, StackPool};
 
+/// How many fibers may be started while a runtime ends. Those that run for the first time then may start others,
+/// but a fiber whose last act is to start its successor must not keep the runtime from ending.
+const STARTED_WHILE_ENDING_MAX: u32 = 100_000;
+
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+    /// A fiber was stopped while it unwound: this thread counts as panicking from then on.
+    static PANICS_FOR_GOOD: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(crate) struct Scheduler {
@@ -25,6 +31,7 @@ pub(crate) struct Scheduler {
     batch: Cell<Vec<Rc<Fiber>>>,
     fibers: RefCell<Slab<Listed>>,
     next_id: Cell<u64>,
+    started_while_ending: Cell<u32>,
     stacks: StackPool,
     stack_size_bytes: usize,
     remote: RemoteTasks,
@@ -48,16 +55,25 @@ impl Drop for Entered {
 }
 
 impl Scheduler {
-    pub(crate) fn new(event_loop: Rc<EventLoop>, stack_size_bytes: usize) -> Rc<Self> {
-        Rc::new(Self {
+    /// A scheduler for this thread, which must not have one.
+    ///
+    /// Fails on a thread on which a fiber had to be stopped while it unwound.
+    pub(crate) fn new(event_loop: Rc<EventLoop>, stack_size_bytes: usize) -> io::Result<Rc<Self>> {
+        if PANICS_FOR_GOOD.get() {
+            let text = "a fiber of an earlier runtime on this thread had to be stopped while it panicked, so that no \
+                        fiber of the thread can wait any more: start this runtime on another thread";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(Rc::new(Self {
             remote: RemoteTasks::new(event_loop.remote_waker()),
             queue: RunQueue::new(event_loop),
             batch: Cell::default(),
             fibers: RefCell::default(),
             next_id: Cell::new(0),
+            started_while_ending: Cell::new(0),
             stacks: StackPool::default(),
             stack_size_bytes,
-        })
+        }))
     }
 
     /// The scheduler of this thread, if one has been entered.
@@ -83,8 +99,20 @@ impl Scheduler {
         &self.stacks
     }
 
-    /// Takes a stack, of the default size if none is given.
+    /// Takes a stack for a new fiber, of the default size if none is given.
+    ///
+    /// Fails if a runtime that ends has started too many, and as [`StackPool::take`].
     pub(crate) fn take_stack(&self, size_bytes: Option<usize>) -> io::Result<FiberStack> {
+        if self.queue.is_ending() {
+            let started = self.started_while_ending.get();
+            if started == STARTED_WHILE_ENDING_MAX {
+                let text = format!(
+                    "the runtime is ending, and has started {started} fibers since: it starts no more"
+                );
+                return Err(io::Error::other(text));
+            }
+            self.started_while_ending.set(started + 1);
+        }
         self.stacks.take(size_bytes.unwrap_or(self.stack_size_bytes))
     }
 
@@ -121,17 +149,33 @@ impl Scheduler {
         let mut batch = self.queue.take(self.batch.take());
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
-                let listed = self.fibers.borrow_mut().try_remove(fiber.listed_at);
-                drop(listed);
+                drop(self.remove(&fiber));
             }
         }
         self.batch.set(batch);
+    }
+
+    fn remove(&self, fiber: &Fiber) -> Option<Listed> {
+        self.fibers.borrow_mut().try_remove(fiber.listed_at)
+    }
+
+    /// Leaks the fibers that have been stopped, and reports each.
+    fn leak_stopped(&self) {
+        for fiber in self.queue.take_stopped() {
+            PANICS_FOR_GOOD.set(PANICS_FOR_GOOD.get() || std::thread::panicking());
+            report_stopped(&fiber);
+            if let Some(supervisor) = self.remove(&fiber).and_then(|listed| listed.supervisor) {
+                supervisor.give_at_once(FiberEvent::of(&fiber, FiberEventKind::Stopped));
+            }
+            std::mem::forget(fiber);
+        }
     }
 
     /// Runs until `done`.
     pub(crate) fn run_until(&self, done: impl Fn() -> bool) -> io::Result<()> {
         loop {
             self.run_ready();
+            self.leak_stopped();
             if done() {
                 return Ok(());
             }
@@ -153,6 +197,21 @@ impl Scheduler {
         }
         self.run_until(|| self.alive() == 0)?;
         self.event_loop().shutdown()
+    }
+}
+
+/// Logs it; on standard error where nobody takes the log, as it is with panics.
+fn report_stopped(fiber: &Fiber) {
+    let (id, name) = fiber.identity();
+    let name = name.map(|name| format!(" '{name}'")).unwrap_or_default();
+    let text = format!(
+        "fiber {id}{name} had to be stopped: it went on after its runtime had begun to end, and caught what was to \
+         unwind it; its stack is leaked"
+    );
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{text}");
+    } else {
+        let _ = writeln!(io::stderr(), "ringspun: {text}");
     }
 }
 

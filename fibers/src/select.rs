@@ -9,7 +9,7 @@ use ringspun_runtime::Wake;
 
 use crate::channel::{Channel, Closed, Giver, Place};
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// Carries out one of several operations on channels: the first that is possible, as Janet's `ev/select` and
 /// `ev/rselect` do.
@@ -261,7 +261,8 @@ impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F>
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.taken.unwrap_or(Err(Closed)))
+        let taken = self.taken.unwrap_or(Err(Closed)).inspect_err(|_| failed_at_once());
+        (self.outcome)(taken)
     }
 }
 
@@ -314,7 +315,7 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.given)
+        (self.outcome)(self.given.inspect_err(|_| failed_at_once()))
     }
 }
 

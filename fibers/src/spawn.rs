@@ -7,6 +7,7 @@ use crate::current::with_running;
 use crate::event::FiberEvent;
 use crate::join::{JoinHandle, Packet};
 use crate::scheduler::{Scheduler, contain_panic};
+use crate::wait::failed_at_once;
 
 /// Settings of a new fiber.
 ///
@@ -84,14 +85,14 @@ impl FiberBuilder {
     ///
     /// # Errors
     ///
-    /// `Unsupported` if no runtime runs on this thread; the kernel's error if there is no memory, or no
-    /// mapping, for the stack.
+    /// `Unsupported` if no runtime runs on this thread; `Other` after 100,000 fibers that were started while the
+    /// runtime ends; the kernel's error if there is no memory, or no mapping, for the stack.
     pub fn spawn<T: 'static>(self, function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
         let Some(scheduler) = Scheduler::current() else {
             let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         };
-        let stack = scheduler.take_stack(self.stack_size_bytes)?;
+        let stack = scheduler.take_stack(self.stack_size_bytes).inspect_err(|_| failed_at_once())?;
         let packet = Packet::new();
         let result = packet.clone();
         let supervisor = self.supervisor.or_else(supervisor);

@@ -39,8 +39,8 @@ pub fn is_fiber() -> bool {
 ///
 /// # Panics
 ///
-/// Outside of a fiber. A fiber that goes on for a thousand interrupts after its runtime has begun to end
-/// is unwound from here, by a panic that prints nothing.
+/// Outside of a fiber. A fiber that ignores a thousand interrupts after its runtime has begun to end is
+/// unwound from here, by a panic that prints nothing; see [`Runtime::run`](crate::Runtime::run).
 ///
 /// # Examples
 ///
@@ -99,6 +99,12 @@ fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
         return Err(Interrupt::Cancelled);
     }
     Ok(())
+}
+
+/// Tells the running fiber, if there is one, that a call has failed without waiting; see
+/// [`Fiber::count_ignored`]. Unwinds as [`wait`] does.
+pub(crate) fn failed_at_once() {
+    with_running(|fiber| fiber.map(Fiber::count_ignored));
 }
 
 /// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
