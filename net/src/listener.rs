@@ -161,9 +161,7 @@ impl Listener {
     ///
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
-        if self.core.is_closed() {
-            return Err(crate::Closed.into());
-        }
+        self.core.check_open()?;
         local_address(self.core.descriptor())
     }
 
@@ -173,9 +171,7 @@ impl Listener {
     ///
     /// The kernel's; [`Closed`](crate::Closed).
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
-        if self.core.is_closed() {
-            return Err(crate::Closed.into());
-        }
+        self.core.check_open()?;
         option.set(self.core.descriptor())
     }
 

@@ -1,7 +1,7 @@
 //! The event loop: submits operations, moves their completions to a ready queue, and hands them to
 //! their owners.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -12,6 +12,7 @@ use crate::blocking::{BlockingCall, BlockingCalls};
 use crate::buffers::{Buffer, BufferPool, datagram};
 use crate::configuration::Configuration;
 use crate::operation::{Address, Completion, Operation, OperationKey, OperationKind, Owner, SendData};
+use crate::process::{Gate, ProcessMark};
 use crate::ready::ReadyQueue;
 use crate::slots::Slots;
 use crate::spin::Spin;
@@ -90,7 +91,31 @@ impl Intake {
 ///
 /// # Forking
 ///
-/// The child of a `fork(2)` must not use the loop: a ring belongs to the process that made it.
+/// A loop, and the sockets that its operations are for, stay those of the process that made it. In a child of
+/// `fork(2)` nothing that is called on it, nor its drop, reaches the kernel: [`turn`](Self::turn) and
+/// [`call_blocking`](Self::call_blocking) fail with an error that says so, the loop counts as shut down
+/// ([`is_shut_down`](Self::is_shut_down)), operations end in memory alone, and dropping it closes the child's
+/// descriptors, as an exit does. The parent goes on as if there were no child. A child that wants sockets makes a
+/// loop of its own, which works as any.
+///
+/// What the child has, as after any fork, are its copies of the descriptors: a connection that the parent closes ends
+/// for the peer once the child has closed its copy, too, or has ended, or executed another program. A child that
+/// shares its parent's memory (`vfork(2)`) may do nothing but the latter two.
+///
+/// # Ending the process
+///
+/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
+/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
+/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
+/// [`Configuration::cancel_at_termination`] is false, in these cases:
+///
+/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
+///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
+///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
+///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
+/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
+///
+/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
@@ -103,7 +128,7 @@ pub struct EventLoop {
     spare_sends: RefCell<Vec<Vec<u8>>>,
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
-    closing: Cell<bool>,
+    gate: Gate,
     works_at_once: bool,
 }
 
@@ -140,7 +165,7 @@ impl EventLoop {
             spare_sends: RefCell::default(),
             blocking: BlockingCalls::new(waker.clone()),
             waker,
-            closing: Cell::new(false),
+            gate: Gate::new(ProcessMark::new()?),
         }))
     }
 
@@ -164,7 +189,7 @@ impl EventLoop {
         let mut slots = self.slots.borrow_mut();
         let (key, operation) = slots.insert(operation, owner);
         let mut ready = self.ready.borrow_mut();
-        if self.closing.get() {
+        if !self.gate.is_open() {
             ready.push_back(RawCompletion::failed(key, libc::ECANCELED));
         } else {
             self.backend.borrow_mut().submit(key.to_user_data(), operation, &mut ready);
@@ -183,7 +208,7 @@ impl EventLoop {
     ///
     /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait.
     pub fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
-        if self.closing.get() { None } else { self.backend.borrow().send_at_once(socket, data) }
+        if self.gate.is_open() { self.backend.borrow().send_at_once(socket, data) } else { None }
     }
 
     /// Sends a datagram at once, whole, where that goes without waiting, to `destination` or to the peer that the
@@ -201,7 +226,7 @@ impl EventLoop {
         data: &SendData,
         destination: Option<&Address>,
     ) -> Option<io::Result<u32>> {
-        if self.closing.get() {
+        if !self.gate.is_open() {
             return None;
         }
         self.backend.borrow().send_to_at_once(socket, data, destination)
@@ -227,7 +252,7 @@ impl EventLoop {
     pub fn receive_at_once(&self, socket: RawFd) -> Option<io::Result<Buffer>> {
         let pool = &self.streams.buffers;
         let backend = self.backend.borrow();
-        if self.closing.get() || !backend.works_at_once() {
+        if !self.gate.is_open() || !backend.works_at_once() {
             return None;
         }
         let Some(id) = pool.take_returned() else {
@@ -249,7 +274,7 @@ impl EventLoop {
     /// success that was faster. A key whose operation is over matches nothing. The request reaches the
     /// kernel with the loop's next turn.
     pub fn cancel(&self, key: OperationKey) {
-        if self.slots.borrow().get(key).is_some() {
+        if self.gate.process().is_current() && self.slots.borrow().get(key).is_some() {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
             #[cfg(feature = "mutations")]
             if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {
@@ -261,10 +286,11 @@ impl EventLoop {
     /// Cancels an operation and blocks the thread until its terminal completion, which comes at once for
     /// anything but a request that the kernel cannot interrupt. Only this operation's completions go to
     /// their owner; those of others that come meanwhile wait for the next turn.
+    /// In a forked child it ends there, in memory alone.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Self::turn).
+    /// As [`turn`](Self::turn), except that a forked child is no error.
     pub fn cancel_and_wait(&self, key: OperationKey) -> io::Result<()> {
         self.cancel(key);
         let mut others = ReadyQueue::default();
@@ -274,6 +300,10 @@ impl EventLoop {
                 if raw.key == key { self.deliver(raw) } else { others.push_back(raw) }
             }
             if self.slots.borrow().get(key).is_none() {
+                break Ok(());
+            }
+            if !self.gate.process().is_current() {
+                self.deliver(RawCompletion::failed(key, libc::ECANCELED));
                 break Ok(());
             }
             // What was submitted meanwhile may have met a full queue, which reaped what is waited for.
@@ -296,7 +326,9 @@ impl EventLoop {
     ///
     /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
     /// of memory. Interrupted calls, a full queue and the like are dealt with.
+    /// [`check_process`](Self::check_process)'s in a forked child.
     pub fn turn(&self, wait: Wait) -> io::Result<()> {
+        self.gate.process().check()?;
         let feeding = self.streams.feed_starved() | self.datagrams.feed_starved();
         let timeout = match wait {
             _ if feeding => Some(Duration::ZERO),
@@ -348,12 +380,13 @@ impl EventLoop {
     /// calls wait in a queue, first come, first served. They start with all signals blocked but those that
     /// faults raise, so that a program's handlers run on threads of its own. A call may take as long as it
     /// likes: the process can end meanwhile, and shutting the loop down does not wait for it. The child of a
-    /// `fork(2)` has none of the threads, and must not call this.
+    /// `fork(2)` has none of the threads: calls that were under way never end there, and a loop of its own makes new
+    /// ones.
     ///
     /// # Errors
     ///
     /// The kernel's error if there is no thread for such calls and none can be made; `ECANCELED` on a
-    /// loop that is shutting down.
+    /// loop that is shutting down; [`check_process`](Self::check_process)'s in a forked child.
     ///
     /// # Examples
     ///
@@ -387,7 +420,8 @@ impl EventLoop {
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
-        if self.closing.get() {
+        if !self.gate.is_open() {
+            self.gate.process().check()?;
             return Err(io::Error::from_raw_os_error(libc::ECANCELED));
         }
         self.blocking.call(function)
@@ -422,9 +456,18 @@ impl EventLoop {
         self.waker.clone()
     }
 
-    /// Whether [`shutdown`](Self::shutdown) has begun: nothing is carried out any more.
+    /// Whether [`shutdown`](Self::shutdown) has begun, or this is a forked child: nothing is carried out any more.
     pub fn is_shut_down(&self) -> bool {
-        self.closing.get()
+        !self.gate.is_open()
+    }
+
+    /// Whether this is the process that the loop belongs to, and not one that was forked from it.
+    ///
+    /// # Errors
+    ///
+    /// In another process, one that names the loop's.
+    pub fn check_process(&self) -> io::Result<()> {
+        self.gate.process().check()
     }
 
     /// What the loop holds at the moment.
@@ -441,13 +484,20 @@ impl EventLoop {
     /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations
     /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody, and so are
     /// the waiters of blocking calls, which nobody waits for: as the loop is not turned again, only a poll
-    /// shows that one has ended. Shutting down again does nothing.
+    /// shows that one has ended. Shutting down again does nothing. In a forked child, the owners of operations are let
+    /// go without a completion.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Self::turn).
+    /// What the backend cannot recover from, as for [`turn`](Self::turn).
     pub fn shutdown(&self) -> io::Result<()> {
-        self.closing.set(true);
+        self.gate.close();
+        if !self.gate.process().is_current() {
+            let abandoned = self.slots.borrow_mut().take_all();
+            drop(abandoned);
+            self.let_go();
+            return Ok(());
+        }
         let in_flight = self.slots.borrow().keys();
         for key in in_flight {
             self.cancel(key);
@@ -456,10 +506,15 @@ impl EventLoop {
             self.reap(None)?;
             self.dispatch();
         }
+        self.let_go();
+        Ok(())
+    }
+
+    /// Drops whoever waits for something other than an operation.
+    fn let_go(&self) {
         let starved = (self.streams.starved.take(), self.datagrams.starved.take());
         drop((self.timers.take(), starved));
         self.blocking.close();
-        Ok(())
     }
 
     fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {

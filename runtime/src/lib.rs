@@ -79,6 +79,8 @@ mod mutations;
 mod operation;
 #[cfg(unix)]
 mod prefetch;
+#[cfg(unix)]
+mod process;
 mod ready;
 #[cfg(unix)]
 mod slots;

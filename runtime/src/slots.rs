@@ -91,6 +91,11 @@ impl Slots {
         }
     }
 
+    /// Takes out all operations, where none is in flight for the kernel. Their keys match nothing from then on.
+    pub(crate) fn take_all(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.slab)
+    }
+
     /// Operations in flight.
     pub(crate) fn len(&self) -> usize {
         self.slab.len()

@@ -14,7 +14,7 @@ use ringspun_runtime::{
 
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::descriptor::Descriptor;
-use crate::error::{Closed, errno_of};
+use crate::error::{closed, errno_of};
 use crate::system::accept_now;
 use crate::wait_list::WaitList;
 
@@ -77,6 +77,14 @@ impl ListenerCore {
     /// Whether [`close`](Self::close) has been called.
     pub fn is_closed(&self) -> bool {
         self.descriptor.is_closing()
+    }
+
+    pub(crate) fn check_open(&self) -> io::Result<()> {
+        if self.is_closed() || self.event_loop.is_shut_down() {
+            Err(closed(&self.event_loop))
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the listener; whoever waits is woken to find it closed, connections that nobody has
@@ -244,12 +252,10 @@ impl Accept {
     ///
     /// # Errors
     ///
-    /// [`Closed`], or the kernel's, such as `EMFILE` when descriptors run out; accepting can go on
+    /// [`Closed`](crate::Closed), or the kernel's, such as `EMFILE` when descriptors run out; accepting can go on
     /// after an error.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<OwnedFd>> {
-        if self.listener.is_closed() || self.listener.event_loop.is_shut_down() {
-            return Poll::Ready(Err(Closed.into()));
-        }
+        self.listener.check_open()?;
         let connection = self.listener.accepted.borrow_mut().pop_front();
         let connection = connection.or_else(|| self.listener.accept_on_demand());
         if let Some(connection) = connection {

@@ -17,7 +17,7 @@ use super::chunk::Chunk;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::address::{Address, local_address};
 use crate::descriptor::Descriptor;
-use crate::error::Closed;
+use crate::error::closed;
 use crate::options::SocketOption;
 use crate::system::set_nonblocking;
 use crate::wait_list::WaitList;
@@ -157,8 +157,10 @@ impl DatagramCore {
     pub fn share_with_process(&self) {
         self.ahead.forbid();
         self.stop_receiving_ahead();
-        // A socket that refuses is one that the process has to cope with.
-        let _ = set_nonblocking(self.descriptor(), false);
+        if self.event_loop.check_process().is_ok() {
+            // A socket that refuses is one that the process has to cope with.
+            let _ = set_nonblocking(self.descriptor(), false);
+        }
     }
 
     fn stop_receiving_ahead(&self) {
@@ -186,14 +188,18 @@ impl DatagramCore {
     ///
     /// # Errors
     ///
-    /// The kernel's; [`Closed`] on a closed socket.
+    /// The kernel's; [`Closed`](crate::Closed) on a closed socket.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
         option.set(self.descriptor())
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
-        if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
+        if self.is_closed() || self.event_loop.is_shut_down() {
+            Err(closed(&self.event_loop))
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends a datagram, if it goes without waiting; false if it would have to, and after many sends without a turn

@@ -14,7 +14,7 @@ use super::chunk::{Chunk, ChunkQueue};
 use super::read_ahead::{LeftBehind, ReadAhead};
 use super::stream_output::Output;
 use crate::descriptor::Descriptor;
-use crate::error::Closed;
+use crate::error::closed;
 use crate::options::SocketOption;
 use crate::system::{option_number, receive_now, set_nonblocking};
 use crate::wait_list::WaitList;
@@ -155,8 +155,10 @@ impl StreamCore {
     pub fn share_with_process(&self) {
         self.ahead.forbid();
         self.stop_receiving_ahead();
-        // A socket that refuses is one that the process has to cope with.
-        let _ = set_nonblocking(self.descriptor(), false);
+        if self.event_loop.check_process().is_ok() {
+            // A socket that refuses is one that the process has to cope with.
+            let _ = set_nonblocking(self.descriptor(), false);
+        }
     }
 
     fn stop_receiving_ahead(&self) {
@@ -215,7 +217,7 @@ impl StreamCore {
     /// Receives where others may receive from the socket, too.
     #[cold]
     fn receive_shared(&self, limit: usize) -> Option<Chunk> {
-        if self.ahead.is_allowed() || self.is_closed() {
+        if self.ahead.is_allowed() || self.check_open().is_err() {
             return None;
         }
         match self.ahead.take() {
@@ -263,7 +265,7 @@ impl StreamCore {
     ///
     /// # Errors
     ///
-    /// [`Closed`] on a closed stream; the kernel's for a socket that is not TCP.
+    /// [`Closed`](crate::Closed) on a closed stream; the kernel's for a socket that is not TCP.
     pub fn flush(&self) -> io::Result<()> {
         self.check_open()?;
         // With the algorithm off, nothing is held back, and it must stay off.
@@ -279,14 +281,18 @@ impl StreamCore {
     ///
     /// # Errors
     ///
-    /// The kernel's; [`Closed`] on a closed stream.
+    /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
         option.set(self.descriptor())
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
-        if self.is_closed() || self.event_loop.is_shut_down() { Err(Closed.into()) } else { Ok(()) }
+        if self.is_closed() || self.event_loop.is_shut_down() {
+            Err(closed(&self.event_loop))
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn readers(&self) -> &WaitList {
@@ -447,7 +453,9 @@ impl StreamCore {
     }
 
     fn close_descriptor_when_idle(&self) {
-        if self.is_closed() && self.input.get().is_none() && !self.output.get().is_in_flight() {
+        let is_idle = self.input.get().is_none() && !self.output.get().is_in_flight();
+        // In a forked child nothing is in flight, and no completion comes.
+        if self.is_closed() && (is_idle || self.event_loop.check_process().is_err()) {
             self.descriptor.close();
         }
     }

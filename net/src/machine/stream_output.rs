@@ -228,9 +228,12 @@ impl StreamCore {
         }
     }
 
-    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows.
+    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
+    /// what the peer finds is up to the parent.
     fn reset_at_close(&self) {
-        let _ = reset_at_close(self.descriptor());
+        if self.event_loop().check_process().is_ok() {
+            let _ = reset_at_close(self.descriptor());
+        }
     }
 
     fn ending_timer(self: &Rc<Self>) -> TimerKey {

@@ -5,6 +5,8 @@ pub mod probe;
 #[cfg(feature = "simulation")]
 pub(crate) mod sim;
 #[cfg(target_os = "linux")]
+mod termination;
+#[cfg(target_os = "linux")]
 mod uring;
 
 use std::io;
