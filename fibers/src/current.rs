@@ -26,6 +26,19 @@ pub(crate) fn run(fiber: &Rc<Fiber>) -> bool {
     fiber.resume()
 }
 
+/// Hides the running fiber from a runtime that begins within it, as in the child of a `fork(2)`.
+pub(crate) struct Hidden(*const Fiber);
+
+pub(crate) fn hide() -> Hidden {
+    Hidden(CURRENT.replace(std::ptr::null()))
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
 /// Calls `function` with the running fiber, if there is one.
 #[inline]
 pub(crate) fn with_running<T>(function: impl FnOnce(Option<&Fiber>) -> T) -> T {

@@ -84,11 +84,18 @@ impl Runtime {
     /// that, and its supervisor is told. A fiber that computes without end, or calls only what succeeds at
     /// once, cannot be stopped.
     ///
+    /// # Forking
+    ///
+    /// In a child that a fiber makes by `fork(2)`, that fiber alone goes on. It cannot wait, and no runtime counts as
+    /// running, so that it may start one. Once it waits or ends, the child's copy of this call returns: with the
+    /// result of `main` if that has ended, and with an error otherwise. The other fibers are leaked. The parent goes on
+    /// as if there were no child.
+    ///
     /// # Errors
     ///
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
     /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
-    /// still use their memory. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
+    /// still use their memory. In a forked child, as said above. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
     ///
     /// # Panics
     ///
@@ -99,11 +106,14 @@ impl Runtime {
         let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
         let _entered = scheduler.enter();
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
-        let ran = scheduler.run_until(|| packet.is_finished()).and_then(|()| scheduler.end());
-        if let Err(error) = ran {
+        let ran = scheduler.run_until(|| packet.is_finished());
+        let is_ours = scheduler.is_ours();
+        let ended = ran.and_then(|()| if is_ours { scheduler.end() } else { Ok(()) });
+        if ended.is_err() || !is_ours {
+            // There are parked fibers, which must not be dropped.
             std::mem::forget(scheduler);
-            return Err(error);
         }
+        ended?;
         match packet.take() {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => std::panic::resume_unwind(payload),

@@ -43,12 +43,19 @@ struct Listed {
     supervisor: Option<Channel<FiberEvent>>,
 }
 
-/// Ends the thread's scheduler when dropped.
-pub(crate) struct Entered;
+/// Has a scheduler be the thread's until it is dropped.
+pub(crate) struct Entered {
+    /// That of another process, if this one was forked in a fiber.
+    outer: Option<Rc<Scheduler>>,
+    _fiber: current::Hidden,
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(scheduler) = CURRENT.take() {
+        if let Some(scheduler) = CURRENT.replace(self.outer.take())
+            && scheduler.is_ours()
+        {
+            // Not in a forked child, where the lock may be held by a thread that is not there.
             scheduler.remote.end();
         }
     }
@@ -76,15 +83,21 @@ impl Scheduler {
         }))
     }
 
-    /// The scheduler of this thread, if one has been entered.
+    /// The scheduler of this thread, if one has been entered, and not before this process was forked.
     pub(crate) fn current() -> Option<Rc<Self>> {
-        CURRENT.with_borrow(Option::clone)
+        CURRENT.with_borrow(|current| current.as_ref().filter(|scheduler| scheduler.is_ours()).cloned())
     }
 
     /// Makes this the scheduler of the thread, as long as the result lives.
     pub(crate) fn enter(self: &Rc<Self>) -> Entered {
-        CURRENT.set(Some(self.clone()));
-        Entered
+        Entered { outer: CURRENT.replace(Some(self.clone())), _fiber: current::hide() }
+    }
+
+    /// Whether this is the process that the fibers belong to. In a child that a fiber forks, only that fiber goes on,
+    /// until it parks or ends.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.event_loop().check_process().is_ok()
     }
 
     pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
@@ -150,6 +163,9 @@ impl Scheduler {
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
                 drop(self.remove(&fiber));
+            }
+            if !self.is_ours() {
+                break;
             }
         }
         self.batch.set(batch);
