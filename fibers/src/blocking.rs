@@ -4,9 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 
+use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::join::panic_text;
-use crate::running::with_current_fiber;
 use crate::wait::{check, wait};
 
 /// Has another thread call `function`, and parks until it has returned: for name lookups, files, and
@@ -40,7 +40,7 @@ pub fn blocking<T: Send + 'static>(
 ) -> Result<T, BlockingError> {
     // After a cancel, no work should begin.
     check()?;
-    let event_loop = with_current_fiber(|fiber| fiber.scheduler().event_loop().clone());
+    let event_loop = with_current(|fiber| fiber.event_loop().clone());
     let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
     wait(|waiter| call.poll(waiter))?.map_err(BlockingError::Panicked)
 }

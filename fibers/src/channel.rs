@@ -22,8 +22,7 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::interrupt::Interrupt;
-use crate::select::Selection;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// A queue of values between the fibers of one thread, as Janet's `ev/chan` makes it. Clones are handles to
 /// the same channel; any number of fibers may give and take, and both wait in the order in which they came.
@@ -88,16 +87,16 @@ struct Taker {
 /// The parked fiber behind an offer.
 pub(crate) struct Giver {
     pub(crate) waiter: Rc<dyn Wake>,
-    /// The selection, and the number of its clause, if the fiber has more than this one choice.
-    pub(crate) selection: Option<(Rc<Selection>, usize)>,
+    /// Called when the offer has been accepted, before anybody else runs.
+    pub(crate) on_accept: Option<Box<dyn FnOnce()>>,
 }
 
 impl Giver {
-    /// The offer has been accepted. The caller must not hold a channel's state, as other offers of the
-    /// selection are withdrawn here.
+    /// The offer has been accepted. The caller must not hold a channel's state, as a selection withdraws its
+    /// other offers here.
     fn accepted(self) {
-        if let Some((selection, clause)) = self.selection {
-            selection.choose(clause);
+        if let Some(on_accept) = self.on_accept {
+            on_accept();
         }
         self.waiter.wake();
     }
@@ -230,13 +229,14 @@ impl<T> Channel<T> {
         let attempted = self.attempt_give(&mut slot);
         let Some(value) = slot else { return Ok(()) };
         if attempted.is_some() {
+            failed_at_once();
             return Err(GiveError { value, cause: ChannelError::Closed });
         }
         let mut value = Some(value);
         let mut offered = Offered(self, None);
         let waited = wait(|waiter| {
             if let Some(value) = value.take() {
-                offered.1 = Some(self.offer(value, Giver { waiter: waiter.clone(), selection: None }));
+                offered.1 = Some(self.offer(value, Giver { waiter: waiter.clone(), on_accept: None }));
             }
             match offered.1 {
                 Some(ticket) if self.is_offered(ticket) && !self.is_closed() => Poll::Pending,
@@ -265,7 +265,7 @@ impl<T> Channel<T> {
     pub fn take(&self) -> Result<T, ChannelError> {
         let mut place = Place { channel: self, ticket: None };
         if let Some(taken) = place.attempt_take() {
-            return taken.map_err(ChannelError::from);
+            return taken.inspect_err(|_| failed_at_once()).map_err(ChannelError::from);
         }
         let taken = wait(|waiter| match place.attempt_take() {
             Some(taken) => Poll::Ready(taken),

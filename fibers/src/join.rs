@@ -9,10 +9,10 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
+use crate::event::FiberEventKind;
 use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
-use crate::supervisor::FiberEventKind;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// Where a fiber leaves its result.
 pub(crate) struct Packet<T> {
@@ -26,10 +26,10 @@ impl<T: 'static> Packet<T> {
         Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiners: RefCell::default() })
     }
 
-    /// Runs a fiber's function, and keeps its result or its panic for the joiner. How it ended is also for
+    /// Runs a fiber's function, and keeps its result or its panic for the joiner. Returns how it ended, for
     /// the supervisor.
     pub(crate) fn run(&self, function: impl FnOnce() -> T) -> FiberEventKind {
-        // What a panic leaves half done is only seen by those who join, and they learn of the panic.
+        // Unwind safe: a panic ends the fiber, and whoever joins it gets the panic.
         let result = catch_unwind(AssertUnwindSafe(function));
         let ending = match &result {
             Ok(_) => FiberEventKind::Returned,
@@ -56,11 +56,19 @@ impl<T: 'static> Packet<T> {
 /// A handle to a fiber, from [`spawn`](crate::spawn) or [`FiberBuilder`](crate::FiberBuilder). Dropping it
 /// lets the fiber run on, unobserved: its result, or its panic, is dropped.
 pub struct JoinHandle<T> {
-    pub(crate) packet: Rc<Packet<T>>,
-    pub(crate) fiber: Rc<Fiber>,
+    packet: Rc<Packet<T>>,
+    fiber: Rc<Fiber>,
 }
 
 impl<T: 'static> JoinHandle<T> {
+    pub(crate) fn new(packet: Rc<Packet<T>>, fiber: Rc<Fiber>) -> Self {
+        Self { packet, fiber }
+    }
+
+    pub(crate) fn into_packet(self) -> Rc<Packet<T>> {
+        self.packet
+    }
+
     /// Parks until the fiber has ended, and returns its result, which can be had once.
     ///
     /// # Errors
@@ -102,7 +110,11 @@ impl<T: 'static> JoinHandle<T> {
             Poll::Pending
         });
         match waited {
-            Ok(result) => result.map_or(Err(JoinError::Taken), |result| result.map_err(JoinError::Panicked)),
+            Ok(Some(result)) => result.map_err(JoinError::Panicked),
+            Ok(None) => {
+                failed_at_once();
+                Err(JoinError::Taken)
+            }
             Err(interrupt) => {
                 if let Some(waiter) = joining {
                     joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, &waiter));
@@ -160,13 +172,13 @@ pub enum JoinError {
     Taken,
 }
 
-/// What a panic had to say.
+/// The message of a panic.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is not a text")
+        .unwrap_or("non-string panic payload")
 }
 
 impl fmt::Display for JoinError {

@@ -1,8 +1,8 @@
 //! Stackful fibers on the event loop of Ringspun.
 //!
 //! A fiber is straight-line code with a stack of its own. Where a thread would block, it *parks*: the
-//! thread runs other fibers, and the fiber goes on when what it waits for is there. The vocabulary is
-//! that of Janet's `ev/` module:
+//! thread runs other fibers until what the fiber waits for has happened. The vocabulary is that of Janet's
+//! `ev/` module:
 //!
 //! | to | in Rust | in Janet |
 //! | --- | --- | --- |
@@ -13,8 +13,8 @@
 //! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
 //! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
-//! | hear how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
-//! | tell the supervisor more | [`FiberEvent::message`] | `ev/give-supervisor` |
+//! | be told how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
+//! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
 //! | make a call that blocks | [`blocking`] | `ev/thread` |
 //!
 //! ```
@@ -34,6 +34,26 @@
 //! ```
 //!
 //! The event loop beneath runs on io_uring where that is allowed (Linux 6.0), and on readiness elsewhere.
+//!
+//! # Layers
+//!
+//! Each file uses only those below it:
+//!
+//! ```text
+//!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
+//!   spawn                        FiberBuilder
+//!   scheduler                    runs the ready fibers, turns the event loop, ends what is left
+//!   remote   join   blocking     tasks of other threads; results of fibers; calls that block
+//!            event  select       what supervisors are told; the first of several channel operations
+//!                   channel
+//!   overflow wait                the message of a stack overflow; the only way to park
+//!   current                      which fiber runs
+//!   fiber                        coroutine, state, and the queue that a wake puts a fiber into
+//!   stack    interrupt           memory with guards; why a wait ended early
+//! ```
+//!
+//! A wake does nothing but append the fiber to the queue; the scheduler resumes it between two turns of the
+//! event loop.
 //!
 //! # Interrupts
 //!
@@ -58,26 +78,29 @@
 
 mod blocking;
 mod channel;
+mod current;
+mod event;
 mod fiber;
 mod interrupt;
 mod join;
 mod overflow;
-mod running;
+mod remote;
+mod runtime;
 mod scheduler;
 mod select;
+mod spawn;
 mod stack;
-mod supervisor;
 mod wait;
 
 pub use blocking::{BlockingError, blocking};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
+pub use event::{FiberEvent, FiberEventKind};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle};
-pub use scheduler::{
-    FiberBuilder, FiberStatistics, Remote, Runtime, RuntimeEnded, event_loop, remote, run, spawn, statistics,
-};
+pub use remote::{Remote, RuntimeEnded};
+pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics};
 pub use select::Select;
-pub use supervisor::{FiberEvent, FiberEventKind, supervisor};
+pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use wait::{
     check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, waiter, with_deadline, yield_now,
 };

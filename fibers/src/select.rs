@@ -9,7 +9,7 @@ use ringspun_runtime::Wake;
 
 use crate::channel::{Channel, Closed, Giver, Place};
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
 /// Carries out one of several operations on channels: the first that is possible, as Janet's `ev/select` and
 /// `ev/rselect` do.
@@ -182,14 +182,14 @@ impl<R> fmt::Debug for Select<'_, R> {
 /// What the offers of one waiting selection share. An offer is accepted by another fiber, while that of the
 /// selection is parked; from then on no other offer may be.
 #[derive(Default)]
-pub(crate) struct Selection {
+struct Selection {
     chosen: Cell<Option<usize>>,
     offers: RefCell<Vec<Rc<dyn Withdraw>>>,
 }
 
 impl Selection {
     /// Another fiber has carried out a clause: the other offers are withdrawn before anybody sees them.
-    pub(crate) fn choose(&self, clause: usize) {
+    fn choose(&self, clause: usize) {
         self.chosen.set(Some(clause));
         for offer in self.offers.take() {
             offer.withdraw();
@@ -261,7 +261,8 @@ impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F>
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.taken.unwrap_or(Err(Closed)))
+        let taken = self.taken.unwrap_or(Err(Closed)).inspect_err(|_| failed_at_once());
+        (self.outcome)(taken)
     }
 }
 
@@ -297,7 +298,9 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
 
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>) {
         let Some(value) = self.slot.take() else { return };
-        let giver = Giver { waiter: waiter.clone(), selection: Some((selection.clone(), number)) };
+        let chosen = selection.clone();
+        let on_accept = Some(Box::new(move || chosen.choose(number)) as Box<dyn FnOnce()>);
+        let giver = Giver { waiter: waiter.clone(), on_accept };
         let ticket = self.channel.offer(value, giver);
         let offered = Rc::new(Offered { channel: self.channel.clone(), ticket, returned: Cell::new(None) });
         selection.offers.borrow_mut().push(offered.clone());
@@ -312,7 +315,7 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.given)
+        (self.outcome)(self.given.inspect_err(|_| failed_at_once()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Waiting: the one way by which a fiber parks, and what is built on it.
+//! Waiting: the only way for a fiber to park, and what is built on it.
 
 use std::rc::Rc;
 use std::task::Poll;
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
+use crate::current::{with_current, with_running};
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
-use crate::running::{current_fiber, with_current_fiber, with_running};
 
-/// What wakes the running fiber: the waiter that [`wait`] gives to what it polls.
+/// Wakes the running fiber: the same waiter that [`wait`] passes to `poll`.
 ///
 /// # Panics
 ///
 /// Outside of a fiber.
 #[inline]
 pub fn waiter() -> Rc<dyn Wake> {
-    current_fiber()
+    with_current(|fiber| Rc::clone(&fiber.waiter()))
 }
 
 /// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
@@ -39,8 +39,8 @@ pub fn is_fiber() -> bool {
 ///
 /// # Panics
 ///
-/// Outside of a fiber. A fiber that goes on for a thousand interrupts after its runtime has begun to end
-/// is unwound from here, by a panic that prints nothing.
+/// Outside of a fiber. A fiber that ignores a thousand interrupts after its runtime has begun to end is
+/// unwound from here, by a panic that prints nothing; see [`Runtime::run`](crate::Runtime::run).
 ///
 /// # Examples
 ///
@@ -76,22 +76,35 @@ pub fn is_fiber() -> bool {
 /// ```
 #[inline]
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
-    let waiter = waiter();
-    with_current_fiber(|fiber| {
+    with_current(|fiber| {
+        let waiter = fiber.waiter();
         loop {
             if let Poll::Ready(value) = poll(&waiter) {
                 return Ok(value);
             }
-            if let Some(interrupt) = fiber.take_interrupt() {
-                return Err(interrupt);
-            }
-            if std::thread::panicking() {
-                // Parking now would show the thread's panic to other fibers.
-                return Err(Interrupt::Cancelled);
-            }
+            may_park(fiber)?;
             park_until(fiber, fiber.deadline(), &waiter);
         }
     })
+}
+
+/// The reason why the fiber must not park now, if there is one.
+#[inline]
+fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
+    if let Some(interrupt) = fiber.take_interrupt() {
+        return Err(interrupt);
+    }
+    if std::thread::panicking() {
+        // The count of panics is the thread's: other fibers would see it.
+        return Err(Interrupt::Cancelled);
+    }
+    Ok(())
+}
+
+/// Tells the running fiber, if there is one, that a call has failed without waiting; see
+/// [`Fiber::count_ignored`]. Unwinds as [`wait`] does.
+pub(crate) fn failed_at_once() {
+    with_running(|fiber| fiber.map(Fiber::count_ignored));
 }
 
 /// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
@@ -113,9 +126,9 @@ pub fn wait_for_completion<S, T>(
     mut poll: impl FnMut(&mut S, &Rc<dyn Wake>) -> Poll<T>,
     interrupted: impl FnOnce(&mut S),
 ) -> T {
-    let waiter = waiter();
     let mut interrupted = Some(interrupted);
-    with_current_fiber(|fiber| {
+    with_current(|fiber| {
+        let waiter = fiber.waiter();
         loop {
             if let Poll::Ready(value) = poll(operation, &waiter) {
                 return value;
@@ -145,7 +158,7 @@ pub fn wait_for_completion<S, T>(
 /// Outside of a fiber, and as [`wait`].
 #[inline]
 pub fn check() -> Result<(), Interrupt> {
-    with_current_fiber(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
+    with_current(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
 }
 
 /// The interrupt that is pending for the running fiber, without raising it.
@@ -155,7 +168,7 @@ pub fn check() -> Result<(), Interrupt> {
 /// Outside of a fiber.
 #[inline]
 pub fn pending_interrupt() -> Option<Interrupt> {
-    with_current_fiber(|fiber| fiber.interrupt())
+    with_current(|fiber| fiber.interrupt())
 }
 
 #[inline]
@@ -168,7 +181,7 @@ fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
 
 #[cold]
 fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
-    let event_loop = fiber.scheduler().event_loop();
+    let event_loop = fiber.event_loop();
     let timer = event_loop.insert_timer(deadline, waiter.clone());
     fiber.park();
     event_loop.remove_timer(timer);
@@ -192,8 +205,7 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
             self.0.remove_timer(self.1);
         }
     }
-    let fiber = current_fiber();
-    let event_loop = fiber.scheduler().event_loop();
+    let event_loop = with_current(|fiber| fiber.event_loop().clone());
     // A sleep beyond the clock's range has no end of its own.
     let until = event_loop.now().checked_add(duration);
     let mut timer = None;
@@ -210,24 +222,20 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
     })
 }
 
-/// Lets every other ready fiber run first, and the event loop turn once.
+/// Lets every other fiber that is ready run first, and the event loop turn once.
 ///
 /// # Errors
 ///
-/// The interrupt that was pending, without letting others run, or that came meanwhile.
+/// The interrupt that is pending; no other fiber has run then.
 ///
 /// # Panics
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
-    let mut yielded = false;
-    wait(|waiter| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        with_current_fiber(|fiber| fiber.scheduler().wake_later(waiter.clone()));
-        Poll::Pending
+    with_current(|fiber| {
+        may_park(fiber)?;
+        fiber.give_way();
+        Ok(())
     })
 }
 
@@ -258,20 +266,22 @@ pub fn yield_now() -> Result<(), Interrupt> {
 /// .unwrap();
 /// ```
 pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
-    struct Restore(Rc<Fiber>, Option<Instant>);
+    struct Restore(Option<Instant>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            self.0.set_deadline(self.1);
+            with_running(|fiber| fiber.map(|fiber| fiber.set_deadline(self.0)));
         }
     }
-    let fiber = current_fiber();
-    let outer = fiber.deadline();
-    // A duration beyond the clock's range is no deadline.
-    let own = fiber.scheduler().event_loop().now().checked_add(duration);
-    fiber.set_deadline(match (outer, own) {
-        (Some(outer), Some(own)) => Some(outer.min(own)),
-        (outer, own) => outer.or(own),
+    let outer = with_current(|fiber| {
+        let outer = fiber.deadline();
+        // A duration beyond the clock's range is no deadline.
+        let own = fiber.event_loop().now().checked_add(duration);
+        fiber.set_deadline(match (outer, own) {
+            (Some(outer), Some(own)) => Some(outer.min(own)),
+            (outer, own) => outer.or(own),
+        });
+        outer
     });
-    let _restore = Restore(fiber, outer);
+    let _restore = Restore(outer);
     function()
 }

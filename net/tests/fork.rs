@@ -142,8 +142,11 @@ fn run_with_child(deed: Deed, test: impl FnOnce() -> io::Result<()> + 'static) {
     let parent = std::process::id();
     let ran = catch_unwind(AssertUnwindSafe(|| fibers::run(test)));
     if std::process::id() != parent {
-        // Whoever has waited learns that the child has no loop.
-        end(ran.is_ok_and(is_refused));
+        end(match deed {
+            Deed::Return => matches!(ran, Ok(Ok(Ok(())))),
+            // Whoever has waited learns that the child has no loop.
+            _ => ran.is_ok_and(is_refused),
+        });
     }
     ran.unwrap_or_else(|_| panic!("{deed:?}")).unwrap().unwrap();
 }

@@ -1,12 +1,12 @@
-//! Supervisors: channels that hear how fibers end.
+//! What a supervisor is told of a fiber.
 
 use std::any::Any;
 use std::fmt;
 
-use crate::channel::Channel;
-use crate::running::{with_current_fiber, with_running};
+use crate::current::with_current;
+use crate::fiber::Fiber;
 
-/// What a supervisor hears of a fiber: see [`FiberBuilder::supervisor`](crate::FiberBuilder::supervisor).
+/// An event of a fiber, as its supervisor gets it: see [`FiberBuilder::supervisor`](crate::FiberBuilder::supervisor).
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct FiberEvent {
@@ -18,17 +18,19 @@ pub struct FiberEvent {
     pub what: FiberEventKind,
 }
 
-/// What has happened to a fiber, or what it says.
+/// What has happened to a fiber, or a message of its own.
 #[non_exhaustive]
 pub enum FiberEventKind {
-    /// Its function has returned. A fiber that was cancelled and returned because of it is among these: its
-    /// result is with whoever joins it.
+    /// Its function has returned, possibly because it was cancelled; the result is for whoever joins it.
     Returned,
-    /// It panicked, with this text; the payload is with whoever joins it.
+    /// It panicked with this message; the payload is for whoever joins it.
     Panicked(String),
-    /// It was unwound, because it went on waiting after its runtime had begun to end.
+    /// It was unwound, because it kept waiting after its runtime had begun to end.
     Unwound,
-    /// What the fiber itself had to say: [`FiberEvent::message`].
+    /// It was stopped for good, because it caught the panic that was to unwind it as well. Its stack, and all that is
+    /// on it, is leaked.
+    Stopped,
+    /// A message from the fiber itself: [`FiberEvent::message`].
     Message(Box<dyn Any>),
 }
 
@@ -66,10 +68,12 @@ impl FiberEvent {
     }
 
     pub(crate) fn of_running(what: FiberEventKind) -> Self {
-        with_current_fiber(|fiber| {
-            let (id, name) = fiber.identity();
-            Self { fiber: id, name: name.map(Box::from), what }
-        })
+        with_current(|fiber| Self::of(fiber, what))
+    }
+
+    pub(crate) fn of(fiber: &Fiber, what: FiberEventKind) -> Self {
+        let (id, name) = fiber.identity();
+        Self { fiber: id, name: name.map(Box::from), what }
     }
 }
 
@@ -79,13 +83,8 @@ impl fmt::Debug for FiberEventKind {
             Self::Returned => f.write_str("Returned"),
             Self::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             Self::Unwound => f.write_str("Unwound"),
+            Self::Stopped => f.write_str("Stopped"),
             Self::Message(_) => f.write_str("Message(..)"),
         }
     }
-}
-
-/// The supervisor of the running fiber: the channel that it was spawned with, or that its spawner had. `None`
-/// without one, and outside of a fiber.
-pub fn supervisor() -> Option<Channel<FiberEvent>> {
-    with_running(|fiber| fiber?.supervisor().cloned())
 }
