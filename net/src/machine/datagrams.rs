@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -65,7 +65,7 @@ impl Kind for Datagrams {
     }
 
     fn output_of(descriptor: &OwnedFd) -> Sends {
-        let is_unix = local_address(descriptor.as_raw_fd()).is_ok_and(|address| address.is_unix());
+        let is_unix = local_address(descriptor).is_ok_and(|address| address.is_unix());
         Sends { in_flight: RefCell::default(), pausing: WaitList::default(), is_unix }
     }
 
@@ -143,7 +143,7 @@ impl DatagramCore {
             return Ok(false);
         }
         let destination = destination.map(Address::raw);
-        match self.event_loop().try_send_to(self.borrow()?, data, destination.as_ref()) {
+        match self.event_loop().try_send_to(self.socket()?, data, destination.as_ref()) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),

@@ -38,7 +38,7 @@ impl Kind for Connections {
     }
 
     fn take_now(socket: &ListenerCore, _: usize) -> io::Result<Taken<OwnedFd>> {
-        accept_now(socket.borrow()?).map(|piece| Taken::Piece { piece, is_last: false })
+        accept_now(socket.socket()?).map(|piece| Taken::Piece { piece, is_last: false })
     }
 
     fn piece_of(_: &ListenerCore, completion: Completion) -> Option<OwnedFd> {

@@ -163,7 +163,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         if is_small {
             self.output.sent.set((self.output.sent.get() + 1).min(BUSY_AFTER));
         }
-        match self.event_loop().try_send(self.borrow()?, data) {
+        match self.event_loop().try_send(self.socket()?, data) {
             Ok(count) if count == data.len() => Ok(Sent::All),
             Ok(count) => Ok(Sent::Part(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Part(0)),

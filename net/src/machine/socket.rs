@@ -162,7 +162,7 @@ impl<K: Kind> Socket<K> {
     }
 
     /// The descriptor, for a call that is over before this is closed.
-    pub(super) fn borrow(&self) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
         self.descriptor.borrow().ok_or_else(|| closed(&self.event_loop))
     }
 
@@ -178,7 +178,7 @@ impl<K: Kind> Socket<K> {
     /// The kernel's; [`Closed`](crate::Closed) on a closed socket.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        option.set(self.descriptor())
+        option.set(self.socket()?)
     }
 
     /// Fails on a socket that is closed, when the loop is shutting down, and in a forked child.

@@ -59,7 +59,7 @@ impl Kind for Bytes {
 
     fn take_now(socket: &StreamCore, limit: usize) -> io::Result<Taken<Chunk>> {
         let limit = limit.max(1);
-        let chunk = match socket.event_loop().try_receive(socket.borrow()?, limit) {
+        let chunk = match socket.event_loop().try_receive(socket.socket()?, limit) {
             Ok(buffer) => Chunk::Lent(buffer),
             Err(error) if errno_of(&error) == libc::ENOBUFS => receive_into_own_memory(socket, limit)?,
             Err(error) => return Err(error),
@@ -180,7 +180,7 @@ impl StreamCore {
         match option_number(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY) {
             Ok(0) => {
                 for nodelay in [true, false] {
-                    SocketOption::NoDelay(nodelay).set(self.descriptor())?;
+                    SocketOption::NoDelay(nodelay).set(self.socket()?)?;
                 }
                 Ok(())
             }
