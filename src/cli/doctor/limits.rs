@@ -1,13 +1,13 @@
 //! The limits of the process and the machine, and what each means for the number of connections.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ringspun::runtime::Configuration;
 use ringspun::runtime::probe::Feature;
-
-use super::text::{binary_size, grouped};
+use ringspun_load::show_count;
 
 /// Descriptors that a server needs for itself: the standard streams, ring, wake-up and listener, and
 /// some to spare.
@@ -37,11 +37,37 @@ pub struct Field {
     pub amount: Amount,
 }
 
+/// The value of a limit, which knows how people read it: `20,000`, `8 MiB` or `unlimited`.
 #[derive(Clone, Copy)]
 pub enum Amount {
     Count(u64),
     Bytes(u64),
     Unlimited,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => f.write_str(&show_count(*count)),
+            Self::Bytes(bytes) => f.write_str(&binary_size(*bytes)),
+            Self::Unlimited => f.write_str("unlimited"),
+        }
+    }
+}
+
+/// A size in the largest binary unit that it fills, with at most one decimal.
+fn binary_size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            let tenths = (u128::from(bytes) * 10 + u128::from(unit / 2)) / u128::from(unit);
+            return match tenths % 10 {
+                0 => format!("{} {name}", tenths / 10),
+                _ => format!("{}.{} {name}", tenths / 10, tenths % 10),
+            };
+        }
+    }
+    format!("{bytes} bytes")
 }
 
 /// Reads all limits; what this system does not tell is left out.
@@ -64,7 +90,7 @@ fn open_files() -> Option<Limit> {
         "Does not limit the connections of a process that raises its soft limit, as `ringspun serve` does."
             .to_string()
     } else {
-        let connections = |limit: u64| grouped(limit.saturating_sub(OWN_DESCRIPTORS));
+        let connections = |limit: u64| show_count(limit.saturating_sub(OWN_DESCRIPTORS));
         let below = match soft < hard {
             true => format!(" A program that does not raise its soft limit stops at {}.", connections(soft)),
             false => String::new(),
@@ -87,7 +113,7 @@ fn locked_memory() -> Option<Limit> {
     let loop_bytes = event_loop_locked_bytes();
     let room = match soft {
         RLIM_INFINITY => String::new(),
-        _ => format!(": room for {}, in all processes of the user together", grouped(soft / loop_bytes)),
+        _ => format!(": room for {}, in all processes of the user together", show_count(soft / loop_bytes)),
     };
     let meaning = format!(
         "Connections take none of it. An event loop, one per thread, takes {} of it since Linux 6.14, unless \
@@ -119,8 +145,8 @@ fn accept_backlog() -> Option<Limit> {
     let meaning = format!(
         "At most {} connections wait at a listener to be accepted (it asks for {}). In a burst beyond that, \
          clients try again after a second. Does not limit the connections that are open.",
-        grouped(value.min(LISTENER_BACKLOG)),
-        grouped(LISTENER_BACKLOG)
+        show_count(value.min(LISTENER_BACKLOG)),
+        show_count(LISTENER_BACKLOG)
     );
     Some(Limit { name: "somaxconn", title: "net.core.somaxconn", fields: single(value), meaning })
 }
@@ -132,7 +158,7 @@ fn mappings(guards_take_none: bool) -> Option<Limit> {
         false => format!(
             "At most about {} fibers in this process, and so connections: before Linux 6.13, a stack and its \
              guard take two mappings.",
-            grouped(value / 2)
+            show_count(value / 2)
         ),
     };
     Some(Limit { name: "max_map_count", title: "vm.max_map_count", fields: single(value), meaning })
@@ -164,7 +190,7 @@ fn local_ports() -> Option<Limit> {
     let meaning = format!(
         "At most {} connections from one local address to one address and port: it limits clients, such as \
          load generators, and not servers.",
-        grouped(ports)
+        show_count(ports)
     );
     let fields = vec![
         Field { name: "first", label: "first", amount: Amount::Count(first) },
@@ -187,7 +213,7 @@ fn memory() -> Option<Limit> {
     let meaning = format!(
         "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel. \
          Bytes that wait in socket buffers come on top.{bound}",
-        grouped(rounded(available / IDLE_CONNECTION_BYTES)),
+        show_count(rounded(available / IDLE_CONNECTION_BYTES)),
         binary_size(IDLE_CONNECTION_BYTES)
     );
     let fields = vec![
@@ -240,6 +266,12 @@ mod tests {
     #[test]
     fn estimates_keep_two_digits() {
         assert_eq!([0, 7, 42, 123, 2_595_667].map(rounded), [0, 7, 42, 120, 2_500_000]);
+    }
+
+    #[test]
+    fn sizes_have_one_decimal_at_most() {
+        let texts = [0, 1023, 1024, 9500, 8 << 20, u64::MAX].map(binary_size);
+        assert_eq!(texts, ["0 bytes", "1023 bytes", "1 KiB", "9.3 KiB", "8 MiB", "17179869184 GiB"]);
     }
 
     #[test]
