@@ -15,6 +15,7 @@
 mod bins;
 mod companions;
 mod compare;
+mod error;
 mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -34,31 +35,34 @@ mod room;
 mod run;
 mod schedule;
 mod share;
+mod step_tally;
 mod steps;
 mod tally;
 mod target;
 mod transport;
 mod wall_clock;
 mod work;
+mod worker;
 mod workers;
 
 pub use bins::Bin;
 pub use companions::{Companions, Observer, Progress, Stopper};
 pub use compare::{Comparison, Row, compare};
+pub use error::RunError;
 pub use framing::{DELIMITER_MAX_BYTES, Framing};
 pub use gate::{Gate, Verdict};
 pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
-pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, Traffic};
+pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, Traffic};
 pub use payload::{Payload, Sizes};
 pub use plan::{
-    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan, RATE_MAX_PER_S,
+    CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,
     STREAM_PAYLOAD_MAX_BYTES, WORKERS_MAX, Workload,
 };
 pub use quantity::{parse_count, parse_duration, show_bytes, show_count, show_duration};
-pub use run::{RunError, run};
-pub use steps::{Rates, STEP_MAX, Step, StepOutcome, parse_steps};
+pub use run::run;
+pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
 pub use target::{HttpTarget, Target};
 pub use wall_clock::parse_time;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::companions::{Observer, Standing};
 use crate::interval::{Interval, Recorder};
-use crate::outcome::{Connections, Outcome, Requests, Traffic};
-use crate::steps::StepOutcome;
+use crate::outcome::{Connections, Outcome, Requests, StepOutcome, Traffic};
 
 impl Requests {
     /// Adds the counts of another thread. What was planned is that of the whole run in each.

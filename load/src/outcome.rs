@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::steps::StepOutcome;
+use crate::steps::Step;
 
 /// What can go wrong with a connection or a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,40 @@ impl Requests {
     /// earlier answers when the run ended; or because it was lost for good.
     pub fn unsent(&self) -> u64 {
         self.planned.map_or(0, |planned| planned.saturating_sub(self.sent))
+    }
+}
+
+/// What a step has found out.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct StepOutcome {
+    /// The step.
+    pub step: Step,
+    /// How much of it was over when the run ended: all of it, unless the run was stopped early.
+    pub measured: Duration,
+    /// How many right answers came in its time, whenever their requests were due.
+    pub answered_in_time: u64,
+    /// The requests that were due in it, whenever they were answered. `answered_after_end` counts those that came
+    /// after the end of the whole run.
+    pub requests: Requests,
+    /// How long the answers to those requests took from when they were due.
+    pub response_times: Latencies,
+    /// How long the same answers took from when their requests were sent.
+    pub service_times: Latencies,
+}
+
+impl StepOutcome {
+    /// Right answers that came in the time of the step, per second. It stays below the step's rate where the
+    /// target, or the generator, could not keep up.
+    pub fn rate_per_s(&self) -> f64 {
+        let seconds = self.measured.as_secs_f64();
+        if seconds > 0.0 { self.answered_in_time as f64 / seconds } else { 0.0 }
+    }
+
+    /// Requests that were due in the step and got no right answer.
+    pub fn unanswered(&self) -> u64 {
+        let requests = &self.requests;
+        requests.wrong + requests.bad_status + requests.timed_out + requests.lost
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
-use crate::steps::Step;
+use crate::steps::{RATE_MAX_PER_S, Step};
 use crate::target::Target;
 
 /// How long one message of an echo may be over a stream, in bytes, and all requests together that are sent on
@@ -17,8 +17,6 @@ pub const STREAM_PAYLOAD_MAX_BYTES: usize = 65_536;
 pub const MESSAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// How long one datagram may be over UDP, in bytes: 64 KiB with the headers of IPv4 and UDP.
 pub const DATAGRAM_PAYLOAD_MAX_BYTES: usize = 65_507;
-/// The highest rate of an open loop, in requests per second.
-pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
 /// The most connections of one run.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 /// The most threads of one run.

@@ -12,7 +12,6 @@ mod overseer;
 mod pipeline;
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,118 +20,33 @@ use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
 use ringspun_net as net;
 use ringspun_runtime::Configuration;
 
-use crate::companions::{Companions, Watchers};
+use crate::companions::Watchers;
+use crate::error::RunError;
 use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::show_duration;
 use crate::reading::Answer;
-use crate::room;
 use crate::schedule::Numbers;
 use crate::share::Share;
-use crate::steps::StepTally;
+use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
 use crate::transport::{self, Place, Transport};
 use crate::work::Work;
-use crate::workers;
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
 /// How long a connection that was lost, or could not be made, waits before it is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there is no outcome.
-#[derive(Debug)]
-pub enum RunError {
-    /// The plan cannot be run: what is wrong with it, and what was expected.
-    BadPlan(String),
-    /// The kernel does not allow as many connections, or not from there: the limit, and what to do.
-    DoesNotFit(String),
-    /// No connection could be made: the error of the first that was tried.
-    Unreachable(io::Error),
-    /// The event loop, or a fiber, failed.
-    Failed(io::Error),
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadPlan(text) | Self::DoesNotFit(text) => f.write_str(text),
-            Self::Unreachable(error) => write!(f, "the target cannot be reached: {error}"),
-            Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-/// Runs a plan on this thread, on an event loop of its own, or on several ([`Plan::workers`]), and returns what
-/// it found out. Blocks the thread until then.
-///
-/// All connections are made first, as far as they can be within the timeout; then requests are sent. A
-/// connection that is lost is made again, as one is that could not be made: after 100 ms, and again until the
-/// run ends. In a run by count, a connection that cannot be made for as long as the timeout is given up.
-///
-/// # Errors
-///
-/// [`RunError`]. Errors of single requests and connections are in the outcome.
-///
-/// # Panics
-///
-/// If a runtime of fibers runs on this thread already. A panic of a companion ends only that.
-///
-/// # Examples
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use std::net::TcpListener;
-///
-/// use ringspun_load::{Companions, Length, Plan};
-///
-/// let server = TcpListener::bind("127.0.0.1:0").unwrap();
-/// let address = server.local_addr().unwrap();
-/// std::thread::spawn(move || {
-///     let mut connection = server.accept().unwrap().0;
-///     let mut buffer = [0; 64];
-///     while connection.read_exact(&mut buffer).is_ok() {
-///         connection.write_all(&buffer).unwrap();
-///     }
-/// });
-///
-/// let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
-/// plan.length = Length::Count(100);
-/// let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
-/// assert_eq!(outcome.requests.answered, 100);
-/// assert_eq!(outcome.errors.total(), 0);
-/// ```
-pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
-    plan.check().map_err(RunError::BadPlan)?;
-    let plan = plan.clone();
-    runtime().run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
-}
-
 /// A runtime that sleeps whenever it has to wait: how busy the generator is shows how much more it could ask for.
 pub(crate) fn runtime() -> Runtime {
     Runtime::new().configuration(Configuration { spin_max: Some(Duration::ZERO), ..Configuration::default() })
 }
 
-fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
-    let place = Place::look_up(&plan).map_err(RunError::Unreachable)?;
-    room::check(&plan, place.address_count()).map_err(RunError::DoesNotFit)?;
-    match plan.workers {
-        1 => run_share(plan, place, Share::whole(), companions.into()),
-        _ => workers::run(&plan, &place, companions),
-    }
-}
-
 /// Runs the share of a plan that one thread has.
-pub(crate) fn run_share(
-    plan: Plan,
-    place: Place,
-    share: Share,
-    companions: Watchers,
-) -> Result<Outcome, RunError> {
+pub(crate) fn run(plan: Plan, place: Place, share: Share, companions: Watchers) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let is_open_loop = plan.pace != Pace::Closed;
     let tally =
@@ -140,7 +54,7 @@ pub(crate) fn run_share(
     let work = Work::of(&plan).map_err(RunError::Failed)?;
     let numbers = Numbers::new(&plan);
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
-    let run = Rc::new(Run::new(plan, share, numbers, work, place, tally, steps));
+    let run = Rc::new(Worker::new(plan, share, numbers, work, place, tally, steps));
     let (opened, first_error) = run.open_all()?;
     let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
     let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
@@ -218,7 +132,7 @@ struct Request {
 }
 
 /// What all fibers of a run share.
-struct Run {
+struct Worker {
     plan: Plan,
     share: Share,
     work: Work,
@@ -241,7 +155,7 @@ struct Run {
     waiting_since: Vec<Cell<Option<Instant>>>,
 }
 
-impl Run {
+impl Worker {
     fn new(
         plan: Plan,
         share: Share,

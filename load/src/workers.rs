@@ -13,13 +13,14 @@ use ringspun_fibers as fibers;
 use ringspun_net::Stream;
 
 use crate::companions::{Companions, Standing, Watchers};
+use crate::error::RunError;
 use crate::interval::Interval;
 use crate::merge::{IntervalMerger, StandingMerger};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::run::{RunError, run_share, runtime};
 use crate::share::Share;
 use crate::transport::Place;
+use crate::worker;
 
 /// What a thread tells.
 enum Message {
@@ -79,7 +80,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
         let work = move || {
             let ended = teller.clone();
             let watch = move || teller.watchers(is_recorded, is_watched, stopped);
-            let outcome = runtime().run(move || run_share(plan, place, share, watch()));
+            let outcome = worker::runtime().run(move || worker::run(plan, place, share, watch()));
             let outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
             ended.tell(Message::Ended(Box::new(outcome)));
         };

@@ -6,11 +6,11 @@ use std::time::Instant;
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{Lost, REOPEN_PAUSE, Request, Run};
+use super::{Lost, REOPEN_PAUSE, Request, Worker};
 use crate::outcome::ErrorKind;
 use crate::transport;
 
-impl Run {
+impl Worker {
     /// Connects and closes until the run is over, one connection after the other.
     pub(super) fn churn(&self, index: usize) {
         let clock = self.clock.get();

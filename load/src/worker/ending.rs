@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::Run;
+use super::Worker;
 use crate::outcome::Outcome;
 use crate::plan::Length;
 
-impl Run {
+impl Worker {
     /// The processor time that this process has taken; with several threads, that this thread has.
     pub(super) fn processor_time(&self) -> Duration {
         let clock = match self.share.is_whole() {

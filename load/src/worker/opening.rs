@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{Clock, REOPEN_PAUSE, Run, RunError, spawn_connection};
+use super::{Clock, REOPEN_PAUSE, RunError, Worker, spawn_connection};
 use crate::transport::{self, Transport};
 
 /// How many connections are being made at a time, so that the target's queue of new ones holds them.
 const OPENING_MAX: usize = 128;
 
-impl Run {
+impl Worker {
     /// Tries to open each connection once; the first of the run only if the others are to follow by and by.
     /// `None` for those that have to be opened later. The error is the first that there was.
     pub(super) fn open_all(self: &Rc<Self>) -> Result<(Vec<Option<Transport>>, Option<io::Error>), RunError> {

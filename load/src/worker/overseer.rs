@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, JoinHandle};
 
-use super::Run;
+use super::Worker;
 use crate::companions::Standing;
 use crate::interval::Cutter;
 use crate::work::Work;
@@ -15,7 +15,7 @@ const OVERSEE_MAX: Duration = Duration::from_millis(100);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-impl Run {
+impl Worker {
     /// Interrupts requests that take too long, notes the processor time where the measured part begins and
     /// ends, and tells the observer how the run stands. Ends with the runtime.
     pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Standing)>>) {

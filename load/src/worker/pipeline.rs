@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net::{self as net, Stream};
 
-use super::{Clock, Lost, REOPEN_PAUSE, Request, Run};
+use super::{Clock, Lost, REOPEN_PAUSE, Request, Worker};
 use crate::outcome::ErrorKind;
 use crate::reading::{Answer, Reading, describe_surplus};
 use crate::transport::Transport;
@@ -48,7 +48,7 @@ enum Next {
     End,
 }
 
-impl Run {
+impl Worker {
     /// Sends requests over one connection, as many at once as the plan says, until the run is over. `transport`
     /// is absent if it could not be opened at first.
     pub(super) fn pipeline(&self, exchange: &Exchange, index: usize, mut transport: Option<Transport>) {
