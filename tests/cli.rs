@@ -312,7 +312,7 @@ fn the_doctor_reports_to_people() {
     let report = text_of(&output);
     assert!(output.status.success(), "{report}{}", error_text(&output));
     let feature = if backend::refusal().is_none() { "deferred task work" } else { "refused" };
-    for expected in ["io_uring", feature, "open files", "connections in this process"] {
+    for expected in ["io_uring", feature, "open files", "connections per process"] {
         assert!(report.contains(expected), "{expected}: {report}");
     }
     assert!(!report.contains('\u{1b}'), "no colours when this is not a terminal");

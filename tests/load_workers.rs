@@ -176,7 +176,7 @@ fn what_does_not_fit_is_named() {
         (&["--workers", "0"], "0 workers", "expected 1 to 1"),
         (&["--workers", "many"], "'many'", "invalid digit"),
         (&["--start-at", "1e9"], "'1e9'", "seconds since 1970"),
-        (&["--start-at", "2020-01-01T00:00:00Z"], "ago", "expected a time to come"),
+        (&["--start-at", "2020-01-01T00:00:00Z"], "ago", "expected a time in the future"),
     ] {
         let output = load(&[&[target.as_str()], arguments].concat());
         let errors = error_text(&output);

@@ -6,13 +6,13 @@ use std::io;
 /// Why there is no outcome.
 #[derive(Debug)]
 pub enum RunError {
-    /// The plan cannot be run: what is wrong with it, and what was expected.
+    /// The plan is invalid: the value, and what was expected.
     BadPlan(String),
-    /// The kernel does not allow as many connections, or not from there: the limit, and what to do.
+    /// A limit of the kernel does not allow the plan: the limit, and the remedy.
     DoesNotFit(String),
-    /// No connection could be made: the error of the first that was tried.
+    /// No connection could be established: the error of the first attempt.
     Unreachable(io::Error),
-    /// The event loop, or a fiber, failed.
+    /// The event loop or a fiber failed.
     Failed(io::Error),
 }
 

@@ -1,29 +1,29 @@
 //! Runs a plan: checks that it fits this machine, then runs it on this thread or on several.
 
-use crate::companions::Companions;
+use crate::capacity;
 use crate::error::RunError;
+use crate::hooks::Hooks;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::room;
 use crate::share::Share;
-use crate::transport::Place;
+use crate::transport::Destination;
 use crate::worker;
 use crate::workers;
 
-/// Runs a plan on this thread, on an event loop of its own, or on several ([`Plan::workers`]), and returns what
-/// it found out. Blocks the thread until then.
+/// Runs a plan on this thread, with its own event loop, or on several threads ([`Plan::workers`]). Blocks until
+/// the run ends, and returns its results.
 ///
-/// All connections are made first, as far as they can be within the timeout; then requests are sent. A
-/// connection that is lost is made again, as one is that could not be made: after 100 ms, and again until the
-/// run ends. In a run by count, a connection that cannot be made for as long as the timeout is given up.
+/// First all connections are opened, as far as possible within the timeout; then requests are sent. Connections
+/// that are lost or could not be opened are retried every 100 ms until the run ends. In a run limited by count,
+/// a connection that cannot be opened for the length of the timeout is given up.
 ///
 /// # Errors
 ///
-/// [`RunError`]. Errors of single requests and connections are in the outcome.
+/// [`RunError`]. Errors of individual requests and connections are part of the outcome.
 ///
 /// # Panics
 ///
-/// If a runtime of fibers runs on this thread already. A panic of a companion ends only that.
+/// If a fiber runtime is already running on this thread. A panic in a hook ends only the hook.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ use crate::workers;
 /// use std::io::{Read, Write};
 /// use std::net::TcpListener;
 ///
-/// use ringspun_load::{Companions, Length, Plan};
+/// use ringspun_load::{Hooks, Length, Plan};
 ///
 /// let server = TcpListener::bind("127.0.0.1:0").unwrap();
 /// let address = server.local_addr().unwrap();
@@ -45,21 +45,21 @@ use crate::workers;
 ///
 /// let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
 /// plan.length = Length::Count(100);
-/// let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
+/// let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();
 /// assert_eq!(outcome.requests.answered, 100);
 /// assert_eq!(outcome.errors.total(), 0);
 /// ```
-pub fn run(plan: &Plan, companions: Companions) -> Result<Outcome, RunError> {
+pub fn run(plan: &Plan, hooks: Hooks) -> Result<Outcome, RunError> {
     plan.check().map_err(RunError::BadPlan)?;
     let plan = plan.clone();
-    worker::runtime().run(move || run_in_fiber(plan, companions)).map_err(RunError::Failed)?
+    worker::runtime().run(move || run_in_fiber(plan, hooks)).map_err(RunError::Failed)?
 }
 
-fn run_in_fiber(plan: Plan, companions: Companions) -> Result<Outcome, RunError> {
-    let place = Place::look_up(&plan).map_err(RunError::Unreachable)?;
-    room::check(&plan, place.address_count()).map_err(RunError::DoesNotFit)?;
+fn run_in_fiber(plan: Plan, hooks: Hooks) -> Result<Outcome, RunError> {
+    let destination = Destination::resolve(&plan).map_err(RunError::Unreachable)?;
+    capacity::check(&plan, destination.address_count()).map_err(RunError::DoesNotFit)?;
     match plan.workers {
-        1 => worker::run(plan, place, Share::whole(), companions.into()),
-        _ => workers::run(&plan, &place, companions),
+        1 => worker::run(plan, destination, Share::whole(), hooks.into()),
+        _ => workers::run(&plan, &destination, hooks),
     }
 }

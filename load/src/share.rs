@@ -15,14 +15,14 @@ pub(crate) struct Share {
     worker: usize,
     workers: usize,
     /// Absent where there is one thread, and once it has met the others.
-    meeting: Cell<Option<Arc<Meeting>>>,
+    barrier: Cell<Option<Arc<StartBarrier>>>,
 }
 
 /// Nobody waits for a thread that failed before it met the others.
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(meeting) = self.meeting.take() {
-            meeting.arrive(&mut meeting.lock(), false, None);
+        if let Some(barrier) = self.barrier.take() {
+            barrier.arrive(&mut barrier.lock(), false, None);
         }
     }
 }
@@ -30,14 +30,14 @@ impl Drop for Share {
 impl Share {
     /// All of the run.
     pub(crate) fn whole() -> Self {
-        Self { worker: 0, workers: 1, meeting: Cell::new(None) }
+        Self { worker: 0, workers: 1, barrier: Cell::new(None) }
     }
 
     /// The shares of several threads.
     pub(crate) fn split(workers: usize) -> Vec<Self> {
-        let meeting = Arc::new(Meeting::new(workers));
-        let meeting = || Cell::new(Some(meeting.clone()));
-        (0..workers).map(|worker| Self { worker, workers, meeting: meeting() }).collect()
+        let barrier = Arc::new(StartBarrier::new(workers));
+        let barrier = || Cell::new(Some(barrier.clone()));
+        (0..workers).map(|worker| Self { worker, workers, barrier: barrier() }).collect()
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -64,8 +64,8 @@ impl Share {
     /// Waits, with the thread, until all threads have tried to open their connections. Returns when the run
     /// starts, which is not before `start_at`; `None` if nobody has opened any.
     pub(crate) fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
-        match self.meeting.take() {
-            Some(meeting) => meeting.meet(has_opened, start_at),
+        match self.barrier.take() {
+            Some(barrier) => barrier.meet(has_opened, start_at),
             None => has_opened.then(|| start(Instant::now(), start_at)),
         }
     }
@@ -79,7 +79,7 @@ fn start(earliest: Instant, start_at: Option<SystemTime>) -> Instant {
 }
 
 /// Where threads wait for each other.
-struct Meeting {
+struct StartBarrier {
     workers: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -93,7 +93,7 @@ struct State {
     start: Option<Instant>,
 }
 
-impl Meeting {
+impl StartBarrier {
     fn new(workers: usize) -> Self {
         Self { workers, state: Mutex::default(), changed: Condvar::new() }
     }

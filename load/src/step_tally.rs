@@ -1,4 +1,4 @@
-//! The counts of the steps of a rate while a run lasts.
+//! Counts and times per step of a run in progress.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,18 +10,18 @@ use crate::plan::{Pace, Plan};
 use crate::schedule::Numbers;
 use crate::steps::Step;
 
-/// The counts of the steps while a run lasts; empty without steps.
+/// Counts and times per step; empty without steps.
 pub(crate) struct StepTally {
     steps: Vec<StepCounts>,
-    /// The step in whose time the last answer came.
+    /// The step during which the last response arrived.
     current: Cell<usize>,
 }
 
 struct StepCounts {
     step: Step,
-    /// How long after the start of the run it ends.
+    /// When it ends, relative to the start of the run.
     end: Duration,
-    /// How many requests are due in it.
+    /// The number of requests that are due in it.
     planned: u64,
     answered_in_time: Cell<u64>,
     requests: Cell<Requests>,
@@ -29,7 +29,7 @@ struct StepCounts {
 }
 
 impl StepTally {
-    /// The counts of a plan that was checked; none without steps.
+    /// Counts for a checked plan.
     pub(crate) fn of(plan: &Plan, numbers: Option<&Numbers>) -> io::Result<Self> {
         match (&plan.pace, numbers) {
             (Pace::Steps(steps), Some(numbers)) => Self::new(steps, &numbers.planned_by_step(), plan.lead()),
@@ -37,7 +37,7 @@ impl StepTally {
         }
     }
 
-    /// `lead` is how long after the start the first step begins; `planned` has the requests of each.
+    /// `lead` is the time before the first step; `planned` has the number of requests of each step.
     fn new(steps: &[Step], planned: &[u64], lead: Duration) -> io::Result<Self> {
         let mut end = lead;
         let steps = steps.iter().zip(planned).map(|(step, planned)| {
@@ -54,7 +54,7 @@ impl StepTally {
         Ok(Self { steps: steps.collect::<io::Result<_>>()?, current: Cell::new(0) })
     }
 
-    /// Counts a request that was due in a step, of which `change` knows something new.
+    /// Updates the counts of requests that were due in a step.
     pub(crate) fn count(&self, step: usize, change: impl FnOnce(&mut Requests)) {
         let counts = &self.steps[step];
         let mut requests = counts.requests.get();
@@ -62,7 +62,7 @@ impl StepTally {
         counts.requests.set(requests);
     }
 
-    /// Counts a right answer to a request that was due in a step. `elapsed` is since the start of the run.
+    /// Counts an expected response to a request of a step. `elapsed` is the time since the start of the run.
     pub(crate) fn answered(
         &self,
         step: usize,
@@ -88,13 +88,12 @@ impl StepTally {
         }
     }
 
-    /// When each step but the last ends, after the start of the run.
+    /// The ends of all steps but the last, relative to the start of the run.
     pub(crate) fn edges(&self) -> impl Iterator<Item = Duration> {
         self.steps.iter().rev().skip(1).rev().map(|counts| counts.end)
     }
 
-    /// What was found out; `elapsed` is how much time of the run had passed at its end, and `was_stopped` whether
-    /// that was early.
+    /// The results. `elapsed` is the time from the start of the run to its end; `was_stopped` if it ended early.
     pub(crate) fn outcome(&self, elapsed: Duration, was_stopped: bool) -> Vec<StepOutcome> {
         let outcomes = self.steps.iter().map(|counts| {
             let start = counts.end - counts.step.duration;

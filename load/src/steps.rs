@@ -4,18 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::quantity::{parse_count, parse_duration, show_count};
+use crate::quantity::{format_count, parse_count, parse_duration};
 
 /// The highest rate of an open loop, in requests per second.
 pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
-/// The longest step: a day. The sums of a rate that rises over longer could exceed 128 bits.
+/// The longest step: a day. The sums for a longer linear step could exceed 128 bits.
 pub const STEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What steps look like, for messages.
+/// The expected format, for error messages.
 const FORM: &str = "expected rates in requests per second and how long each lasts, such as 10k,20k,40k:30s, \
-                    or 1k..50k:1m for a rate that rises evenly";
+                    or 1k..50k:1m for a rate that changes linearly";
 
-/// A rate in requests per second: the same throughout, or one that rises or falls evenly.
+/// A rate in requests per second, constant or changing linearly.
 ///
 /// # Examples
 ///
@@ -27,16 +27,16 @@ const FORM: &str = "expected rates in requests per second and how long each last
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// At the beginning.
+    /// The rate at the beginning.
     pub from_per_s: u64,
-    /// At the end.
+    /// The rate at the end.
     pub to_per_s: u64,
 }
 
 impl FromStr for Rates {
     type Err = String;
 
-    /// The error says what was expected; whoever asked names the value in front of it.
+    /// The error says what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("..") {
             Some((from, to)) => Ok(Self { from_per_s: parse_count(from)?, to_per_s: parse_count(to)? }),
@@ -45,52 +45,54 @@ impl FromStr for Rates {
     }
 }
 
-/// A part of an open loop with a rate of its own: constant if both ends are the same, else rising or falling
-/// evenly from one to the other.
+/// A part of an open loop with its own rate, which changes linearly if the two ends differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Requests per second at its beginning.
     pub from_per_s: u64,
     /// Requests per second at its end.
     pub to_per_s: u64,
-    /// How long it takes, up to [`STEP_MAX`].
+    /// Its length, up to [`STEP_MAX`].
     pub duration: Duration,
 }
 
 impl Step {
-    /// Whether it can be run; a text with what is wrong if not.
+    /// Checks the values; the error names the one that is out of bounds.
     pub(crate) fn check(&self) -> Result<(), String> {
         for rate_per_s in [self.from_per_s, self.to_per_s] {
             if rate_per_s > RATE_MAX_PER_S || self.from_per_s + self.to_per_s == 0 {
-                return Err(format!("a rate of {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"));
+                return Err(format!("the rate is {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"));
             }
         }
         if self.duration.is_zero() {
-            return Err(format!("0 s of {self}: expected more"));
+            return Err(format!("the step of {self} lasts 0 s: expected more"));
         }
         if self.duration > STEP_MAX {
-            return Err(format!("{} s of {self}: expected a day or less", self.duration.as_secs()));
+            return Err(format!(
+                "the step of {self} lasts {} s: expected a day or less",
+                self.duration.as_secs()
+            ));
         }
         Ok(())
     }
 }
 
-/// The rate, without how long it lasts: `10,000/s`, or `1,000 to 50,000/s`.
+/// The rate without the duration: `10,000/s`, or `1,000 to 50,000/s`.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.from_per_s != self.to_per_s {
-            write!(f, "{} to ", show_count(self.from_per_s))?;
+            write!(f, "{} to ", format_count(self.from_per_s))?;
         }
-        write!(f, "{}/s", show_count(self.to_per_s))
+        write!(f, "{}/s", format_count(self.to_per_s))
     }
 }
 
-/// Reads steps: rates with commas between them, and behind the last of those that last equally long, a colon and
-/// how long each of them lasts.
+/// Parses steps: rates separated by commas. A colon and a duration after a rate apply to it and to the rates
+/// before it that have no duration of their own.
 ///
 /// # Errors
 ///
-/// A text that says what was expected; whoever asked names the value in front of it.
+/// A message that says what was expected; callers put the value in front of it.
 ///
 /// # Examples
 ///
@@ -126,7 +128,7 @@ pub fn parse_steps(text: &str) -> Result<Vec<Step>, String> {
     }
     match untimed == steps.len() {
         true => Ok(steps),
-        false => Err(format!("nothing says how long the last step lasts, {FORM}")),
+        false => Err(format!("the last step has no duration, {FORM}")),
     }
 }
 
@@ -137,8 +139,8 @@ mod tests {
     #[test]
     fn what_are_no_steps_gets_the_form_that_was_expected() {
         for (text, expected) in [
-            ("10k,20k", "how long the last step lasts"),
-            ("10k:5s,20k", "how long the last step lasts"),
+            ("10k,20k", "the last step has no duration"),
+            ("10k:5s,20k", "the last step has no duration"),
             ("", "whole number"),
             ("fast:5s", "\"fast\""),
             ("10k:5", "with a unit"),

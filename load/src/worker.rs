@@ -6,10 +6,10 @@
 //! which looks at all connections now and then.
 
 mod churn;
-mod ending;
+mod monitor;
 mod opening;
-mod overseer;
 mod pipeline;
+mod results;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,19 +20,19 @@ use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
 use ringspun_net as net;
 use ringspun_runtime::Configuration;
 
-use crate::companions::Watchers;
 use crate::error::RunError;
+use crate::hooks::WorkerHooks;
 use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
-use crate::quantity::show_duration;
+use crate::quantity::format_duration;
 use crate::reading::Answer;
 use crate::schedule::Numbers;
 use crate::share::Share;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
-use crate::transport::{self, Place, Transport};
+use crate::transport::{self, Destination, Transport};
 use crate::work::Work;
 
 /// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
@@ -46,7 +46,12 @@ pub(crate) fn runtime() -> Runtime {
 }
 
 /// Runs the share of a plan that one thread has.
-pub(crate) fn run(plan: Plan, place: Place, share: Share, companions: Watchers) -> Result<Outcome, RunError> {
+pub(crate) fn run(
+    plan: Plan,
+    destination: Destination,
+    share: Share,
+    hooks: WorkerHooks,
+) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let is_open_loop = plan.pace != Pace::Closed;
     let tally =
@@ -54,7 +59,7 @@ pub(crate) fn run(plan: Plan, place: Place, share: Share, companions: Watchers) 
     let work = Work::of(&plan).map_err(RunError::Failed)?;
     let numbers = Numbers::new(&plan);
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
-    let run = Rc::new(Worker::new(plan, share, numbers, work, place, tally, steps));
+    let run = Rc::new(Worker::new(plan, share, numbers, work, destination, tally, steps));
     let (opened, first_error) = run.open_all()?;
     let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
     let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
@@ -73,7 +78,7 @@ pub(crate) fn run(plan: Plan, place: Place, share: Share, companions: Watchers) 
         })
     });
     let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
-    if let Some(recorder) = companions.recorder {
+    if let Some(recorder) = hooks.recorder {
         let clock = run.clock.get();
         let step_ends = matches!(run.plan.pace, Pace::Steps(_))
             .then(|| run.steps.edges().map(|edge| clock.start + edge).collect());
@@ -81,9 +86,8 @@ pub(crate) fn run(plan: Plan, place: Place, share: Share, companions: Watchers) 
         *run.cutter.borrow_mut() = Some(cutter);
     }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
-    fibers::spawn(move || overseen.oversee(&overseen_drivers, companions.observer))
-        .map_err(RunError::Failed)?;
-    if let Some(stopper) = companions.stopper {
+    fibers::spawn(move || overseen.monitor(&overseen_drivers, hooks.observer)).map_err(RunError::Failed)?;
+    if let Some(stopper) = hooks.stopper {
         let (stopped, stopped_drivers) = (run.clone(), drivers.clone());
         let stopping = move || {
             stopper();
@@ -117,7 +121,7 @@ struct Clock {
 
 /// Processor time at the two ends of the measured part.
 #[derive(Clone, Copy, Default)]
-struct ProcessorTimes {
+struct CpuTimes {
     begin: Option<Duration>,
     end: Option<Duration>,
 }
@@ -136,7 +140,7 @@ struct Worker {
     plan: Plan,
     share: Share,
     work: Work,
-    place: Place,
+    destination: Destination,
     tally: Tally,
     steps: StepTally,
     /// Absent where nobody asked for intervals.
@@ -150,7 +154,7 @@ struct Worker {
     started_late: Cell<Duration>,
     /// When the run was ended early.
     stopped_at: Cell<Option<Instant>>,
-    processor: Cell<ProcessorTimes>,
+    cpu: Cell<CpuTimes>,
     /// Since when each connection waits for an answer. The overseer reads it.
     waiting_since: Vec<Cell<Option<Instant>>>,
 }
@@ -161,7 +165,7 @@ impl Worker {
         share: Share,
         numbers: Option<Numbers>,
         work: Work,
-        place: Place,
+        destination: Destination,
         tally: Tally,
         steps: StepTally,
     ) -> Self {
@@ -177,11 +181,11 @@ impl Worker {
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
             started_late: Cell::default(),
             stopped_at: Cell::new(None),
-            processor: Cell::default(),
+            cpu: Cell::default(),
             waiting_since: (0..tally.wanted()).map(|_| Cell::new(None)).collect(),
             plan,
             share,
-            place,
+            destination,
             tally,
             steps,
             cutter: RefCell::default(),
@@ -232,7 +236,7 @@ impl Worker {
             Length::Count(_) => None,
         };
         self.clock.set(Clock { start, measure_from, end });
-        self.processor.set(ProcessorTimes { begin: Some(self.processor_time()), end: None });
+        self.cpu.set(CpuTimes { begin: Some(self.cpu_time()), end: None });
     }
 
     /// Parks until the run begins; false if it is ended before.
@@ -385,7 +389,7 @@ impl Worker {
         answer: &io::Result<Answer>,
     ) -> Option<Lost> {
         let (traffic, closes) = match answer {
-            Ok(Answer::Right(traffic)) => (*traffic, false),
+            Ok(Answer::Correct(traffic)) => (*traffic, false),
             Ok(Answer::Response(response, traffic)) => {
                 if request.is_measured {
                     self.tally.got_status(response.status);
@@ -425,9 +429,9 @@ impl Worker {
     ) -> Option<Lost> {
         let timeout = self.plan.timeout;
         let (kind, text, lost) = match answer {
-            Ok(Answer::Right(_)) => return Some(Lost::Nothing),
-            Ok(Answer::Wrong { text, in_step }) => {
-                (ErrorKind::Wrong, text, if in_step { Lost::Nothing } else { Lost::Step })
+            Ok(Answer::Correct(_)) => return Some(Lost::Nothing),
+            Ok(Answer::Wrong { text, in_sync }) => {
+                (ErrorKind::Wrong, text, if in_sync { Lost::Nothing } else { Lost::Step })
             }
             Ok(Answer::Response(response, _)) => {
                 let lost = if response.closes { Lost::Step } else { Lost::Nothing };
@@ -439,7 +443,7 @@ impl Worker {
                     self.withdraw(request);
                     return None;
                 }
-                (ErrorKind::TimedOut, format!("no answer within {}", show_duration(timeout)), Lost::Step)
+                (ErrorKind::TimedOut, format!("no answer within {}", format_duration(timeout)), Lost::Step)
             }
             Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
         };

@@ -12,31 +12,31 @@ use std::thread;
 use ringspun_fibers as fibers;
 use ringspun_net::Stream;
 
-use crate::companions::{Companions, Standing, Watchers};
 use crate::error::RunError;
+use crate::hooks::{Hooks, Snapshot, WorkerHooks};
 use crate::interval::Interval;
-use crate::merge::{IntervalMerger, StandingMerger};
+use crate::merge::{IntervalMerger, SnapshotMerger};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::share::Share;
-use crate::transport::Place;
+use crate::transport::Destination;
 use crate::worker;
 
 /// What a thread tells.
 enum Message {
     Interval(Interval),
-    Standing(Standing),
+    Snapshot(Snapshot),
     Ended(Box<Result<Outcome, RunError>>),
 }
 
 /// By which a thread tells, with its number.
 #[derive(Clone)]
-struct Teller {
+struct Reporter {
     worker: usize,
     sender: Sender<(usize, Message)>,
 }
 
-impl Teller {
+impl Reporter {
     fn tell(&self, message: Message) {
         // Who is not listening any more has failed, and says so.
         let _ = self.sender.send((self.worker, message));
@@ -44,43 +44,43 @@ impl Teller {
 
     /// What goes along with the thread's share of the run, which ends early when the other end of `stopped` is
     /// shut down or closed.
-    fn watchers(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> Watchers {
-        let mut watchers = Watchers { observer: None, stopper: None, recorder: None };
+    fn hooks(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> WorkerHooks {
+        let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
         if is_recorded {
-            let teller = self.clone();
-            watchers.recorder = Some(Box::new(move |interval| teller.tell(Message::Interval(interval))));
+            let reporter = self.clone();
+            hooks.recorder = Some(Box::new(move |interval| reporter.tell(Message::Interval(interval))));
         }
         if is_watched {
-            watchers.observer = Some(Box::new(move |standing| self.tell(Message::Standing(standing))));
+            hooks.observer = Some(Box::new(move |snapshot| self.tell(Message::Snapshot(snapshot))));
         }
-        watchers.stopper = Some(Box::new(move || {
+        hooks.stopper = Some(Box::new(move || {
             if let Some(event_loop) = fibers::event_loop() {
                 // The end, or an interrupt at the end of the run.
                 let _ = Stream::from_descriptor(event_loop, stopped.into()).read(&mut [0]);
             }
         }));
-        watchers
+        hooks
     }
 }
 
 /// Runs a plan on as many threads as it says. In a fiber.
-pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<Outcome, RunError> {
-    let Companions { observer, stopper, recorder } = companions;
+pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Result<Outcome, RunError> {
+    let Hooks { observer, stopper, recorder } = hooks;
     let (sender, messages) = mpsc::channel();
     let mut stops = Vec::new();
     let mut threads = Vec::new();
     let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
-    let mut standings = observer.map(|observer| StandingMerger::new(observer, plan.workers));
+    let mut snapshots = observer.map(|observer| SnapshotMerger::new(observer, plan.workers));
     for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
         let (stop, stopped) = UnixStream::pair().map_err(RunError::Failed)?;
         stops.push(stop);
-        let (plan, place) = (plan.clone(), place.clone().starting_with_source(worker));
-        let teller = Teller { worker, sender: sender.clone() };
-        let (is_recorded, is_watched) = (intervals.is_some(), standings.is_some());
+        let (plan, destination) = (plan.clone(), destination.clone().starting_with_source(worker));
+        let reporter = Reporter { worker, sender: sender.clone() };
+        let (is_recorded, is_watched) = (intervals.is_some(), snapshots.is_some());
         let work = move || {
-            let ended = teller.clone();
-            let watch = move || teller.watchers(is_recorded, is_watched, stopped);
-            let outcome = worker::runtime().run(move || worker::run(plan, place, share, watch()));
+            let ended = reporter.clone();
+            let watch = move || reporter.hooks(is_recorded, is_watched, stopped);
+            let outcome = worker::runtime().run(move || worker::run(plan, destination, share, watch()));
             let outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
             ended.tell(Message::Ended(Box::new(outcome)));
         };
@@ -112,14 +112,14 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
                     intervals.take(worker, interval);
                 }
             }
-            Message::Standing(standing) => {
-                if let Some(standings) = &mut standings {
-                    standings.take(worker, standing);
+            Message::Snapshot(snapshot) => {
+                if let Some(snapshots) = &mut snapshots {
+                    snapshots.take(worker, snapshot);
                 }
             }
             Message::Ended(outcome) => {
                 intervals.iter_mut().for_each(|intervals| intervals.end(worker));
-                standings.iter_mut().for_each(|standings| standings.end(worker));
+                snapshots.iter_mut().for_each(|snapshots| snapshots.end(worker));
                 merged = merge(merged, *outcome);
                 if merged.is_err() {
                     stop_all(&stops);

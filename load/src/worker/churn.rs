@@ -20,7 +20,7 @@ impl Worker {
             let Some(request) = self.next_request(&clock, index, turn, now) else { return };
             let Some(sent) = self.wait_until_due(request, now) else { return };
             self.note_sent(request);
-            let open = match self.place.open(self.plan.timeout) {
+            let open = match self.destination.open(self.plan.timeout) {
                 Ok(open) => open,
                 Err(error) => {
                     if !self.note_unopened(&error, request) {

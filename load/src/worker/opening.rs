@@ -85,8 +85,10 @@ impl Worker {
 
     /// Opens a connection, and counts it or the error.
     pub(super) fn open(&self) -> io::Result<Transport> {
-        let opened =
-            self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open, self.plan.timeout));
+        let opened = self
+            .destination
+            .open(self.plan.timeout)
+            .and_then(|open| self.work.prepare(open, self.plan.timeout));
         match &opened {
             Ok(_) => self.tally.opened(),
             // Who ends the run interrupts what is being opened.

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use ringspun::runtime::probe::Feature;
 use super::Report;
 use super::limits::Field;
 
-/// Where explanations end, so that they fit a terminal.
+/// The maximum width of explanations, to fit a terminal.
 const WIDTH: usize = 80;
-/// The column where what follows a name begins.
+/// The width of the column of names.
 const NAME_WIDTH: usize = 30;
 
 /// The report as lines of text.
@@ -27,7 +27,7 @@ pub fn render(report: &Report) -> String {
         None => entry(&mut text, "io_uring", "allowed"),
         Some(refusal) => {
             entry(&mut text, "io_uring", "refused");
-            // Mostly that is why another backend serves, or none, and has been said.
+            // Usually the refusal is the reason for the choice of the backend, printed above.
             if *refusal != report.backend.reason {
                 explain(&mut text, refusal);
             }
@@ -38,7 +38,7 @@ pub fn render(report: &Report) -> String {
         entry(&mut text, "Janet VM", "optimised");
     } else {
         entry(&mut text, "Janet VM", "not optimised");
-        let remedy = "It runs at half its speed: set CFLAGS=-O2 in the environment and build again.";
+        let remedy = "It runs at half speed: set CFLAGS=-O2 in the environment and rebuild.";
         explain(&mut text, remedy);
     }
 
@@ -59,8 +59,8 @@ pub fn render(report: &Report) -> String {
 }
 
 fn since(feature: &Feature) -> String {
-    let tense = if feature.available { "since" } else { "it takes" };
-    format!("{tense} Linux {}", feature.since)
+    let verb = if feature.available { "since" } else { "requires" };
+    format!("{verb} Linux {}", feature.since)
 }
 
 fn value(field: &Field) -> String {

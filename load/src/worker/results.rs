@@ -10,7 +10,7 @@ use crate::plan::Length;
 
 impl Worker {
     /// The processor time that this process has taken; with several threads, that this thread has.
-    pub(super) fn processor_time(&self) -> Duration {
+    pub(super) fn cpu_time(&self) -> Duration {
         let clock = match self.share.is_whole() {
             true => ClockId::CLOCK_PROCESS_CPUTIME_ID,
             false => ClockId::CLOCK_THREAD_CPUTIME_ID,
@@ -22,9 +22,9 @@ impl Worker {
     /// What was found out, when all connections are done.
     pub(super) fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
         let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
-        let processor = self.processor.get();
-        let processor_end = processor.end.unwrap_or_else(|| self.processor_time());
-        let processor_time = processor_end.saturating_sub(processor.begin.unwrap_or_default());
+        let cpu = self.cpu.get();
+        let cpu_end = cpu.end.unwrap_or_else(|| self.cpu_time());
+        let cpu_time = cpu_end.saturating_sub(cpu.begin.unwrap_or_default());
         let start = self.clock.get().start;
         let was_stopped = self.stopped_at.get().is_some();
         let mut requests = self.tally.requests();
@@ -38,8 +38,8 @@ impl Worker {
             backend,
             measured,
             workers: 1,
-            processor_time,
-            busiest_processor_time: processor_time,
+            cpu_time,
+            busiest_cpu_time: cpu_time,
             started_late: self.started_late.get(),
             connections: self.tally.connections(),
             requests,

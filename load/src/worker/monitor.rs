@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 use ringspun_fibers::{self as fibers, JoinHandle};
 
 use super::Worker;
-use crate::companions::Standing;
+use crate::hooks::Snapshot;
 use crate::interval::Cutter;
 use crate::work::Work;
 
 /// How often it looks for requests that take too long; more often where timeouts are short.
-const OVERSEE_MIN: Duration = Duration::from_millis(1);
-const OVERSEE_MAX: Duration = Duration::from_millis(100);
+const MONITOR_PERIOD_MIN: Duration = Duration::from_millis(1);
+const MONITOR_PERIOD_MAX: Duration = Duration::from_millis(100);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Interrupts requests that take too long, notes the processor time where the measured part begins and
     /// ends, and tells the observer how the run stands. Ends with the runtime.
-    pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Standing)>>) {
+    pub(super) fn monitor(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Snapshot)>>) {
         let clock = self.clock.get();
-        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
+        let period = (self.plan.timeout / 8).clamp(MONITOR_PERIOD_MIN, MONITOR_PERIOD_MAX);
         let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
             (clock.start, false, clock.start, 0);
         loop {
@@ -31,30 +31,30 @@ impl Worker {
                 return;
             }
             now = Instant::now();
-            let mut processor = self.processor.get();
+            let mut cpu = self.cpu.get();
             if let Some(cutter) = &mut *self.cutter.borrow_mut() {
                 cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
             }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
                 if !self.plan.lead().is_zero() {
-                    processor.begin = Some(self.processor_time());
+                    cpu.begin = Some(self.cpu_time());
                 }
             }
-            if self.is_over(&clock, now) && processor.end.is_none() {
-                processor.end = Some(self.processor_time());
+            if self.is_over(&clock, now) && cpu.end.is_none() {
+                cpu.end = Some(self.cpu_time());
                 // What they wait for is asked for by nobody, and may never come.
                 if matches!(self.work, Work::Receive(_)) {
                     self.interrupt_waiting(drivers, now, Duration::ZERO);
                 }
             }
-            self.processor.set(processor);
+            self.cpu.set(cpu);
             self.interrupt_waiting(drivers, now, self.plan.timeout);
             if let Some(observer) = &mut observer
                 && now - told_at >= PROGRESS_EVERY
             {
                 let answers = self.tally.answered_ever();
-                observer(Standing {
+                observer(Snapshot {
                     elapsed: now - clock.start,
                     is_warming_up: now < clock.measure_from,
                     rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
