@@ -9,6 +9,7 @@ mod editor;
 mod janet;
 mod limits;
 mod load;
+mod logging;
 mod output;
 mod serve;
 mod stop;
@@ -28,7 +29,9 @@ Examples:
 The program acts as `janet` if it is installed under that name, in processes started by Janet programs, and
 if the first argument is a flag of Janet or a file:
   ringspun -e '(print (+ 1 2))'
-  ringspun server.janet";
+  ringspun server.janet
+
+Warnings and errors are logged to standard error; RINGSPUN_LOG=off, error, info, debug or trace changes that.";
 
 /// Massively concurrent servers on io_uring and stackful fibers.
 #[derive(Parser)]
@@ -69,6 +72,7 @@ enum Command {
 
 /// Runs the command line; `arguments` start with the program name.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    logging::start();
     let name = arguments.first().cloned().unwrap_or_default();
     let mut ours = CommandLine::command();
     ours.build();
