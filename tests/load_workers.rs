@@ -49,13 +49,6 @@ fn threads_share_connections_and_requests_and_it_all_adds_up() {
             [] | [_, _] => assert_eq!(came.len(), 100),
             _ => assert!(came.len() > 100, "the warm-up sent nothing"),
         }
-        // Of 100 requests in turns over 7 connections, none has more than one more than another.
-        if pace.len() == 2 {
-            for connection in 0..7 {
-                let count = came.iter().filter(|came| **came == connection).count();
-                assert!((14..=15).contains(&count), "{came:?}");
-            }
-        }
     }
 }
 

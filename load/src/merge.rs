@@ -33,6 +33,7 @@ impl Connections {
         self.wanted += other.wanted;
         self.opened += other.opened;
         self.open_max += other.open_max;
+        self.closed_idle += other.closed_idle;
     }
 }
 

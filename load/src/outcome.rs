@@ -110,6 +110,8 @@ pub struct Connections {
     pub opened: u64,
     /// The maximum open at the same time; with several threads, the sum of their maxima.
     pub open_max: usize,
+    /// How many the target closed while they were idle, which is not an error; they were reopened.
+    pub closed_idle: u64,
 }
 
 /// Counts of requests (the [`Workload`](crate::Workload) defines what a request is), without those of the warm-up.

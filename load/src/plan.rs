@@ -32,8 +32,8 @@ pub enum Pace {
     /// for users (coordinated omission).
     Closed,
     /// Open loop: requests are due at a constant rate, from 1 to [`RATE_MAX_PER_S`] per second over all
-    /// connections, which take turns. A request that is due while its connection waits for a response is sent
-    /// afterwards, and its response time includes that wait.
+    /// connections. The next free connection takes the next request. If none is free when a request is due, it
+    /// is sent as soon as one is, and its response time includes that wait.
     Open {
         /// Requests per second.
         rate_per_s: u64,

@@ -13,6 +13,7 @@ pub(crate) struct Tally {
     opened: Cell<u64>,
     open: Cell<usize>,
     open_max: Cell<usize>,
+    closed_idle: Cell<u64>,
     /// Expected responses, including the warm-up.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
@@ -72,6 +73,7 @@ impl Tally {
             opened: Cell::new(0),
             open: Cell::new(0),
             open_max: Cell::new(0),
+            closed_idle: Cell::new(0),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             traffic: Cell::default(),
@@ -95,6 +97,11 @@ impl Tally {
 
     pub(crate) fn closed(&self) {
         self.open.set(self.open.get() - 1);
+    }
+
+    /// Counts a connection that the target closed while it was idle.
+    pub(crate) fn closed_idle(&self) {
+        self.closed_idle.set(self.closed_idle.get() + 1);
     }
 
     /// Updates the counts of measured requests.
@@ -189,7 +196,12 @@ impl Tally {
     }
 
     pub(crate) fn connections(&self) -> Connections {
-        Connections { wanted: self.wanted, opened: self.opened.get(), open_max: self.open_max.get() }
+        Connections {
+            wanted: self.wanted,
+            opened: self.opened.get(),
+            open_max: self.open_max.get(),
+            closed_idle: self.closed_idle.get(),
+        }
     }
 
     pub(crate) fn service_times(&self) -> Latencies {

@@ -1,9 +1,11 @@
-//! Runs a plan: a fiber for each connection, and one that oversees them.
+//! One thread's share of a run: a fiber per connection, and one that monitors them.
 //!
-//! What a request costs here comes on top of what it costs the target, on the same machine often enough. So
-//! its path has no timer, no memory to allocate, no text, and in a closed loop one look at the clock: the
-//! end of a request is the beginning of the next. Requests that take too long are found by the overseer,
-//! which looks at all connections now and then.
+//! The generator often shares the machine with the target, so that its own cost per request matters. The path of
+//! a request has no timer, no allocation, no formatting, and in a closed loop one reading of the clock, as the end
+//! of a request is the beginning of the next. The monitor looks for requests that exceed the timeout.
+//!
+//! In an open loop, a free connection takes the next request of the schedule and waits until it is due. So no
+//! request waits for a connection that is busy while another one is free.
 
 mod churn;
 mod monitor;
@@ -12,12 +14,13 @@ mod pipeline;
 mod results;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
-use ringspun_net as net;
+use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinHandle, Runtime};
+use ringspun_net::{self as net, Stream};
 use ringspun_runtime::Configuration;
 
 use crate::error::RunError;
@@ -26,7 +29,7 @@ use crate::interval::Cutter;
 use crate::outcome::{ErrorKind, Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::format_duration;
-use crate::reading::Answer;
+use crate::reading::{Answer, describe_surplus};
 use crate::schedule::Numbers;
 use crate::share::Share;
 use crate::step_tally::StepTally;
@@ -35,17 +38,20 @@ use crate::target::Target;
 use crate::transport::{self, Destination, Transport};
 use crate::work::Work;
 
-/// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
+/// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// How long a connection that was lost, or could not be made, waits before it is tried again.
+/// The pause before a connection that was lost, or could not be opened, is retried.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+/// A connection that is idle for at least this long is watched for being closed by the target. It costs more than
+/// a plain sleep.
+const IDLE_WATCH_MIN: Duration = Duration::from_millis(250);
 
-/// A runtime that sleeps whenever it has to wait: how busy the generator is shows how much more it could ask for.
+/// A runtime that blocks instead of busy-polling, so that its CPU utilization shows how much capacity is left.
 pub(crate) fn runtime() -> Runtime {
     Runtime::new().configuration(Configuration { spin_max: Some(Duration::ZERO), ..Configuration::default() })
 }
 
-/// Runs the share of a plan that one thread has.
+/// Runs one thread's share of a plan.
 pub(crate) fn run(
     plan: Plan,
     destination: Destination,
@@ -99,7 +105,7 @@ pub(crate) fn run(
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
     let ended_at = run.ended_at().unwrap_or_else(Instant::now);
-    // With it the recorder ends, whose other end may wait for that.
+    // Drops the recorder; its receiver may be waiting for that.
     if let Some(cutter) = run.cutter.take() {
         cutter.finish(&run.tally, ended_at);
     }
@@ -110,23 +116,23 @@ fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::R
     FiberBuilder::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES).spawn(function)
 }
 
-/// The instants of a run.
+/// The instants that delimit a run.
 #[derive(Clone, Copy)]
 struct Clock {
     start: Instant,
     measure_from: Instant,
-    /// Absent in a run by count.
+    /// Absent in a run limited by count.
     end: Option<Instant>,
 }
 
-/// Processor time at the two ends of the measured part.
+/// CPU times at the beginning and the end of the measurement.
 #[derive(Clone, Copy, Default)]
 struct CpuTimes {
     begin: Option<Duration>,
     end: Option<Duration>,
 }
 
-/// A request that is next on its connection.
+/// A request that a connection has taken.
 #[derive(Clone, Copy)]
 struct Request {
     due: Instant,
@@ -135,7 +141,17 @@ struct Request {
     step: Option<usize>,
 }
 
-/// What all fibers of a run share.
+/// How the wait for a request's due time ended.
+enum Wait {
+    /// It is due: the time.
+    Due(Instant),
+    /// The target closed the idle connection, or it became unusable.
+    Closed,
+    /// The run is being stopped.
+    Stopped,
+}
+
+/// The state that the fibers of a run share.
 struct Worker {
     plan: Plan,
     share: Share,
@@ -143,19 +159,25 @@ struct Worker {
     destination: Destination,
     tally: Tally,
     steps: StepTally,
-    /// Absent where nobody asked for intervals.
+    /// Absent without a recorder.
     cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
     numbers: Option<Numbers>,
+    /// How many requests of the schedule this thread has taken.
+    taken: Cell<u64>,
+    /// The fraction of a request that the ramp-up has still to skip, as a part of the open connections.
+    skip_remainder: Cell<usize>,
+    /// Requests that were taken by connections that were closed before they could send them.
+    returned: RefCell<VecDeque<Request>>,
     /// Requests that a closed loop may still send.
     remaining: Cell<u64>,
     clock: Cell<Clock>,
-    /// How much after the time that the plan asked for.
+    /// How much later than the planned time the run started.
     started_late: Cell<Duration>,
-    /// When the run was ended early.
+    /// When the run was stopped early.
     stopped_at: Cell<Option<Instant>>,
     cpu: Cell<CpuTimes>,
-    /// Since when each connection waits for an answer. The overseer reads it.
+    /// Since when each connection has been waiting for a response; for the monitor.
     waiting_since: Vec<Cell<Option<Instant>>>,
 }
 
@@ -177,6 +199,9 @@ impl Worker {
         Self {
             work,
             numbers,
+            taken: Cell::new(0),
+            skip_remainder: Cell::new(0),
+            returned: RefCell::default(),
             remaining: Cell::new(remaining),
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
             started_late: Cell::default(),
@@ -192,39 +217,39 @@ impl Worker {
         }
     }
 
-    /// No request is sent any more.
+    /// Whether no further request may be sent.
     #[inline]
     fn is_over(&self, clock: &Clock, now: Instant) -> bool {
         clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
     }
 
-    /// When the measured part is, or was, over; `None` in a run by count that nobody stopped.
+    /// The end of the measurement; `None` in a run limited by count that was not stopped.
     fn ended_at(&self) -> Option<Instant> {
         self.stopped_at.get().or(self.clock.get().end)
     }
 
-    /// Ends the run early.
+    /// Stops the run early.
     fn stop(&self, drivers: &[JoinHandle<()>]) {
         self.stopped_at.set(Some(Instant::now()));
         for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
-            // The others end with their answers.
+            // Those that wait for a response end with it.
             if waiting_since.get().is_none() {
                 driver.cancel();
             }
         }
     }
 
-    /// Connections are what is measured.
+    /// Whether each request is a connection.
     fn is_churn(&self) -> bool {
         matches!(self.work, Work::Churn(_))
     }
 
-    /// How many connections this thread has.
+    /// The number of connections of this thread.
     fn connections(&self) -> usize {
         self.waiting_since.len()
     }
 
-    /// Sets when the run begins.
+    /// Sets the start of the run.
     fn start(&self, start: Instant) {
         if let Some(start_at) = self.plan.start_at {
             let begins = SystemTime::now() + start.saturating_duration_since(Instant::now());
@@ -239,26 +264,26 @@ impl Worker {
         self.cpu.set(CpuTimes { begin: Some(self.cpu_time()), end: None });
     }
 
-    /// Parks until the run begins; false if it is ended before.
+    /// Parks until the run starts; false if it is stopped before.
     fn wait_for_start(&self) -> bool {
         let wait = self.clock.get().start.saturating_duration_since(Instant::now());
         (wait.is_zero() || fibers::sleep(wait).is_ok()) && self.stopped_at.get().is_none()
     }
 
-    /// The number of a connection's request in an open loop, whose connections take turns.
-    #[inline]
-    fn number(&self, index: usize, turn: u64) -> u64 {
-        turn * self.plan.connections as u64 + self.share.global_index(index) as u64
+    /// Whether a connection may still get a request.
+    fn has_requests_left(&self) -> bool {
+        match &self.numbers {
+            None => self.remaining.get() > 0,
+            Some(numbers) => {
+                self.share.global_number(self.taken.get()) < numbers.end || !self.returned.borrow().is_empty()
+            }
+        }
     }
 
-    /// No request is left for a connection in an open loop; `turn` counts those of this connection.
-    fn has_sent_all(&self, index: usize, turn: u64) -> bool {
-        self.numbers.as_ref().is_some_and(|numbers| self.number(index, turn) >= numbers.end)
-    }
-
-    /// The request that is next on a connection; `turn` counts those of this connection. `None` at the end.
+    /// Takes the next request; `None` at the end. In an open loop it may be due later: only free connections take
+    /// requests, and wait for them.
     #[inline]
-    fn next_request(&self, clock: &Clock, index: usize, turn: u64, now: Instant) -> Option<Request> {
+    fn take_request(&self, clock: &Clock, now: Instant) -> Option<Request> {
         if self.is_over(clock, now) {
             return None;
         }
@@ -269,16 +294,47 @@ impl Worker {
             }
             return Some(Request { due: now, is_measured, step: None });
         };
-        let number = self.number(index, turn);
-        let due = clock.start + numbers.schedule.due_after(number);
-        (number < numbers.end).then(|| Request {
-            due,
+        if let Some(request) = self.returned.borrow_mut().pop_front() {
+            return Some(request);
+        }
+        if now < clock.start + self.plan.ramp_up {
+            self.skip_for_ramp_up(numbers, clock, now);
+        }
+        let number = self.share.global_number(self.taken.get());
+        if number >= numbers.end {
+            return None;
+        }
+        self.taken.set(self.taken.get() + 1);
+        Some(Request {
+            due: clock.start + numbers.schedule.due_after(number),
             is_measured: number >= numbers.first_measured,
             step: numbers.step_of(number),
         })
     }
 
-    /// Counts a request of which `change` knows something new, if it belongs to the measured part.
+    /// During the ramp-up, skips requests that are overdue, and those of connections that are not open yet, so that
+    /// the rate rises with the connections.
+    fn skip_for_ramp_up(&self, numbers: &Numbers, clock: &Clock, now: Instant) {
+        let overdue = self.share.count_below(numbers.schedule.due_before(now - clock.start));
+        // For each request that is sent, as many are skipped as there are closed connections per open one.
+        let open = self.tally.open_now().max(1);
+        let to_skip = self.skip_remainder.get() + self.connections().saturating_sub(open);
+        self.skip_remainder.set(to_skip % open);
+        let skipped = self.taken.get().max(overdue) + (to_skip / open) as u64;
+        let first_measured = self.share.count_below(numbers.first_measured);
+        self.taken.set(skipped.min(first_measured).max(self.taken.get()));
+    }
+
+    /// Returns a request that has not been sent, so that another connection takes it.
+    fn return_request(&self, request: Request) {
+        if self.numbers.is_some() {
+            self.returned.borrow_mut().push_back(request);
+        } else if request.is_measured {
+            self.remaining.set(self.remaining.get().saturating_add(1));
+        }
+    }
+
+    /// Updates the counts of a request, if it is measured.
     #[inline]
     fn count(&self, request: Request, change: impl Fn(&mut Requests)) {
         if request.is_measured {
@@ -289,21 +345,54 @@ impl Worker {
         }
     }
 
-    /// Waits until a request is due whose connection is free, and returns when it is sent; `None` at the end.
+    /// Waits until a request is due, on an idle connection if it is one that is kept.
     #[inline(always)]
-    fn wait_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
-        if request.due <= now { Some(now) } else { self.sleep_until_due(request, now) }
+    fn wait_until_due(&self, open: Option<&Transport>, request: Request, now: Instant) -> Wait {
+        if request.due <= now { Wait::Due(now) } else { self.sleep_until_due(open, request, now) }
     }
 
-    fn sleep_until_due(&self, request: Request, now: Instant) -> Option<Instant> {
-        if fibers::sleep(request.due - now).is_err() || self.stopped_at.get().is_some() {
-            return None;
+    fn sleep_until_due(&self, open: Option<&Transport>, request: Request, now: Instant) -> Wait {
+        let idle = request.due - now;
+        match open {
+            Some(Transport::Stream(stream)) if idle >= IDLE_WATCH_MIN => {
+                match self.watch_idle(stream, idle) {
+                    Wait::Due(_) => {}
+                    ended => return ended,
+                }
+            }
+            _ if fibers::sleep(idle).is_err() => return Wait::Stopped,
+            _ => {}
+        }
+        if self.stopped_at.get().is_some() {
+            return Wait::Stopped;
         }
         let now = Instant::now();
         if request.is_measured {
-            self.tally.sent_late(now - request.due);
+            self.tally.sent_late(now.saturating_duration_since(request.due));
         }
-        Some(now)
+        Wait::Due(now)
+    }
+
+    /// Waits on an idle connection, on which nothing should happen.
+    fn watch_idle(&self, stream: &Stream, idle: Duration) -> Wait {
+        match fibers::with_deadline(idle, || stream.receive()) {
+            Ok(Some(bytes)) => {
+                self.tally.failed(ErrorKind::Wrong, || describe_surplus(&bytes));
+                Wait::Closed
+            }
+            Err(error) => match net::interrupt_of(&error) {
+                Some(Interrupt::DeadlineExpired) => Wait::Due(Instant::now()),
+                Some(_) => Wait::Stopped,
+                None => self.closed_idle(),
+            },
+            Ok(None) => self.closed_idle(),
+        }
+    }
+
+    #[cold]
+    fn closed_idle(&self) -> Wait {
+        self.tally.closed_idle();
+        Wait::Closed
     }
 
     /// Counts a request as sent.
@@ -312,7 +401,7 @@ impl Worker {
         self.count(request, |requests| requests.sent += 1);
     }
 
-    /// Takes a request back that was sent, and that there was no answer to wait for.
+    /// Uncounts a request that was sent but interrupted by the end of the run.
     #[cold]
     fn withdraw(&self, request: Request) {
         if request.is_measured {
@@ -321,64 +410,76 @@ impl Worker {
         }
     }
 
-    /// Sends requests over one connection, each when the one before it is answered, until the run is over.
-    /// `transport` is absent if it could not be opened at first.
+    /// Sends requests over one connection, one at a time, until the run is over. `transport` is absent if the
+    /// connection could not be opened yet.
     fn drive(&self, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
         let mut now = Instant::now();
         let mut pause = self.first_pause(index);
-        let (mut turn, mut first_turn) = (0, 0);
+        // How many requests were sent on this connection, and before it was reopened.
+        let (mut sent_count, mut sent_before) = (0, 0);
+        // A request that waits for the connection to be reopened.
+        let mut held = None;
         loop {
             let open = match transport.take() {
                 Some(open) => open,
-                // No connection is made that has nothing to do.
-                None if self.has_sent_all(index, turn) => return,
                 None => {
-                    let Some(open) = self.reopen(pause) else { return };
+                    if pause.is_zero() && held.is_none() {
+                        // No connection is opened without a request for it.
+                        held = self.take_request(&clock, now);
+                    }
+                    let Some(open) = self.reopen(pause, &mut held) else { return };
                     now = Instant::now();
-                    turn = turn.max(self.turn_from(&clock, index, now));
-                    first_turn = turn;
+                    sent_before = sent_count;
                     open
                 }
             };
-            let Some(request) = self.next_request(&clock, index, turn, now) else { return };
-            let Some(sent) = self.wait_until_due(request, now) else { return };
+            let Some(request) = held.take().or_else(|| self.take_request(&clock, now)) else { return };
+            let sent = match self.wait_until_due(Some(&open), request, now) {
+                Wait::Due(now) => now,
+                Wait::Closed => {
+                    self.tally.closed();
+                    (held, pause) = (Some(request), Duration::ZERO);
+                    continue;
+                }
+                Wait::Stopped => return,
+            };
             self.note_sent(request);
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let answer = self.work.perform(&open, index + turn as usize);
+            let answer = self.work.perform(&open, index + sent_count);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            let lost = match self.settle(&clock, request, now, service_time, &answer) {
-                Some(lost) => lost,
-                None if turn > first_turn && self.ends_well(&answer) => {
+            let next = match self.settle(&clock, request, now, service_time, &answer) {
+                Some(next) => next,
+                None if sent_count > sent_before && self.ends_well(&answer) => {
                     self.withdraw(request);
-                    Lost::Step
+                    Connection::Reopen
                 }
                 None => {
-                    let Some(lost) = self.note_failure(answer, request, service_time) else { return };
-                    lost
+                    let Some(next) = self.note_failure(answer, request, service_time) else { return };
+                    next
                 }
             };
-            match lost {
-                Lost::Nothing => transport = Some(open),
-                Lost::Step => pause = Duration::ZERO,
-                Lost::Connection => pause = REOPEN_PAUSE,
+            match next {
+                Connection::Keep => transport = Some(open),
+                Connection::Reopen => pause = Duration::ZERO,
+                Connection::ReopenLater => pause = REOPEN_PAUSE,
             }
             if transport.is_none() {
                 self.tally.closed();
             }
             if service_time >= self.plan.timeout {
-                // The overseer may have interrupted this fiber when the answer was there already; the
-                // next request must not meet that.
+                // The monitor may have interrupted this fiber when the response had just arrived; the
+                // interrupt must not reach the next request.
                 let _ = fibers::check();
             }
-            turn += 1;
+            sent_count += 1;
         }
     }
 
-    /// Counts a request if it was answered rightly; `None` if something else became of it.
+    /// Counts a request that was answered as expected; `None` if it was not.
     #[inline(always)]
     fn settle(
         &self,
@@ -387,7 +488,7 @@ impl Worker {
         now: Instant,
         service_time: Duration,
         answer: &io::Result<Answer>,
-    ) -> Option<Lost> {
+    ) -> Option<Connection> {
         let (traffic, closes) = match answer {
             Ok(Answer::Correct(traffic)) => (*traffic, false),
             Ok(Answer::Response(response, traffic)) => {
@@ -411,41 +512,45 @@ impl Worker {
         } else {
             self.tally.answered_unmeasured();
         }
-        Some(if closes { Lost::Step } else { Lost::Nothing })
+        Some(if closes { Connection::Reopen } else { Connection::Keep })
     }
 
-    /// Whether this is the end of a connection that only brought bytes. How many, nobody can know before.
+    /// Whether this is the end of a connection that only receives: how many bytes it gets is unknown in advance.
     fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
         matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
     }
 
-    /// Counts what became of a request that was not answered rightly; `None` if the run is being ended.
+    /// Counts a request that failed; `None` if the run is being stopped.
     #[cold]
     fn note_failure(
         &self,
         answer: io::Result<Answer>,
         request: Request,
         service_time: Duration,
-    ) -> Option<Lost> {
+    ) -> Option<Connection> {
         let timeout = self.plan.timeout;
         let (kind, text, lost) = match answer {
-            Ok(Answer::Correct(_)) => return Some(Lost::Nothing),
+            Ok(Answer::Correct(_)) => return Some(Connection::Keep),
             Ok(Answer::Wrong { text, in_sync }) => {
-                (ErrorKind::Wrong, text, if in_sync { Lost::Nothing } else { Lost::Step })
+                (ErrorKind::Wrong, text, if in_sync { Connection::Keep } else { Connection::Reopen })
             }
             Ok(Answer::Response(response, _)) => {
-                let lost = if response.closes { Lost::Step } else { Lost::Nothing };
+                let lost = if response.closes { Connection::Reopen } else { Connection::Keep };
                 (ErrorKind::Status, self.describe_status(response.status), lost)
             }
-            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Lost::Connection),
+            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Connection::ReopenLater),
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if service_time < timeout {
                     self.withdraw(request);
                     return None;
                 }
-                (ErrorKind::TimedOut, format!("no answer within {}", format_duration(timeout)), Lost::Step)
+                (
+                    ErrorKind::TimedOut,
+                    format!("no response within {}", format_duration(timeout)),
+                    Connection::Reopen,
+                )
             }
-            Err(error) => (transport::request_error_kind(&error), error.to_string(), Lost::Connection),
+            Err(error) => (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater),
         };
         self.tally.failed(kind, || text);
         self.count(request, |requests| match kind {
@@ -467,12 +572,13 @@ impl Worker {
     }
 }
 
-/// What a request that failed has taken with it.
-enum Lost {
-    /// The connection goes on.
-    Nothing,
-    /// The connection's answers would not fit its requests any more, or there are no more.
-    Step,
-    /// The connection broke.
-    Connection,
+/// What to do with a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    /// Use it for the next request.
+    Keep,
+    /// Replace it at once: it ended as agreed, or its responses would not match its requests any more.
+    Reopen,
+    /// Replace it after a pause: it broke.
+    ReopenLater,
 }

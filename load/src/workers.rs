@@ -1,5 +1,5 @@
-//! A run on several threads: each has a share of the connections and an event loop of its own, and what they
-//! find out is added up on the thread that asked for the run, which is idle otherwise.
+//! A run on several threads, each with its own event loop and a share of the connections. The calling thread merges
+//! their results.
 
 use std::cell::Cell;
 use std::io;
@@ -22,14 +22,14 @@ use crate::share::Share;
 use crate::transport::Destination;
 use crate::worker;
 
-/// What a thread tells.
+/// A message from a thread.
 enum Message {
     Interval(Interval),
     Snapshot(Snapshot),
     Ended(Box<Result<Outcome, RunError>>),
 }
 
-/// By which a thread tells, with its number.
+/// The sending end of a thread, with its index.
 #[derive(Clone)]
 struct Reporter {
     worker: usize,
@@ -38,12 +38,12 @@ struct Reporter {
 
 impl Reporter {
     fn tell(&self, message: Message) {
-        // Who is not listening any more has failed, and says so.
+        // A receiver that is gone has failed, and reports that itself.
         let _ = self.sender.send((self.worker, message));
     }
 
-    /// What goes along with the thread's share of the run, which ends early when the other end of `stopped` is
-    /// shut down or closed.
+    /// The hooks of the thread's share of the run, which stops early when the other end of `stopped` is shut down or
+    /// closed.
     fn hooks(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> WorkerHooks {
         let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
         if is_recorded {
@@ -55,7 +55,7 @@ impl Reporter {
         }
         hooks.stopper = Some(Box::new(move || {
             if let Some(event_loop) = fibers::event_loop() {
-                // The end, or an interrupt at the end of the run.
+                // Returns at end-of-file, or when interrupted at the end of the run.
                 let _ = Stream::from_descriptor(event_loop, stopped.into()).read(&mut [0]);
             }
         }));
@@ -63,7 +63,7 @@ impl Reporter {
     }
 }
 
-/// Runs a plan on as many threads as it says. In a fiber.
+/// Runs a plan on several threads. Must be called in a fiber.
 pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Result<Outcome, RunError> {
     let Hooks { observer, stopper, recorder } = hooks;
     let (sender, messages) = mpsc::channel();
@@ -94,7 +94,7 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
         let (stops, has_ended) = (stops.clone(), has_ended.clone());
         let stopping = move || {
             stopper();
-            // At the end of the runtime it returns as well.
+            // It also returns when the runtime ends.
             if !has_ended.get() {
                 stop_all(&stops);
             }
@@ -103,7 +103,7 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
     }
     let mut merged = Ok(None);
     let mut messages = messages;
-    // Until all threads have gone, each with all that it had to tell.
+    // Until all threads have ended and their messages are processed.
     while let (returned, Some((worker, message))) = receive(messages)? {
         messages = returned;
         match message {
@@ -135,16 +135,16 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
     }
 }
 
-/// Has all threads end the run.
+/// Stops all threads.
 fn stop_all(stops: &[UnixStream]) {
     for stop in stops {
-        // A thread that has ended needs no telling.
+        // Fails if the thread has ended already.
         let _ = stop.shutdown(Shutdown::Both);
     }
 }
 
-/// Waits for a message, on a thread for calls that block. Returns the messages to come as well; `None` when all
-/// threads have ended.
+/// Waits for a message, on a thread for blocking calls, and returns the receiver as well. `None` when all threads
+/// have ended.
 fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), RunError> {
     fibers::blocking(move || {
         let message = messages.recv().ok();
@@ -155,7 +155,7 @@ fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), R
 
 type Messages = Receiver<(usize, Message)>;
 
-/// The first error stands for all.
+/// Merges an outcome; the first error wins.
 fn merge(
     merged: Result<Option<Outcome>, RunError>,
     outcome: Result<Outcome, RunError>,

@@ -1,4 +1,4 @@
-//! The fiber that oversees a run: what each request would cost, were it done there, is done here now and then.
+//! The monitor of a run: a fiber that periodically does what would cost too much per request.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use crate::hooks::Snapshot;
 use crate::interval::Cutter;
 use crate::work::Work;
 
-/// How often it looks for requests that take too long; more often where timeouts are short.
+/// The period of looking for requests that exceed the timeout; it depends on the timeout.
 const MONITOR_PERIOD_MIN: Duration = Duration::from_millis(1);
 const MONITOR_PERIOD_MAX: Duration = Duration::from_millis(100);
-/// How often progress is told.
+/// The period of progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
-    /// ends, and tells the observer how the run stands. Ends with the runtime.
+    /// Interrupts requests that exceed the timeout, records the CPU time at the beginning and the end of the
+    /// measurement, ends intervals, and reports progress. Ends with the runtime.
     pub(super) fn monitor(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Snapshot)>>) {
         let clock = self.clock.get();
         let period = (self.plan.timeout / 8).clamp(MONITOR_PERIOD_MIN, MONITOR_PERIOD_MAX);
@@ -43,7 +43,7 @@ impl Worker {
             }
             if self.is_over(&clock, now) && cpu.end.is_none() {
                 cpu.end = Some(self.cpu_time());
-                // What they wait for is asked for by nobody, and may never come.
+                // Nothing more may ever arrive.
                 if matches!(self.work, Work::Receive(_)) {
                     self.interrupt_waiting(drivers, now, Duration::ZERO);
                 }
@@ -67,11 +67,11 @@ impl Worker {
         }
     }
 
-    /// Interrupts connections that have waited for that long.
+    /// Interrupts connections that have been waiting for a response for at least `patience`.
     fn interrupt_waiting(&self, drivers: &[JoinHandle<()>], now: Instant, patience: Duration) {
         for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
             if waiting_since.get().is_some_and(|since| now.saturating_duration_since(since) >= patience) {
-                // Once: a second interrupt would meet a later request.
+                // Only once: a second interrupt would reach a later request.
                 waiting_since.set(None);
                 driver.cancel();
             }

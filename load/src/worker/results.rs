@@ -1,4 +1,4 @@
-//! What a run has found out, and what it cost.
+//! The results of a thread's share of a run.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use crate::outcome::Outcome;
 use crate::plan::Length;
 
 impl Worker {
-    /// The processor time that this process has taken; with several threads, that this thread has.
+    /// The CPU time of this process; with several threads, of this thread.
     pub(super) fn cpu_time(&self) -> Duration {
         let clock = match self.share.is_whole() {
             true => ClockId::CLOCK_PROCESS_CPUTIME_ID,
             false => ClockId::CLOCK_THREAD_CPUTIME_ID,
         };
-        // No kernel that this runs on refuses it; without it, the generator would seem idle.
+        // Never fails on supported kernels.
         clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
     }
 
-    /// What was found out, when all connections are done.
+    /// The results, after all connections are done.
     pub(super) fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
         let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
         let cpu = self.cpu.get();

@@ -63,6 +63,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "wanted": connections.wanted,
             "opened": connections.opened,
             "open_max": connections.open_max,
+            "closed_idle": connections.closed_idle,
             "refused": errors.count(ErrorKind::Refused),
             "timed_out": errors.count(ErrorKind::ConnectTimedOut),
             "failed": errors.count(ErrorKind::ConnectFailed),

@@ -110,13 +110,17 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             "\nanswers      {success} 2xx, {redirection} 3xx, {client_error} 4xx, {server_error} 5xx"
         )?;
     }
-    writeln!(
+    write!(
         text,
         "\nconnections  {} planned, {} opened, at most {} at a time",
         format_count(connections.wanted as u64),
         format_count(connections.opened),
         format_count(connections.open_max as u64)
     )?;
+    if connections.closed_idle > 0 {
+        write!(text, ", {} closed while idle", format_count(connections.closed_idle))?;
+    }
+    writeln!(text)?;
     let threads = match outcome.workers {
         1 => String::new(),
         workers => format!("{workers} threads, the busiest "),
