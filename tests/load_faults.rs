@@ -96,3 +96,26 @@ fn a_request_goes_to_the_next_free_connection() {
     let report = measure(&[&[target.as_str()][..], &base].concat(), 0);
     assert_eq!(requests(&report, ["answered", "timed_out", "lost"]), [200, 0, 0]);
 }
+
+#[test]
+fn a_response_after_the_timeout_counts_as_timed_out_however_soon_after() {
+    // Each response comes a little later than it may.
+    let target = tcp_server(|mut stream, _| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            thread::sleep(Duration::from_millis(205));
+            if stream.write_all(&message).is_err() {
+                return;
+            }
+        }
+    });
+    for flags in
+        [&[][..], &["--rate", "1k"], &["--pipeline", "2"], &["--workload", "churn", "--payload", "64"]]
+    {
+        let base = [target.as_str(), "--connections", "4", "--count", "12", "--timeout", "200ms"];
+        let report = measure(&[&base[..], flags].concat(), 1);
+        assert_eq!(number(&report["requests"]["answered"]), 0, "{flags:?}: {}", report["requests"]);
+        let ends = requests(&report, ["timed_out", "lost", "sent"]);
+        assert!(ends[0] > 0 && ends[0] + ends[1] == ends[2], "{flags:?}: {}", report["requests"]);
+    }
+}

@@ -160,7 +160,8 @@ pub struct Plan {
     pub ramp_up: Duration,
     /// How long to send requests before the measurement; zero by default.
     pub warmup: Duration,
-    /// The maximum time to wait for a connection and for a response; 5 seconds by default.
+    /// The maximum time to wait for a connection and for a response; 5 seconds by default. Kept exactly: what
+    /// arrives later counts as timed out.
     pub timeout: Duration,
 }
 

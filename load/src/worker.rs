@@ -451,7 +451,7 @@ impl Worker {
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
-            let next = match self.settle(&clock, request, now, service_time, &answer) {
+            let next = match self.settle(&clock, request, now, (service_time, service_time), &answer) {
                 Some(next) => next,
                 None if sent_count > sent_before && self.ends_well(&answer) => {
                     self.withdraw(request);
@@ -479,16 +479,20 @@ impl Worker {
         }
     }
 
-    /// Counts a request that was answered as expected; `None` if it was not.
+    /// Counts a request that was answered as expected; `None` if it was not. The times are the service time and, of
+    /// it, the wait for the response, which the timeout applies to: a response that arrives later is none.
     #[inline(always)]
     fn settle(
         &self,
         clock: &Clock,
         request: Request,
         now: Instant,
-        service_time: Duration,
+        (service_time, waited): (Duration, Duration),
         answer: &io::Result<Answer>,
     ) -> Option<Connection> {
+        if waited >= self.plan.timeout {
+            return None;
+        }
         let (traffic, closes) = match answer {
             Ok(Answer::Correct(traffic)) => (*traffic, false),
             Ok(Answer::Response(response, traffic)) => {
@@ -520,27 +524,32 @@ impl Worker {
         matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
     }
 
-    /// Counts a request that failed; `None` if the run is being stopped.
+    /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.
     #[cold]
     fn note_failure(
         &self,
         answer: io::Result<Answer>,
         request: Request,
-        service_time: Duration,
+        waited: Duration,
     ) -> Option<Connection> {
         let timeout = self.plan.timeout;
-        let (kind, text, lost) = match answer {
-            Ok(Answer::Correct(_)) => return Some(Connection::Keep),
+        let late = || format!("no response within {}", format_duration(timeout));
+        let (kind, text, next) = match answer {
+            Ok(Answer::Correct(_)) => (ErrorKind::TimedOut, late(), Connection::Keep),
+            Ok(Answer::Response(response, _)) if waited >= timeout => {
+                let next = if response.closes { Connection::Reopen } else { Connection::Keep };
+                (ErrorKind::TimedOut, late(), next)
+            }
             Ok(Answer::Wrong { text, in_sync }) => {
                 (ErrorKind::Wrong, text, if in_sync { Connection::Keep } else { Connection::Reopen })
             }
             Ok(Answer::Response(response, _)) => {
-                let lost = if response.closes { Connection::Reopen } else { Connection::Keep };
-                (ErrorKind::Status, self.describe_status(response.status), lost)
+                let next = if response.closes { Connection::Reopen } else { Connection::Keep };
+                (ErrorKind::Status, self.describe_status(response.status), next)
             }
             Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Connection::ReopenLater),
             Err(error) if net::interrupt_of(&error).is_some() => {
-                if service_time < timeout {
+                if waited < timeout {
                     self.withdraw(request);
                     return None;
                 }
@@ -559,7 +568,7 @@ impl Worker {
             ErrorKind::TimedOut => requests.timed_out += 1,
             _ => requests.lost += 1,
         });
-        Some(lost)
+        Some(next)
     }
 
     fn describe_status(&self, status: u16) -> String {

@@ -42,7 +42,7 @@ impl Worker {
             drop(open);
             self.tally.closed();
             let waited = now - connected;
-            if self.settle(&clock, request, now, now - sent, &answer).is_none() {
+            if self.settle(&clock, request, now, (now - sent, waited), &answer).is_none() {
                 match self.note_failure(answer, request, waited) {
                     None => return,
                     Some(Connection::ReopenLater) if !self.pause_after_failure() => return,

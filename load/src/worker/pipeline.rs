@@ -214,7 +214,7 @@ impl Worker {
             return Some(Connection::Reopen);
         };
         let service_time = now - sent;
-        let next = match self.settle(clock, request, now, service_time, &answer) {
+        let next = match self.settle(clock, request, now, (service_time, service_time), &answer) {
             Some(next) => {
                 let unanswered = pipeline.flights.len();
                 if next == Connection::Reopen && unanswered > 0 {
