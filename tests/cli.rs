@@ -312,7 +312,7 @@ fn the_doctor_reports_to_people() {
     let report = text_of(&output);
     assert!(output.status.success(), "{report}{}", error_text(&output));
     let feature = if backend::refusal().is_none() { "deferred task work" } else { "refused" };
-    for expected in ["io_uring", feature, "open files", "connections in this process"] {
+    for expected in ["io_uring", feature, "open files", "connections per process"] {
         assert!(report.contains(expected), "{expected}: {report}");
     }
     assert!(!report.contains('\u{1b}'), "no colours when this is not a terminal");
@@ -419,6 +419,34 @@ fn a_time_to_look_that_is_no_number_is_named_with_what_was_expected() {
             "{arguments:?}: {errors}"
         );
     }
+}
+
+#[test]
+fn a_server_without_descriptors_names_the_limit() {
+    let started = Instant::now();
+    let script = "ulimit -n 64 && exec \"$0\" serve echo --tcp 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_ringspun")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut server = Process(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split(' ').nth(2).unwrap().to_string();
+    let clients: Vec<_> = (0..80).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let mut log = BufReader::new(server.0.stderr.take().unwrap());
+    let mut warning = String::new();
+    log.read_line(&mut warning).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("(RLIMIT_NOFILE) is 64"), "{warning}");
+    assert!(warning.contains(&address), "{warning}");
+    server.signal(Signal::SIGTERM);
+    server.wait();
+    drop(clients);
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    let more = rest.matches("RLIMIT_NOFILE").count() as u64;
+    assert!(more <= started.elapsed().as_secs() / 10, "at most one warning every 10 s: {rest}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn bad_statuses_are_counted_and_named() {
     let output = load(&[&url, "--count", "24"]);
     let table = text_of(&output);
     for expected in
-        ["GET, closed loop", "\nanswers      12 2xx, 4 3xx, 0 4xx, 8 5xx\n", "8 with a bad status"]
+        ["GET, closed loop", "\nanswers      12 2xx, 4 3xx, 0 4xx, 8 5xx\n", "8 with a failing status"]
     {
         assert!(table.contains(expected), "{expected}: {table}");
     }
@@ -192,23 +192,23 @@ fn an_answer_that_is_cut_off_is_lost() {
     assert_eq!((number(&requests["answered"]), number(&requests["lost"])), (9, 1));
     let kind = &report["errors"]["kinds"][0];
     assert_eq!(kind["kind"], "closed");
-    assert!(kind["example"].as_str().unwrap().contains("4 bytes of its answer's body missing"), "{kind}");
+    assert!(kind["example"].as_str().unwrap().contains("4 bytes of the response body missing"), "{kind}");
 }
 
 #[test]
 fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
     let target = "http://127.0.0.1:9/";
     for (arguments, value, expected) in [
-        (&["https://localhost/"][..], "https", "no TLS"),
+        (&["https://localhost/"][..], "https", "not supported"),
         (&["http://localhost:99999/"], "99999", "1 to 65535"),
         (&[target, "--payload", "64"], "--payload", "expected --body"),
         (&[target, "--header", "no colon"], "no colon", "'Name: value'"),
-        (&[target, "--header", "A b: c"], "A b", "is no header's name"),
+        (&[target, "--header", "A b: c"], "A b", "is not a header name"),
         (&[target, "--header", "A: b\nC: d"], "A: b", "control characters"),
         (&[target, "--method", "G E T"], "G E T", "such as GET"),
         (&[target, "--body", "a", "--body-file", "b"], "--body", "cannot be used with"),
         (&[target, "--body-file", "/no/such/file"], "/no/such/file", "No such file"),
-        (&[target, "--body-file", "/dev/zero"], "67108865", "expected 67108864 at most"),
+        (&[target, "--body-file", "/dev/zero"], "67108865", "expected at most 67108864"),
     ] {
         let output = load(arguments);
         let errors = error_text(&output);

@@ -104,13 +104,13 @@ fn connections_are_opened_over_the_ramp_up_and_an_open_loop_rises_with_them() {
 fn flags_that_do_not_fit_exit_with_two_the_value_and_what_was_expected() {
     let target = "tcp://127.0.0.1:9";
     for (arguments, value, expected) in [
-        (&["--steps", "10k,20k"][..], "'10k,20k'", "how long the last step lasts"),
+        (&["--steps", "10k,20k"][..], "'10k,20k'", "the last step has no duration"),
         (&["--steps", "10k,fast:5s"], "\"fast\"", "such as 10k,20k,40k:30s"),
-        (&["--steps", "0:5s"], "rate of 0", "expected 1 to"),
+        (&["--steps", "0:5s"], "rate is 0", "expected 1 to"),
         (&["--steps", "5,2G:5s"], "\"2G\"", "such as 64 or 50k"),
-        (&["--steps", "1..2:25h"], "90000 s of 1 to 2/s", "expected a day or less"),
-        (&["--steps", "5:0s"], "0 s of 5/s", "expected more"),
-        (&["--steps", "0..5:5s", "--warmup", "1s"], "rate of 0 to 5/s", "expected a first rate of 1 or more"),
+        (&["--steps", "1..2:25h"], "1 to 2/s lasts 90000 s", "expected a day or less"),
+        (&["--steps", "5:0s"], "5/s lasts 0 s", "expected more"),
+        (&["--steps", "0..5:5s", "--warmup", "1s"], "starts with 0 to 5/s", "expected 1 or more"),
         (&["--steps", "5:5s", "--rate", "5"], "--rate", "cannot be used with"),
         (&["--steps", "5:5s", "--duration", "5s"], "--duration", "cannot be used with"),
         (&["--steps", "5:5s", "--count", "5"], "--count", "cannot be used with"),

@@ -103,7 +103,7 @@ fn a_surplus_in_a_pipeline_costs_the_connection() {
     let report = measure(&base, 0);
     assert_eq!(counts(&report, ["answered", "sent", "wrong"]), [4, 4, 0]);
     assert_eq!((errors(&report), number(&report["connections"]["opened"])), (1, 2));
-    assert_eq!(example(&report), "bytes came behind the answer: 1, expected none");
+    assert_eq!(example(&report), "surplus data after the response: 1 B, expected none");
 }
 
 #[test]

@@ -211,11 +211,7 @@ fn what_cannot_be_read_or_written_is_named() {
         // Before anything is sent: nobody listens there.
         let failed = load(&["tcp://127.0.0.1:1", flag, &nowhere]);
         assert_eq!(failed.status.code(), Some(1));
-        assert!(
-            error_text(&failed).contains("missing.hdr/none cannot be written"),
-            "{}",
-            error_text(&failed)
-        );
+        assert!(error_text(&failed).contains("missing.hdr/none: "), "{}", error_text(&failed));
     }
 }
 

@@ -72,7 +72,11 @@ fn source_addresses_that_cannot_be_used_are_named() {
     assert_refused(&output, &["source address"]);
     assert_eq!(peers.try_iter().count(), 0, "something was opened");
     for (arguments, value, expected) in [
-        (["unix:@socket", "--bind", "127.0.0.1"], "127.0.0.1 with unix:@socket", "expected tcp://"),
+        (
+            ["unix:@socket", "--bind", "127.0.0.1"],
+            "127.0.0.1 cannot be used with unix:@socket",
+            "expected tcp://",
+        ),
         ([&target, "--bind", "localhost"], "'localhost'", "IP address"),
     ] {
         let output = load(&arguments);

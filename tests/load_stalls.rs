@@ -115,5 +115,5 @@ fn a_closed_loop_does_not_see_it_and_says_so() {
     let output = load(&arguments);
     let table = text_of(&output);
     assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(0), ""));
-    assert!(table.contains("In a closed loop a stall of the target keeps requests from"), "{table}");
+    assert!(table.contains("In a closed loop, a stalled target gets"), "{table}");
 }

@@ -49,13 +49,6 @@ fn threads_share_connections_and_requests_and_it_all_adds_up() {
             [] | [_, _] => assert_eq!(came.len(), 100),
             _ => assert!(came.len() > 100, "the warm-up sent nothing"),
         }
-        // Of 100 requests in turns over 7 connections, none has more than one more than another.
-        if pace.len() == 2 {
-            for connection in 0..7 {
-                let count = came.iter().filter(|came| **came == connection).count();
-                assert!((14..=15).contains(&count), "{came:?}");
-            }
-        }
     }
 }
 
@@ -176,7 +169,7 @@ fn what_does_not_fit_is_named() {
         (&["--workers", "0"], "0 workers", "expected 1 to 1"),
         (&["--workers", "many"], "'many'", "invalid digit"),
         (&["--start-at", "1e9"], "'1e9'", "seconds since 1970"),
-        (&["--start-at", "2020-01-01T00:00:00Z"], "ago", "expected a time to come"),
+        (&["--start-at", "2020-01-01T00:00:00Z"], "ago", "expected a time in the future"),
     ] {
         let output = load(&[&[target.as_str()], arguments].concat());
         let errors = error_text(&output);

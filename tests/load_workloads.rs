@@ -143,7 +143,7 @@ fn datagrams_are_requests_and_answers() {
         let base = [&target, "--workload", "request", "--payload", "20", "--count", "20"];
         let report = measure(&[&base[..], &framing].concat(), 0);
         assert_eq!(counts(&report, ["answered", "wrong", "lost"]), [18, 2, 0], "{framing:?}");
-        assert!(example(&report).starts_with("an answer of 5 bytes"), "{}", example(&report));
+        assert!(example(&report).starts_with("a response of 5 bytes"), "{}", example(&report));
     }
 }
 
@@ -252,7 +252,7 @@ fn a_target_that_sends_nothing_exits_with_one() {
     let output = load(&[&sending_server(0, b"", false), "--workload", "receive", "--duration", "200ms"]);
     assert_eq!(output.status.code(), Some(1));
     let message = error_text(&output);
-    assert!(message.ends_with(": nothing was answered: nothing came\n"), "{message}");
+    assert!(message.ends_with(": nothing was answered: nothing was received\n"), "{message}");
 }
 
 #[test]
@@ -342,7 +342,9 @@ fn churn_makes_a_connection_for_each_request() {
     }
     let output = load(&[&target, "--workload", "churn", "--count", "10"]);
     let table = text_of(&output);
-    for expected in ["connect and close", " connections/s\n", "Service time: from connecting to connected."] {
+    for expected in
+        ["connect and close", " connections/s\n", "Service time: from connecting until connected."]
+    {
         assert!(table.contains(expected), "{expected}: {table}");
     }
 }
@@ -383,7 +385,7 @@ fn bytes_per_second_have_gates() {
     assert_eq!(output.status.code(), Some(3));
     let message = error_text(&output);
     assert!(
-        message.contains("gate receive-rate<1000000M is broken: ") && message.contains(" bytes/s"),
+        message.contains("gate receive-rate<1000000M failed: ") && message.contains(" bytes/s"),
         "{message}"
     );
     let table = text_of(&output);
@@ -400,7 +402,11 @@ fn flags_that_do_not_go_together_exit_with_two() {
             "[possible values: echo, request, send, receive, churn]",
         ),
         (&[tcp, "--workload", "request"], "request", "expected --response BYTES or --response-end TEXT"),
-        (&[tcp, "--response", "5"], "--response with --workload echo", "expected --workload request"),
+        (
+            &[tcp, "--response", "5"],
+            "--response cannot be used with --workload echo",
+            "expected --workload request",
+        ),
         (
             &[tcp, "--workload", "send", "--response-end", "x"],
             "--response-end",
@@ -416,33 +422,33 @@ fn flags_that_do_not_go_together_exit_with_two() {
         ),
         (
             &[tcp, "--workload", "receive", "--rate", "5"],
-            "rate for the workload receive",
-            "expected one that",
+            "receive has no rate",
+            "expected a workload that sends",
         ),
         (&[tcp, "--payload", "9-8"], "'9-8'", "expected the smaller one first"),
         (&[tcp, "--payload", "1:50%,2:40%"], "90 %", "expected 100 %"),
         (&[tcp, "--payload", "0"], "0 bytes", "expected 1 to 65536"),
         (&[tcp, "--payload", "5", "--payload-file", "x"], "--payload", "cannot be used with"),
-        (&[tcp, "--payload-file", "/nonexistent"], "/nonexistent", "cannot be read"),
+        (&[tcp, "--payload-file", "/nonexistent"], "/nonexistent", "cannot read"),
         (&[tcp, "--payload-file", "/dev/null"], "0 bytes", "expected 1 to 65536"),
         (&[tcp, "--payload-file", "/dev/zero"], "67108865 bytes", "expected 1 to 65536"),
-        (&["udp://127.0.0.1:9", "--workload", "churn"], "churn for udp", "expected tcp or unix"),
-        (&["udp://127.0.0.1:9", "--pipeline", "2"], "pipeline of 2", "expected more connections"),
-        (&[tcp, "--pipeline", "0"], "pipeline of 0", "expected 1 to 1024"),
-        (&[tcp, "--pipeline", "17", "--payload", "4k"], "pipeline of 17", "expected 1 to 16"),
+        (&["udp://127.0.0.1:9", "--workload", "churn"], "churn is not for udp", "expected tcp or unix"),
+        (&["udp://127.0.0.1:9", "--pipeline", "2"], "pipelining (2)", "expected more connections"),
+        (&[tcp, "--pipeline", "0"], "pipeline depth is 0", "expected 1 to 1024"),
+        (&[tcp, "--pipeline", "17", "--payload", "4k"], "pipeline depth is 17", "expected 1 to 16"),
         (
             &[tcp, "--pipeline", "2", "--workload", "churn"],
             "workload churn",
-            "expected requests with answers",
+            "expected a workload with responses",
         ),
         (
             &[http, "--pipeline", "2", "--header", "Connection: close"],
-            "pipeline of 2",
-            "expected connections",
+            "pipelining (2)",
+            "expected persistent connections",
         ),
-        (&[http, "--workload", "echo"], "--workload with http", "expected tcp://"),
-        (&[http, "--response", "5"], "--response with http", "expected tcp://"),
-        (&[http, "--payload", "5"], "--payload with http", "expected --body"),
+        (&[http, "--workload", "echo"], "--workload cannot be used with http", "expected tcp://"),
+        (&[http, "--response", "5"], "--response cannot be used with http", "expected tcp://"),
+        (&[http, "--payload", "5"], "--payload cannot be used with http", "expected --body"),
     ] {
         let output = load(arguments);
         let errors = error_text(&output);

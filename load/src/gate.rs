@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::outcome::Outcome;
-use crate::quantity::{parse_count, parse_duration, show_count, show_duration};
+use crate::quantity::{format_count, format_duration, parse_count, parse_duration};
 
-/// What a gate looks like, for messages.
+/// The expected format, for error messages.
 const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>0 or rate<10k";
 
 /// A condition under which a run counts as failed, such as `p99>5ms`.
@@ -33,7 +33,7 @@ pub struct Gate {
     comparison: Comparison,
 }
 
-/// What is compared, and with what.
+/// A measure and its limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Condition {
     Time(TimeMeasure, Duration),
@@ -70,8 +70,8 @@ enum Comparison {
 }
 
 impl Comparison {
-    /// Longer signs come first, so that `>=` is not read as `>`.
-    const SIGNS: [(&'static str, Self); 4] =
+    /// Longer operators come first, so that `>=` is not parsed as `>`.
+    const OPERATORS: [(&'static str, Self); 4] =
         [(">=", Self::AtLeast), ("<=", Self::AtMost), (">", Self::Above), ("<", Self::Below)];
 
     fn holds<T: PartialOrd>(self, value: T, limit: T) -> bool {
@@ -87,10 +87,10 @@ impl Comparison {
 impl FromStr for Gate {
     type Err = String;
 
-    /// The error says what is wrong and what was expected; whoever asked names the value in front of it.
+    /// The error says what is wrong and what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = Comparison::SIGNS.into_iter().find_map(|(sign, comparison)| {
-            text.split_once(sign).map(|(measure, limit)| (measure.trim(), comparison, limit.trim()))
+        let parts = Comparison::OPERATORS.into_iter().find_map(|(operator, comparison)| {
+            text.split_once(operator).map(|(measure, limit)| (measure.trim(), comparison, limit.trim()))
         });
         let (measure, comparison, limit) = parts.ok_or(FORM)?;
         let time = |measure| parse_duration(limit).map(|limit| Condition::Time(measure, limit));
@@ -107,7 +107,7 @@ impl FromStr for Gate {
             _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
                 Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
                 _ => Err(format!(
-                    "{measure:?} is not measured: expected p50, p99, p99.9 or another percentile, max, mean, \
+                    "the measure {measure:?} is unknown: expected p50, p99, p99.9 or another percentile, max, mean, \
                      rate, send-rate, receive-rate, errors or unsent"
                 )),
             },
@@ -122,18 +122,18 @@ impl fmt::Display for Gate {
     }
 }
 
-/// What a gate has found.
+/// The result of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The condition holds, so that the run counts as failed.
+    /// Whether the condition holds, so that the run counts as failed.
     pub is_broken: bool,
-    /// What was measured, for people.
+    /// The measured value, for people.
     pub value: String,
 }
 
 impl Gate {
-    /// Looks at an outcome. A gate on times breaks where no time was measured: nothing shows that the target
-    /// is as fast as it should be.
+    /// Evaluates the gate. A gate on times breaks if nothing was answered: there is no evidence that the target
+    /// is fast enough.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
         match self.condition {
             Condition::Time(..) if outcome.response_times.count() == 0 => {
@@ -146,7 +146,7 @@ impl Gate {
                     TimeMeasure::Mean => times.mean(),
                     TimeMeasure::Max => times.max(),
                 };
-                Verdict { is_broken: self.comparison.holds(value, limit), value: show_duration(value) }
+                Verdict { is_broken: self.comparison.holds(value, limit), value: format_duration(value) }
             }
             Condition::Rate(measure, limit) => {
                 let (rate_per_s, unit) = match measure {
@@ -156,7 +156,7 @@ impl Gate {
                 };
                 Verdict {
                     is_broken: self.comparison.holds(rate_per_s, limit as f64),
-                    value: format!("{}{unit}/s", show_count(rate_per_s as u64)),
+                    value: format!("{}{unit}/s", format_count(rate_per_s as u64)),
                 }
             }
             Condition::Count(measure, limit) => {
@@ -164,7 +164,7 @@ impl Gate {
                     CountMeasure::Errors => outcome.errors.total(),
                     CountMeasure::Unsent => outcome.requests.unsent(),
                 };
-                Verdict { is_broken: self.comparison.holds(value, limit), value: show_count(value) }
+                Verdict { is_broken: self.comparison.holds(value, limit), value: format_count(value) }
             }
         }
     }
@@ -186,8 +186,8 @@ mod tests {
             backend: "none",
             measured: Duration::from_secs(2),
             workers: 1,
-            processor_time: Duration::ZERO,
-            busiest_processor_time: Duration::ZERO,
+            cpu_time: Duration::ZERO,
+            busiest_cpu_time: Duration::ZERO,
             started_late: Duration::ZERO,
             connections: Connections::default(),
             requests: Requests {

@@ -1,85 +1,95 @@
-//! The share of a run that one thread has, and how the threads begin together.
+//! One thread's share of a run, and the barrier at which all threads start together.
 
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long after the last thread is ready requests begin: the others have to wake up.
+/// The delay between the last thread's arrival and the start, so that all others can wake up.
 const WAKE: Duration = Duration::from_millis(2);
 
-/// The connections of a run that belong to one thread: each thread has every so manieth, so that the requests of
-/// an open loop, whose connections take turns, are shared as evenly as can be, and none is due at another time
-/// than it would be with one thread.
+/// One thread's share of the connections and requests of a run: every n-th for n threads. So requests are shared
+/// evenly, and due at the same times as with one thread.
 pub(crate) struct Share {
-    /// The number of the thread, from 0.
+    /// The index of the thread.
     worker: usize,
     workers: usize,
-    /// Absent where there is one thread, and once it has met the others.
-    meeting: Cell<Option<Arc<Meeting>>>,
+    /// Absent if there is a single thread, and after passing the barrier.
+    barrier: Cell<Option<Arc<StartBarrier>>>,
 }
 
-/// Nobody waits for a thread that failed before it met the others.
+/// A thread that fails before the barrier must not block the others.
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(meeting) = self.meeting.take() {
-            meeting.arrive(&mut meeting.lock(), false, None);
+        if let Some(barrier) = self.barrier.take() {
+            barrier.arrive(&mut barrier.lock(), false, None);
         }
     }
 }
 
 impl Share {
-    /// All of the run.
+    /// The whole run.
     pub(crate) fn whole() -> Self {
-        Self { worker: 0, workers: 1, meeting: Cell::new(None) }
+        Self { worker: 0, workers: 1, barrier: Cell::new(None) }
     }
 
     /// The shares of several threads.
     pub(crate) fn split(workers: usize) -> Vec<Self> {
-        let meeting = Arc::new(Meeting::new(workers));
-        let meeting = || Cell::new(Some(meeting.clone()));
-        (0..workers).map(|worker| Self { worker, workers, meeting: meeting() }).collect()
+        let barrier = Arc::new(StartBarrier::new(workers));
+        let barrier = || Cell::new(Some(barrier.clone()));
+        (0..workers).map(|worker| Self { worker, workers, barrier: barrier() }).collect()
     }
 
     pub(crate) fn is_whole(&self) -> bool {
         self.workers == 1
     }
 
-    /// Whether the first connection of the run is among those of this thread.
+    /// Whether the first connection of the run belongs to this thread.
     pub(crate) fn is_first(&self) -> bool {
         self.worker == 0
     }
 
-    /// How much of an amount falls to this thread: of connections, or of requests. It adds up.
+    /// This thread's part of a number of connections or requests. The parts add up.
     pub(crate) fn of(&self, amount: u64) -> u64 {
         let (worker, workers) = (self.worker as u64, self.workers as u64);
         amount / workers + u64::from(worker < amount % workers)
     }
 
-    /// The number that a connection of this thread has among all of the run.
+    /// The number that a request or connection of this thread has in the whole run.
+    #[inline]
+    pub(crate) fn global_number(&self, number: u64) -> u64 {
+        self.worker as u64 + number * self.workers as u64
+    }
+
+    /// How many of the first `count` requests of the whole run are this thread's.
+    pub(crate) fn count_below(&self, count: u64) -> u64 {
+        count.saturating_sub(self.worker as u64).div_ceil(self.workers as u64)
+    }
+
+    /// The index that a connection of this thread has in the whole run.
     #[inline]
     pub(crate) fn global_index(&self, index: usize) -> usize {
         self.worker + index * self.workers
     }
 
-    /// Waits, with the thread, until all threads have tried to open their connections. Returns when the run
-    /// starts, which is not before `start_at`; `None` if nobody has opened any.
+    /// Blocks until all threads have tried to open their connections. Returns the start of the run, not before
+    /// `start_at`; `None` if no thread has opened a connection.
     pub(crate) fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
-        match self.meeting.take() {
-            Some(meeting) => meeting.meet(has_opened, start_at),
+        match self.barrier.take() {
+            Some(barrier) => barrier.meet(has_opened, start_at),
             None => has_opened.then(|| start(Instant::now(), start_at)),
         }
     }
 }
 
-/// When a run starts that could start at `earliest`. A time by the clock on the wall is looked at once: to set
-/// the clock does not move the start.
+/// The start of a run that is ready at `earliest`. The wall clock is read once, so that setting it later does not
+/// move the start.
 fn start(earliest: Instant, start_at: Option<SystemTime>) -> Instant {
     let wait = start_at.and_then(|start_at| start_at.duration_since(SystemTime::now()).ok());
     wait.map_or(earliest, |wait| earliest.max(Instant::now() + wait))
 }
 
-/// Where threads wait for each other.
-struct Meeting {
+/// The barrier at the start of a run.
+struct StartBarrier {
     workers: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -93,12 +103,12 @@ struct State {
     start: Option<Instant>,
 }
 
-impl Meeting {
+impl StartBarrier {
     fn new(workers: usize) -> Self {
         Self { workers, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// A thread that panicked here left nothing half done.
+    /// A poisoned lock is harmless, as no update can be left incomplete.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

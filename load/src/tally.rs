@@ -1,4 +1,4 @@
-//! The counts of a run while it runs.
+//! Counts and times of a run in progress.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,33 +7,34 @@ use std::time::Duration;
 use crate::latencies::Latencies;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
 
-/// The counts of a run, kept by its fibers, all of one thread.
+/// Counts and times of one thread's share of a run.
 pub(crate) struct Tally {
     wanted: usize,
     opened: Cell<u64>,
     open: Cell<usize>,
     open_max: Cell<usize>,
-    /// Right answers from the beginning, those of the warm-up included.
+    closed_idle: Cell<u64>,
+    /// Expected responses, including the warm-up.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
     traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
-    /// Answers with status 2xx, 3xx, 4xx and 5xx.
+    /// Responses with status 2xx, 3xx, 4xx and 5xx.
     status_classes: [Cell<u64>; 4],
     service_times: RefCell<Times>,
-    /// Absent in a closed loop, where it would be the same.
+    /// Absent in a closed loop, where they equal the service times.
     response_times: Option<RefCell<Times>>,
-    /// How much later than due requests were sent whose connection was free.
+    /// How much later than due requests were sent although their connection was free.
     send_delays: RefCell<Latencies>,
 }
 
-/// Times of one kind. Each is recorded once; sums are made when they are asked for.
+/// Times of one kind. Each is recorded into one histogram; they are added up on demand.
 struct Times {
-    /// Since the last interval was cut off.
+    /// Of the current interval.
     current: Latencies,
-    /// Before that.
+    /// Of earlier intervals.
     past: Latencies,
-    /// When the run's duration was over.
+    /// After the end of the measurement.
     after_end: Latencies,
 }
 
@@ -72,6 +73,7 @@ impl Tally {
             opened: Cell::new(0),
             open: Cell::new(0),
             open_max: Cell::new(0),
+            closed_idle: Cell::new(0),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             traffic: Cell::default(),
@@ -97,7 +99,12 @@ impl Tally {
         self.open.set(self.open.get() - 1);
     }
 
-    /// Counts a request of the measured part, of which `change` knows something new.
+    /// Counts a connection that the target closed while it was idle.
+    pub(crate) fn closed_idle(&self) {
+        self.closed_idle.set(self.closed_idle.get() + 1);
+    }
+
+    /// Updates the counts of measured requests.
     #[inline]
     pub(crate) fn count(&self, change: impl FnOnce(&mut Requests)) {
         let mut requests = self.requests.get();
@@ -105,13 +112,13 @@ impl Tally {
         self.requests.set(requests);
     }
 
-    /// Counts a right answer of the warm-up.
+    /// Counts an expected response during the warm-up.
     #[inline]
     pub(crate) fn answered_unmeasured(&self) {
         self.answered_ever.set(self.answered_ever.get() + 1);
     }
 
-    /// Counts a right answer of the measured part. The response time is asked for in an open loop only.
+    /// Counts an expected response to a measured request. The response time is computed in an open loop only.
     #[inline]
     pub(crate) fn answered(
         &self,
@@ -138,7 +145,7 @@ impl Tally {
         }
     }
 
-    /// Counts an answer of HTTP; its status is from 200 to 599.
+    /// Counts an HTTP response; its status is from 200 to 599.
     #[inline]
     pub(crate) fn got_status(&self, status: u16) {
         let class = usize::from(status / 100).wrapping_sub(2);
@@ -189,20 +196,24 @@ impl Tally {
     }
 
     pub(crate) fn connections(&self) -> Connections {
-        Connections { wanted: self.wanted, opened: self.opened.get(), open_max: self.open_max.get() }
+        Connections {
+            wanted: self.wanted,
+            opened: self.opened.get(),
+            open_max: self.open_max.get(),
+            closed_idle: self.closed_idle.get(),
+        }
     }
 
     pub(crate) fn service_times(&self) -> Latencies {
         self.service_times.borrow().all()
     }
 
-    /// In a closed loop, a request is due when it is sent.
+    /// In a closed loop these are the service times, as requests are due when they are sent.
     pub(crate) fn response_times(&self) -> Latencies {
         self.response_times.as_ref().unwrap_or(&self.service_times).borrow().all()
     }
 
-    /// Response times, if they are kept, and service times since this was called last, without those of
-    /// after the end.
+    /// Takes the response times (if separate) and service times since the last call, without those after the end.
     pub(crate) fn take_times(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow_mut().take_current());
         (response_times, self.service_times.borrow_mut().take_current())
@@ -212,7 +223,7 @@ impl Tally {
         self.service_times.borrow().current.count() > 0
     }
 
-    /// Response times, if they are kept, and service times of after the end.
+    /// Response times (if separate) and service times after the end.
     pub(crate) fn times_after_end(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow().after_end.clone());
         (response_times, self.service_times.borrow().after_end.clone())

@@ -2,16 +2,21 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
 use ringspun_fibers as fibers;
 
 use crate::address::{Address, local_address};
 use crate::endpoint::Peer;
-use crate::error::{OperationError, interrupt_of, is_closed};
+use crate::error::{OperationError, errno_of, interrupt_of, is_closed};
 use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, Reuse, SocketKind, is_exhausted, listen_on};
 use crate::options::SocketOption;
 use crate::stream::Stream;
 use crate::waiting::{current_loop, resolve, wait_on};
+
+/// How often [`Listener::accept_loop`] logs that it has run out of descriptors or memory.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
 /// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
 /// [`close`](Self::close) does.
@@ -20,6 +25,22 @@ use crate::waiting::{current_loop, resolve, wait_on};
 #[derive(Debug)]
 pub struct Listener {
     core: Rc<ListenerCore>,
+}
+
+/// Logs that connections wait because a limit is reached, unless that was logged recently.
+#[cold]
+fn warn_of_exhaustion(error: &io::Error, warned_at: &mut Option<Instant>) {
+    let now = Instant::now();
+    if warned_at.is_some_and(|warned_at: Instant| now - warned_at < WARNING_PERIOD) {
+        return;
+    }
+    *warned_at = Some(now);
+    let limit = match (errno_of(error), getrlimit(Resource::RLIMIT_NOFILE)) {
+        (Some(libc::EMFILE), Ok((soft, _))) => format!("the limit on open files (RLIMIT_NOFILE) is {soft}"),
+        (Some(libc::ENFILE), _) => "the system's limit on open files (fs.file-max) is reached".to_string(),
+        _ => "the kernel is out of memory for sockets".to_string(),
+    };
+    tracing::warn!(%error, "new connections wait: {limit}");
 }
 
 /// Listens for connections over TCP, or to a Unix stream socket; port 0 lets the kernel choose one, which
@@ -99,7 +120,7 @@ impl Listener {
 
     /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
     /// own, as Janet's `net/accept-loop` does. When descriptors or memory run out, it waits for some to
-    /// come back, 50 ms at a time. A handler that panics ends its own connection only.
+    /// come back, 50 ms at a time, and logs a warning that names the limit, at most every 10 seconds. A handler that panics ends its own connection only.
     ///
     /// # Errors
     ///
@@ -137,11 +158,13 @@ impl Listener {
     /// ```
     pub fn accept_loop(&self, handler: impl Fn(Stream) + 'static) -> io::Result<()> {
         let handler = Rc::new(handler);
+        let mut warned_at = None;
         loop {
             let stream = match self.accept() {
                 Ok(stream) => stream,
                 Err(error) if is_closed(&error) => return Ok(()),
                 Err(error) if is_exhausted(&error) => {
+                    warn_of_exhaustion(&error, &mut warned_at);
                     fibers::sleep(EXHAUSTED_PAUSE)?;
                     continue;
                 }

@@ -1,6 +1,6 @@
-//! The files that `--hdr` and `--csv` write while a run lasts, and what `--html` draws at its end.
+//! The files that `--hdr` and `--csv` write during a run, and the data for the charts of `--html`.
 //!
-//! Each has a thread of its own, so that compressing and writing delay no request.
+//! Each file has its own thread, so that compressing and writing do not delay requests.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,18 +14,18 @@ use ringspun_load::{Interval, Recorder, write_log};
 
 use super::page::Point;
 
-/// The columns of a CSV file, which docs/load-logs.md describes.
+/// The columns of a CSV file (docs/load-logs.md).
 const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
-/// What comes behind them where there are steps.
+/// The additional column if there are steps.
 const CSV_HEAD_STEP: &str = ",step";
 
-/// A file that gets the intervals of a run.
+/// A file that receives the intervals of a run.
 struct IntervalFile {
     sender: Sender<Arc<Interval>>,
     writing: JoinHandle<io::Result<()>>,
 }
 
-/// The files of a run.
+/// All such files of a run.
 #[derive(Default)]
 pub struct IntervalFiles {
     files: Vec<IntervalFile>,
@@ -33,7 +33,7 @@ pub struct IntervalFiles {
 }
 
 impl IntervalFiles {
-    /// Creates the files that were asked for, so that a run does not end with the news that they cannot be.
+    /// Creates the files before the run, so that a run does not end with an error about them.
     pub fn create(hdr: Option<&Path>, csv: Option<&Path>, html: Option<&Path>) -> io::Result<Self> {
         let mut files = Self::default();
         if let Some(path) = hdr {
@@ -65,20 +65,20 @@ impl IntervalFiles {
         Ok(())
     }
 
-    /// What tells the files of a run; `None` if there are none.
+    /// The recorder that feeds the files; `None` if there are none.
     pub fn recorder(&self) -> Option<Recorder> {
         let senders: Vec<_> = self.files.iter().map(|file| file.sender.clone()).collect();
         let recorder = move |interval: Interval| {
             let interval = Arc::new(interval);
             for sender in &senders {
-                // A writer that failed is gone, and says so at the end.
+                // A writer that failed has ended; `finish` reports its error.
                 let _ = sender.send(interval.clone());
             }
         };
         (!self.files.is_empty()).then(|| Box::new(recorder) as Recorder)
     }
 
-    /// Waits until all is written, and returns what a page draws of it. The recorder has to be gone.
+    /// Waits until everything is written, and returns the points for a page. The recorder must have been dropped.
     pub fn finish(self) -> io::Result<Vec<Point>> {
         for IntervalFile { sender, writing } in self.files {
             drop(sender);
@@ -88,7 +88,7 @@ impl IntervalFiles {
     }
 }
 
-/// A few figures of each interval: histograms of a long run would take much memory.
+/// Keeps only a few figures per interval: the histograms of a long run would take much memory.
 fn collect_points(points: &Mutex<Vec<Point>>, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     for interval in intervals {
         lock(points).extend(Point::of(&interval));
@@ -96,12 +96,12 @@ fn collect_points(points: &Mutex<Vec<Point>>, intervals: Receiver<Arc<Interval>>
     Ok(())
 }
 
-/// A thread that panicked between two points leaves them whole.
+/// A poisoned lock is harmless, as points are only appended.
 fn lock(points: &Mutex<Vec<Point>>) -> MutexGuard<'_, Vec<Point>> {
     points.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A row for each interval, when it comes.
+/// Writes a row per interval, as soon as it is available.
 fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     let mut intervals = intervals.into_iter().peekable();
     let has_steps = intervals.peek().is_some_and(|interval| interval.step.is_some());

@@ -1,5 +1,5 @@
-//! The results for programs, as docs/load-json.md describes them. Fields may be added; a change that breaks
-//! readers raises `version`.
+//! The results as JSON, documented in docs/load-json.md. Fields may be added; incompatible changes increment
+//! `version`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,7 +55,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
         "generator": {
             "workers": outcome.workers,
             "started_late_s": outcome.started_late.as_secs_f64(),
-            "processor_s": outcome.processor_time.as_secs_f64(),
+            "cpu_s": outcome.cpu_time.as_secs_f64(),
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
             "send_delay": times(&outcome.send_delays),
         },
@@ -63,6 +63,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "wanted": connections.wanted,
             "opened": connections.opened,
             "open_max": connections.open_max,
+            "closed_idle": connections.closed_idle,
             "refused": errors.count(ErrorKind::Refused),
             "timed_out": errors.count(ErrorKind::ConnectTimedOut),
             "failed": errors.count(ErrorKind::ConnectFailed),
@@ -108,7 +109,7 @@ pub fn requests_value(requests: &Requests) -> Value {
     })
 }
 
-/// Times, all `null` where there are none.
+/// Statistics of times, all `null` if there are none.
 pub fn times(latencies: &Latencies) -> Value {
     let microseconds = |time: Duration| (latencies.count() > 0).then(|| time.as_nanos() as f64 / 1000.0);
     json!({

@@ -1,6 +1,6 @@
-//! `ringspun load`: measures a server, from the plan on the command line to the exit status.
+//! `ringspun load`: measures a server, from the command line to the exit status.
 //!
-//! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
+//! The crate `ringspun-load` does the measuring; `text`, `json` and `page` present the results.
 
 mod files;
 mod histogram;
@@ -22,21 +22,21 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Outcome, Pace, Plan, Verdict, Workload};
+use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
 
-/// The exit status when a gate breaks.
+/// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
-/// A generator that is busier than this has answers waiting for it.
+/// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
 use files::IntervalFiles;
 use options::Options;
 
-/// What to measure, and how.
+/// The command line of `ringspun load`.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
@@ -63,29 +63,29 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-A target that is not http has to send back what it gets, as `ringspun serve echo` does, and every answer is
-compared with what was sent; --workload asks for something else: requests with answers of their own, only
-sending, only receiving, or only connecting. What a request is depends on it: with send, a message, which is
-answered when the kernel has taken it; with receive, the wait for what comes next; with churn, a connection.
+Targets other than http must echo what they receive, as `ringspun serve echo` does; each response is compared
+with its request. --workload selects another kind of request: with request, a message with a different
+response; with send, a message that counts as answered when the kernel accepts it; with receive, the wait for
+the next bytes; with churn, a connection.
 
-With --pipeline, a connection sends requests without waiting for the answers to those before. Each has its own
-times. A connection that is lost takes all of them with it, and counts as one error.
+With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
+own times. A lost connection loses all its requests in flight and counts as one error.
 
-A target for http gets requests of HTTP/1.1, on connections that are kept for as long as it keeps them. Answers
-with status 2xx and 3xx are right (redirections are not followed); others count as errors. Where the target
-closes the connection after an answer, another one is made, which no service time contains.
+Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx count
+as successes (redirects are not followed), others as errors. If the target closes a connection after a
+response, it is reopened; service times do not include this.
 
-Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
-target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
-constant rate whatever the target does (open loop), and the response time counts from when a request was due.
-docs/load-model.md says more, also of --steps, --ramp-up, --workers and of many connections.
+Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
+stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant
+rate, whatever the target does (open loop), and response times start when a request is due.
+docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
-Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
+Durations have a unit (500us, 3s, 2m); counts and rates may end with k or M (50k).
 
-SIGINT or SIGTERM ends the run early, with the results so far; a second one ends it at once.
+SIGINT or SIGTERM ends the run early and prints the results so far; a second signal exits immediately.
 
-The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
-command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
+The exit status is 0 if the run completed, 1 if the target could not be reached or answered nothing, 2 if the
+command line is invalid, and 3 if a gate (--fail-if) failed.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -98,21 +98,21 @@ enum LoadCommand {
     Report(report::Report),
 }
 
-/// Gates with what they found.
+/// Gates with their results.
 type Verdicts = Vec<(Gate, Verdict)>;
 
-/// Measures, prints, and judges; or reports what was measured before.
+/// Runs the measurement and prints the results, or reports on earlier ones.
 pub fn load(Load { options, command }: Load) -> ExitCode {
     if let Some(LoadCommand::Report(options)) = &command {
         return report::report(options);
     }
     let Some(planned) = options.plan() else {
-        let message = "the target is missing: expected such as tcp://127.0.0.1:7000\n";
+        let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
         CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
     };
     let plan = match planned {
         Ok(plan) => plan,
-        // As clap tells of values that it can judge by themselves.
+        // Reported like the values that clap itself rejects.
         Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
     };
     if let Err(message) = limits::raise_open_files() {
@@ -120,11 +120,13 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
-    let mut companions = Companions { observer, stopper: None, recorder: None };
+    let mut hooks = Hooks { observer, stopper: None, recorder: None };
     match StopSignals::take() {
-        // An error is the end of the runtime.
-        Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
-        Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
+        // An error means that the runtime is ending.
+        Ok(signals) => hooks.stopper = Some(Box::new(move || drop(signals.wait()))),
+        Err(error) => output::complain(format_args!(
+            "cannot handle signals, which would end the run without results: {error}"
+        )),
     }
     let files = match IntervalFiles::create(
         options.hdr.as_deref(),
@@ -137,9 +139,9 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    companions.recorder = files.recorder();
+    hooks.recorder = files.recorder();
     let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
-    let measured = load::run(&plan, companions);
+    let measured = load::run(&plan, hooks);
     let written = files.finish();
     if is_live {
         text::clear_progress_line();
@@ -164,7 +166,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         return ExitCode::FAILURE;
     }
     for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
-        output::complain(format_args!("gate {gate} is broken: {}", verdict.value));
+        output::complain(format_args!("gate {gate} failed: {}", verdict.value));
     }
     if outcome.requests.answered == 0 {
         output::complain(format_args!(
@@ -180,7 +182,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
 }
 
-/// Prints the table, and writes the file of JSON.
+/// Prints the table, and writes the JSON file.
 fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
     let Some(path) = json else { return output::print(table) };
     let rendered = format!("{value:#}\n");
@@ -204,7 +206,7 @@ fn page_of(
 ) -> String {
     let target = plan.target.to_string();
     let table = text::table(plan, outcome);
-    // The first line of the table begins with the target, which is the page's title.
+    // The first line of the table starts with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));
     let span = workload::service_span(&plan.workload);
     page::Page {
@@ -216,9 +218,9 @@ fn page_of(
             _ => vec![("response time", &outcome.response_times), ("service time", &outcome.service_times)],
         },
         meaning: match plan.pace {
-            Pace::Closed => format!("Service time: {span}, in a closed loop, in which a stall hardly shows."),
+            Pace::Closed => format!("Service time: {span}. In a closed loop, stalls hardly show."),
             _ => format!(
-                "Response time: from when a request was due to its answer, what users see. Service time: {span}."
+                "Response time: from when a request was due to its response, as users see it. Service time: {span}."
             ),
         },
         rate_unit: workload::rate_unit(&plan.workload),
@@ -230,14 +232,14 @@ fn page_of(
 }
 
 fn cannot_write(shown_path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{shown_path} cannot be written: {error}"))
+    io::Error::new(error.kind(), format!("cannot write {shown_path}: {error}"))
 }
 
-/// Why nothing was answered.
+/// Why no request was answered.
 fn first_reason<'o>(plan: &Plan, outcome: &'o Outcome) -> &'o str {
     let mut reasons = load::ErrorKind::ALL.into_iter().filter_map(|kind| outcome.errors.example(kind));
     reasons.next().unwrap_or(match plan.workload {
-        Workload::Receive { .. } => "nothing came",
+        Workload::Receive { .. } => "nothing was received",
         _ => "no request was due",
     })
 }

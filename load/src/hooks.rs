@@ -1,33 +1,33 @@
-//! Who goes along with a run.
+//! Callbacks that observe a run, or end it early.
 
 use std::time::Duration;
 
 use crate::interval::Recorder;
 use crate::latencies::Latencies;
 
-/// How a run stands.
+/// The progress of a run.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// How long requests have been sent.
+    /// The time since the first request.
     pub elapsed: Duration,
-    /// The warm-up is not over.
+    /// Whether the warm-up is still running.
     pub is_warming_up: bool,
-    /// Right answers per second since the last call.
+    /// Expected responses per second since the last call.
     pub rate_per_s: f64,
-    /// Errors of all kinds.
+    /// The number of errors of all kinds.
     pub errors: u64,
-    /// Connections that are open.
+    /// The number of open connections.
     pub connections_open: usize,
-    /// The median of the measured response times so far, if there are any.
+    /// The median of the response times so far, if there are any.
     pub p50: Option<Duration>,
-    /// The 99th percentile of the measured response times so far, if there are any.
+    /// The 99th percentile of the response times so far, if there are any.
     pub p99: Option<Duration>,
 }
 
-/// How a run, or a thread's share of it, stands.
+/// The progress of a thread's share of a run, in a form that can be merged.
 #[derive(Clone)]
-pub(crate) struct Standing {
+pub(crate) struct Snapshot {
     pub(crate) elapsed: Duration,
     pub(crate) is_warming_up: bool,
     pub(crate) rate_per_s: f64,
@@ -36,7 +36,7 @@ pub(crate) struct Standing {
     pub(crate) response_times: Latencies,
 }
 
-impl Standing {
+impl Snapshot {
     pub(crate) fn progress(&self) -> Progress {
         let percentile = |percentile| {
             (self.response_times.count() > 0).then(|| self.response_times.percentile(percentile))
@@ -53,36 +53,36 @@ impl Standing {
     }
 }
 
-/// Told once a second how the run stands.
+/// Receives the progress of a run once a second.
 pub type Observer = Box<dyn FnMut(&Progress)>;
 
-/// Runs in a fiber during the run, which ends early when it returns.
+/// Runs in a fiber during the run; when it returns, the run ends early.
 pub type Stopper = Box<dyn FnOnce()>;
 
-/// Who watches a run, and who may end it early; nobody at first.
+/// Callbacks of a run; none by default.
 #[derive(Default)]
-pub struct Companions {
-    /// Told how the run stands.
+pub struct Hooks {
+    /// Receives the progress.
     pub observer: Option<Observer>,
-    /// Ends the run by returning: no request is sent from then on, those in flight are waited for, and the
-    /// outcome is that of the time until then. It may park, and is cancelled when the run ends by itself.
+    /// Ends the run early by returning: no further request is sent, those in flight are awaited, and the outcome
+    /// covers the time until then. It may park; it is cancelled when the run ends normally.
     pub stopper: Option<Stopper>,
-    /// Told what each second of the measured part brought.
+    /// Receives the results of each second of the measurement.
     pub recorder: Option<Recorder>,
 }
 
-/// Companions of one thread's share of a run.
-pub(crate) struct Watchers {
-    pub(crate) observer: Option<Box<dyn FnMut(Standing)>>,
+/// The hooks of one thread's share of a run.
+pub(crate) struct WorkerHooks {
+    pub(crate) observer: Option<Box<dyn FnMut(Snapshot)>>,
     pub(crate) stopper: Option<Stopper>,
     pub(crate) recorder: Option<Recorder>,
 }
 
-impl From<Companions> for Watchers {
-    fn from(companions: Companions) -> Self {
-        let Companions { observer, stopper, recorder } = companions;
+impl From<Hooks> for WorkerHooks {
+    fn from(hooks: Hooks) -> Self {
+        let Hooks { observer, stopper, recorder } = hooks;
         let observer = observer.map(|mut observer| {
-            Box::new(move |standing: Standing| observer(&standing.progress())) as Box<dyn FnMut(Standing)>
+            Box::new(move |snapshot: Snapshot| observer(&snapshot.progress())) as Box<dyn FnMut(Snapshot)>
         });
         Self { observer, stopper, recorder }
     }

@@ -1,26 +1,26 @@
-//! The fiber that oversees a run: what each request would cost, were it done there, is done here now and then.
+//! The monitor of a run: a fiber that periodically does what would cost too much per request.
 
 use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, JoinHandle};
 
-use super::Run;
-use crate::companions::Standing;
+use super::Worker;
+use crate::hooks::Snapshot;
 use crate::interval::Cutter;
 use crate::work::Work;
 
-/// How often it looks for requests that take too long; more often where timeouts are short.
-const OVERSEE_MIN: Duration = Duration::from_millis(1);
-const OVERSEE_MAX: Duration = Duration::from_millis(100);
-/// How often progress is told.
+/// The period of looking for requests that exceed the timeout; it depends on the timeout.
+const MONITOR_PERIOD_MIN: Duration = Duration::from_millis(1);
+const MONITOR_PERIOD_MAX: Duration = Duration::from_millis(100);
+/// The period of progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-impl Run {
-    /// Interrupts requests that take too long, notes the processor time where the measured part begins and
-    /// ends, and tells the observer how the run stands. Ends with the runtime.
-    pub(super) fn oversee(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Standing)>>) {
+impl Worker {
+    /// Interrupts requests that exceed the timeout, records the CPU time at the beginning and the end of the
+    /// measurement, ends intervals, and reports progress. Ends with the runtime.
+    pub(super) fn monitor(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Snapshot)>>) {
         let clock = self.clock.get();
-        let period = (self.plan.timeout / 8).clamp(OVERSEE_MIN, OVERSEE_MAX);
+        let period = (self.plan.timeout / 8).clamp(MONITOR_PERIOD_MIN, MONITOR_PERIOD_MAX);
         let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
             (clock.start, false, clock.start, 0);
         loop {
@@ -31,30 +31,30 @@ impl Run {
                 return;
             }
             now = Instant::now();
-            let mut processor = self.processor.get();
+            let mut cpu = self.cpu.get();
             if let Some(cutter) = &mut *self.cutter.borrow_mut() {
                 cutter.look(&self.tally, self.ended_at().map_or(now, |ended_at| ended_at.min(now)));
             }
             if !has_warmed_up && now >= clock.measure_from {
                 has_warmed_up = true;
                 if !self.plan.lead().is_zero() {
-                    processor.begin = Some(self.processor_time());
+                    cpu.begin = Some(self.cpu_time());
                 }
             }
-            if self.is_over(&clock, now) && processor.end.is_none() {
-                processor.end = Some(self.processor_time());
-                // What they wait for is asked for by nobody, and may never come.
+            if self.is_over(&clock, now) && cpu.end.is_none() {
+                cpu.end = Some(self.cpu_time());
+                // Nothing more may ever arrive.
                 if matches!(self.work, Work::Receive(_)) {
                     self.interrupt_waiting(drivers, now, Duration::ZERO);
                 }
             }
-            self.processor.set(processor);
+            self.cpu.set(cpu);
             self.interrupt_waiting(drivers, now, self.plan.timeout);
             if let Some(observer) = &mut observer
                 && now - told_at >= PROGRESS_EVERY
             {
                 let answers = self.tally.answered_ever();
-                observer(Standing {
+                observer(Snapshot {
                     elapsed: now - clock.start,
                     is_warming_up: now < clock.measure_from,
                     rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
@@ -67,11 +67,11 @@ impl Run {
         }
     }
 
-    /// Interrupts connections that have waited for that long.
+    /// Interrupts connections that have been waiting for a response for at least `patience`.
     fn interrupt_waiting(&self, drivers: &[JoinHandle<()>], now: Instant, patience: Duration) {
         for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
             if waiting_since.get().is_some_and(|since| now.saturating_duration_since(since) >= patience) {
-                // Once: a second interrupt would meet a later request.
+                // Only once: a second interrupt would reach a later request.
                 waiting_since.set(None);
                 driver.cancel();
             }

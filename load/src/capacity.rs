@@ -1,4 +1,4 @@
-//! Whether as many connections as a plan wants fit into what the kernel allows, before any is opened.
+//! Checks before a run whether the limits of the kernel allow the planned connections.
 
 use std::fs;
 use std::io;
@@ -7,25 +7,24 @@ use std::net::{IpAddr, UdpSocket};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::plan::Plan;
-use crate::quantity::show_count;
+use crate::quantity::format_count;
 use crate::target::Target;
 
-/// Files that each event loop opens for itself, rounded up.
+/// Descriptors that an event loop itself takes, rounded up.
 const LOOP_FILES: u64 = 8;
 
-/// What is in the way of a plan, with the limit and what to do; `target_addresses` is to how many addresses its
-/// connections may go.
+/// Fails with the limit that a plan exceeds, and the remedy. `target_addresses` is the number of addresses that
+/// connections may go to.
 ///
-/// What cannot be known here stands in the way later: ports that others take, those of connections that were
-/// closed a moment ago, and the limits of the target.
+/// Ports in use by others or in TIME_WAIT, and the limits of the target, cannot be known here.
 pub(crate) fn check(plan: &Plan, target_addresses: usize) -> Result<(), String> {
     for source in &plan.sources {
-        // The kernel binds a socket of UDP as it would one of TCP, and no one notices.
+        // Binding a UDP socket has the same requirements as TCP, and no side effects.
         UdpSocket::bind((*source, 0))
             .map_err(|error| format!("the source address {source} cannot be used: {error}"))?;
     }
     let connections = plan.connections as u64;
-    // A limit that cannot be read is not known to be in the way.
+    // A limit that cannot be read is not checked.
     if let (Ok((limit, _)), Ok(open)) = (getrlimit(Resource::RLIMIT_NOFILE), open_files()) {
         check_files(connections, limit, open + LOOP_FILES * plan.workers as u64)?;
     }
@@ -42,12 +41,12 @@ fn check_files(connections: u64, limit: u64, used: u64) -> Result<(), String> {
     }
     Err(format!(
         "{} connections do not fit: this process may open {} files (ulimit -Hn), and each connection is one; \
-         {} fit. Raise the limit to {} or more: ulimit -Hn as root, LimitNOFILE= of a systemd service, --ulimit \
-         nofile= of a container; or share the connections among several processes or machines",
-        show_count(connections),
-        show_count(limit),
-        show_count(fitting),
-        show_count(connections + used)
+         {} fit. Raise the limit to {} or more (as root: ulimit -Hn; systemd: LimitNOFILE=; containers: --ulimit \
+         nofile=), or distribute the connections over several processes or machines",
+        format_count(connections),
+        format_count(limit),
+        format_count(fitting),
+        format_count(connections + used)
     ))
 }
 
@@ -68,9 +67,9 @@ fn check_ports(
         "{} connections do not fit: each source address has {} ports for them (net.ipv4.ip_local_port_range = \
          {first} {last}); {} fit from {}. Give {needed} source addresses, such as --bind 127.0.0.2,127.0.0.3, or \
          widen the range: sysctl -w net.ipv4.ip_local_port_range='1024 65535'",
-        show_count(connections),
-        show_count(ports),
-        show_count(fitting),
+        format_count(connections),
+        format_count(ports),
+        format_count(fitting),
         if source_count == 1 { "one address".to_string() } else { format!("{source_count} addresses") }
     ))
 }
@@ -79,7 +78,7 @@ fn open_files() -> io::Result<u64> {
     Ok(fs::read_dir("/proc/self/fd")?.count() as u64)
 }
 
-/// The first and the last port that the kernel gives to connections, for IPv6 as well.
+/// The first and the last ephemeral port; IPv6 has the same range.
 fn local_ports() -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let mut bounds = text.split_whitespace().map(str::parse);

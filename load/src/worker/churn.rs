@@ -1,4 +1,4 @@
-//! The workload that makes a connection for each request.
+//! The workload that opens a connection for each request.
 
 use std::io;
 use std::time::Instant;
@@ -6,21 +6,24 @@ use std::time::Instant;
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{Lost, REOPEN_PAUSE, Request, Run};
+use super::{Connection, REOPEN_PAUSE, Request, Wait, Worker};
 use crate::outcome::ErrorKind;
 use crate::transport;
 
-impl Run {
-    /// Connects and closes until the run is over, one connection after the other.
+impl Worker {
+    /// Connects and closes, one connection after the other, until the run is over.
     pub(super) fn churn(&self, index: usize) {
         let clock = self.clock.get();
-        let Some(first_turn) = self.wait_for_ramp_up(&clock, index) else { return };
+        let Some(()) = self.wait_for_ramp_up(index) else { return };
         let mut now = Instant::now();
-        for turn in first_turn.. {
-            let Some(request) = self.next_request(&clock, index, turn, now) else { return };
-            let Some(sent) = self.wait_until_due(request, now) else { return };
+        for sent_count in 0.. {
+            let Some(request) = self.take_request(&clock, now) else { return };
+            let sent = match self.wait_until_due(None, request, now) {
+                Wait::Due(now) => now,
+                Wait::Closed | Wait::Stopped => return,
+            };
             self.note_sent(request);
-            let open = match self.place.open(self.plan.timeout) {
+            let open = match self.destination.open(self.plan.timeout) {
                 Ok(open) => open,
                 Err(error) => {
                     if !self.note_unopened(&error, request) {
@@ -33,27 +36,27 @@ impl Run {
             self.tally.opened();
             let connected = Instant::now();
             self.waiting_since[index].set(Some(connected));
-            let answer = self.work.perform(&open, index + turn as usize);
+            let answer = self.work.perform(&open, index + sent_count);
             self.waiting_since[index].set(None);
             now = Instant::now();
             drop(open);
             self.tally.closed();
             let waited = now - connected;
-            if self.settle(&clock, request, now, now - sent, &answer).is_none() {
+            if self.settle(&clock, request, now, (now - sent, waited), &answer).is_none() {
                 match self.note_failure(answer, request, waited) {
                     None => return,
-                    Some(Lost::Connection) if !self.pause_after_failure() => return,
+                    Some(Connection::ReopenLater) if !self.pause_after_failure() => return,
                     Some(_) => now = Instant::now(),
                 }
             }
             if waited >= self.plan.timeout {
-                // As where connections are kept: an interrupt that came too late must not meet the next.
+                // A late interrupt by the monitor must not reach the next connection.
                 let _ = fibers::check();
             }
         }
     }
 
-    /// Counts a connection that was not made; false if the run is being ended.
+    /// Counts a connection that could not be established; false if the run is being stopped.
     #[cold]
     fn note_unopened(&self, error: &io::Error, request: Request) -> bool {
         if net::interrupt_of(error) == Some(fibers::Interrupt::Cancelled) {
@@ -69,8 +72,8 @@ impl Run {
         self.pause_after_failure()
     }
 
-    /// Lets a closed loop wait before it tries again, which would keep the generator busy with nothing else; in
-    /// an open loop, the next attempt has its time. False if the run is being ended.
+    /// Pauses a closed loop, which would otherwise retry in a busy loop; in an open loop, the schedule paces the
+    /// attempts. False if the run is being stopped.
     fn pause_after_failure(&self) -> bool {
         self.numbers.is_some() || fibers::sleep(REOPEN_PAUSE).is_ok()
     }

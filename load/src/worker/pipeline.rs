@@ -1,7 +1,7 @@
-//! Several requests in flight on one connection.
+//! Pipelining: several requests in flight on one connection.
 //!
-//! Answers come in the order of the requests. What has come together is read together, and the requests that
-//! may follow are sent together: both ends take fewer system calls, as with other clients that do this.
+//! Responses arrive in the order of the requests. Bytes that arrive together are read together, and requests that
+//! can be sent together are written together, which saves both ends system calls.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,74 +11,73 @@ use std::time::{Duration, Instant};
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net::{self as net, Stream};
 
-use super::{Clock, Lost, REOPEN_PAUSE, Request, Run};
+use super::{Clock, Connection, IDLE_WATCH_MIN, REOPEN_PAUSE, Request, Wait, Worker};
 use crate::outcome::ErrorKind;
 use crate::reading::{Answer, Reading, describe_surplus};
 use crate::transport::Transport;
 use crate::work::Exchange;
 
-/// A request that is not answered yet.
+/// A request in flight.
 struct Flight<'w> {
     request: Request,
     sent: Instant,
     reading: Reading<'w>,
 }
 
-/// What a connection does besides waiting for answers.
+/// The state of a pipelined connection.
 struct Pipeline<'w> {
     exchange: &'w Exchange,
     index: usize,
-    /// How many requests this connection has had its turn for.
-    turn: u64,
-    /// Those in flight, the oldest first. All memory is taken at the beginning.
+    /// How many requests this connection has sent.
+    sent_count: usize,
+    /// The requests in flight, oldest first; preallocated.
     flights: VecDeque<Flight<'w>>,
-    /// The requests that are sent together.
+    /// The requests that are written together.
     batch: Vec<u8>,
-    /// There was room for the next request before it was due.
+    /// The next request, which is not due yet.
+    next: Option<Request>,
+    /// Whether there was room in the pipeline before the next request was due.
     is_awaited: bool,
 }
 
-/// What comes after the requests that were due.
+/// What a connection waits for after it has sent the requests that were due.
 enum Next {
-    /// An answer: the pipeline is full.
+    /// A response: the pipeline is full.
     Answer,
-    /// An answer, or this request.
+    /// A response, or the due time of the next request.
     Due(Instant),
-    /// The last answers, and the end of the run.
+    /// The last responses, before the end of the run.
     End,
 }
 
-impl Run {
-    /// Sends requests over one connection, as many at once as the plan says, until the run is over. `transport`
-    /// is absent if it could not be opened at first.
+impl Worker {
+    /// Sends requests over one connection, up to the plan's depth at a time, until the run is over. `transport` is
+    /// absent if the connection could not be opened yet.
     pub(super) fn pipeline(&self, exchange: &Exchange, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
         let mut pipeline = Pipeline {
             exchange,
             index,
-            turn: 0,
+            sent_count: 0,
             flights: VecDeque::with_capacity(self.plan.pipeline),
             batch: Vec::new(),
+            next: None,
             is_awaited: false,
         };
         let mut pause = self.first_pause(index);
         loop {
             let open = match transport.take() {
                 Some(open) => open,
-                // No connection is made that has nothing to do.
-                None if self.has_sent_all(index, pipeline.turn) => return,
                 None => {
-                    let Some(open) = self.reopen(pause) else { return };
-                    let turn = self.turn_from(&clock, index, Instant::now());
-                    pipeline.turn = pipeline.turn.max(turn);
+                    let Some(open) = self.reopen(pause, &mut pipeline.next) else { return };
                     open
                 }
             };
             let Transport::Stream(stream) = open else { return };
-            let lost = self.drive_pipeline(&clock, &mut pipeline, &stream);
+            let end = self.drive_pipeline(&clock, &mut pipeline, &stream);
             self.waiting_since[index].set(None);
-            let Some(lost) = lost else {
-                // At the end nothing is in flight, unless the run was interrupted.
+            let Some(end) = end else {
+                // At the end nothing is in flight, unless the run was stopped.
                 pipeline.flights.drain(..).for_each(|flight| self.withdraw(flight.request));
                 return;
             };
@@ -86,13 +85,18 @@ impl Run {
                 self.count(flight.request, |requests| requests.lost += 1);
             }
             self.tally.closed();
-            pause = if matches!(lost, Lost::Connection) { REOPEN_PAUSE } else { Duration::ZERO };
+            pause = if end == Connection::ReopenLater { REOPEN_PAUSE } else { Duration::ZERO };
         }
     }
 
-    /// Keeps one connection busy. Returns why it is of no use any more, with the oldest request counted if it
-    /// is that which failed, and the others still in flight; `None` when the run is over.
-    fn drive_pipeline(&self, clock: &Clock, pipeline: &mut Pipeline<'_>, stream: &Stream) -> Option<Lost> {
+    /// Sends requests and reads responses until the connection ends, and returns how to replace it. If a request
+    /// failed, it has been counted; later ones are still in flight. `None` when the run is over.
+    fn drive_pipeline(
+        &self,
+        clock: &Clock,
+        pipeline: &mut Pipeline<'_>,
+        stream: &Stream,
+    ) -> Option<Connection> {
         let waiting_since = &self.waiting_since[pipeline.index];
         let mut now = Instant::now();
         loop {
@@ -108,25 +112,30 @@ impl Run {
             let received = match next {
                 Next::End if pipeline.flights.is_empty() => return None,
                 Next::Due(due) if pipeline.flights.is_empty() => {
-                    if fibers::sleep(due.saturating_duration_since(now)).is_err()
-                        || self.stopped_at.get().is_some()
-                    {
-                        return None;
+                    let idle = due.saturating_duration_since(now);
+                    let wait = match idle >= IDLE_WATCH_MIN {
+                        true => self.watch_idle(stream, idle),
+                        false if fibers::sleep(idle).is_err() => Wait::Stopped,
+                        false => Wait::Due(Instant::now()),
+                    };
+                    match wait {
+                        Wait::Due(at) if self.stopped_at.get().is_none() => now = at,
+                        Wait::Due(_) | Wait::Stopped => return None,
+                        Wait::Closed => return Some(Connection::Reopen),
                     }
-                    now = Instant::now();
                     continue;
                 }
                 Next::Due(due) => {
-                    let patience = due.saturating_duration_since(Instant::now());
-                    fibers::with_deadline(patience, || stream.receive())
+                    let idle = due.saturating_duration_since(Instant::now());
+                    fibers::with_deadline(idle, || stream.receive())
                 }
                 Next::Answer | Next::End => stream.receive(),
             };
             now = Instant::now();
             match received {
                 Ok(Some(bytes)) => match self.take_answers(clock, pipeline, &bytes, now)? {
-                    Lost::Nothing => {}
-                    lost => return Some(lost),
+                    Connection::Keep => {}
+                    end => return Some(end),
                 },
                 Ok(None) => {
                     let end = pipeline.flights.front().map(|oldest| oldest.reading.end())?;
@@ -138,32 +147,33 @@ impl Run {
         }
     }
 
-    /// Takes the requests that are due into the pipeline, as far as there is room.
+    /// Adds the requests that are due to the pipeline, as far as there is room.
     #[inline]
     fn fill(&self, clock: &Clock, pipeline: &mut Pipeline<'_>, now: Instant) -> Next {
         while pipeline.flights.len() < self.plan.pipeline {
-            let Some(request) = self.next_request(clock, pipeline.index, pipeline.turn, now) else {
+            let next = pipeline.next.take().filter(|_| !self.is_over(clock, now));
+            let Some(request) = next.or_else(|| self.take_request(clock, now)) else {
                 return Next::End;
             };
             if request.due > now {
-                pipeline.is_awaited = true;
+                (pipeline.next, pipeline.is_awaited) = (Some(request), true);
                 return Next::Due(request.due);
             }
             if mem::take(&mut pipeline.is_awaited) && request.is_measured {
                 self.tally.sent_late(now - request.due);
             }
             self.note_sent(request);
-            let message = pipeline.exchange.message(pipeline.index + pipeline.turn as usize);
+            let message = pipeline.exchange.message(pipeline.index + pipeline.sent_count);
             pipeline.batch.extend_from_slice(message);
             let reading = pipeline.exchange.reading(message);
             pipeline.flights.push_back(Flight { request, sent: now, reading });
-            pipeline.turn += 1;
+            pipeline.sent_count += 1;
         }
         Next::Answer
     }
 
-    /// Takes what has come: the end of an answer, whole ones, the beginning of another. Tells what is lost with
-    /// them; `None` if the run is being ended.
+    /// Reads received bytes, which may contain several responses and parts of them. Returns what to do with the
+    /// connection; `None` if the run is being stopped.
     #[inline]
     fn take_answers(
         &self,
@@ -171,27 +181,27 @@ impl Run {
         pipeline: &mut Pipeline<'_>,
         mut bytes: &[u8],
         now: Instant,
-    ) -> Option<Lost> {
+    ) -> Option<Connection> {
         while !bytes.is_empty() {
             let Some(oldest) = pipeline.flights.front_mut() else {
-                // It answers no request, so that none is counted.
+                // It belongs to no request, so that none is counted.
                 self.tally.failed(ErrorKind::Wrong, || describe_surplus(bytes));
-                return Some(Lost::Step);
+                return Some(Connection::Reopen);
             };
             let (rest, answer) = oldest.reading.take(bytes);
             bytes = rest;
             if let Some(answer) = answer {
                 match self.note_answer(clock, pipeline, Ok(answer), now)? {
-                    Lost::Nothing => {}
-                    lost => return Some(lost),
+                    Connection::Keep => {}
+                    end => return Some(end),
                 }
             }
         }
-        Some(Lost::Nothing)
+        Some(Connection::Keep)
     }
 
-    /// Counts what became of the oldest request, which is not in flight any more; `None` if the run is being
-    /// ended.
+    /// Counts the outcome of the oldest request, and removes it from the pipeline. `None` if the run is being
+    /// stopped.
     #[inline]
     fn note_answer(
         &self,
@@ -199,27 +209,27 @@ impl Run {
         pipeline: &mut Pipeline<'_>,
         answer: io::Result<Answer>,
         now: Instant,
-    ) -> Option<Lost> {
+    ) -> Option<Connection> {
         let Some(Flight { request, sent, .. }) = pipeline.flights.pop_front() else {
-            return Some(Lost::Step);
+            return Some(Connection::Reopen);
         };
         let service_time = now - sent;
-        let lost = match self.settle(clock, request, now, service_time, &answer) {
-            Some(lost) => {
+        let next = match self.settle(clock, request, now, (service_time, service_time), &answer) {
+            Some(next) => {
                 let unanswered = pipeline.flights.len();
-                if matches!(lost, Lost::Step) && unanswered > 0 {
+                if next == Connection::Reopen && unanswered > 0 {
                     self.tally.failed(ErrorKind::Closed, || {
-                        format!("the target closes the connection with {unanswered} requests unanswered")
+                        format!("the target closed the connection with {unanswered} requests unanswered")
                     });
                 }
-                Some(lost)
+                Some(next)
             }
             None => self.note_failure(answer, request, service_time),
         };
         if service_time >= self.plan.timeout {
-            // As without a pipeline: an interrupt that came too late must not meet the next request.
+            // A late interrupt by the monitor must not reach the next request.
             let _ = fibers::check();
         }
-        lost
+        next
     }
 }

@@ -1,30 +1,30 @@
-//! What a run has found out, and what it cost.
+//! The results of a thread's share of a run.
 
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::Run;
+use super::Worker;
 use crate::outcome::Outcome;
 use crate::plan::Length;
 
-impl Run {
-    /// The processor time that this process has taken; with several threads, that this thread has.
-    pub(super) fn processor_time(&self) -> Duration {
+impl Worker {
+    /// The CPU time of this process; with several threads, of this thread.
+    pub(super) fn cpu_time(&self) -> Duration {
         let clock = match self.share.is_whole() {
             true => ClockId::CLOCK_PROCESS_CPUTIME_ID,
             false => ClockId::CLOCK_THREAD_CPUTIME_ID,
         };
-        // No kernel that this runs on refuses it; without it, the generator would seem idle.
+        // Never fails on supported kernels.
         clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
     }
 
-    /// What was found out, when all connections are done.
+    /// The results, after all connections are done.
     pub(super) fn outcome(&self, backend: &'static str, ended_at: Instant) -> Outcome {
         let measured = ended_at.saturating_duration_since(self.clock.get().measure_from);
-        let processor = self.processor.get();
-        let processor_end = processor.end.unwrap_or_else(|| self.processor_time());
-        let processor_time = processor_end.saturating_sub(processor.begin.unwrap_or_default());
+        let cpu = self.cpu.get();
+        let cpu_end = cpu.end.unwrap_or_else(|| self.cpu_time());
+        let cpu_time = cpu_end.saturating_sub(cpu.begin.unwrap_or_default());
         let start = self.clock.get().start;
         let was_stopped = self.stopped_at.get().is_some();
         let mut requests = self.tally.requests();
@@ -38,8 +38,8 @@ impl Run {
             backend,
             measured,
             workers: 1,
-            processor_time,
-            busiest_processor_time: processor_time,
+            cpu_time,
+            busiest_cpu_time: cpu_time,
             started_late: self.started_late.get(),
             connections: self.tally.connections(),
             requests,

@@ -1,4 +1,4 @@
-//! Opening connections: all of them before the run, and others in place of those that were lost.
+//! Opens connections: all of them before the run, and replacements of lost ones during it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{Clock, REOPEN_PAUSE, Run, RunError, spawn_connection};
+use super::{REOPEN_PAUSE, Request, RunError, Worker, spawn_connection};
 use crate::transport::{self, Transport};
 
-/// How many connections are being made at a time, so that the target's queue of new ones holds them.
+/// How many connections are opened concurrently, which should fit into the target's accept queue.
 const OPENING_MAX: usize = 128;
 
-impl Run {
-    /// Tries to open each connection once; the first of the run only if the others are to follow by and by.
-    /// `None` for those that have to be opened later. The error is the first that there was.
+impl Worker {
+    /// Tries to open each connection once, or with a ramp-up only the first one of the run. Returns `None` for those
+    /// that have to be opened later, and the first error.
     pub(super) fn open_all(self: &Rc<Self>) -> Result<(Vec<Option<Transport>>, Option<io::Error>), RunError> {
         let wanted = match self.plan.ramp_up {
-            // To connect is what is measured.
+            // Connecting is what is measured.
             _ if self.is_churn() => 0,
             Duration::ZERO => self.connections(),
             _ => usize::from(self.share.is_first()),
@@ -36,8 +36,8 @@ impl Run {
                     next.set(next.get() + 1);
                     match run.open() {
                         Ok(transport) => opened.borrow_mut().push(Some(transport)),
-                        // One timeout is enough to wait for. What is not open by then is opened during
-                        // the run, if there is anything to run with.
+                        // Waits for one timeout at most. The rest is opened during the run, unless no
+                        // connection could be opened at all.
                         Err(error) => {
                             first_error.borrow_mut().get_or_insert(error);
                             if opened.borrow().is_empty() || begun.elapsed() >= run.plan.timeout {
@@ -56,40 +56,32 @@ impl Run {
         Ok((opened, first_error.take()))
     }
 
-    /// How long after the start a connection is opened that was not before.
+    /// How long after the start a connection is opened that was not opened before.
     pub(super) fn first_pause(&self, index: usize) -> Duration {
         match self.plan.ramp_up {
             Duration::ZERO => REOPEN_PAUSE,
-            // As many as there may be fit into the number.
+            // Cannot truncate: CONNECTIONS_MAX fits into 32 bits.
             ramp_up => ramp_up * self.share.global_index(index) as u32 / self.plan.connections as u32,
         }
     }
 
-    /// Waits for a connection's time to begin in the ramp-up, if there is one, and returns its first turn; `None`
-    /// if the run is ended before.
-    pub(super) fn wait_for_ramp_up(&self, clock: &Clock, index: usize) -> Option<u64> {
+    /// Waits for a connection's turn in the ramp-up, if there is one; `None` if the run is stopped before.
+    pub(super) fn wait_for_ramp_up(&self, index: usize) -> Option<()> {
         if self.plan.ramp_up.is_zero() {
-            return Some(0);
+            return Some(());
         }
-        fibers::sleep(self.first_pause(index)).ok()?;
-        Some(self.turn_from(clock, index, Instant::now()))
-    }
-
-    /// The first turn of a connection that is open from now on. What was due during the ramp-up, and is not
-    /// measured, is not made up for: so an open loop's rate rises with the connections.
-    pub(super) fn turn_from(&self, clock: &Clock, index: usize, now: Instant) -> u64 {
-        let Some(numbers) = self.numbers.as_ref().filter(|_| !self.plan.ramp_up.is_zero()) else { return 0 };
-        let missed = numbers.schedule.due_before(now - clock.start).min(numbers.first_measured);
-        missed.saturating_sub(self.share.global_index(index) as u64).div_ceil(self.plan.connections as u64)
+        fibers::sleep(self.first_pause(index)).ok()
     }
 
     /// Opens a connection, and counts it or the error.
     pub(super) fn open(&self) -> io::Result<Transport> {
-        let opened =
-            self.place.open(self.plan.timeout).and_then(|open| self.work.prepare(open, self.plan.timeout));
+        let opened = self
+            .destination
+            .open(self.plan.timeout)
+            .and_then(|open| self.work.prepare(open, self.plan.timeout));
         match &opened {
             Ok(_) => self.tally.opened(),
-            // Who ends the run interrupts what is being opened.
+            // Interrupted because the run was stopped.
             Err(error) if self.stopped_at.get().is_some() && net::interrupt_of(error).is_some() => {}
             Err(error) => self
                 .tally
@@ -98,22 +90,33 @@ impl Run {
         opened
     }
 
-    /// Opens a connection in place of a lost one; `None` if there is no use for it any more.
-    pub(super) fn reopen(&self, mut pause: Duration) -> Option<Transport> {
+    /// Opens a replacement of a lost connection; `None` if there is no use for one any more, or if it is given up.
+    /// A request that is held for the connection is returned to the others if the first attempt fails.
+    pub(super) fn reopen(&self, mut pause: Duration, held: &mut Option<Request>) -> Option<Transport> {
         let mut begun = None;
         loop {
-            fibers::sleep(pause).ok()?;
+            let is_needed = held.is_some() || self.has_requests_left();
+            if !is_needed || fibers::sleep(pause).is_err() {
+                break;
+            }
             let now = Instant::now();
             let clock = self.clock.get();
             let tried_for = now - *begun.get_or_insert(now);
             let is_given_up = clock.end.is_none() && tried_for >= self.plan.timeout;
-            if self.is_over(&clock, now) || is_given_up || self.remaining.get() == 0 {
-                return None;
+            if self.is_over(&clock, now) || is_given_up {
+                break;
             }
             if let Ok(transport) = self.open() {
                 return Some(transport);
             }
+            if let Some(request) = held.take() {
+                self.return_request(request);
+            }
             pause = REOPEN_PAUSE;
         }
+        if let Some(request) = held.take() {
+            self.return_request(request);
+        }
+        None
     }
 }
