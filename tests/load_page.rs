@@ -1,5 +1,5 @@
 //! `ringspun load --html`: the page is well-formed, says what the results say, loads nothing, and shows the texts of
-//! others as texts. What it looks like is for scripts/check-page.
+//! others as texts. What it looks like is for scripts/check page.
 
 mod measuring;
 

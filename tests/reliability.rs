@@ -49,7 +49,11 @@ fn each_class_of_faults_has_tests_that_exist() {
         for test in names(real) {
             tested += 1;
             let exists = match test.contains('/') {
-                true => root.join(test).exists(),
+                // A file, or a script with a subcommand.
+                true => match test.split_once(' ') {
+                    Some((script, what)) => root.join(format!("{script}s/{what}.sh")).exists(),
+                    None => root.join(test).exists(),
+                },
                 false => {
                     code.contains(&format!("#[test]\nfn {test}()"))
                         || code.contains(&format!("#[test]\n    fn {test}()"))

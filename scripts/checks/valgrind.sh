@@ -1,21 +1,16 @@
-#!/usr/bin/env bash
-# Runs the tests of fibers and of the net layer under valgrind's memcheck:  ./scripts/check-valgrind
+# Most tests of fibers and the net layer under valgrind's memcheck.
 #
-# Memcheck knows what AddressSanitizer does not: memory that was never written, and what the system's libraries do. First comes
-# a control, which reads freed memory and has to be noticed. Tests with threads run on poll only, as valgrind
-# stops all threads while one waits in io_uring_enter(2). Takes four minutes.
+#     ./scripts/check valgrind
 #
-# Needs valgrind; installs nothing. Exit status 0 if nothing was found.
+# Memcheck finds what AddressSanitizer does not: reads of uninitialised memory, and errors inside the system's libraries. A
+# control, which reads freed memory, has to be caught first. Tests with threads run on poll only, as valgrind stops all
+# threads while one waits in io_uring_enter(2). Takes four minutes.
+#
+# Needs valgrind; installs nothing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
-"") ;;
--h | --help) show_help "$here/check-valgrind"; exit 0 ;;
-*) say "$1: expected no arguments; see ./scripts/check-valgrind --help"; exit 2 ;;
-esac
-command -v cargo >/dev/null || { say "cargo is missing. Install it as https://rustup.rs shows."; exit 1; }
-command -v valgrind >/dev/null || { say "valgrind is missing. Install it with:  sudo apt-get install valgrind"; exit 1; }
+expect_no_arguments "$@"
+require_cargo
+require valgrind "sudo apt-get install valgrind"
 
 one_thread=(-p ringspun-fibers --test channels --test fibers --test select --test supervisor
     -p ringspun-net --test datagrams --test fairness --test flood --test full_unix --test interrupts

@@ -1,34 +1,28 @@
-#!/usr/bin/env bash
-# Opens what `ringspun load --html` writes in a real browser, Chromium without a window:
+# The pages of `ringspun load --html`, opened in Chromium, with screenshots.
 #
-#   ./scripts/check-page [FOLDER]
+#     ./scripts/check page [FOLDER]
 #
-# Measures `ringspun serve echo` twice, makes the pages of a run in an open loop, of one in a closed loop, and of
-# their logs, and opens each as it is, with dark colours, and 360 pixels wide. Fails where the browser writes an error to its
-# console or asks the network for anything, where a part of the page is missing, a drawing is empty, or the page
-# is wider than its window. Before that, two pages with such faults have to be caught.
+# Measures `ringspun serve echo`, and makes the pages of a run in an open loop, of one in a closed loop, and of a report on
+# their logs. Opens each as it is, with dark colours, and 360 pixels wide. Fails if the browser logs an error or uses
+# the network, if a part of the page is missing, a chart is empty, or the page is wider than its window. As a control, two
+# pages with such faults have to be caught first.
 #
-# The pages and their pictures are left in FOLDER (default: target/pages). Chromium is installed if it is missing.
+# Pages and screenshots are left in FOLDER (target/pages by default). Chromium is installed if it is missing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
--h | --help) show_help "$here/check-page"; exit 0 ;;
-esac
+[ $# -le 1 ] || refuse "$2: expected one FOLDER"
 ensure_build_tools
 find_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome || true; }
 browser=$(find_browser)
 if [ -z "$browser" ]; then
-    install_packages chromium chromium chromium chromium chromium chromium chromium
+    ensure_program chromium
     browser=$(find_browser)
 fi
 cargo build --quiet --bin ringspun
 ringspun=${CARGO_TARGET_DIR:-target}/debug/ringspun
-pages=$(realpath -m "${1:-${CARGO_TARGET_DIR:-target}/pages}")
+pages=$(realpath -m "${CARGO_TARGET_DIR:-target}/pages")
+[ -z "${1:-}" ] || pages=$(cd "$caller" && realpath -m "$1")
 mkdir -p "$pages"
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+prepare_servers
 
 # Opens a page: its elements go to $work/dom, what the browser logs to $work/log, what it asks the network for to
 # $work/net. Most of its own business with the network is switched off.
@@ -86,11 +80,8 @@ for control in console network; do
     faults | grep -q "^$control:.*control" || fail "control: the fault of $control.html was not caught"
 done
 
-: >"$work/out"
-"$ringspun" serve echo --tcp 127.0.0.1:0 >"$work/out" 2>/dev/null &
-server=$!
-until grep -q : "$work/out"; do kill -0 "$server"; sleep 0.05; done
-target=tcp://$(grep -oE '[0-9.]+:[0-9]+' "$work/out" | head -1)
+start_server "$ringspun" serve echo --tcp 127.0.0.1:0
+target=tcp://$address
 "$ringspun" load "$target" --connections 4 --rate 1k --duration 6s --hdr "$work/other.hdr" >/dev/null &
 other=$!
 "$ringspun" load "$target" --connections 16 --rate 5k --duration 8s --warmup 200ms --fail-if 'p99>5s' \

@@ -1,31 +1,24 @@
-#!/usr/bin/env bash
-# Reads what `ringspun load --hdr` writes with HdrHistogram's own tools:
+# Whether HdrHistogram's own tools, in Java and Python, read the logs of `ringspun load --hdr` alike.
 #
-#   ./scripts/check-hdr
+#     ./scripts/check hdr
 #
-# Measures `ringspun serve echo` in an open and in a closed loop, and gives the logs to HistogramLogProcessor, of the Java
-# implementation, and to HistogramLogReader, of the Python one. Counts, p50, p90, p99, p99.9, p99.99 and the longest of each
-# tag have to be the same to the nanosecond as those of `ringspun load report`, and so has the number of intervals.
+# Measures `ringspun serve echo` in an open and in a closed loop, and reads the logs with HistogramLogProcessor (Java) and
+# HistogramLogReader (Python). For each tag, the count, p50, p90, p99, p99.9, p99.99, the maximum and the number of
+# intervals must equal those of `ringspun load report`, to the nanosecond.
 #
-# A tool that is not here and cannot be installed (libhdrhistogram-java by apt, or HDRHISTOGRAM_JAR; hdrhistogram by pip) is
-# skipped with a line that says so. Fails if all are, or if one differs.
+# A tool that is missing and cannot be installed (libhdrhistogram-java by apt, or HDRHISTOGRAM_JAR; hdrhistogram by pip) is
+# SKIPPED. Fails if both are, or if one differs.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
--h | --help) show_help "$here/check-hdr"; exit 0 ;;
-esac
+expect_no_arguments "$@"
 ensure_build_tools
 cargo build --quiet --bin ringspun
 ringspun=${CARGO_TARGET_DIR:-target}/debug/ringspun
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+prepare_servers
 
 # The tools.
 jar=${HDRHISTOGRAM_JAR:-/usr/share/java/hdrhistogram.jar}
 if [ ! -e "$jar" ] && command -v apt-get >/dev/null; then
-    # In a shell of its own, which may give up without this one.
+    # In a subshell, since it exits where nothing can be installed.
     (install_packages HdrHistogram "libhdrhistogram-java default-jre-headless" "" "" "" "" "") || true
 fi
 with_java=
@@ -92,11 +85,8 @@ print(intervals, count, *percentiles)
 PYTHON
 }
 
-: >"$work/out"
-"$ringspun" serve echo --tcp 127.0.0.1:0 >"$work/out" 2>/dev/null &
-server=$!
-until grep -q : "$work/out"; do kill -0 "$server"; sleep 0.05; done
-target=tcp://$(grep -oE '[0-9.]+:[0-9]+' "$work/out" | head -1)
+start_server "$ringspun" serve echo --tcp 127.0.0.1:0
+target=tcp://$address
 "$ringspun" load "$target" --connections 16 --rate 5k --duration 3s --hdr "$work/open.hdr" >/dev/null
 "$ringspun" load "$target" --connections 16 --duration 2s --warmup 100ms --hdr "$work/closed.hdr" >/dev/null
 

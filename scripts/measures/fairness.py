@@ -1,4 +1,4 @@
-"""Measures whether one fast sender keeps others waiting: see scripts/measure-fairness, which builds all and starts this."""
+"""Measures whether one fast sender keeps others waiting: see scripts/measures/fairness.sh, which builds all and starts this."""
 
 import argparse
 import json
@@ -121,7 +121,7 @@ def main():
     verdicts = show(samples, names)
     if options.json:
         plan = {key: getattr(options, key) for key in ("rounds", "seconds", "connections", "rate")}
-        with open(os.path.join(os.environ["MEASURE_CALLER"], options.json), "w") as file:
+        with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump({"format": "ringspun-fairness", "version": 1, "kernel": platform.release(), "plan": plan, "p99_9_ratios": verdicts, "samples": samples}, file, indent=1)
     above = [f"{name} {ratio:.2f}" for name, ratio in verdicts.items() if ratio > BOUND]
     if above:

@@ -1,19 +1,13 @@
-#!/usr/bin/env bash
-# Runs under Miri, Rust's interpreter, what it can run of the runtime:  ./scripts/check-miri
+# What Miri can run of the runtime: slots, timers, queues, threads, and the loop on the simulated kernel.
 #
-# Those are slots, timers, queues, buffers, the threads for calls that block in different orders, and the loop itself
-# on the simulated kernel. Undefined behaviour, races and leaks fail it. Rings, sockets and switches of stacks are
-# beyond Miri; scripts/sanitize looks at those. Takes five minutes.
+#     ./scripts/check miri
+#
+# Undefined behaviour, data races and leaks fail it. Miri knows neither rings nor sockets nor stack switches;
+# `./scripts/check sanitize` covers those. Takes five minutes.
 #
 # Needs a nightly Rust with Miri; installs nothing:  rustup toolchain install nightly --component miri,rust-src
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
-"") ;;
--h | --help) show_help "$here/check-miri"; exit 0 ;;
-*) say "$1: expected no arguments; see ./scripts/check-miri --help"; exit 2 ;;
-esac
+expect_no_arguments "$@"
 if ! cargo +nightly miri --version >/dev/null 2>&1; then
     say "Miri is missing. Install it with:  rustup toolchain install nightly --component miri,rust-src"
     exit 1

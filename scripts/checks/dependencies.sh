@@ -1,21 +1,15 @@
-#!/usr/bin/env bash
-# Checks the licences, sources and versions of all dependencies against deny.toml, and what is known against
-# them, by cargo-deny:  ./scripts/check-dependencies
+# Licences, sources and versions of all dependencies, and known vulnerabilities.
 #
-# What is known against crates comes from a database that `cargo deny fetch db` downloads
-# (github.com/RustSec/advisory-db); where there is none, that part is SKIPPED. docs/dependencies.md says why each
-# dependency is there, and the script fails where it lacks a direct one.
+#     ./scripts/check dependencies
 #
-# Takes cargo-deny:  cargo install --locked cargo-deny   (some five minutes)
+# cargo-deny checks them against deny.toml. Known vulnerabilities come from a database that `cargo deny fetch db` downloads
+# (github.com/RustSec/advisory-db); without it, that part is SKIPPED. docs/dependencies.md says why each dependency is
+# there; a direct dependency without a line in it is an error.
+#
+# Needs cargo-deny:  cargo install --locked cargo-deny   (about five minutes; without it, only the lines are checked)
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
-"") ;;
--h | --help) show_help "$here/check-dependencies"; exit 0 ;;
-*) say "$1: expected no arguments; see ./scripts/check-dependencies --help"; exit 2 ;;
-esac
-command -v cargo >/dev/null || { say "Rust is missing. Install it as https://rustup.rs says."; exit 1; }
+expect_no_arguments "$@"
+require_cargo
 failed=0
 
 # Direct dependencies, of builds and tests, that the document does not have.

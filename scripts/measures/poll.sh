@@ -1,28 +1,16 @@
-#!/usr/bin/env bash
-# Measures 64-byte TCP echoes on the poll backend, against io_uring and an echo server on tokio in the same run:
+# The echo server on both backends, against one on tokio.
 #
-#   ./scripts/measure-poll [--rounds N] [--seconds S] [--json FILE]
+#     ./scripts/measure poll [--rounds N] [--seconds S] [--json FILE]
 #
-# 1. Throughput of `ringspun serve echo` on both backends and of benches/src/bin/echo_tokio.rs with 1, 64 and
-#    1,000 connections, interleaved, N rounds (default 7) of S seconds (default 2), and the processor time of
-#    the server per echo. The server is pinned to one core, the load to another.
+# 1. Throughput of `ringspun serve echo` on both backends and of benches/src/bin/echo_tokio.rs with 1, 64 and 1,000
+#    connections, interleaved, N rounds (default 7) of S seconds (default 2), and the processor time of the server per
+#    echo. The server is pinned to one core, the load generator to another.
 # 2. System calls per echo with 64 connections, counted by strace.
 #
-# Prints medians, and medians of the rounds' ratios; --json writes every round. Needs two cores, taskset, strace.
+# Prints medians, and medians of the rounds' ratios; --json writes every round. Needs two cores, taskset and strace, which
+# are installed if they are missing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-rounds=7 seconds=2 json=
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --rounds | --seconds)
-        [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { say "$1 ${2:-}: expected a positive number"; exit 2; }
-        declare "${1#--}=$2"; shift 2 ;;
-    --json) json=${2:?--json: expected a file}; shift 2 ;;
-    -h | --help) show_help "$here/measure-poll"; exit 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
-    esac
-done
+parse_rounds 7 2 "$@"
 ensure_build_tools
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release --quiet --bin ringspun
@@ -30,43 +18,33 @@ cargo build --release --quiet --manifest-path benches/Cargo.toml --target-dir "$
 ringspun=$target/release/ringspun load=$target/benches/release/echo_load tokio=$target/benches/release/echo_tokio
 prepare_measurement
 
-# The processor time of the server so far, in microseconds.
-server_time() { awk -v ticks="$(getconf CLK_TCK)" '{ print ($14 + $15) * 1000000 / ticks }' "/proc/$server/stat"; }
-
 for round in $(seq "$rounds"); do
     for connections in 1 64 1000; do
         for name in poll uring tokio; do
-            [ -t 2 ] && printf '\rround %s of %s, %s connections, %s   ' "$round" "$rounds" "$connections" "$name" >&2
+            tell "round $round of $rounds, $connections connections, $name"
             command=("$ringspun" serve echo --tcp 127.0.0.1:0)
             [ $name != tokio ] || command=("$tokio")
             RINGSPUN_BACKEND=$name start_server "${command[@]}"
             line=$(taskset -c 1 "$load" "$address" "$connections" "$seconds")
-            microseconds=$(server_time)
+            microseconds=$(server_time_us)
             stop_server
             echo "$round $connections $name $(field echoes_per_second <<<"$line") $(field echoes <<<"$line") $microseconds" >>"$work/rounds"
         done
     done
 done
-[ -t 2 ] && printf '\r%60s\r' '' >&2
+tell
 RINGSPUN_BACKEND=poll count_calls poll '^$' "$ringspun" serve echo --tcp 127.0.0.1:0 >>"$work/syscalls"
 count_calls tokio '^$' "$tokio" >>"$work/syscalls"
 
 echo "Echoes per second, and microseconds of the server's processor time per echo, medians of $rounds rounds of $seconds s:"
 echo
-awk -v rounds="$rounds" '
+awk -v rounds="$rounds" "$awk_median"'
     { rate[$2, $3, $1] = $4; time[$2, $3, $1] = $6 / $5 }
-    function median(values,   i, j, moved) {
-        for (i = 2; i <= rounds; i++)
-            for (j = i; j > 1 && values[j - 1] > values[j]; j--) {
-                moved = values[j]; values[j] = values[j - 1]; values[j - 1] = moved
-            }
-        return values[int((rounds + 1) / 2)]
-    }
-    function rate_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = rate[c, name, i]; return median(values) }
-    function time_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, name, i]; return median(values) }
+    function rate_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = rate[c, name, i]; return median(values, rounds) }
+    function time_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, name, i]; return median(values, rounds) }
     function ratio(a, b,   i, values) {
         for (i = 1; i <= rounds; i++) values[i] = rate[c, a, i] / rate[c, b, i]
-        return median(values)
+        return median(values, rounds)
     }
     END {
         printf "%11s %16s %16s %16s %11s %11s\n", "connections", "poll", "io_uring", "tokio", "poll/tokio", "poll/uring"

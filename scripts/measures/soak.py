@@ -1,4 +1,4 @@
-"""Serves many connections and echoes, and sees whether anything grows: see scripts/soak, which builds all and starts this."""
+"""Serves many connections and echoes, and sees whether anything grows: see scripts/measures/soak.sh, which builds all and starts this."""
 
 import argparse
 import json
@@ -201,7 +201,7 @@ def main():
     if served != connections or echoed != echoes:
         grown.append(f"{served:,} connections and {echoed:,} echoes were answered")
     if options.json:
-        with open(os.path.join(os.environ["MEASURE_CALLER"], options.json), "w") as file:
+        with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump({"format": "ringspun-soak", "version": 1, "kernel": platform.release(), "backend": server.backend, "grown": grown, "samples": samples}, file, indent=1)
     if grown:
         sys.exit("\nGROWN\n" + "\n".join(grown))

@@ -1,28 +1,15 @@
-#!/usr/bin/env bash
-# Measures what `ringspun load` costs itself, against a bare io_uring client in the same run:
+# What `ringspun load` costs itself, against a bare io_uring client.
 #
-#   ./scripts/measure-load [--rounds N] [--seconds S] [--json FILE]
+#     ./scripts/measure load [--rounds N] [--seconds S] [--json FILE]
 #
 # 64-byte echoes from `ringspun serve echo` over 64 and 1,000 connections, in a closed loop, by `ringspun load` and by
 # benches/src/bin/echo_load.rs, interleaved, N rounds (default 7) of S seconds (default 3). The server is pinned to one
 # core, the generators to another.
 #
 # Prints the processor time of each generator per echo, start and connecting included: medians, and the median of the
-# rounds' ratios. --json writes every round. Needs two cores and taskset.
+# rounds' ratios. --json writes every round. Needs two cores and taskset, which is installed if it is missing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-rounds=7 seconds=3 json=
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --rounds | --seconds)
-        [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { say "$1 ${2:-}: expected a positive number"; exit 2; }
-        declare "${1#--}=$2"; shift 2 ;;
-    --json) json=${2:?--json: expected a file}; shift 2 ;;
-    -h | --help) show_help "$here/measure-load"; exit 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
-    esac
-done
+parse_rounds 7 3 "$@"
 ensure_build_tools
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release --quiet --bin ringspun
@@ -49,7 +36,7 @@ generate() { # NAME CONNECTIONS
 for round in $(seq "$rounds"); do
     for connections in 64 1000; do
         for name in load bare; do
-            [ -t 2 ] && printf '\rround %s of %s, %s connections, %s   ' "$round" "$rounds" "$connections" "$name" >&2
+            tell "round $round of $rounds, $connections connections, $name"
             start_server "$ringspun" serve echo --tcp 127.0.0.1:0
             line=$(generate "$name" "$connections") || exit 1
             echo "$round $connections $name $line" >>"$work/rounds"
@@ -57,21 +44,14 @@ for round in $(seq "$rounds"); do
         done
     done
 done
-[ -t 2 ] && printf '\r%60s\r' '' >&2
+tell
 
 echo "Processor time of the generator per echo in microseconds, medians of $rounds rounds of $seconds s:"
 echo
-awk -v rounds="$rounds" '
+awk -v rounds="$rounds" "$awk_median"'
     { time[$2, $3, $1] = $5 / $4 }
-    function median(values,   i, j, moved) {
-        for (i = 2; i <= rounds; i++)
-            for (j = i; j > 1 && values[j - 1] > values[j]; j--) {
-                moved = values[j]; values[j] = values[j - 1]; values[j - 1] = moved
-            }
-        return values[int((rounds + 1) / 2)]
-    }
-    function time_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, name, i]; return median(values) }
-    function ratio(   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, "load", i] / time[c, "bare", i]; return median(values) }
+    function time_of(name,   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, name, i]; return median(values, rounds) }
+    function ratio(   i, values) { for (i = 1; i <= rounds; i++) values[i] = time[c, "load", i] / time[c, "bare", i]; return median(values, rounds) }
     END {
         printf "%11s %15s %12s %10s\n", "connections", "ringspun load", "bare client", "load/bare"
         split("64 1000", order, " ")

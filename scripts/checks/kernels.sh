@@ -1,22 +1,23 @@
-#!/usr/bin/env bash
-# Runs the tests of runtime, fibers and net on older kernels:  ./scripts/kernel-matrix [--markdown] [KERNEL...]
+# The tests of runtime, fibers and net on Linux 6.1 and 6.12, emulated, on both backends.
 #
-# Without a KERNEL: the newest of Debian's cloud kernels of the series 6.1 and 6.12. KERNEL is another such
-# series, or the path of a kernel (a bzImage). Each is booted once in qemu, emulated and without installing
-# it, with the tests in an initramfs; there, each test binary runs on io_uring and on poll. Ends with a table
-# of what passed, failed and was skipped, and why. --markdown prints it for docs/reliability.md.
+#     ./scripts/check kernels [--markdown] [KERNEL...]
 #
-# Takes qemu-system-x86, busybox-static and (for a series) apt-get:
+#     KERNEL         a series of Debian's cloud kernels, of which the newest is taken, or the path of a kernel (bzImage);
+#                    6.1 and 6.12 by default
+#     --markdown     prints the table for docs/reliability.md
 #
-#   sudo apt-get install qemu-system-x86 busybox-static
+# Boots each kernel in qemu, without installing it, with the tests in an initramfs. There, each test binary runs on
+# io_uring and on poll. Ends with a table of what passed, failed and was skipped, and why.
 #
-# Emulation is slow: some five minutes per kernel. RINGSPUN_STORM says how many cancellations the storms are to
-# hit (2,000 by default here), RINGSPUN_DATAGRAMS how many are sent a few at a time (10,000 here, and as many at full speed), and
-# KERNEL_MATRIX_ONLY picks test binaries by an extended regular expression on CRATE/NAME. Kernels and logs are
-# kept in target/kernel-matrix. Exit status 0 if nothing failed.
+# Needs qemu-system-x86, busybox-static and, to download a series, apt-get; installs nothing:
+#
+#     sudo apt-get install qemu-system-x86 busybox-static
+#
+# Emulation is slow: about five minutes per kernel. RINGSPUN_STORM is the number of cancellations that the storms have to
+# hit (2,000 by default here), RINGSPUN_DATAGRAMS how many are sent a few at a time (10,000 by default here, and as many at
+# full speed). KERNEL_MATRIX_ONLY is an extended regular expression that selects test binaries by CRATE/NAME. Kernels and
+# logs are kept in target/kernel-matrix.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
 memory_mib=4096
 suite_timeout_s=900
 kernel_timeout_s=5400
@@ -25,10 +26,9 @@ markdown=
 kernels=()
 for argument; do
     case "$argument" in
-    -h | --help) show_help "$here/kernel-matrix"; exit 0 ;;
     --markdown) markdown=yes ;;
-    -*) say "$argument: expected --markdown or kernels, such as 6.1; see ./scripts/kernel-matrix --help"; exit 2 ;;
-    *) kernels+=("$argument") ;;
+    -*) refuse "$argument: expected --markdown or kernels, such as 6.1" ;;
+    *) if [[ "$argument" = */* ]]; then argument=$(cd "$caller" && realpath -m "$argument"); fi; kernels+=("$argument") ;;
     esac
 done
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
@@ -36,11 +36,8 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
     echo "SKIPPED: the kernels are for x86_64, and this is $(uname -sm)"
     exit 0
 fi
-missing=0
-need() { command -v "$1" >/dev/null || { say "$1 is missing. Install it with:  sudo apt-get install $2"; missing=1; }; }
-need qemu-system-x86_64 qemu-system-x86
-need busybox busybox-static
-[ "$missing" -eq 0 ] || exit 1
+require qemu-system-x86_64 "sudo apt-get install qemu-system-x86 busybox-static"
+require busybox "sudo apt-get install busybox-static"
 if ldd "$(command -v busybox)" >/dev/null 2>&1; then
     say "busybox needs libraries. Install it with:  sudo apt-get install busybox-static"
     exit 1
@@ -167,7 +164,7 @@ rm -f "$results.skips"
 for path in "${paths[@]}"; do run_kernel "$path"; done
 
 if [ -n "$markdown" ]; then
-    echo "Made by \`./scripts/kernel-matrix --markdown\` on $(date -u +%Y-%m-%d), with $(rustc --version | cut -d' ' -f1,2)," \
+    echo "Made by \`./scripts/check kernels --markdown\` on $(date -u +%Y-%m-%d), with $(rustc --version | cut -d' ' -f1,2)," \
         "$(qemu-system-x86_64 --version | sed -n '1s/.*version \([0-9.]*\).*/QEMU \1/p') (emulated, 2 processors, $memory_mib MiB)."
     echo
 fi

@@ -1,4 +1,4 @@
-"""Measures what a connection takes at several sizes: see scripts/measure-scale, which builds all and starts this."""
+"""Measures what a connection takes at several sizes: see scripts/measures/scale.sh, which builds all and starts this."""
 
 import argparse
 import json
@@ -231,7 +231,7 @@ def main():
         print("SKIPPED the kernel's caches: only root may read /proc/slabinfo", file=sys.stderr)
     table(without_plain(samples))
     if options.json:
-        with open(os.path.join(os.environ["MEASURE_CALLER"], options.json), "w") as file:
+        with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump({"format": "ringspun-scale", "version": 1, "kernel": platform.release(), "samples": samples}, file, indent=1)
 
 

@@ -1,19 +1,12 @@
-#!/usr/bin/env bash
-# Builds the echo servers of the peers (benches/src/bin/echo_*.rs), and checks that each of them echoes:
+# That the echo servers of the peers, against which figures are compared, build and echo.
 #
-#   ./scripts/check-peers [NAME...]      for instance: ./scripts/check-peers tokio bare
+#     ./scripts/check peers [NAME...]      for instance: ./scripts/check peers tokio bare
 #
-# Each is driven by `ringspun load`, which compares every byte, and has to come through without an error: 64-byte
-# messages on 1, 64, 1,000 and 10,000 connections, 16 at a time on 64, messages of 64 KiB on 8, and connections that
-# are opened, used once and closed. tokio's also over UDP and a Unix socket. What the limit on open files does not
-# allow is skipped, with a line that says so. Takes some minutes, nearly all of them for the build.
+# NAME is that of a program benches/src/bin/echo_NAME.rs; all by default. `ringspun load`, which compares every byte, drives
+# each without an error: 64-byte messages on 1, 64, 1,000 and 10,000 connections, 16 at a time on 64, messages of 64 KiB on
+# 8, and connections that are opened, used once and closed; tokio's also over UDP and a Unix socket. What the limit on open
+# files does not allow is SKIPPED. Takes some minutes, nearly all of them for the build.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-case "${1:-}" in
--h | --help) show_help "$here/check-peers"; exit 0 ;;
-esac
-ensure_build_tools
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
     for source in benches/src/bin/echo_*.rs; do
@@ -24,17 +17,16 @@ if [ ${#names[@]} -eq 0 ]; then
 fi
 binaries=()
 for name in "${names[@]}"; do
-    [ -f "benches/src/bin/echo_$name.rs" ] || { say "$name: expected the NAME of a benches/src/bin/echo_NAME.rs"; exit 2; }
+    [ -f "benches/src/bin/echo_$name.rs" ] || refuse "$name: expected the NAME of a benches/src/bin/echo_NAME.rs"
     binaries+=(--bin "echo_$name")
 done
+ensure_build_tools
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release --quiet --bin ringspun
 cargo build --release --quiet --manifest-path benches/Cargo.toml --target-dir "$target/benches" "${binaries[@]}"
 ringspun=$target/release/ringspun
 ulimit -n "$(ulimit -Hn)"
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+prepare_servers
 failed=0
 
 # Starts a server and waits for the $address that it prints.

@@ -1,21 +1,16 @@
-#!/usr/bin/env bash
-# Runs the storms of cancellations, and the tests around them, under AddressSanitizer:
+# The storms of cancellations, and the tests around them, under AddressSanitizer.
 #
-#   ./scripts/sanitize [CANCELLATIONS]      how many are to hit in all; 100,000 by default
+#     ./scripts/check sanitize [CANCELLATIONS]
 #
-# Rust and the C code of the Janet VM are both instrumented, leaks are looked for, and freed memory is
-# overwritten, so that a send which the kernel reads from freed memory arrives wrong. First come controls:
-# programs with such an error, each of which must be caught. Takes some two minutes, most of them for a build
-# of its own in target/sanitize.
+# CANCELLATIONS is how many the storms have to hit in all; 100,000 by default. Rust and the C code of the Janet VM are both
+# instrumented, leaks are looked for, and freed memory is overwritten, so that a send which the kernel reads from freed
+# memory arrives wrong. Controls, programs with such an error, have to be caught first. Takes about two minutes, most of
+# them for a build in target/sanitize.
 #
 # Needs clang besides what the build needs; installs nothing. RINGSPUN_SEED repeats a storm's choices.
-# Exit status 0 if every control was caught and everything else is clean.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
 case "${1:-}" in
--h | --help) show_help "$here/sanitize"; exit 0 ;;
-*[!0-9]*) say "CANCELLATIONS is \"$1\", expected a number; see ./scripts/sanitize --help"; exit 2 ;;
+*[!0-9]*) refuse "CANCELLATIONS is \"$1\", expected a number" ;;
 esac
 
 missing=0

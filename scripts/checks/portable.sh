@@ -1,26 +1,22 @@
-#!/usr/bin/env bash
-# Type-checks the library crates for systems that are not here:  ./scripts/check-portable [TARGET...]
+# That the library crates type-check for macOS, FreeBSD, NetBSD and illumos, and refuse Windows clearly.
 #
-# Without arguments: macOS, FreeBSD, NetBSD, illumos, and that Windows is refused with one clear error.
-# A warning fails too. This builds nothing that runs; what it finds are calls, constants and types that a
-# system does not have.
+#     ./scripts/check portable [TARGET...]
 #
-# No standard library of those systems has to be there: each is type-checked from its sources first, which takes
-# some 40 seconds per target once, in target/portable. Those sources have to belong to the compiler. Either
-# of these brings both:
+# TARGET is one of rustc's; those five by default. A warning is an error. Builds nothing that runs: it finds calls, constants
+# and types that a system does not have.
 #
-#   sudo apt-get install rustc-web cargo-web rust-web-src   (Debian)
-#   rustup component add rust-src                           (any system with rustup)
+# The standard library of a target is type-checked from its sources first, which takes some 40 seconds once, in
+# target/portable. The sources have to belong to the compiler. Either of these brings both:
 #
-# Without them nothing is checked: SKIPPED, and exit status 0.
+#     sudo apt-get install rustc-web cargo-web rust-web-src   (Debian)
+#     rustup component add rust-src                           (any system with rustup)
+#
+# Without them everything is SKIPPED, with exit status 0.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
 targets=(aarch64-apple-darwin x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-illumos x86_64-pc-windows-msvc)
 case "${1:-}" in
 "") ;;
--h | --help) show_help "$here/check-portable"; exit 0 ;;
--*) say "$1: expected targets, such as ${targets[1]}; see ./scripts/check-portable --help"; exit 2 ;;
+-*) refuse "$1: expected targets, such as ${targets[1]}" ;;
 *) targets=("$@") ;;
 esac
 
@@ -37,7 +33,7 @@ find_toolchain() {
     return 1
 }
 if ! find_toolchain; then
-    echo "SKIPPED: no Rust here has the sources of its standard library; ./scripts/check-portable --help names the packages"
+    echo "SKIPPED: no Rust here has the sources of its standard library; ./scripts/check portable --help names the packages"
     exit 0
 fi
 

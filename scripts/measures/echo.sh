@@ -1,29 +1,16 @@
-#!/usr/bin/env bash
-# Measures 64-byte TCP echoes, ours against stock Janet in the same run:
+# Janet's echo on the ring and on the VM's own network code, and system calls per echo.
 #
-#   ./scripts/measure-echo [--rounds N] [--seconds S] [--json FILE]
+#     ./scripts/measure echo [--rounds N] [--seconds S] [--json FILE]
 #
-# 1. Throughput of examples/echo.janet with 64, 1,000 and 10,000 connections, on the ring and on the
-#    VM's own net code (RINGSPUN_NET=stock), interleaved, N rounds (default 5) of S seconds (default 3).
-#    The server is pinned to one core, the load to another.
-# 2. System calls per echo with 64 connections, counted by strace, for `ringspun serve echo` and for
-#    examples/echo.janet.
+# 1. Throughput of examples/echo.janet with 64, 1,000 and 10,000 connections, on the ring and on the VM's own network
+#    code (RINGSPUN_NET=stock), interleaved, N rounds (default 5) of S seconds (default 3). The server is pinned to one
+#    core, the load generator to another.
+# 2. System calls per echo with 64 connections, counted by strace, of `ringspun serve echo` and of examples/echo.janet.
 #
-# Prints tables of medians; --json writes every round. Needs two cores, taskset, and strace for part 2.
+# Prints tables of medians; --json writes every round. Needs two cores, taskset, and strace, which are installed if they are
+# missing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-rounds=5 seconds=3 json=
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --rounds | --seconds)
-        [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { say "$1 ${2:-}: expected a positive number"; exit 2; }
-        declare "${1#--}=$2"; shift 2 ;;
-    --json) json=${2:?--json: expected a file}; shift 2 ;;
-    -h | --help) show_help "$here/measure-echo"; exit 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
-    esac
-done
+parse_rounds 5 3 "$@"
 ensure_build_tools
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release --quiet --bin ringspun
@@ -33,7 +20,7 @@ prepare_measurement
 for round in $(seq "$rounds"); do
     for connections in 64 1000 10000; do
         for net in ring stock; do
-            [ -t 2 ] && printf '\rround %s of %s, %s connections, %s   ' "$round" "$rounds" "$connections" "$net" >&2
+            tell "round $round of $rounds, $connections connections, $net"
             RINGSPUN_NET=$net start_server "$ringspun" janet examples/echo.janet
             line=$(taskset -c 1 "$load" "$address" "$connections" "$seconds")
             stop_server
@@ -41,7 +28,7 @@ for round in $(seq "$rounds"); do
         done
     done
 done
-[ -t 2 ] && printf '\r%60s\r' '' >&2
+tell
 
 per_request='^(recvfrom|sendto|accept4|epoll_ctl)$'
 count_calls "ringspun serve echo" "$per_request" "$ringspun" serve echo --tcp 127.0.0.1:0 >>"$work/syscalls"

@@ -1,34 +1,21 @@
-#!/usr/bin/env bash
-# Measures the same HTTP server with `ringspun load` and with wrk, to see whether they agree:
+# Whether `ringspun load` and wrk agree about the same HTTP server.
 #
-#   ./scripts/measure-wrk [--rounds N] [--seconds S] [--json FILE]
+#     ./scripts/measure wrk [--rounds N] [--seconds S] [--json FILE]
 #
 # The server is examples/http.rs, pinned to one core; the generators, with one thread each, to another. Both keep as many
 # connections in a closed loop, interleaved, N rounds (default 5) of S seconds (default 3):
 #
-# 1. An answer that costs the server 20 microseconds, with 1, 8, 64 and 256 connections: the server is what limits both.
-# 2. An answer that costs next to nothing, with 1 and 64 connections. With 64, wrk comes to its own limit before the
-#    server does, and its times leave out how long a connection waits in wrk from an answer to the next request.
+# 1. An answer that costs the server 20 microseconds, with 1, 8, 64 and 256 connections: the server is the bottleneck.
+# 2. An answer that costs next to nothing, with 1 and 64 connections. With 64, wrk reaches its own limit before the server
+#    does, and its times leave out how long a connection waits in wrk from an answer to the next request.
 #
 # Prints medians of throughput, p50 and p99, how busy the server and the generator were, and the medians of the rounds'
 # ratios; fails if those of the first part are not within 10 %. --json writes every round. Needs two cores, taskset and
 # wrk, which are installed if they are missing.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
-rounds=5 seconds=3 json=
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --rounds | --seconds)
-        [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { say "$1 ${2:-}: expected a positive number"; exit 2; }
-        declare "${1#--}=$2"; shift 2 ;;
-    --json) json=${2:?--json: expected a file}; shift 2 ;;
-    -h | --help) show_help "$here/measure-wrk"; exit 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
-    esac
-done
+parse_rounds 5 3 "$@"
 ensure_build_tools
-command -v wrk >/dev/null || install_packages wrk wrk wrk wrk wrk wrk wrk
+ensure_program wrk
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release --quiet --bin ringspun --example http
 ringspun=$target/release/ringspun http=$target/release/examples/http
@@ -43,14 +30,11 @@ done = function(summary, latency)
 end
 LUA
 
-# The processor time of the server so far, in milliseconds.
-server_time() { awk -v ticks="$(getconf CLK_TCK)" '{ print ($14 + $15) * 1000 / ticks }' "/proc/$server/stat"; }
-
 # Runs a generator, and prints its requests per second, p50 and p99 in microseconds, errors, and how busy it and the server
 # were in percent.
 generate() { # NAME PATH CONNECTIONS
     local TIMEFORMAT='%R %U %S' before line rate
-    before=$(server_time)
+    before=$(server_time_us)
     case $1 in
     load)
         { time taskset -c 1 "$ringspun" load "http://$address/$2" --connections "$3" --duration "${seconds}s" --json "$work/result" \
@@ -65,8 +49,8 @@ generate() { # NAME PATH CONNECTIONS
         line="$line $(field p50_us <"$work/printed") $(field p99_us <"$work/printed") $(field errors <"$work/printed")" ;;
     esac
     [ "$(wc -w <<<"$line")" -eq 4 ] || { say "$1 with $3 connections told no figures: $(cat "$work/errors")"; exit 1; }
-    awk -v line="$line" -v server="$(awk -v a="$(server_time)" -v b="$before" 'BEGIN { print a - b }')" \
-        '{ printf "%s %.1f %.1f\n", line, 100 * ($2 + $3) / $1, server / 10 / $1 }' "$work/time"
+    awk -v line="$line" -v server="$(awk -v a="$(server_time_us)" -v b="$before" 'BEGIN { print a - b }')" \
+        '{ printf "%s %.1f %.1f\n", line, 100 * ($2 + $3) / $1, server / 10000 / $1 }' "$work/time"
 }
 
 for round in $(seq "$rounds"); do
@@ -75,7 +59,7 @@ for round in $(seq "$rounds"); do
         # Who comes first changes from round to round.
         [ $((round % 2)) -eq 0 ] && order="load wrk" || order="wrk load"
         for name in $order; do
-            [ -t 2 ] && printf '\rround %s of %s, /%s, %s connections, %s   ' "$round" "$rounds" "$path" "$connections" "$name" >&2
+            tell "round $round of $rounds, /$path, $connections connections, $name"
             start_server "$http" 127.0.0.1:0
             line=$(generate "$name" "$path" "$connections") || exit 1
             echo "$round $case $name $line" >>"$work/rounds"
@@ -83,23 +67,16 @@ for round in $(seq "$rounds"); do
         done
     done
 done
-[ -t 2 ] && printf '\r%60s\r' '' >&2
+tell
 
 status=0
 echo "examples/http.rs by ringspun load and by wrk, medians of $rounds rounds of $seconds s; busy: server, generator"
 echo
-awk -v rounds="$rounds" '
+awk -v rounds="$rounds" "$awk_median"'
     { for (i = 4; i <= NF; i++) value[$2, $3, i, $1] = $i; errors += $7 }
     function is_apart(ratio) { return ratio < 0.9 || ratio > 1.1 }
-    function median(values,   i, j, moved) {
-        for (i = 2; i <= rounds; i++)
-            for (j = i; j > 1 && values[j - 1] > values[j]; j--) {
-                moved = values[j]; values[j] = values[j - 1]; values[j - 1] = moved
-            }
-        return values[int((rounds + 1) / 2)]
-    }
-    function of(name, column,   i, values) { for (i = 1; i <= rounds; i++) values[i] = value[c, name, column, i]; return median(values) }
-    function ratio(column,   i, values) { for (i = 1; i <= rounds; i++) values[i] = value[c, "load", column, i] / value[c, "wrk", column, i]; return median(values) }
+    function of(name, column,   i, values) { for (i = 1; i <= rounds; i++) values[i] = value[c, name, column, i]; return median(values, rounds) }
+    function ratio(column,   i, values) { for (i = 1; i <= rounds; i++) values[i] = value[c, "load", column, i] / value[c, "wrk", column, i]; return median(values, rounds) }
     END {
         printf "%8s %11s  %-4s %11s %9s %9s %12s   %s\n", "path", "connections", "", "requests/s", "p50 us", "p99 us", "busy", "load/wrk: rate, p50"
         count = split("busy/20,1 busy/20,8 busy/20,64 busy/20,256 ,1 ,64", order, " ")

@@ -1,32 +1,24 @@
-#!/usr/bin/env bash
-# Looks for inputs that break what Ringspun promises, with libFuzzer:
+# Feeds arbitrary bytes to parsers, and calls in any order to the net layer, with libFuzzer.
 #
-#   ./scripts/fuzz [--seconds N] [--jobs N] [TARGET...]
-#   ./scripts/fuzz --minimize [TARGET...]
+#     ./scripts/check fuzz [--seconds N] [--jobs N] [TARGET...]
+#     ./scripts/check fuzz --minimize [TARGET...]
 #
-#   --seconds N    how long each target runs; 60 by default
-#   --jobs N       so many targets at once; one by default
-#   --minimize     adds the inputs of target/fuzz/TARGET that reach most to tests/fuzz/corpus/TARGET instead: of 1 KiB
-#                  at most, until 20 are there
-#   TARGET         address, calls, hdr, http or options; all by default
+#     --seconds N    how long each target runs; 60 by default
+#     --jobs N       how many targets run at once; 1 by default
+#     --minimize     instead of fuzzing, adds the inputs of target/fuzz/TARGET with the most coverage to
+#                    tests/fuzz/corpus/TARGET: of 1 KiB at most, until it holds 20
+#     TARGET         address, calls, hdr, http or options; all by default
 #
-# Each target starts from tests/fuzz/corpus/TARGET and from what earlier runs have found, which is in
-# target/fuzz/TARGET. A table tells what was run; an input that breaks something is kept in
-# target/fuzz/findings/TARGET, and told with the command that repeats it. Exit status 0 if there is none, 1 if
-# there is. Needs a C++ compiler, and no nightly Rust.
+# Each target starts from tests/fuzz/corpus/TARGET and from what earlier runs found, in target/fuzz/TARGET. Prints a
+# table of the runs. An input that breaks something is kept in target/fuzz/findings/TARGET, and printed with the command
+# that reproduces it. Exit status 1 if there is one. Needs a C++ compiler, and no nightly Rust.
 
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/lib.sh"
 all=(address calls hdr http options)
 seconds=60 jobs=1 minimize=
 targets=()
 
-# Says what is wrong with the arguments.
-refuse() { say "$*; see ./scripts/fuzz --help"; exit 2; }
-
 while [ $# -gt 0 ]; do
     case $1 in
-    -h | --help) show_help "$here/fuzz"; exit 0 ;;
     --minimize) minimize=1 ;;
     --seconds | --jobs)
         case ${2:-} in
@@ -42,8 +34,8 @@ while [ $# -gt 0 ]; do
 done
 [ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
 
-command -v cargo >/dev/null || { say "cargo is missing. Install it as https://rustup.rs shows."; exit 1; }
-command -v c++ >/dev/null || { say "c++ is missing. Install it with:  sudo apt-get install g++"; exit 1; }
+require_cargo
+require c++ "sudo apt-get install g++"
 
 work=${CARGO_TARGET_DIR:-target}/fuzz
 corpus=tests/fuzz/corpus
@@ -109,9 +101,6 @@ if [ -n "$minimize" ]; then
     for target in "${targets[@]}"; do minimize_target "$target"; done
     exit 0
 fi
-
-# Told on a terminal only, as it is overwritten.
-tell() { [ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2; }
 
 trap 'jobs -p | xargs -r kill 2>/dev/null || true' EXIT
 for target in "${targets[@]}"; do
