@@ -1,5 +1,5 @@
-//! The `ringspun` command and the examples, as processes that are looked at from outside: what they print and serve, what
-//! they take of memory and system calls, and how they outlive faults.
+//! The `ringspun` command and the examples, as processes seen from outside: what they print and serve, how much memory
+//! and how many system calls they take, and how they survive faults.
 
 mod cli;
 mod examples;

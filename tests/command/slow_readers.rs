@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::support::serving::Server;
 
 const CLIENTS: usize = 16;
-/// What a stream receives ahead of its reader before it stops, and what comes until the kernel has seen that: 33 receive
-/// buffers of 64 KiB; on top of it, what a Janet server has read and what it writes: 64 KiB each, and as much again
-/// where a buffer has grown.
+/// What a stream receives ahead of its reader before it stops, and what comes until the kernel has seen that: 33
+/// receive buffers of 64 KiB; on top of it, what a Janet server has read and what it writes: 64 KiB each, and as much
+/// again where a buffer has grown.
 const HELD_PER_CLIENT_BYTES: usize = (256 + 33 * 64 + 4 * 64) * 1024;
 /// The loop's receive buffers, all of which may be touched, and what the VM's heap grows by before it is swept.
 const SHARED_BYTES: usize = (8 + 16) << 20;

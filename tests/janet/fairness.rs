@@ -1,5 +1,5 @@
-//! A Janet server with one peer that sends without end: how much of the flood is served while another fiber makes a round
-//! trip. Bytes are counted, and no time.
+//! A Janet server with one peer that sends without end: how much of the flood is served while another fiber makes a
+//! round trip. Bytes are counted, not time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
-//! Janet programs on Ringspun: against the VM's own network code, from the manual, from libraries, and on the command line.
+//! Janet programs on Ringspun: compared with the VM's own network code, those of the manual and of libraries, and the
+//! command line.
 
 mod command_line;
 mod differential;

@@ -8,3 +8,4 @@ mod fuzz_corpus;
 mod manual_checklist;
 mod reliability;
 mod sync_crates;
+mod tidy;

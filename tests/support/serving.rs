@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A server that is killed in the end.
+/// A server that is killed when it is dropped.
 pub struct Server {
     process: Child,
     /// Where it listens.

@@ -1,5 +1,5 @@
-# Echoes a flood from the first connection, makes round trips to itself meanwhile, and prints how many bytes of the flood
-# were served during the slowest of them, and how many in all.
+# Echoes a flood from the first connection, makes round trips to itself meanwhile, and prints how many bytes of the
+# flood were served during the slowest of them, and how many in all.
 (def round-trips 100)
 (def flood-bytes-least (scan-number (get (dyn :args) 1)))
 (def server (net/listen "127.0.0.1" "0"))

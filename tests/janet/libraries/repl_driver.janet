@@ -35,13 +35,30 @@
 (show bob "my-name" "x" "(def x :bob)" "x" "(double 1)")
 (show ann "x")
 # Output comes in its place.
-(show ann "(print \"printed\") (do (prin \"and \") (print \"more\") :value)" "(eprint \"to err\")" "(printf \"%d%%\" 50)")
+(show ann
+  "(print \"printed\") (do (prin \"and \") (print \"more\") :value)"
+  "(eprint \"to err\")"
+  "(printf \"%d%%\" 50)")
 # Errors of every kind leave the session as it was.
-(show ann "(error \"raised\")" "(error [:structured 5])" "(undefined-function 1)" ")" "(+ 1 :a)" "((fn f [n] (if (= n 0) (error \"deep\") (f (- n 1)))) 50)" "x")
+(show ann
+  "(error \"raised\")"
+  "(error [:structured 5])"
+  "(undefined-function 1)"
+  ")"
+  "(+ 1 :a)"
+  "((fn f [n] (if (= n 0) (error \"deep\") (f (- n 1)))) 50)"
+  "x")
 # Macros, and modules of the core.
-(show bob "(defmacro twice [form] ~(do ,form ,form))" "(do (var n 0) (twice (++ n)) n)" "(string/split \",\" \"a,b,c\")" "(peg/match '(some (* (number :d+) (? \",\"))) \"1,22,333\")")
+(show bob
+  "(defmacro twice [form] ~(do ,form ,form))"
+  "(do (var n 0) (twice (++ n)) n)"
+  "(string/split \",\" \"a,b,c\")"
+  "(peg/match '(some (* (number :d+) (? \",\"))) \"1,22,333\")")
 # A session uses sockets and the event loop of the server.
-(show bob "(do (ev/sleep 0.001) :slept)" "(do (def l (net/listen \"127.0.0.1\" \"0\")) (def c (net/connect ;(net/localname l))) (net/write (net/accept l) \"inner\") (string (net/read c 10)))")
+(show bob
+  "(do (ev/sleep 0.001) :slept)"
+  (string "(do (def l (net/listen \"127.0.0.1\" \"0\")) (def c (net/connect ;(net/localname l)))"
+          " (net/write (net/accept l) \"inner\") (string (net/read c 10)))"))
 (show bob "(do (def channel (ev/chan)) :made)" "(do (ev/spawn (ev/give channel :given)) (ev/take channel))")
 # A session that sleeps does not hold up the other.
 (def slow (ev/chan))
