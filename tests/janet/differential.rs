@@ -20,7 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// How long a program may take; one that takes longer has failed.
-const PROGRAM_MAX: Duration = Duration::from_secs(30);
+const PROGRAM_MAX: Duration = Duration::from_secs(150);
 
 const PRELUDE: &str = include_str!("differential/prelude.janet");
 

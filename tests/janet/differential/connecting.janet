@@ -233,7 +233,7 @@
 (def listener (net/listen "127.0.0.1" "0"))
 (def [host port] (net/localname listener))
 (with [client (net/connect host port)]
-  (with [peer (net/accept listener 5)]
+  (with [peer (net/accept listener 60)]
     (show (= (net/localname client) (net/peername peer)))))
 (:close listener)
 

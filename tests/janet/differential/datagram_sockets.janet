@@ -62,7 +62,7 @@
 (def buffer @"")
 (background (net/chunk client 10 buffer))
 (net/send-to server (address-of client) "some")
-(ev/sleep 0.002)
+(settle)
 (:close client)
 (settle)
 (show buffer)
@@ -104,7 +104,7 @@
 (show (ev/with-deadline 0.002 (net/recv-from server 10 @"")))
 (show (ev/with-deadline 0.002 (net/read client 10)))
 (net/write client "still here")
-(show (type (ev/with-deadline 1 (net/recv-from server 10 @""))))
+(show (type (ev/with-deadline 60 (net/recv-from server 10 @""))))
 (:close client)
 (:close server)
 
@@ -133,7 +133,7 @@
 (show (net/send-to server there "to the client"))
 (settle)
 (show (net/write client "to the server"))
-(ev/sleep 0.002)
+(settle)
 (:close client)
 (:close server)
 

@@ -1,11 +1,10 @@
 ### several fibers may read from one stream
 # Stock keeps one reader per stream: the first is never resumed.
 (def [client peer] (connected))
-(background (net/read client 4))
-(background (net/read client 4))
+(def first-reader (background (net/read client 4)))
+(def second-reader (background (net/read client 4)))
 (net/write peer "bothread")
-(settle)
-(ev/sleep 0.05)
+(finish-within patience first-reader second-reader)
 (os/exit 0)
 --- ring
 (net/read client 4) => @"both"
@@ -19,14 +18,14 @@
 (net/write peer "first half, ")
 (show (net/chunk client 23 nil 0.05))
 (net/write peer "second half")
-(show (net/chunk client 23 nil 0.05))
+(show (net/chunk client 23 nil patience))
 (os/exit 0)
 --- ring
 (net/chunk client 23 nil 0.05) !! "timeout"
-(net/chunk client 23 nil 0.05) => @"first half, second half"
+(net/chunk client 23 nil patience) => @"first half, second half"
 --- stock
 (net/chunk client 23 nil 0.05) !! "timeout"
-(net/chunk client 23 nil 0.05) !! "timeout"
+(net/chunk client 23 nil patience) !! "timeout"
 
 ### several fibers may write to one stream, and take turns
 # Stock keeps one writer per stream: the first is never resumed, and its last bytes are never sent.
@@ -35,28 +34,27 @@
 (background (net/write client (buffer/new-filled size (chr "a"))))
 (background (net/write client (buffer/new-filled size (chr "b"))))
 (def received @"")
-(show (= received (net/chunk peer (* 2 size) received 1)))
+(show (= received (net/chunk peer (* 2 size) received patience)))
 (show (deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))))
 (os/exit 0)
 --- ring
 (net/write client (buffer/new-filled size (chr "a"))) => nil
 (net/write client (buffer/new-filled size (chr "b"))) => nil
-(= received (net/chunk peer (* 2 size) received 1)) => true
+(= received (net/chunk peer (* 2 size) received patience)) => true
 (deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))) => true
 --- stock
 (net/write client (buffer/new-filled size (chr "b"))) => nil
-(= received (net/chunk peer (* 2 size) received 1)) !! "timeout"
+(= received (net/chunk peer (* 2 size) received patience)) !! "timeout"
 (deep= received (buffer (buffer/new-filled size (chr "a")) (buffer/new-filled size (chr "b")))) => false
 
 ### several fibers may accept from one listener
 # Stock keeps one acceptor per listener: the first is never resumed.
 (def listener (net/listen "127.0.0.1" "0"))
 (def [host port] (net/localname listener))
-(background (net/accept listener))
-(background (net/accept listener))
+(def first-acceptor (background (net/accept listener)))
+(def second-acceptor (background (net/accept listener)))
 (def clients [(net/connect host port) (net/connect host port)])
-(settle)
-(ev/sleep 0.05)
+(finish-within patience first-acceptor second-acceptor)
 (os/exit 0)
 --- ring
 (net/accept listener) => <core/stream [fd=N]>
@@ -71,28 +69,28 @@
 (def client (net/connect host port))
 (def waste @[])
 (protect (forever (array/push waste (os/open "/dev/null"))))
-(show (net/accept listener 0.2))
+(show (net/accept listener patience))
 (each stream waste (:close stream))
-(show (net/accept listener 5))
+(show (net/accept listener 60))
 (os/exit 0)
 --- ring
-(net/accept listener 0.2) !! "Too many open files"
-(net/accept listener 5) => <core/stream [fd=N]>
+(net/accept listener patience) !! "Too many open files"
+(net/accept listener 60) => <core/stream [fd=N]>
 --- stock
-(net/accept listener 0.2) !! "timeout"
-(net/accept listener 5) => <core/stream [fd=N]>
+(net/accept listener patience) !! "timeout"
+(net/accept listener 60) => <core/stream [fd=N]>
 
 ### an accept tells that its listener was shut down
 # Stock ignores the error and goes on waiting.
 (def listener (net/listen "127.0.0.1" "0"))
-(background (net/accept listener 0.2))
+(def acceptor (background (net/accept listener patience)))
 (net/shutdown listener :rw)
-(ev/sleep 0.3)
+(finish acceptor)
 (os/exit 0)
 --- ring
-(net/accept listener 0.2) !! "Invalid argument"
+(net/accept listener patience) !! "Invalid argument"
 --- stock
-(net/accept listener 0.2) !! "timeout"
+(net/accept listener patience) !! "timeout"
 
 ### a connection works in the thread that it is given to
 # Stock never registers the stream with the event loop of its new thread, and ends the process when it is
@@ -100,7 +98,7 @@
 (def [client peer] (connected))
 (def answers (ev/thread-chan 10))
 (ev/spawn (ev/sleep 0.02) (net/write peer "across"))
-(ev/thread (fn [stream] (ev/give answers (protect (net/read stream 100 @"" 1)))) client)
+(ev/thread (fn [stream] (ev/give answers (protect (net/read stream 100 @"" patience)))) client)
 (show (ev/take answers))
 --- ring
 (ev/take answers) => (true @"across")
@@ -116,13 +114,12 @@ janet top level signal - "No such file or directory"
   (ev/give ready true)
   (with [peer (net/accept listener)] (net/write peer "from the thread")))
 (ev/take ready)
-(ev/sleep 0.05)
-(with [client (net/connect host port)] (show (net/read client 100 @"" 1)))
+(with [client (net/connect host port)] (show (net/read client 100 @"" patience)))
 (os/exit 0)
 --- ring
-(net/read client 100 @"" 1) => @"from the thread"
+(net/read client 100 @"" patience) => @"from the thread"
 --- stock
-(net/read client 100 @"" 1) !! "timeout"
+(net/read client 100 @"" patience) !! "timeout"
 
 ### a stream may be given to a thread that does not use it
 # Stock raises the error of the system call in the middle of a collection, and the process ends.
@@ -168,19 +165,19 @@ janet top level signal - "No such file or directory"
 (def client (net/connect ;(net/localname server) :datagram))
 (def to-server (net/address ;(net/localname server) :datagram))
 (show (net/write client ""))
-(show (net/recv-from server 10 @"" 0.05))
+(show (net/recv-from server 10 @"" patience))
 (show (net/send-to client to-server @""))
-(show (net/read server 10 nil 0.05))
+(show (net/read server 10 nil patience))
 --- ring
 (net/write client "") => nil
-(net/recv-from server 10 @"" 0.05) => <core/socket-address 0xN>
+(net/recv-from server 10 @"" patience) => <core/socket-address 0xN>
 (net/send-to client to-server @"") => nil
-(net/read server 10 nil 0.05) => nil
+(net/read server 10 nil patience) => nil
 --- stock
 (net/write client "") => nil
-(net/recv-from server 10 @"" 0.05) !! "timeout"
+(net/recv-from server 10 @"" patience) !! "timeout"
 (net/send-to client to-server @"") => nil
-(net/read server 10 nil 0.05) !! "timeout"
+(net/read server 10 nil patience) !! "timeout"
 
 ### a chunk takes datagrams whole
 # Stock takes 4,096 bytes of each at most, and drops the rest.
@@ -188,11 +185,11 @@ janet top level signal - "No such file or directory"
 (def client (net/connect ;(net/localname server) :datagram))
 (net/write client (string/repeat "a" 5000))
 (net/write client (string/repeat "b" 5000))
-(show (frequencies (net/chunk server 6000 nil 0.05)))
+(show (frequencies (net/chunk server 6000 nil 60)))
 --- ring
-(frequencies (net/chunk server 6000 nil 0.05)) => @{97 5000 98 1000}
+(frequencies (net/chunk server 6000 nil 60)) => @{97 5000 98 1000}
 --- stock
-(frequencies (net/chunk server 6000 nil 0.05)) => @{97 4096 98 1904}
+(frequencies (net/chunk server 6000 nil 60)) => @{97 4096 98 1904}
 
 ### a reader that waits is told that nobody is there
 # Stock returns nil, as at the end of a stream.

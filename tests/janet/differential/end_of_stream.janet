@@ -174,7 +174,7 @@
 ### a reset is an error to the reader, then the end
 (def [client peer] (connected))
 (net/write client "unread bytes make the kernel send a reset")
-(ev/sleep 0.01)
+(settle)
 (:close peer)
 (show (net/read client 10))
 (show (net/read client 10))
@@ -209,18 +209,16 @@
 
 ### a peer that leaves stops a writer that waits
 (def [client peer] (connected))
-(background (net/write client (buffer/new-filled 50000000)))
+(def writer (background (net/write client (buffer/new-filled 50000000))))
 (:close peer)
-(settle)
-(ev/sleep 0.05)
+(finish writer)
 (print "after")
 (:close client)
 
 ### shutdown stops a writer that waits
 (def [client peer] (connected))
-(background (net/write client (buffer/new-filled 50000000)))
+(def writer (background (net/write client (buffer/new-filled 50000000))))
 (net/shutdown client :w)
-(settle)
-(ev/sleep 0.05)
+(finish writer)
 (:close client)
 (:close peer)

@@ -250,9 +250,9 @@
 ### sleeping beside sockets
 (def [client peer] (connected))
 (def order @[])
-(ev/spawn (net/read client 10) (array/push order :read))
+(def reader (ev/spawn (net/read client 10) (array/push order :read)))
 (ev/spawn (ev/sleep 0.01) (array/push order :slept) (net/write peer "now"))
-(ev/sleep 0.1)
+(finish reader)
 (show order)
 (:close client)
 (:close peer)

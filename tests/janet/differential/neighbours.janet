@@ -143,7 +143,7 @@
 (background (net/read client 10))
 (:close peer)
 (settle)
-(show (net/read client 10 @"" 1))
+(show (net/read client 10 @"" 60))
 (show (net/accept listener 0.01))
 (:close client)
 (:close listener)

@@ -95,7 +95,7 @@
 (show (net/setsockopt client :so-keepalive true))
 (show (= client (net/flush client)))
 (net/write peer "bytes")
-(ev/sleep 0.002)
+(settle)
 (:close client)
 (:close peer)
 
@@ -226,7 +226,7 @@
   (def [client peer] (connected))
   (background (net/read client 10))
   (net/shutdown client mode)
-  (ev/sleep 0.002)
+  (settle)
   (:close client)
   (:close peer))
 

@@ -16,10 +16,30 @@
     (def client (net/connect host port))
     [client (net/accept listener)]))
 
+# No program depends on how fast it runs. A timeout is either expected to pass, or so long that it never does; where
+# fibers are to have come to some point, the program waits for that, and not for some time.
+
+(def patience
+  "How long ours may take, in seconds, for what the VM's own code never does."
+  (if (= (os/getenv "RINGSPUN_NET") "stock") 0.3 60))
+
 (defn settle
-  "Lets every other fiber run until it waits."
+  "Lets every other fiber run until it waits, and take what is there for it: a number of turns of the loop."
   []
-  (repeat 3 (ev/sleep 0)))
+  (repeat 5 (ev/sleep 0)))
+
+(defn- running? [fiber] (nil? (index-of (fiber/status fiber) [:dead :error])))
+
+(defn finish
+  "Waits until fibers have ended."
+  [& fibers]
+  (while (some running? fibers) (ev/sleep 0.001)))
+
+(defn finish-within
+  "Waits until fibers have ended, or some seconds have passed."
+  [seconds & fibers]
+  (def end (+ seconds (os/clock :monotonic)))
+  (while (and (some running? fibers) (< (os/clock :monotonic) end)) (ev/sleep 0.001)))
 
 (defmacro background
   "Runs a form in a fiber of its own, which shows what it came to, up to the point where it waits."

@@ -4,7 +4,7 @@
 (def kept (forget))
 (gccollect)
 (settle)
-(show (net/read kept 10 @"" 5))
+(show (net/read kept 10 @"" 60))
 (:close kept)
 (:close client)
 (:close peer)

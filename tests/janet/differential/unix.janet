@@ -174,7 +174,7 @@
 (with [other (net/listen :unix path)]
   (with [second (net/connect :unix path)]
     (show (net/accept server 0.002))
-    (show (type (net/accept other 1)))))
+    (show (type (net/accept other 60)))))
 (os/rm path)
 (each stream [server client peer] (:close stream))
 
@@ -183,7 +183,7 @@
 (def server (net/listen :unix path))
 (def client (net/connect :unix path))
 (:close server)
-(show (net/read client 10 @"" 1))
+(show (net/read client 10 @"" 60))
 (:close client)
 (show (net/connect :unix path))
 (os/rm path)
@@ -261,7 +261,7 @@
 (def server (net/listen :unix path))
 (show (net/accept server 0.002))
 (def client (net/connect :unix path))
-(def peer (net/accept server 1))
+(def peer (net/accept server 60))
 (show (net/read client 10 @"" 0.002))
 (show (net/chunk client 10 @"" 0.002))
 (show (net/read client :all @"" 0.002))
