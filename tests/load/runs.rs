@@ -9,9 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
@@ -366,16 +365,22 @@ fn a_server_that_closes_is_told_from_one_that_resets() {
 
 #[test]
 fn a_request_that_times_out_is_counted_and_its_late_answer_is_not_taken_for_another() {
-    // The first answer of the first connection comes twice as late as it may.
-    let target = tcp_server(|stream, connection| {
-        answer_each(stream, move |number, _| {
+    // The first answer of the first connection comes when that has been given up for another.
+    let (sender, again) = mpsc::channel();
+    let again = Mutex::new(again);
+    let target = tcp_server(move |stream, connection| {
+        if connection > 0 {
+            // Only the first connection waits for it.
+            let _ = sender.send(());
+        }
+        answer_each(stream, |number, _| {
             if (connection, number) == (0, 0) {
-                thread::sleep(Duration::from_secs(2));
+                again.lock().unwrap().recv().unwrap();
             }
             true
         });
     });
-    let report = measure(&[&target, "--count", "20", "--timeout", "1s"], 0);
+    let report = measure(&[&target, "--count", "20", "--timeout", "3s"], 0);
     let (requests, connections) = (&report["requests"], &report["connections"]);
     assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (19, 1), "{requests}");
     assert_eq!((number(&connections["opened"]), &connections["open_max"]), (2, &1.into()));
@@ -394,7 +399,7 @@ fn lost_datagrams_are_counted() {
             }
         }
     });
-    let report = measure(&[&target, "--count", "40", "--timeout", "500ms"], 0);
+    let report = measure(&[&target, "--count", "40", "--timeout", "2s"], 0);
     let requests = &report["requests"];
     assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (38, 2), "{requests}");
 }
@@ -408,7 +413,7 @@ fn a_server_that_goes_away_for_good_ends_a_run_by_count() {
         drop(listener);
         answer_each(stream, |number, _| number < 5);
     });
-    let report = measure(&[&target, "--count", "100", "--timeout", "300ms"], 0);
+    let report = measure(&[&target, "--count", "100", "--timeout", "2s"], 0);
     let requests = &report["requests"];
     assert_eq!(
         (number(&requests["answered"]), number(&requests["lost"]), number(&requests["unsent"])),
