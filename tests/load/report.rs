@@ -2,25 +2,21 @@
 
 use crate::support::scratch::scratch_path;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::thread;
 
 use serde_json::Value;
 
-fn load(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-    command.arg("load").args(arguments).stdin(Stdio::null()).output().unwrap()
-}
+use crate::support::measuring::{self, error_text, load};
+use crate::support::scratch::scratch_path;
+use crate::support::serving::Server;
 
-fn error_text(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
+/// What it printed, if it succeeded.
 fn text_of(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", error_text(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
+    measuring::text_of(output)
 }
 
 /// What `ringspun load` writes with `--json -`.
@@ -28,28 +24,14 @@ fn value_of(arguments: &[&str]) -> Value {
     serde_json::from_str(&text_of(&load(&[arguments, &["--json", "-"]].concat()))).unwrap()
 }
 
-/// `ringspun serve echo` on TCP, which ends with its test.
-struct EchoServer(Child);
-
-impl EchoServer {
-    fn start() -> (Self, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-        command.args(["serve", "echo", "--tcp", "127.0.0.1:0"]);
-        let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        (Self(server), format!("tcp://{}", line.split(' ').nth(2).unwrap()))
-    }
+/// An echo server, and the target that it is.
+fn echo_server() -> (Server, String) {
+    let server = Server::start(&["serve", "echo", "--tcp", "127.0.0.1:0"]);
+    let target = format!("tcp://{}", server.address);
+    (server, target)
 }
 
-impl Drop for EchoServer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A file's path as an argument. Its directory is kept between runs of the tests.
+/// A file's path as an argument.
 fn scratch(name: &str) -> String {
     scratch_path(name).to_str().unwrap().to_string()
 }
@@ -64,7 +46,7 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn a_log_reports_what_its_run_did_and_logs_merge() {
-    let (_server, target) = EchoServer::start();
+    let (_server, target) = echo_server();
     let (closed, open, csv) = (scratch("closed.hdr"), scratch("open.hdr"), scratch("run.csv"));
     let run = value_of(&[
         &target,
@@ -176,7 +158,7 @@ fn errors_are_in_the_row_of_their_second() {
 
 #[test]
 fn a_log_compared_with_itself_has_no_verdict() {
-    let (_server, target) = EchoServer::start();
+    let (_server, target) = echo_server();
     let log = scratch("same.hdr");
     let run = load(&[&target, "--rate", "200", "--duration", "6100ms", "--hdr", &log]);
     assert_eq!(run.status.code(), Some(0), "{}", error_text(&run));
