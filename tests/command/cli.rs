@@ -1,7 +1,5 @@
 //! The `ringspun` command: what it prints, what it exits with, and that it serves.
 
-use crate::support::backend;
-use crate::support::scratch::scratch_path;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -17,6 +15,9 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::support::backend;
+use crate::support::scratch::scratch_path;
 
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);

@@ -1,7 +1,5 @@
 //! The examples run, and what the README shows is what runs.
 
-use crate::support::backend;
-use crate::support::scratch::scratch_path;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::support::backend;
+use crate::support::scratch::scratch_path;
 
 const RINGSPUN: &str = env!("CARGO_BIN_EXE_ringspun");
 /// Far longer than anything here takes; only a hang comes to it.

@@ -1,15 +1,16 @@
 //! Faults of real peers and of a real network: clients that are killed in the middle of their work, a network that
 //! loses and delays packets, and a process that may lock no memory.
 
-use crate::support::namespace;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::serving::Server;
 use nix::sys::resource::{Resource, setrlimit};
+
+use crate::support::namespace;
+use crate::support::serving::Server;
 
 const ON_FIBERS: [&str; 4] = ["serve", "echo", "--tcp", "127.0.0.1:0"];
 const IN_JANET: [&str; 2] = ["janet", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/echo.janet")];

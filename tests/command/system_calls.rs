@@ -1,7 +1,5 @@
 //! The backend for real: how many system calls an echo takes, counted by strace.
 
-use crate::support::backend;
-use crate::support::scratch::scratch_path;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,6 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::support::backend;
+use crate::support::scratch::scratch_path;
 
 const RINGSPUN: &str = env!("CARGO_BIN_EXE_ringspun");
 

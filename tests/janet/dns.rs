@@ -4,8 +4,6 @@
 //! answers back until the fibers beside have done a number of echoes: if a lookup stopped them, no answer
 //! would ever come.
 
-use crate::support::namespace;
-use crate::support::scratch::scratch_path;
 use std::io::Read;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -18,6 +16,9 @@ use std::time::{Duration, Instant};
 
 use ringspun::fibers::{self, Interrupt};
 use ringspun::net;
+
+use crate::support::namespace;
+use crate::support::scratch::scratch_path;
 
 /// How long each name takes at least.
 const DELAY: Duration = Duration::from_secs(5);

@@ -5,7 +5,6 @@
 //! network namespace of its own, where nothing else does; where that is not allowed, they run one at a time,
 //! if the ports are free. Those with Unix sockets use `/tmp/my.socket` too, and get a `/tmp` of their own.
 
-use crate::support::namespace;
 use std::env;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -20,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::support::namespace;
 
 /// Where the programs listen, and connect to.
 const ADDRESS: &str = "127.0.0.1:8000";

@@ -1,7 +1,6 @@
 //! Two hosts measure a third together: `--start-at`, and their logs merged by `load report`. The hosts are network
 //! namespaces, each with a cable (veth) to that of the target.
 
-use crate::support::namespace;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -11,9 +10,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::support::measuring::{check_sums, load, number};
-use crate::support::scratch::scratch_path;
 use serde_json::Value;
+
+use crate::support::measuring::{check_sums, load, number};
+use crate::support::namespace;
+use crate::support::scratch::scratch_path;
 
 const TEST: &str = "two_hosts_measure_together_and_their_logs_are_merged";
 const RATE_PER_S: u64 = 300;

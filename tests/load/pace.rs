@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
-use serde_json::Value;
 
 /// An echo server that tells when each connection came, and each request.
 fn watched_server() -> (String, mpsc::Receiver<Instant>, mpsc::Receiver<Instant>) {

@@ -9,9 +9,10 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::thread;
 
+use roxmltree::{Document, Node, ParsingOptions};
+
 use crate::support::measuring::{error_text, load, measure, tcp_server};
 use crate::support::scratch::scratch_path;
-use roxmltree::{Document, Node, ParsingOptions};
 
 /// What would be markup if it were not escaped.
 const HOSTILE: &str = "<script>alert('&\"')</script>";

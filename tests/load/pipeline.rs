@@ -5,9 +5,10 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::answering::{answering_server, counts, errors, example};
 use crate::support::measuring::{measure, number, tcp_server};
-use serde_json::Value;
 
 #[test]
 fn a_pipeline_keeps_its_depth_in_flight() {

@@ -1,6 +1,5 @@
 //! `ringspun load --hdr --csv`, and `ringspun load report` on what they wrote.
 
-use crate::support::scratch::scratch_path;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,6 +1,5 @@
 //! `ringspun load`: what it measures, what it prints, and what it exits with.
 
-use crate::support::backend;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -12,8 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
-use crate::support::scratch::scratch_path;
 use nix::libc::linger;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -21,6 +18,10 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::support::backend;
+use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
+use crate::support::scratch::scratch_path;
 
 /// How long each message is, unless a test says otherwise.
 const MESSAGE_BYTES: usize = 64;

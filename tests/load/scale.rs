@@ -1,6 +1,5 @@
 //! `ringspun load` with many connections: where they come from, and what it says when they do not fit.
 
-use crate::support::namespace;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Output, Stdio};
@@ -8,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::namespace;
 
 /// An echo server that tells where its connections come from.
 fn server_with_peers() -> (String, mpsc::Receiver<SocketAddr>) {

@@ -16,8 +16,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use serde_json::Value;
+
+use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 
 const RATE_PER_S: u64 = 1000;
 const FREEZE: Duration = Duration::from_millis(300);

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
-use crate::support::scratch::scratch_path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
+use crate::support::scratch::scratch_path;
 
 /// An echo server that tells when each request came, and over which of its connections.
 fn watched_server() -> (String, Receiver<(u64, SystemTime)>) {
