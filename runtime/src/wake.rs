@@ -204,7 +204,7 @@ mod signal {
     }
 }
 
-/// The orders in which threads can take their steps; `scripts/check-loom` runs these.
+/// The orders in which threads can take their steps; `scripts/check loom` runs these.
 #[cfg(all(test, loom))]
 mod interleavings {
     use loom::sync::Mutex;

@@ -27,7 +27,7 @@ fn unix_socket() -> io::Result<OwnedFd> {
 }
 
 /// io_uring tries a connect to a full queue again and again, for no readiness tells when there is room, and
-/// in the end leaves it to a thread of the kernel, where an interrupt ends it. Between two attempts, no cancel
+/// finally leaves it to a thread of the kernel, where an interrupt ends it. Between two attempts, no cancel
 /// finds it.
 #[test]
 fn a_connect_that_the_kernel_tries_again_and_again_can_be_cancelled() -> io::Result<()> {

@@ -1,0 +1,119 @@
+//! `ringspun load` against targets that close, stall, fail or die, and runs that are interrupted: each is counted
+//! for what it is, and never taken for a success.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use serde_json::Value;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Reads the head of a request without a body; false at the end of the connection.
+fn read_head(stream: &mut TcpStream) -> bool {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if !stream.read(&mut byte).is_ok_and(|length| length == 1) {
+            return false;
+        }
+        head.push(byte[0]);
+    }
+    true
+}
+
+/// A server that gives each request, with its number on its connection and that of the connection, to `answer`. It
+/// closes the connection where that returns no response.
+fn http_server(answer: impl Fn(u64, u64) -> Option<String> + Send + Sync + 'static) -> String {
+    let target = tcp_server(move |mut stream, connection| {
+        for request in 0.. {
+            if !read_head(&mut stream) {
+                return;
+            }
+            let Some(response) = answer(request, connection) else { return };
+            if stream.write_all(response.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    target.replace("tcp://", "http://")
+}
+
+fn requests(report: &Value, names: [&str; 3]) -> [u64; 3] {
+    names.map(|name| number(&report["requests"][name]))
+}
+
+#[test]
+fn connections_closed_while_idle_are_reopened_without_a_loss() {
+    // Closed long before the next request is due.
+    let target = tcp_server(|mut stream, _| {
+        let mut message = [0; 64];
+        if stream.read_exact(&mut message).is_ok() {
+            stream.write_all(&message).unwrap();
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    for pipeline in ["1", "4"] {
+        let base = ["--connections", "2", "--rate", "2", "--count", "6", "--pipeline", pipeline];
+        let report = measure(&[&[target.as_str()][..], &base].concat(), 0);
+        assert_eq!(requests(&report, ["answered", "lost", "unsent"]), [6, 0, 0], "{}", report["errors"]);
+        assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
+        let connections = &report["connections"];
+        assert_eq!(number(&connections["opened"]), 2 + number(&connections["closed_idle"]), "{connections}");
+        assert!(number(&connections["closed_idle"]) >= 4, "{connections}");
+    }
+}
+
+#[test]
+fn a_request_goes_to_the_next_free_connection() {
+    // The first response of the first connection waits for all others, which therefore must not wait for it.
+    let others = Arc::new((Mutex::new(0), Condvar::new()));
+    let target = tcp_server(move |mut stream, connection| {
+        let (count, changed) = &*others;
+        let mut message = [0; 64];
+        for request in 0.. {
+            if stream.read_exact(&mut message).is_err() {
+                return;
+            }
+            let mut answered = count.lock().unwrap();
+            if (connection, request) == (0, 0) {
+                drop(changed.wait_while(answered, |answered| *answered < 199).unwrap());
+            } else {
+                *answered += 1;
+                changed.notify_all();
+                drop(answered);
+            }
+            stream.write_all(&message).unwrap();
+        }
+    });
+    let base = ["--connections", "10", "--rate", "1k", "--count", "200", "--timeout", "60s"];
+    let report = measure(&[&[target.as_str()][..], &base].concat(), 0);
+    assert_eq!(requests(&report, ["answered", "timed_out", "lost"]), [200, 0, 0]);
+}
+
+#[test]
+fn a_response_after_the_timeout_counts_as_timed_out_however_soon_after() {
+    // Each response comes a little later than it may.
+    let target = tcp_server(|mut stream, _| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            thread::sleep(Duration::from_millis(205));
+            if stream.write_all(&message).is_err() {
+                return;
+            }
+        }
+    });
+    for flags in
+        [&[][..], &["--rate", "1k"], &["--pipeline", "2"], &["--workload", "churn", "--payload", "64"]]
+    {
+        let base = [target.as_str(), "--connections", "4", "--count", "12", "--timeout", "200ms"];
+        let report = measure(&[&base[..], flags].concat(), 1);
+        assert_eq!(number(&report["requests"]["answered"]), 0, "{flags:?}: {}", report["requests"]);
+        let ends = requests(&report, ["timed_out", "lost", "sent"]);
+        assert!(ends[0] > 0 && ends[0] + ends[1] == ends[2], "{flags:?}: {}", report["requests"]);
+    }
+}
