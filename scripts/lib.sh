@@ -36,27 +36,13 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive "${root[@]}" "${command[@]}" >&2
 }
 
-have_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    local pattern
-    for pattern in /usr/lib/llvm*/lib /usr/lib/llvm/*/lib* /usr/lib /usr/lib64 /usr/lib/*-linux-* \
-        /usr/local/lib /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
-        compgen -G "$pattern/libclang.so*" >/dev/null && return 0
-        compgen -G "$pattern/libclang-[0-9]*.so*" >/dev/null && return 0
-        compgen -G "$pattern/libclang.dylib" >/dev/null && return 0
-    done
-    return 1
-}
-
-# Makes sure that everything the build needs is there: Rust, a C compiler, and libclang, from which the
-# bindings to the Janet VM are made.
+# Makes sure that everything the build needs is there: Rust, and a C compiler for the Janet VM.
 ensure_build_tools() {
     if ! command -v cargo >/dev/null; then
         say "Rust is missing. Install it as https://rustup.rs says, then run this again."
         exit 1
     fi
     command -v cc >/dev/null || install_packages "a C compiler" "gcc libc6-dev" gcc base-devel gcc "gcc musl-dev" gcc
-    have_libclang || install_packages libclang libclang-dev clang-devel clang clang-devel clang-dev llvm
 }
 
 # What the scripts that measure share: a server on one core, the load on another.

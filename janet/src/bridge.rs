@@ -6,14 +6,13 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 use ringspun_runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
 };
 use slab::Slab;
 
-use crate::hooks;
 use crate::parked::Parked;
 use crate::socket::Socket;
 use crate::stock::methods;
@@ -79,7 +78,8 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
-        let vm_epoll = hooks::epoll_of_vm()?;
+        // SAFETY: reads a number of the VM on this thread.
+        let vm_epoll = unsafe { janet::ringspun_vm_epoll() };
         let event_loop = EventLoop::new(&Configuration::default())?;
         // SAFETY: the VM runs on this thread; all fields are set before the collector can look. The
         // root lives until the VM ends.
@@ -150,7 +150,6 @@ impl Bridge {
                 janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
             stream.write(JanetStream {
                 handle: socket.descriptor(),
-                // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
                 flags: flags | janet::JANET_STREAM_SOCKET,
                 index: 0,
                 read_fiber: std::ptr::null_mut(),
@@ -288,21 +287,10 @@ static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
     name: c"ringspun/parked-operations".as_ptr(),
     gc: None,
     gcmark: Some(mark_parked),
-    get: None,
-    put: None,
-    marshal: None,
-    unmarshal: None,
-    tostring: None,
-    compare: None,
-    hash: None,
-    next: None,
-    call: None,
-    length: None,
-    bytes: None,
-    gcperthread: None,
+    others: [None; 12],
 });
 
-unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
+unsafe extern "C-unwind" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
     if let Some(bridge) = Bridge::current() {
         for (_, parked) in &*bridge.parked.borrow() {
             parked.mark(&|value: Janet| {

@@ -7,8 +7,8 @@
 use std::ffi::CStr;
 use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Write};
 
@@ -116,7 +116,7 @@ unsafe fn chunk(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
 unsafe fn buffer_argument(count: i32, arguments: *mut Janet) -> Target {
     // SAFETY: the index is below the count where the argument is looked at.
     unsafe {
-        let is_own = count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
+        let is_own = count < 3 || janet::janet_checktype(*arguments.add(2), janet::JANET_NIL) != 0;
         Target { buffer: janet::janet_optbuffer(arguments, count, 2, 10), is_own }
     }
 }

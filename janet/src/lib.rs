@@ -20,10 +20,9 @@
 //! # How it fits into the VM
 //!
 //! The VM keeps its event loop, with channels, timers, subprocesses and threads; only the functions and
-//! methods of sockets are replaced, before user code is compiled. The loop waits by calling
-//! `epoll_wait(2)` and forgets a stream by calling `epoll_ctl(2)`; this crate defines both functions,
-//! and answers those calls for threads that use the ring (see `hooks.rs`). All other callers in the
-//! process reach the kernel as before.
+//! methods of sockets are replaced, before user code is compiled. The VM is compiled by this crate, through
+//! `c/vm.c`, which hands over the calls by which it waits for events, and by which it closes and duplicates
+//! descriptors (see `hooks.rs`). Nothing changes for other callers of those functions in the process.
 //!
 //! Janet raises errors and parks fibers by `longjmp`. Each function that the VM calls is therefore a
 //! thin shim whose frame holds nothing that needs a destructor: it reads its arguments, calls into Rust
@@ -31,6 +30,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod api;
 mod bridge;
 mod functions;
 mod hooks;
@@ -45,8 +45,4 @@ mod vm;
 mod work;
 
 pub use lines::{Environment, Line, LineEditor};
-pub use vm::{Net, Vm, VmError};
-
-/// Whether the VM's C code was compiled with optimisation (`CFLAGS` with `-O1` or more when this crate
-/// was built). Without it, Janet runs at half its speed.
-pub const VM_OPTIMISED: bool = cfg!(vm_optimised);
+pub use vm::{Net, Vm, VmError, vm_version};

@@ -6,8 +6,8 @@ use std::ffi::{CStr, c_int};
 use std::io::{self, IsTerminal};
 use std::marker::PhantomData;
 
-use evil_janet as janet;
-use evil_janet::{FILE, Janet, JanetBuffer, JanetTable};
+use crate::api as janet;
+use crate::api::{Janet, JanetBuffer, JanetTable};
 
 use crate::values::{keyword, nil, text_of};
 
@@ -33,7 +33,7 @@ const SPECIAL_FORMS: [&str; 13] = [
 
 unsafe extern "C" {
     /// The C library's buffer of standard input, which `(file/read stdin)` takes from too.
-    static stdin: *mut FILE;
+    static stdin: *mut libc::FILE;
 }
 
 thread_local! {
@@ -86,7 +86,7 @@ impl Environment<'_> {
                 let mut entry = janet::janet_dictionary_next(entries, capacity, std::ptr::null());
                 while !entry.is_null() {
                     let key = (*entry).key;
-                    if janet::janet_checktype(key, janet::JanetType_JANET_SYMBOL) != 0 {
+                    if janet::janet_checktype(key, janet::JANET_SYMBOL) != 0 {
                         symbols.push(text_of(key));
                     }
                     entry = janet::janet_dictionary_next(entries, capacity, entry);
@@ -112,7 +112,7 @@ impl Environment<'_> {
             let entry = table_in(janet::janet_table_get(self.table, key))?;
             let get = |name| janet::janet_table_get(entry, keyword(name));
             let documentation = get("doc");
-            if janet::janet_checktype(documentation, janet::JanetType_JANET_STRING) == 0 {
+            if janet::janet_checktype(documentation, janet::JANET_STRING) == 0 {
                 return None;
             }
             let variable = array_in(get("ref"));
@@ -141,8 +141,8 @@ unsafe fn type_name(value: Janet) -> String {
     // SAFETY: the caller's value is alive; the VM has a static, terminated name for each of its types.
     unsafe {
         let kind = janet::janet_type(value);
-        let name = if kind == janet::JanetType_JANET_ABSTRACT {
-            (*(*janet::janet_abstract_head(janet::janet_unwrap_abstract(value))).type_).name
+        let name = if kind == janet::JANET_ABSTRACT {
+            (*(*janet::janet_abstract_head(janet::janet_unwrap_abstract(value))).r#type).name
         } else {
             janet::janet_type_names[kind as usize]
         };
@@ -153,7 +153,7 @@ unsafe fn type_name(value: Janet) -> String {
 unsafe fn table_in(value: Janet) -> Option<*mut JanetTable> {
     // SAFETY: unwrapped as what it was checked to be.
     unsafe {
-        let is_table = janet::janet_checktype(value, janet::JanetType_JANET_TABLE) != 0;
+        let is_table = janet::janet_checktype(value, janet::JANET_TABLE) != 0;
         is_table.then(|| janet::janet_unwrap_table(value))
     }
 }
@@ -161,7 +161,7 @@ unsafe fn table_in(value: Janet) -> Option<*mut JanetTable> {
 unsafe fn array_in(value: Janet) -> Option<*mut janet::JanetArray> {
     // SAFETY: unwrapped as what it was checked to be.
     unsafe {
-        let is_array = janet::janet_checktype(value, janet::JanetType_JANET_ARRAY) != 0;
+        let is_array = janet::janet_checktype(value, janet::JANET_ARRAY) != 0;
         is_array.then(|| janet::janet_unwrap_array(value))
     }
 }
@@ -170,7 +170,7 @@ unsafe fn tuple_in<'a>(value: Janet) -> Option<&'a [Janet]> {
     // SAFETY: the caller's value is alive for as long as it looks at the slice; a tuple has as many values
     // as its head says.
     unsafe {
-        if janet::janet_checktype(value, janet::JanetType_JANET_TUPLE) == 0 {
+        if janet::janet_checktype(value, janet::JANET_TUPLE) == 0 {
             return None;
         }
         let tuple = janet::janet_unwrap_tuple(value);
@@ -255,8 +255,8 @@ unsafe fn show(prompt: *const u8) {
         if output.is_null() {
             return;
         }
-        libc::fputs(prompt.cast(), output.cast());
-        libc::fflush(output.cast());
+        libc::fputs(prompt.cast(), output);
+        libc::fflush(output);
     }
 }
 
@@ -269,7 +269,7 @@ unsafe fn read_line(buffer: *mut JanetBuffer) {
     const NEWLINE: c_int = b'\n' as c_int;
     // SAFETY: as the caller says; a file that the program has closed is null.
     unsafe {
-        let input: *mut libc::FILE = janet::janet_dynfile(c"in".as_ptr(), stdin).cast();
+        let input: *mut libc::FILE = janet::janet_dynfile(c"in".as_ptr(), stdin);
         if input.is_null() {
             return;
         }

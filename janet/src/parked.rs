@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetFiber, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetFiber, JanetStream};
 use ringspun_net::machine::EXHAUSTED_PAUSE;
 use ringspun_runtime::{TimerKey, Wake};
 
@@ -209,8 +209,8 @@ impl Parked {
             self.unpark();
         }
         let (value, signal) = match outcome {
-            Outcome::Value(value) => (value, janet::JanetSignal_JANET_SIGNAL_OK),
-            Outcome::Error(value) => (value, janet::JanetSignal_JANET_SIGNAL_ERROR),
+            Outcome::Value(value) => (value, janet::JANET_SIGNAL_OK),
+            Outcome::Error(value) => (value, janet::JANET_SIGNAL_ERROR),
         };
         // SAFETY: a live root fiber of this thread's VM; scheduling neither raises nor collects.
         unsafe { janet::janet_schedule_signal(self.fiber, value, signal) };
@@ -281,7 +281,7 @@ impl Wake for Parked {
 
 /// Called by the VM when the fiber resumes, by our outcome or by anything else.
 unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
-    if event != janet::JanetAsyncEvent_JANET_ASYNC_EVENT_DEINIT {
+    if event != janet::JANET_ASYNC_EVENT_DEINIT {
         return;
     }
     // SAFETY: the VM passes a live fiber whose callback this is, so `ev_state` is ours: an index plus

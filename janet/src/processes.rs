@@ -4,8 +4,8 @@
 
 use std::ffi::CStr;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 
 use crate::functions::{is_ours, this_bridge};
 use crate::stock;
@@ -36,8 +36,8 @@ unsafe fn share_streams(count: i32, arguments: *mut Janet) {
     // SAFETY: the third argument is there; values are unwrapped as what they are checked to be.
     unsafe {
         let redirections = *arguments.add(2);
-        let is_dictionary = janet::janet_checktype(redirections, janet::JanetType_JANET_TABLE) != 0
-            || janet::janet_checktype(redirections, janet::JanetType_JANET_STRUCT) != 0;
+        let is_dictionary = janet::janet_checktype(redirections, janet::JANET_TABLE) != 0
+            || janet::janet_checktype(redirections, janet::JANET_STRUCT) != 0;
         if !is_dictionary {
             return;
         }

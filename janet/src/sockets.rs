@@ -7,8 +7,8 @@ use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::Janet;
+use crate::api as janet;
+use crate::api::Janet;
 use ringspun_net::machine::{
     Connect, DatagramCore, ListenerCore, Query, Resolve, ResolveError, SocketKind, StreamCore,
     connect_datagram, listen_on, unbound_socket,

@@ -4,12 +4,12 @@
 use std::ffi::CStr;
 use std::sync::OnceLock;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetMethod};
+use crate::api as janet;
+use crate::api::{Janet, JanetMethod};
 
 use crate::values::symbol;
 
-pub(crate) type Function = unsafe extern "C-unwind" fn(i32, *mut Janet) -> Janet;
+pub(crate) use janet::JanetCFunction as Function;
 
 /// Functions by name, and the methods of our streams.
 struct Stock {
@@ -56,7 +56,7 @@ pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(),
         // SAFETY: as above; the value is only unwrapped as what it is.
         unsafe {
             let value = janet::janet_table_get(table, symbol(name));
-            match janet::janet_checktype(value, janet::JanetType_JANET_CFUNCTION) {
+            match janet::janet_checktype(value, janet::JANET_CFUNCTION) {
                 0 => Err(name),
                 _ => janet::janet_unwrap_cfunction(value).ok_or(name),
             }
@@ -75,11 +75,6 @@ pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(),
     methods.push(JanetMethod { name: std::ptr::null(), cfun: None });
     let _ = STOCK.set(Stock { functions, methods: methods.into_boxed_slice() });
     Ok(())
-}
-
-/// Whether any VM of this process has our functions, so that streams of ours can turn up in every other.
-pub(crate) fn is_in_use() -> bool {
-    STOCK.get().is_some()
 }
 
 fn stock() -> &'static Stock {

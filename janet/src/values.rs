@@ -3,15 +3,9 @@
 use std::ffi::CStr;
 use std::io;
 
-use evil_janet as janet;
-use evil_janet::Janet;
+use crate::api as janet;
+use crate::api::Janet;
 use ringspun_net::Address;
-
-unsafe extern "C-unwind" {
-    /// The type of what `net/address` returns, which is not in the VM's public header: the bytes of a
-    /// `sockaddr`.
-    static janet_address_type: janet::JanetAbstractType;
-}
 
 /// What the outermost shim does with its Janet frame. Plain data: a `longjmp` may drop it unseen.
 #[derive(Clone, Copy)]
@@ -85,7 +79,7 @@ pub(crate) fn address_value(address: &Address) -> Janet {
     let bytes = address.as_bytes();
     // SAFETY: the new value has room for the bytes.
     unsafe {
-        let place = janet::janet_abstract(&raw const janet_address_type, bytes.len());
+        let place = janet::janet_abstract(&raw const janet::janet_address_type, bytes.len());
         place.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         janet::janet_wrap_abstract(place)
     }
@@ -99,7 +93,7 @@ pub(crate) fn address_value(address: &Address) -> Janet {
 pub(crate) unsafe fn address_argument(arguments: *mut Janet, index: i32) -> Address {
     // SAFETY: as the caller says; a value of this type has as many bytes as the VM says.
     let bytes = unsafe {
-        let place = janet::janet_getabstract(arguments, index, &raw const janet_address_type);
+        let place = janet::janet_getabstract(arguments, index, &raw const janet::janet_address_type);
         std::slice::from_raw_parts(place.cast::<u8>(), abstract_size_bytes(place))
     };
     match Address::from_bytes(bytes) {

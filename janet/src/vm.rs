@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetFiber, JanetTable};
+use crate::api as janet;
+use crate::api::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::functions::{REPLACEMENTS, backend, stock_backend};
@@ -27,6 +27,17 @@ const MODULES: &str = "/usr/local/lib/janet";
 
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The release of the VM and the revision of its sources, such as `1.41.2-0fea20c8`.
+///
+/// ```
+/// assert!(ringspun_janet::vm_version().starts_with("1."));
+/// ```
+#[must_use]
+pub fn vm_version() -> &'static str {
+    // SAFETY: a terminated text of letters and digits, which never changes.
+    unsafe { CStr::from_ptr(janet::ringspun_vm_version()) }.to_str().unwrap_or_default()
 }
 
 /// Whose code serves the sockets of a VM.
@@ -175,7 +186,7 @@ impl Vm {
         let fiber = self.fiber(function, arguments)?;
         // SAFETY: a new fiber.
         let (status, text) = unsafe { run_rooted(fiber) };
-        if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
+        if status == janet::JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
     }
 
     /// A new fiber that calls a function of the core environment.
@@ -187,7 +198,7 @@ impl Vm {
         unsafe {
             let mut value = janet::janet_wrap_nil();
             janet::janet_resolve(self.environment, janet::janet_csymbol(function.as_ptr()), &mut value);
-            if janet::janet_checktype(value, janet::JanetType_JANET_FUNCTION) == 0 {
+            if janet::janet_checktype(value, janet::JANET_FUNCTION) == 0 {
                 return Err(missing());
             }
             let fiber =
@@ -211,7 +222,6 @@ impl Drop for Vm {
         // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
-        hooks::forget_epoll_of_vm();
         lines::set_editor(None);
         RUNNING.set(false);
         Bridge::end_of_vm();
@@ -237,6 +247,7 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
             Net::Ring => {
                 stock::remember(&REPLACEMENTS)
                     .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
+                hooks::install();
                 for (name, function) in REPLACEMENTS {
                     replace(name, function);
                 }
@@ -261,7 +272,7 @@ fn add_documentation(environment: *mut JanetTable, name: &CStr, lines: &str) {
     // SAFETY: the VM runs on this thread, and the values are unwrapped as what they are checked to be.
     unsafe {
         let entry = janet::janet_table_get(environment, symbol(name));
-        if janet::janet_checktype(entry, janet::JanetType_JANET_TABLE) == 0 {
+        if janet::janet_checktype(entry, janet::JANET_TABLE) == 0 {
             return;
         }
         let entry = janet::janet_unwrap_table(entry);

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetBuffer, JanetFunction};
+use crate::api as janet;
+use crate::api::{Janet, JanetBuffer, JanetFunction};
 use ringspun_net::is_closed;
 use ringspun_net::machine::{
     Accept, Connect, ConnectError, Read, ReceiveFrom, Resolve, SendTo, StreamCore, Write, is_exhausted,
@@ -212,7 +212,7 @@ fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
     unsafe {
         let length = i32::try_from(bytes.len()).map_err(|_| "buffer overflow")?;
         let count = (*buffer).count.checked_add(length).ok_or("buffer overflow")?;
-        let fixed = (*buffer).gc.flags & janet::JANET_BUFFER_FLAG_NO_REALLOC as i32 != 0;
+        let fixed = (*buffer).gc.flags & janet::JANET_BUFFER_FLAG_NO_REALLOC != 0;
         if fixed && count > (*buffer).capacity {
             return Err("buffer cannot reallocate foreign memory");
         }
