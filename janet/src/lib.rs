@@ -27,19 +27,39 @@
 //! Janet raises errors and parks fibers by `longjmp`. Each function that the VM calls is therefore a
 //! thin shim whose frame holds nothing that needs a destructor: it reads its arguments, calls into Rust
 //! for a verdict, and only then raises, parks or returns.
+//!
+//! # Layers
+//!
+//! Each file uses only those above it:
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `api` | what is used of the VM's C interface |
+//! | `values`, `stock` | values from and for Rust; the VM's own functions by name |
+//! | `socket` | the socket behind a Janet stream |
+//! | `bridge` | what one thread's VM has on the ring: streams, parked operations, the turn of the loop |
+//! | `resolving`, `work` | what a fiber waits for, and how it goes on |
+//! | `parked` | a fiber that waits for work |
+//! | `shims` | what the functions that the VM calls have in common |
+//! | `streams`, `making`, `processes` | these functions; `replacements` lists them |
+//! | `hooks`, `lines` | the VM's system calls; lines that users type |
+//! | `vm` | a VM for embedders |
 
 #![cfg(target_os = "linux")]
 
 mod api;
 mod bridge;
-mod functions;
 mod hooks;
 mod lines;
+mod making;
 mod parked;
 mod processes;
+mod replacements;
+mod resolving;
+mod shims;
 mod socket;
-mod sockets;
 mod stock;
+mod streams;
 mod values;
 mod vm;
 mod work;

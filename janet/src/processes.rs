@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use crate::api as janet;
 use crate::api::{Janet, JanetStream};
 
-use crate::functions::{is_ours, this_bridge};
+use crate::shims::{is_ours, this_bridge};
 use crate::stock;
 use crate::values::keyword;
 

@@ -11,10 +11,10 @@ use crate::api as janet;
 use crate::api::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
-use crate::functions::{REPLACEMENTS, backend, stock_backend};
 use crate::hooks;
 use crate::lines::{self, LineEditor, getline};
-use crate::sockets::EXTRA_OPTIONS_DOC;
+use crate::making::EXTRA_OPTIONS_DOC;
+use crate::replacements::{REPLACEMENTS, backend, stock_backend};
 use crate::stock::{self, Function};
 use crate::values::{keyword, string, symbol, text_of};
 

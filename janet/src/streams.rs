@@ -1,77 +1,19 @@
-//! The functions and methods that programs call on sockets: thin shims that read their arguments as the
-//! VM's own do, so that errors have the same texts, and leave the rest to the bridge.
-//!
-//! A shim's frame holds plain data only while it calls anything of the VM that may raise. Streams that
-//! are not ours (pipes, files) go to the VM's own function.
+//! The functions and methods that programs call on sockets. They read their arguments as the VM's own do, so that errors
+//! have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
 
 use std::ffi::CStr;
-use std::rc::Rc;
 
-use crate::api as janet;
-use crate::api::{Janet, JanetStream};
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Write};
 
-use crate::bridge::Bridge;
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 use crate::parked::start;
-use crate::processes::{os_execute, os_spawn};
+use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
-use crate::sockets::{net_address, net_address_unpack, net_connect, net_listen, net_setsockopt, net_socket};
-use crate::stock::{self, Function};
-use crate::values::{Verdict, address_argument, keyword, string};
+use crate::stock;
+use crate::values::{Verdict, address_argument, string};
 use crate::work::{Target, Work};
-
-/// The functions that are replaced in the core environment.
-pub(crate) const REPLACEMENTS: [(&CStr, Function); 20] = [
-    (c"net/address", net_address),
-    (c"net/address-unpack", net_address_unpack),
-    (c"net/listen", net_listen),
-    (c"net/connect", net_connect),
-    (c"net/socket", net_socket),
-    (c"net/accept", net_accept),
-    (c"net/accept-loop", net_accept_loop),
-    (c"net/read", net_read),
-    (c"net/chunk", net_chunk),
-    (c"net/write", net_write),
-    (c"net/recv-from", net_recv_from),
-    (c"net/send-to", net_send_to),
-    (c"net/flush", net_flush),
-    (c"net/setsockopt", net_setsockopt),
-    (c"ev/read", ev_read),
-    (c"ev/chunk", ev_chunk),
-    (c"ev/write", ev_write),
-    (c"ev/close", ev_close),
-    (c"os/spawn", os_spawn),
-    (c"os/execute", os_execute),
-];
-
-/// The first argument as a stream, or the VM's error about it.
-unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
-    // SAFETY: the caller has checked that there is a first argument.
-    unsafe { janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast() }
-}
-
-/// Whether a stream is one of ours.
-pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
-    // SAFETY: the caller has a live stream.
-    unsafe { (*stream).methods == stock::methods().cast() }
-}
-
-/// Does what the verdict says. Nothing with a destructor may be alive in the caller.
-pub(crate) unsafe fn carry_out(verdict: Verdict) -> Janet {
-    match verdict {
-        Verdict::Return(value) => value,
-        // SAFETY: unwinds the VM's stack over frames that hold plain data.
-        Verdict::Raise(error) => unsafe { janet::janet_panicv(error) },
-        // SAFETY: as above.
-        Verdict::Await => unsafe { janet::janet_await() },
-    }
-}
-
-/// This thread's bridge, or the verdict that says why there is none.
-pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
-    Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
-}
 
 /// `read`: the number may be `:all`, and the buffer is looked at before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
@@ -138,24 +80,24 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"net/read", flags) }
 }
 
-unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"ev/read", janet::JANET_STREAM_READABLE) }
 }
 
-unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { chunk(count, arguments, c"net/chunk", flags) }
 }
 
-unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { chunk(count, arguments, c"ev/chunk", janet::JANET_STREAM_READABLE) }
 }
@@ -190,18 +132,18 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-unsafe extern "C-unwind" fn net_write(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_write(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_WRITABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"net/write", flags) }
 }
 
-unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"ev/write", janet::JANET_STREAM_WRITABLE) }
 }
 
-unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -218,7 +160,7 @@ unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet
     }
 }
 
-unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 1, 2);
@@ -232,7 +174,7 @@ unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Jan
     }
 }
 
-unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`. A function has a definition for as long as it lives.
     unsafe {
         janet::janet_fixarity(count, 2);
@@ -266,7 +208,7 @@ unsafe fn start_accept(
     unsafe { start(&bridge, stream, work(Accept::new(core)), timeout_s) }
 }
 
-unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 3, 4);
@@ -295,7 +237,7 @@ unsafe fn start_receive(stream: *mut JanetStream, limit: usize, target: Target, 
     unsafe { start(&bridge, stream, Work::ReceiveFrom { machine, target, tells_source: true }, timeout_s) }
 }
 
-unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 3, 4);
@@ -325,7 +267,7 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -348,26 +290,4 @@ unsafe fn flush(stream: *mut JanetStream, value: Janet) -> Verdict {
         Ok(_) => Verdict::Return(value),
         Err(verdict) => verdict,
     }
-}
-
-/// `(ringspun/backend)`: which backend serves this thread's sockets, as a keyword.
-pub(crate) unsafe extern "C-unwind" fn backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read`.
-    unsafe {
-        janet::janet_fixarity(count, 0);
-        let verdict = match this_bridge() {
-            Ok(bridge) => Verdict::Return(keyword(bridge.event_loop().backend_name())),
-            Err(verdict) => verdict,
-        };
-        carry_out(verdict)
-    }
-}
-
-/// `(ringspun/backend)` where the VM's own net code is in place.
-pub(crate) unsafe extern "C-unwind" fn stock_backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read`.
-    unsafe {
-        janet::janet_fixarity(count, 0);
-    }
-    keyword("stock")
 }

@@ -5,146 +5,23 @@
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
-use std::rc::Rc;
+
+use ringspun_net::machine::{DatagramCore, Query, Resolve, SocketKind, StreamCore, unbound_socket};
+use ringspun_net::{Address, SocketOption};
 
 use crate::api as janet;
 use crate::api::Janet;
-use ringspun_net::machine::{
-    Connect, DatagramCore, ListenerCore, Query, Resolve, ResolveError, SocketKind, StreamCore,
-    connect_datagram, listen_on, unbound_socket,
-};
-use ringspun_net::{Address, SocketOption};
-
-use crate::bridge::Bridge;
-use crate::functions::{carry_out, this_bridge};
 use crate::parked::start_or_return;
+use crate::resolving::Purpose;
+use crate::shims::{carry_out, this_bridge};
 use crate::socket::Socket;
 use crate::stock;
-use crate::values::{
-    Verdict, address_argument, address_value, error_text, explained, keyword_is, nil, string, strings,
-};
-use crate::work::{Outcome, Work, connect_error};
+use crate::values::{Verdict, address_argument, error_text, explained, keyword_is, nil, string, strings};
+use crate::work::Work;
 
 const DATAGRAM: u32 = janet::JANET_STREAM_UDPSERVER;
 const READABLE: u32 = janet::JANET_STREAM_READABLE;
 const WRITABLE: u32 = janet::JANET_STREAM_WRITABLE;
-
-/// What the addresses that are looked up are for.
-pub(crate) enum Purpose {
-    /// `net/address`: the first, or all.
-    Address {
-        all: bool,
-    },
-    Listen {
-        kind: SocketKind,
-        reuse: bool,
-    },
-    /// Where to connect to; then comes where from, if that was said.
-    Connect {
-        kind: SocketKind,
-        source: Option<Query>,
-    },
-    /// Where to connect from.
-    ConnectFrom {
-        kind: SocketKind,
-        targets: Vec<Address>,
-    },
-}
-
-/// What comes of an answer of the resolver.
-pub(crate) enum Next {
-    Outcome(Outcome),
-    Work(Work),
-}
-
-impl Next {
-    fn error(error: Janet) -> Self {
-        Self::Outcome(Outcome::Error(error))
-    }
-}
-
-impl Purpose {
-    /// Goes on with the addresses, or the error in the VM's words.
-    pub(crate) fn proceed(
-        &mut self,
-        bridge: &Rc<Bridge>,
-        answer: Result<Vec<Address>, ResolveError>,
-    ) -> Next {
-        let whose = if matches!(self, Self::ConnectFrom { .. }) { " for bindhost" } else { "" };
-        let addresses = match answer {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                return Next::error(string(&format!("could not get address info{whose}: {error}")));
-            }
-        };
-        match self {
-            Self::Address { all: true } => Next::Outcome(Outcome::Value(addresses_value(&addresses))),
-            Self::Address { all: false } => match addresses.first() {
-                Some(address) => Next::Outcome(Outcome::Value(address_value(address))),
-                None => Next::error(string("no data for given address")),
-            },
-            Self::Listen { kind, reuse } => match listen(bridge, &addresses, *kind, *reuse) {
-                Ok(stream) => Next::Outcome(Outcome::Value(stream)),
-                Err(error) => Next::error(error),
-            },
-            Self::Connect { kind, source: None } => connect(bridge, *kind, addresses, Vec::new()),
-            Self::Connect { kind, source } => match source.take() {
-                None => connect(bridge, *kind, addresses, Vec::new()),
-                Some(query) => Next::Work(Work::Resolve {
-                    machine: Resolve::new(bridge.event_loop(), query),
-                    purpose: Box::new(Self::ConnectFrom { kind: *kind, targets: addresses }),
-                }),
-            },
-            Self::ConnectFrom { kind, targets } => connect(bridge, *kind, std::mem::take(targets), addresses),
-        }
-    }
-}
-
-/// All addresses, as an array.
-fn addresses_value(addresses: &[Address]) -> Janet {
-    let capacity = i32::try_from(addresses.len()).unwrap_or(0);
-    // SAFETY: the VM runs on this thread, and collects nothing before we return.
-    unsafe {
-        let array = janet::janet_array(capacity);
-        for address in addresses {
-            janet::janet_array_push(array, address_value(address));
-        }
-        janet::janet_wrap_array(array)
-    }
-}
-
-fn listen(bridge: &Rc<Bridge>, addresses: &[Address], kind: SocketKind, reuse: bool) -> Result<Janet, Janet> {
-    let descriptor = listen_on(addresses, kind, reuse).map_err(|error| match addresses.first() {
-        Some(address) if address.is_unix() => explained("could not bind socket", &error),
-        _ => string("could not bind to any sockets"),
-    })?;
-    let event_loop = bridge.event_loop().clone();
-    Ok(match kind {
-        SocketKind::Stream => bridge.stream_value(
-            Socket::Listener(ListenerCore::new(event_loop, descriptor)),
-            janet::JANET_STREAM_ACCEPTABLE,
-        ),
-        SocketKind::Datagram => bridge
-            .stream_value(Socket::Datagram(DatagramCore::new(event_loop, descriptor)), DATAGRAM | READABLE),
-    })
-}
-
-fn connect(bridge: &Rc<Bridge>, kind: SocketKind, targets: Vec<Address>, sources: Vec<Address>) -> Next {
-    let is_unix = targets.first().is_some_and(Address::is_unix);
-    match kind {
-        SocketKind::Stream => {
-            let machine = Box::new(Connect::new(bridge.event_loop().clone(), targets, sources));
-            Next::Work(Work::Connect { machine, is_unix })
-        }
-        SocketKind::Datagram => match connect_datagram(bridge.event_loop(), &targets, &sources) {
-            Ok(core) => Next::Outcome(Outcome::Value(
-                bridge.stream_value(Socket::Datagram(core), DATAGRAM | READABLE | WRITABLE),
-            )),
-            // The VM's own meets all of these errors at once.
-            Err(error) => Next::error(connect_error(&error, true)),
-        },
-    }
-}
 
 /// Which kind of socket a program asks for; `None` for a keyword that is neither.
 unsafe fn kind_argument(count: i32, arguments: *mut Janet, index: i32) -> Option<SocketKind> {
