@@ -23,11 +23,12 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec.
+/// Makes a socket, close-on-exec and non-blocking: code that is lent its descriptor must not stop the whole loop.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
     #[cfg(not(target_vendor = "apple"))]
-    let made = nix::sys::socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let made =
+        nix::sys::socket::socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     #[cfg(target_vendor = "apple")]
     let made = {
         let made = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
@@ -36,6 +37,7 @@ pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedF
         if unsafe { libc::fcntl(made.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
             return Err(io::Error::last_os_error());
         }
+        set_nonblocking(made.as_raw_fd(), true)?;
         made
     };
     Ok(made)

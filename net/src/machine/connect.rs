@@ -16,6 +16,7 @@ use super::resolve::SocketKind;
 use super::stream_core::StreamCore;
 use crate::address::Address;
 use crate::descriptor::{bind_first, new_socket};
+use crate::system::set_nonblocking;
 
 /// Connects to the first of several addresses that answers.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Connect {
     addresses: VecDeque<Address>,
     bind_to: Vec<Address>,
     current: Option<Rc<StreamCore>>,
+    /// The current socket still blocks, and must not once it is connected.
+    blocks: bool,
     last_error: Option<ConnectError>,
 }
 
@@ -49,7 +52,14 @@ impl From<ConnectError> for io::Error {
 impl Connect {
     /// Prepares to connect to one of `addresses`, from one of `bind_to` if there are any.
     pub fn new(event_loop: Rc<EventLoop>, addresses: Vec<Address>, bind_to: Vec<Address>) -> Self {
-        Self { event_loop, addresses: addresses.into(), bind_to, current: None, last_error: None }
+        Self {
+            event_loop,
+            addresses: addresses.into(),
+            bind_to,
+            current: None,
+            blocks: false,
+            last_error: None,
+        }
     }
 
     /// Ready with the connected stream.
@@ -67,7 +77,9 @@ impl Connect {
                 stream.leave_writers(waiter);
                 let stream = self.current.take();
                 match (result, stream) {
-                    (Ok(_), Some(stream)) => return Poll::Ready(Ok(stream)),
+                    (Ok(_), Some(stream)) => {
+                        return Poll::Ready(self.finish(&stream).map(|()| stream));
+                    }
                     (Ok(_), None) => {}
                     // Its drop closes the socket.
                     (Err(error), _) => self.last_error = Some(ConnectError::Connect(error)),
@@ -84,11 +96,23 @@ impl Connect {
         }
     }
 
-    fn start(&self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
+    fn start(&mut self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
         let socket = bound_socket(&address, SocketKind::Stream, &self.bind_to)?;
+        // Where the queue of a Unix listener is full, io_uring waits for room on a socket that blocks only.
+        self.blocks = address.is_unix();
+        if self.blocks {
+            set_nonblocking(socket.as_raw_fd(), false).map_err(ConnectError::Socket)?;
+        }
         let stream = StreamCore::new(self.event_loop.clone(), socket);
         stream.start_connect(address);
         Ok(stream)
+    }
+
+    fn finish(&self, stream: &StreamCore) -> Result<(), ConnectError> {
+        match self.blocks {
+            true => set_nonblocking(stream.descriptor(), true).map_err(ConnectError::Connect),
+            false => Ok(()),
+        }
     }
 
     /// Gives up: the attempt in flight is cancelled, and its socket closed after that.

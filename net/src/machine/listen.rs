@@ -7,7 +7,7 @@ use super::resolve::SocketKind;
 use crate::address::Address;
 use crate::descriptor::new_socket;
 use crate::options::SocketOption;
-use crate::system::{bind, listen, set_nonblocking};
+use crate::system::{bind, listen};
 
 /// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
 const BACKLOG: i32 = 1024;
@@ -44,8 +44,6 @@ fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Resu
         allow_reuse(&descriptor, address)?;
     }
     if kind == SocketKind::Stream {
-        // As its descriptors can be shared, another may take the connection that readiness told of.
-        set_nonblocking(descriptor.as_raw_fd(), true)?;
         listen(&descriptor, BACKLOG)?;
     }
     Ok(descriptor)
