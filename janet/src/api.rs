@@ -31,7 +31,7 @@ pub(crate) type JanetType = u32;
 pub(crate) type JanetSignal = u32;
 pub(crate) type JanetAsyncEvent = u32;
 pub(crate) type JanetCFunction = unsafe extern "C-unwind" fn(i32, *mut Janet) -> Janet;
-pub(crate) type JanetEVCallback = unsafe extern "C-unwind" fn(*mut JanetFiber, JanetAsyncEvent);
+pub(crate) type JanetEVCallback = unsafe extern "C" fn(*mut JanetFiber, JanetAsyncEvent);
 
 pub(crate) const JANET_NIL: JanetType = 1;
 pub(crate) const JANET_STRING: JanetType = 4;
@@ -158,16 +158,25 @@ pub(crate) struct JanetFunction {
 #[repr(C)]
 pub(crate) struct JanetAbstractType {
     pub(crate) name: *const c_char,
-    pub(crate) gc: Option<unsafe extern "C-unwind" fn(*mut c_void, usize) -> c_int>,
-    pub(crate) gcmark: Option<unsafe extern "C-unwind" fn(*mut c_void, usize) -> c_int>,
+    pub(crate) gc: Option<unsafe extern "C" fn(*mut c_void, usize) -> c_int>,
+    pub(crate) gcmark: Option<unsafe extern "C" fn(*mut c_void, usize) -> c_int>,
     /// The others, of which this crate defines none.
-    pub(crate) others: [Option<unsafe extern "C-unwind" fn()>; 12],
+    pub(crate) others: [Option<unsafe extern "C" fn()>; 12],
 }
 
 #[repr(C)]
 pub(crate) struct JanetMethod {
     pub(crate) name: *const c_char,
     pub(crate) cfun: Option<JanetCFunction>,
+}
+
+#[repr(C)]
+pub(crate) struct JanetRegExt {
+    pub(crate) name: *const c_char,
+    pub(crate) cfun: Option<JanetCFunction>,
+    pub(crate) documentation: *const c_char,
+    pub(crate) source_file: *const c_char,
+    pub(crate) source_line: i32,
 }
 
 #[repr(C)]
@@ -203,13 +212,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_loop_fiber(fiber: *mut JanetFiber) -> c_int;
     pub(crate) fn janet_core_env(replacements: *mut JanetTable) -> *mut JanetTable;
     pub(crate) fn janet_core_lookup_table(replacements: *mut JanetTable) -> *mut JanetTable;
-    pub(crate) fn janet_register(name: *const c_char, function: Option<JanetCFunction>);
-    pub(crate) fn janet_def(
-        env: *mut JanetTable,
-        name: *const c_char,
-        value: Janet,
-        documentation: *const c_char,
-    );
+    pub(crate) fn janet_cfuns_ext(env: *mut JanetTable, prefix: *const c_char, functions: *const JanetRegExt);
     pub(crate) fn janet_resolve(env: *mut JanetTable, symbol: *const u8, out: *mut Janet) -> c_int;
     pub(crate) fn janet_dynfile(name: *const c_char, default: *mut libc::FILE) -> *mut libc::FILE;
     pub(crate) fn janet_sandbox_assert(forbidden: u32);
@@ -315,6 +318,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_wrap_function(value: *mut JanetFunction) -> Janet;
     pub(crate) fn janet_wrap_keyword(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_nil() -> Janet;
+    pub(crate) fn janet_wrap_integer(value: i32) -> Janet;
     pub(crate) fn janet_wrap_string(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_symbol(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_tuple(value: *const Janet) -> Janet;
@@ -411,6 +415,12 @@ mod layout {
     size!(JanetMethod, 16);
     field!(JanetMethod, name, 0);
     field!(JanetMethod, cfun, 8);
+    size!(JanetRegExt, 40);
+    field!(JanetRegExt, name, 0);
+    field!(JanetRegExt, cfun, 8);
+    field!(JanetRegExt, documentation, 16);
+    field!(JanetRegExt, source_file, 24);
+    field!(JanetRegExt, source_line, 32);
     size!(JanetByteView, 16);
     field!(JanetByteView, bytes, 0);
     field!(JanetByteView, len, 8);

@@ -332,7 +332,7 @@ static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
     others: [None; 12],
 });
 
-unsafe extern "C-unwind" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
+unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {
     if let Some(bridge) = Bridge::current() {
         for (_, parked) in &*bridge.parked.borrow() {
             parked.mark(&|value: Janet| {

@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 use crate::api as janet;
 use crate::api::{Janet, JanetBuffer, JanetTable};
 
-use crate::values::{keyword, nil, text_of};
+use crate::stock::{Replacement, replacement};
+use crate::values::{catch_panic, keyword, nil, text_of};
 
 /// Terminals that cannot move their cursor; those that Janet knows of.
 const BARE_TERMINALS: [&str; 3] = ["cons25", "dumb", "emacs"];
@@ -56,8 +57,7 @@ pub trait LineEditor {
     /// Shows `prompt` and waits for a line, in which symbols of `environment` may be completed. Without an
     /// environment, a program asks for something that is no code.
     ///
-    /// It blocks the thread, and with it the VM's loop. It must not call the VM, nor panic: the panic would
-    /// unwind the frames of Janet code.
+    /// It blocks the thread, and with it the VM's loop. A panic in it is an error in Janet, and the editor stays in use.
     ///
     /// # Errors
     ///
@@ -193,10 +193,14 @@ enum Attempt {
     NoTerminal,
     /// Somebody is there, and no editor.
     NoEditor,
+    /// The editor has panicked.
+    Panicked(Janet),
 }
 
 /// `(getline &opt prompt buf env)`.
-pub(crate) unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const GETLINE: Replacement = replacement!(c"getline", getline);
+
+unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM
     // may raise.
     unsafe {
@@ -208,6 +212,7 @@ pub(crate) unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet
         match edit(CStr::from_ptr(prompt.cast()), buffer, environment) {
             Attempt::Done => {}
             Attempt::Cancelled => return keyword("cancel"),
+            Attempt::Panicked(error) => janet::janet_panicv(error),
             Attempt::NoTerminal => read_line(buffer),
             Attempt::NoEditor => {
                 show(prompt);
@@ -227,8 +232,12 @@ unsafe fn edit(prompt: &CStr, buffer: *mut JanetBuffer, environment: *mut JanetT
     let Some(mut editor) = EDITOR.take() else { return Attempt::NoEditor };
     let environment = Environment { table: environment, lifetime: PhantomData };
     let known = (!environment.table.is_null()).then_some(&environment);
-    let line = editor.edit(&prompt.to_string_lossy(), known);
+    let line = catch_panic(|| editor.edit(&prompt.to_string_lossy(), known));
     EDITOR.set(Some(editor));
+    let line = match line {
+        Ok(line) => line,
+        Err(error) => return Attempt::Panicked(error),
+    };
     match line {
         Ok(Line::Text(mut text)) => {
             text.push('\n');

@@ -15,7 +15,7 @@ use crate::parked::start_or_return;
 use crate::resolving::Purpose;
 use crate::shims::{carry_out, this_bridge};
 use crate::socket::Socket;
-use crate::stock;
+use crate::stock::{self, Replacement, replacement};
 use crate::values::{Verdict, address_argument, error_text, explained, keyword_is, nil, string, strings};
 use crate::work::Work;
 
@@ -106,7 +106,9 @@ unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpos
     unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose: Box::new(purpose) }) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ADDRESS: Replacement = replacement!(c"net/address", net_address);
+
+unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM
     // may raise.
     unsafe {
@@ -117,11 +119,13 @@ pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut J
         };
         let all = count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0;
         let place = place_arguments(count, arguments);
-        carry_out(resolve(place, kind, false, Purpose::Address { all }))
+        carry_out(|| resolve(place, kind, false, Purpose::Address { all }))
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_address_unpack(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ADDRESS_UNPACK: Replacement = replacement!(c"net/address-unpack", net_address_unpack);
+
+unsafe extern "C-unwind" fn net_address_unpack(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -143,7 +147,9 @@ fn unpack_unix(address: &Address) -> Option<Janet> {
     Some(strings(&[if name.is_empty() { "@" } else { name }]))
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_LISTEN: Replacement = replacement!(c"net/listen", net_listen);
+
+unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_LISTEN);
@@ -153,11 +159,13 @@ pub(crate) unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Ja
         };
         let place = place_arguments(count, arguments);
         let reuse = !(count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0);
-        carry_out(resolve(place, kind, true, Purpose::Listen { kind, reuse }))
+        carry_out(|| resolve(place, kind, true, Purpose::Listen { kind, reuse }))
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_CONNECT: Replacement = replacement!(c"net/connect", net_connect);
+
+unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_CONNECT);
@@ -169,7 +177,7 @@ pub(crate) unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut J
         let source_service = service_argument(count, arguments, 4);
         let place = place_arguments(count, arguments);
         let source = Place { is_unix: false, host: source_host, service: source_service };
-        carry_out(start_connect(place, source, kind))
+        carry_out(|| start_connect(place, source, kind))
     }
 }
 
@@ -184,7 +192,9 @@ unsafe fn start_connect(place: Place, source: Place, kind: SocketKind) -> Verdic
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_SOCKET: Replacement = replacement!(c"net/socket", net_socket);
+
+unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_arity(count, 0, 2);
@@ -194,7 +204,7 @@ pub(crate) unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Ja
             return stock::call(c"net/socket", count, arguments);
         };
         let is_family = |name| count > 1 && keyword_is(*arguments.add(1), name);
-        carry_out(unbound(kind, is_family(c"ipv4"), is_family(c"ipv6")))
+        carry_out(|| unbound(kind, is_family(c"ipv4"), is_family(c"ipv6")))
     }
 }
 
@@ -246,7 +256,9 @@ pub(crate) const EXTRA_OPTIONS_DOC: &str = "\
 - :so-rcvbuf number of bytes\n\
 - :so-sndbuf number of bytes\n";
 
-pub(crate) unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_SETSOCKOPT: Replacement = replacement!(c"net/setsockopt", net_setsockopt);
+
+unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_arity(count, 3, 3);
@@ -260,7 +272,7 @@ pub(crate) unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mu
                     Extra::Flag(option) => option(janet::janet_getboolean(arguments, 2) != 0),
                     Extra::Number(option) => option(janet::janet_getinteger(arguments, 2)),
                 };
-                return carry_out(set_option((*stream).handle, known, option));
+                return carry_out(|| set_option((*stream).handle, known, option));
             }
         }
         stock::call(c"net/setsockopt", count, arguments)

@@ -287,7 +287,7 @@ impl Waiting for Parked {
 }
 
 /// Called by the VM when the fiber resumes, by our outcome or by anything else.
-unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
+unsafe extern "C" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
     if event != janet::JANET_ASYNC_EVENT_DEINIT {
         return;
     }

@@ -1,5 +1,6 @@
 //! What the functions that the VM calls have in common. Each of them is a shim, whose frame holds plain data only while it
 //! calls anything of the VM that may raise: it reads its arguments, calls into Rust for a verdict, and carries it out.
+//! A panic on the way to the verdict is an error in Janet: it must not unwind the frames of C code.
 
 use std::rc::Rc;
 
@@ -7,7 +8,7 @@ use crate::api as janet;
 use crate::api::{Janet, JanetStream};
 use crate::bridge::Bridge;
 use crate::stock;
-use crate::values::{Verdict, string};
+use crate::values::{Verdict, catch_panic, string};
 
 /// The first argument as a stream, or the VM's error about it.
 pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
@@ -21,9 +22,9 @@ pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     unsafe { (*stream).methods == stock::methods().cast() }
 }
 
-/// Does what the verdict says. Nothing with a destructor may be alive in the caller.
-pub(crate) unsafe fn carry_out(verdict: Verdict) -> Janet {
-    match verdict {
+/// Does what is decided. Nothing with a destructor may be alive in the caller, and the decision must not raise.
+pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
+    match catch_panic(decide).unwrap_or_else(Verdict::Raise) {
         Verdict::Return(value) => value,
         // SAFETY: unwinds the VM's stack over frames that hold plain data.
         Verdict::Raise(error) => unsafe { janet::janet_panicv(error) },

@@ -11,6 +11,31 @@ use crate::values::symbol;
 
 pub(crate) use janet::JanetCFunction as Function;
 
+/// A function of ours: its name in Janet, and where it stands in the source, as stack traces and documentation show it.
+#[derive(Clone, Copy)]
+pub(crate) struct Replacement {
+    pub(crate) name: &'static CStr,
+    pub(crate) function: Function,
+    pub(crate) file: &'static str,
+    pub(crate) line: u32,
+}
+
+/// A [`Replacement`] whose function stands right below.
+macro_rules! replacement {
+    ($name:literal, $function:ident) => {
+        Replacement { name: $name, function: $function, file: concat!(file!(), "\0"), line: line!() }
+    };
+}
+pub(crate) use replacement;
+
+impl Replacement {
+    /// The file without what differs from one build to another.
+    pub(crate) fn source(&self) -> &'static CStr {
+        let start = self.file.rfind("janet/src/").unwrap_or(0);
+        CStr::from_bytes_with_nul(&self.file.as_bytes()[start..]).unwrap_or_default()
+    }
+}
+
 /// Functions by name, and the methods of our streams.
 struct Stock {
     functions: Vec<(&'static CStr, Function)>,
@@ -46,7 +71,7 @@ const METHODS: [(&CStr, &CStr); 14] = [
 /// The VM must be running on this thread.
 ///
 /// Fails with the name of a function that this VM lacks.
-pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(), &'static CStr> {
+pub(crate) fn remember(replacements: &[Replacement]) -> Result<(), &'static CStr> {
     if STOCK.get().is_some() {
         return Ok(());
     }
@@ -63,13 +88,13 @@ pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(),
         }
     };
     let mut functions = Vec::new();
-    for (name, _) in replacements {
-        functions.push((*name, find(name)?));
+    for replacement in replacements {
+        functions.push((replacement.name, find(replacement.name)?));
     }
     let mut methods = Vec::new();
     for (method, name) in METHODS {
-        let ours = replacements.iter().find(|(replaced, _)| *replaced == name);
-        let function = ours.map_or_else(|| find(name), |(_, function)| Ok(*function))?;
+        let ours = replacements.iter().find(|replacement| replacement.name == name);
+        let function = ours.map_or_else(|| find(name), |replacement| Ok(replacement.function))?;
         methods.push(JanetMethod { name: method.as_ptr(), cfun: Some(function) });
     }
     methods.push(JanetMethod { name: std::ptr::null(), cfun: None });

@@ -11,7 +11,7 @@ use crate::api::{Janet, JanetStream};
 use crate::parked::start;
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
-use crate::stock;
+use crate::stock::{self, Replacement, replacement};
 use crate::values::{Verdict, address_argument, string};
 use crate::work::{Target, Work};
 
@@ -33,7 +33,7 @@ unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u3
         } else {
             Amount::UpTo(janet::janet_getnat(arguments, 1) as usize)
         };
-        carry_out(start_read(stream, amount, target, timeout_s))
+        carry_out(|| start_read(stream, amount, target, timeout_s))
     }
 }
 
@@ -50,7 +50,7 @@ unsafe fn chunk(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         let amount = Amount::Exactly(janet::janet_getnat(arguments, 1) as usize);
         let target = buffer_argument(count, arguments);
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
-        carry_out(start_read(stream, amount, target, timeout_s))
+        carry_out(|| start_read(stream, amount, target, timeout_s))
     }
 }
 
@@ -80,24 +80,32 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_READ: Replacement = replacement!(c"net/read", net_read);
+
+unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"net/read", flags) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const EV_READ: Replacement = replacement!(c"ev/read", ev_read);
+
+unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"ev/read", janet::JANET_STREAM_READABLE) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_CHUNK: Replacement = replacement!(c"net/chunk", net_chunk);
+
+unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { chunk(count, arguments, c"net/chunk", flags) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const EV_CHUNK: Replacement = replacement!(c"ev/chunk", ev_chunk);
+
+unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { chunk(count, arguments, c"ev/chunk", janet::JANET_STREAM_READABLE) }
 }
@@ -114,7 +122,7 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         let timeout_s = janet::janet_optnumber(arguments, count, 2, f64::INFINITY);
         // Raises for values without bytes, so that nothing raises later.
         janet::janet_getbytes(arguments, 1);
-        carry_out(start_write(stream, *arguments.add(1), timeout_s))
+        carry_out(|| start_write(stream, *arguments.add(1), timeout_s))
     }
 }
 
@@ -132,18 +140,24 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_write(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_WRITE: Replacement = replacement!(c"net/write", net_write);
+
+unsafe extern "C-unwind" fn net_write(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_WRITABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"net/write", flags) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const EV_WRITE: Replacement = replacement!(c"ev/write", ev_write);
+
+unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"ev/write", janet::JANET_STREAM_WRITABLE) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const EV_CLOSE: Replacement = replacement!(c"ev/close", ev_close);
+
+unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -151,16 +165,19 @@ pub(crate) unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Jane
         if !is_ours(stream) {
             return stock::call(c"ev/close", count, arguments);
         }
-        if (*stream).flags & janet::JANET_STREAM_CLOSED == 0
-            && let Err(verdict) = this_bridge().map(|bridge| bridge.close(stream))
-        {
-            return carry_out(verdict);
+        if (*stream).flags & janet::JANET_STREAM_CLOSED != 0 {
+            return *arguments;
         }
-        *arguments
+        carry_out(|| match this_bridge().map(|bridge| bridge.close(stream)) {
+            Ok(()) => Verdict::Return(*arguments),
+            Err(verdict) => verdict,
+        })
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ACCEPT: Replacement = replacement!(c"net/accept", net_accept);
+
+unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 1, 2);
@@ -170,11 +187,13 @@ pub(crate) unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Ja
         }
         janet::janet_stream_flags(stream, janet::JANET_STREAM_ACCEPTABLE | janet::JANET_STREAM_SOCKET);
         let timeout_s = janet::janet_optnumber(arguments, count, 1, f64::INFINITY);
-        carry_out(start_accept(stream, timeout_s, |machine| Work::Accept { machine }))
+        carry_out(|| start_accept(stream, timeout_s, |machine| Work::Accept { machine }))
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ACCEPT_LOOP: Replacement = replacement!(c"net/accept-loop", net_accept_loop);
+
+unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`. A function has a definition for as long as it lives.
     unsafe {
         janet::janet_fixarity(count, 2);
@@ -185,10 +204,10 @@ pub(crate) unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *m
         janet::janet_stream_flags(stream, janet::JANET_STREAM_ACCEPTABLE | janet::JANET_STREAM_SOCKET);
         let handler = janet::janet_getfunction(arguments, 1);
         if (*(*handler).def).min_arity < 1 {
-            return carry_out(Verdict::Raise(string("handler function must take at least 1 argument")));
+            return carry_out(|| Verdict::Raise(string("handler function must take at least 1 argument")));
         }
         let work = |machine| Work::AcceptLoop { machine, handler };
-        carry_out(start_accept(stream, f64::INFINITY, work))
+        carry_out(|| start_accept(stream, f64::INFINITY, work))
     }
 }
 
@@ -208,7 +227,9 @@ unsafe fn start_accept(
     unsafe { start(&bridge, stream, work(Accept::new(core)), timeout_s) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_RECV_FROM: Replacement = replacement!(c"net/recv-from", net_recv_from);
+
+unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 3, 4);
@@ -220,7 +241,7 @@ pub(crate) unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut
         let limit = janet::janet_getnat(arguments, 1) as usize;
         let buffer = janet::janet_getbuffer(arguments, 2);
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
-        carry_out(start_receive(stream, limit, Target { buffer, is_own: false }, timeout_s))
+        carry_out(|| start_receive(stream, limit, Target { buffer, is_own: false }, timeout_s))
     }
 }
 
@@ -237,7 +258,9 @@ unsafe fn start_receive(stream: *mut JanetStream, limit: usize, target: Target, 
     unsafe { start(&bridge, stream, Work::ReceiveFrom { machine, target, tells_source: true }, timeout_s) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_SEND_TO: Replacement = replacement!(c"net/send-to", net_send_to);
+
+unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_arity(count, 3, 4);
@@ -250,7 +273,7 @@ pub(crate) unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut J
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
         // Raises for values without bytes, so that nothing raises later.
         janet::janet_getbytes(arguments, 2);
-        carry_out(start_send(stream, destination, *arguments.add(2), timeout_s))
+        carry_out(|| start_send(stream, destination, *arguments.add(2), timeout_s))
     }
 }
 
@@ -267,7 +290,9 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_FLUSH: Replacement = replacement!(c"net/flush", net_flush);
+
+unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -276,7 +301,7 @@ pub(crate) unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Jan
             return stock::call(c"net/flush", count, arguments);
         }
         janet::janet_stream_flags(stream, janet::JANET_STREAM_WRITABLE | janet::JANET_STREAM_SOCKET);
-        carry_out(flush(stream, *arguments))
+        carry_out(|| flush(stream, *arguments))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 
 use crate::api as janet;
 use crate::api::Janet;
@@ -16,6 +17,21 @@ pub(crate) enum Verdict {
     Raise(Janet),
     /// Yield to the event loop, which will resume the fiber.
     Await,
+}
+
+/// Calls code that may panic, such as an embedder's; a panic is given as an error for Janet.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, Janet> {
+    panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let text = match payload.downcast_ref::<&str>() {
+            Some(text) => Some(*text),
+            None => payload.downcast_ref::<String>().map(String::as_str),
+        };
+        let error = string(&format!("panicked: {}", text.unwrap_or("non-string panic payload")));
+        // If dropping the payload panics too, leak it.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
+        error
+    })
 }
 
 pub(crate) fn nil() -> Janet {

@@ -1,21 +1,21 @@
 //! Embedding: make a VM, run a string, a file or the whole `janet` command line, run its loop.
 
 use std::cell::Cell;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::api as janet;
-use crate::api::{Janet, JanetFiber, JanetTable};
+use crate::api::{Janet, JanetFiber, JanetRegExt, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::hooks;
-use crate::lines::{self, LineEditor, getline};
+use crate::lines::{self, GETLINE, LineEditor};
 use crate::making::EXTRA_OPTIONS_DOC;
-use crate::replacements::{REPLACEMENTS, backend, stock_backend};
-use crate::stock::{self, Function};
+use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
+use crate::stock::{self, Replacement};
 use crate::values::{keyword, string, symbol, text_of};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
@@ -230,54 +230,87 @@ impl Drop for Vm {
 
 /// Makes the core environment, with our functions in it before any of its code refers to the VM's own.
 fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
-    const BACKEND: &CStr = c"ringspun/backend";
     const BACKEND_DOC: &CStr =
         c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
         the name of Ringspun's backend, or :stock for Janet's own.";
+    let mut functions = vec![GETLINE];
+    let backend = match net {
+        Net::Ring => {
+            stock::remember(&REPLACEMENTS)
+                .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
+            hooks::install();
+            functions.extend(REPLACEMENTS);
+            BACKEND
+        }
+        Net::Stock => STOCK_BACKEND,
+    };
     // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
     unsafe {
         let replacements = janet::janet_table(0);
-        let replace = |name: &'static CStr, function: Function| {
-            janet::janet_register(name.as_ptr(), Some(function));
-            let value = janet::janet_wrap_cfunction(Some(function));
-            janet::janet_table_put(replacements, symbol(name), value);
-        };
-        replace(c"getline", getline);
-        let backend = match net {
-            Net::Ring => {
-                stock::remember(&REPLACEMENTS)
-                    .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
-                hooks::install();
-                for (name, function) in REPLACEMENTS {
-                    replace(name, function);
-                }
-                backend
-            }
-            Net::Stock => stock_backend,
-        };
+        for replacement in &functions {
+            let value = janet::janet_wrap_cfunction(Some(replacement.function));
+            janet::janet_table_put(replacements, symbol(replacement.name), value);
+        }
         let environment = janet::janet_core_env(replacements);
-        if net == Net::Ring {
-            add_documentation(environment, c"net/setsockopt", EXTRA_OPTIONS_DOC);
+        for replacement in &functions {
+            register(replacement, std::ptr::null_mut(), std::ptr::null());
+            if let Some(entry) = entry_of(environment, replacement.name) {
+                janet::janet_table_put(entry, keyword("source-map"), source_map(replacement));
+            }
+        }
+        register(&backend, environment, BACKEND_DOC.as_ptr());
+        if let (Net::Ring, Some(entry)) = (net, entry_of(environment, c"net/setsockopt")) {
+            let documentation = text_of(janet::janet_table_get(entry, keyword("doc")));
+            janet::janet_table_put(entry, keyword("doc"), string(&(documentation + EXTRA_OPTIONS_DOC)));
         }
         janet::janet_table_put(environment, keyword("syspath"), string(MODULES));
-        janet::janet_register(BACKEND.as_ptr(), Some(backend));
-        let value = janet::janet_wrap_cfunction(Some(backend));
-        janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
         Ok(environment)
     }
 }
 
-/// Adds lines to the documentation of a function.
-fn add_documentation(environment: *mut JanetTable, name: &CStr, lines: &str) {
-    // SAFETY: the VM runs on this thread, and the values are unwrapped as what they are checked to be.
+/// Tells the VM what a function is called and where it stands, and defines it in an environment that is not null.
+///
+/// # Safety
+///
+/// The VM runs on this thread; the documentation is null or terminated.
+unsafe fn register(replacement: &Replacement, environment: *mut JanetTable, documentation: *const c_char) {
+    let name = replacement.name.as_ptr();
+    let entry = JanetRegExt {
+        name,
+        cfun: Some(replacement.function),
+        documentation,
+        source_file: replacement.source().as_ptr(),
+        source_line: i32::try_from(replacement.line).unwrap_or(0),
+    };
+    let end = JanetRegExt {
+        name: std::ptr::null(),
+        cfun: None,
+        documentation: std::ptr::null(),
+        source_file: std::ptr::null(),
+        source_line: 0,
+    };
+    // SAFETY: as the caller says; what the VM keeps is static, and the list ends with an entry without a name.
+    unsafe { janet::janet_cfuns_ext(environment, std::ptr::null(), [entry, end].as_ptr()) };
+}
+
+/// Where a function stands, as the entries of an environment have it.
+fn source_map(replacement: &Replacement) -> Janet {
+    let line = i32::try_from(replacement.line).unwrap_or(0);
+    // SAFETY: the VM runs on this thread, and copies the values.
+    unsafe {
+        let file = string(&replacement.source().to_string_lossy());
+        let place = [file, janet::janet_wrap_integer(line), janet::janet_wrap_integer(1)];
+        janet::janet_wrap_tuple(janet::janet_tuple_n(place.as_ptr(), 3))
+    }
+}
+
+/// What an environment has of a name.
+fn entry_of(environment: *mut JanetTable, name: &CStr) -> Option<*mut JanetTable> {
+    // SAFETY: the VM runs on this thread, and the value is unwrapped as what it is checked to be.
     unsafe {
         let entry = janet::janet_table_get(environment, symbol(name));
-        if janet::janet_checktype(entry, janet::JANET_TABLE) == 0 {
-            return;
-        }
-        let entry = janet::janet_unwrap_table(entry);
-        let text = text_of(janet::janet_table_get(entry, keyword("doc")));
-        janet::janet_table_put(entry, keyword("doc"), string(&(text + lines)));
+        let is_table = janet::janet_checktype(entry, janet::JANET_TABLE) != 0;
+        is_table.then(|| janet::janet_unwrap_table(entry))
     }
 }
 

@@ -258,3 +258,36 @@ fn modules_are_where_janet_installs_them() {
         assert_eq!(vm.run_string("(dyn *syspath*)").as_deref(), Ok("/usr/local/lib/janet"), "{net:?}");
     }
 }
+
+/// In stack traces, and in what `doc` shows.
+#[test]
+fn functions_of_ours_have_a_place_in_the_source() {
+    let mut vm = ring();
+    let listed = vm
+        .run_string(
+            r#"(string/join (seq [[name entry] :pairs root-env
+                               :let [[file line] (get entry :source-map ["" 0])]
+                               :when (string/has-prefix? "janet/src/" file)]
+                  (string name " " file " " line)) "\n")"#,
+        )
+        .unwrap();
+    let functions: Vec<Vec<&str>> = listed.lines().map(|line| line.split(' ').collect()).collect();
+    assert!(functions.len() > 20, "{listed}");
+    for function in functions {
+        let [name, file, line] = function[..] else { panic!("{listed}") };
+        let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(&path).unwrap();
+        let line: usize = line.parse().unwrap();
+        let text = source.lines().nth(line - 1).unwrap();
+        assert!(text.contains("Replacement"), "{file}:{line}: {text}");
+        assert!(source.contains(&format!("c\"{name}\"")), "{file} has no {name}");
+        // With too many arguments for any of them.
+        let trace = vm.run_string(&format!(
+            r#"(let [fiber (fiber/new (fn [] ({name} ;(range 9))) :e)]
+                 (resume fiber)
+                 (def frame (first (debug/stack fiber)))
+                 (string/format "%s %s %d" (frame :name) (frame :source) (frame :source-line)))"#
+        ));
+        assert_eq!(trace, Ok(format!("{name} {file} {line}")));
+    }
+}
