@@ -80,24 +80,10 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive "${root[@]}" "${command[@]}" >&2
 }
 
-have_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    local pattern
-    for pattern in /usr/lib/llvm*/lib /usr/lib/llvm/*/lib* /usr/lib /usr/lib64 /usr/lib/*-linux-* \
-        /usr/local/lib /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
-        compgen -G "$pattern/libclang.so*" >/dev/null && return 0
-        compgen -G "$pattern/libclang-[0-9]*.so*" >/dev/null && return 0
-        compgen -G "$pattern/libclang.dylib" >/dev/null && return 0
-    done
-    return 1
-}
-
-# Makes sure that everything the build needs is there: Rust, a C compiler, and libclang, from which the
-# bindings to the Janet VM are made.
+# Makes sure that everything the build needs is there: Rust, and a C compiler for the Janet VM.
 ensure_build_tools() {
     require_cargo
     command -v cc >/dev/null || install_packages "a C compiler" "gcc libc6-dev" gcc base-devel gcc "gcc musl-dev" gcc
-    have_libclang || install_packages libclang libclang-dev clang-devel clang clang-devel clang-dev llvm
 }
 
 # Installs a program that is missing and whose package has the same name everywhere, or the name given.

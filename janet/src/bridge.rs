@@ -1,22 +1,39 @@
 //! What one thread's VM has on the ring: its streams, its parked operations, and the turn of the loop.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 use ringspun_runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Wait,
 };
 use slab::Slab;
 
-use crate::hooks;
-use crate::parked::Parked;
 use crate::socket::Socket;
 use crate::stock::methods;
+
+/// Waiters that run before the sockets and the VM have their turn again.
+const RUNS_PER_TURN_MAX: usize = 10_000;
+
+/// An operation whose fiber waits for it, as the bridge sees it.
+pub(crate) trait Waiting {
+    /// Looks again at what the operation waits for, after a wake.
+    fn run(self: Rc<Self>);
+
+    /// The VM resumes the fiber, by the operation's outcome or by anything else.
+    fn resumed(self: Rc<Self>);
+
+    /// Shows the collector everything that the operation holds.
+    fn mark(&self, mark: &dyn Fn(Janet));
+
+    /// Drops what the operation does, for a VM that has ended: nothing in it may be looked at any more.
+    fn forget(&self);
+}
 
 #[derive(Clone)]
 struct Entry {
@@ -44,7 +61,9 @@ pub(crate) struct Bridge {
     streams: RefCell<Vec<Option<Entry>>>,
     /// Sockets of streams that the collector has taken, to be closed before the next wait.
     collected: RefCell<Vec<Socket>>,
-    parked: RefCell<Slab<Rc<Parked>>>,
+    parked: RefCell<Slab<Rc<dyn Waiting>>>,
+    /// Operations that were woken and have not run since.
+    woken: RefCell<VecDeque<Rc<dyn Waiting>>>,
     vm_epoll: Rc<VmEpoll>,
     /// The one root under which the collector finds what all parked operations hold. It has the form of
     /// a stream without waiters, and stands in for the stream that a connecting fiber does not have yet.
@@ -79,7 +98,8 @@ impl Bridge {
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
-        let vm_epoll = hooks::epoll_of_vm()?;
+        // SAFETY: reads a number of the VM on this thread.
+        let vm_epoll = unsafe { janet::ringspun_vm_epoll() };
         let event_loop = EventLoop::new(&Configuration::default())?;
         // SAFETY: the VM runs on this thread; all fields are set before the collector can look. The
         // root lives until the VM ends.
@@ -103,6 +123,7 @@ impl Bridge {
             streams: RefCell::default(),
             collected: RefCell::default(),
             parked: RefCell::default(),
+            woken: RefCell::default(),
             vm_epoll: Rc::new(VmEpoll {
                 descriptor: vm_epoll,
                 armed: Cell::new(None),
@@ -138,8 +159,27 @@ impl Bridge {
             let operation = Operation::Poll { descriptor: vm_epoll.descriptor, interest: Interest::Readable };
             vm_epoll.armed.set(Some(self.event_loop.submit(operation, vm_epoll.clone())));
         }
-        self.event_loop.turn(Wait::Block)?;
+        let nothing_is_left = self.woken.borrow().is_empty();
+        self.event_loop.turn(if nothing_is_left { Wait::Block } else { Wait::No })?;
+        self.run_woken();
         Ok(vm_epoll.ready.take())
+    }
+
+    /// Has an operation run soon. The caller makes sure that it is in the list only once.
+    pub(crate) fn enqueue(&self, operation: Rc<dyn Waiting>) {
+        self.woken.borrow_mut().push_back(operation);
+    }
+
+    /// Runs what has been woken, and what that wakes in turn, though not without end: the rest comes in the next turn.
+    ///
+    /// A wake can come from the middle of anything, so it only enqueues. Whatever may have woken somebody calls this
+    /// before it returns to the VM, which may have nothing else to run.
+    pub(crate) fn run_woken(&self) {
+        for _ in 0..RUNS_PER_TURN_MAX {
+            // The borrow ends before the operation runs.
+            let Some(operation) = self.woken.borrow_mut().pop_front() else { return };
+            operation.run();
+        }
     }
 
     /// Makes the Janet stream of a socket.
@@ -150,7 +190,6 @@ impl Bridge {
                 janet::janet_abstract(&raw const janet::janet_stream_type, size_of::<JanetStream>()).cast();
             stream.write(JanetStream {
                 handle: socket.descriptor(),
-                // Without NODUPS, the VM calls `epoll_ctl` when it lets go of the stream.
                 flags: flags | janet::JANET_STREAM_SOCKET,
                 index: 0,
                 read_fiber: std::ptr::null_mut(),
@@ -202,6 +241,7 @@ impl Bridge {
         self.release(stream, &socket);
         // Wakes whoever is parked on it: no borrow may be held.
         socket.close();
+        self.run_woken();
     }
 
     /// The VM has duplicated a descriptor, to send its stream to a thread, or to make a file of it; true if the stream
@@ -236,15 +276,15 @@ impl Bridge {
         drop(entry);
     }
 
-    pub(crate) fn park(&self, parked: Rc<Parked>) -> usize {
-        self.parked.borrow_mut().insert(parked)
+    pub(crate) fn park(&self, operation: Rc<dyn Waiting>) -> usize {
+        self.parked.borrow_mut().insert(operation)
     }
 
-    pub(crate) fn unpark(&self, index: usize) -> Option<Rc<Parked>> {
+    pub(crate) fn unpark(&self, index: usize) -> Option<Rc<dyn Waiting>> {
         self.parked.borrow_mut().try_remove(index)
     }
 
-    pub(crate) fn parked(&self, index: usize) -> Option<Rc<Parked>> {
+    pub(crate) fn parked(&self, index: usize) -> Option<Rc<dyn Waiting>> {
         self.parked.borrow().get(index).cloned()
     }
 
@@ -267,8 +307,9 @@ impl Bridge {
         }
         for parked in self.parked.take().drain() {
             // A connect refers to a stream whose waiters refer to it.
-            parked.forget_work();
+            parked.forget();
         }
+        self.woken.take();
         let (streams, collected) = (self.streams.take(), self.collected.take());
         let open = streams.iter().flatten().map(|entry| &entry.socket);
         open.chain(&collected).for_each(Socket::close);
@@ -288,18 +329,7 @@ static PARKED_TYPE: ParkedType = ParkedType(janet::JanetAbstractType {
     name: c"ringspun/parked-operations".as_ptr(),
     gc: None,
     gcmark: Some(mark_parked),
-    get: None,
-    put: None,
-    marshal: None,
-    unmarshal: None,
-    tostring: None,
-    compare: None,
-    hash: None,
-    next: None,
-    call: None,
-    length: None,
-    bytes: None,
-    gcperthread: None,
+    others: [None; 12],
 });
 
 unsafe extern "C" fn mark_parked(_: *mut c_void, _: usize) -> c_int {

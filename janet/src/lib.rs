@@ -20,33 +20,49 @@
 //! # How it fits into the VM
 //!
 //! The VM keeps its event loop, with channels, timers, subprocesses and threads; only the functions and
-//! methods of sockets are replaced, before user code is compiled. The loop waits by calling
-//! `epoll_wait(2)` and forgets a stream by calling `epoll_ctl(2)`; this crate defines both functions,
-//! and answers those calls for threads that use the ring (see `hooks.rs`). All other callers in the
-//! process reach the kernel as before.
+//! methods of sockets are replaced, before user code is compiled. The VM is compiled by this crate, through
+//! `c/vm.c`, which hands over the calls by which it waits for events, and by which it closes and duplicates
+//! descriptors (see `hooks.rs`). Nothing changes for other callers of those functions in the process.
 //!
 //! Janet raises errors and parks fibers by `longjmp`. Each function that the VM calls is therefore a
 //! thin shim whose frame holds nothing that needs a destructor: it reads its arguments, calls into Rust
 //! for a verdict, and only then raises, parks or returns.
+//!
+//! # Layers
+//!
+//! Each file uses only those above it:
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `api` | what is used of the VM's C interface |
+//! | `values`, `stock` | values from and for Rust; the VM's own functions by name |
+//! | `socket` | the socket behind a Janet stream |
+//! | `bridge` | what one thread's VM has on the ring: streams, parked operations, the turn of the loop |
+//! | `resolving`, `work` | what a fiber waits for, and how it goes on |
+//! | `parked` | a fiber that waits for work |
+//! | `shims` | what the functions that the VM calls have in common |
+//! | `streams`, `making`, `processes` | these functions; `replacements` lists them |
+//! | `hooks`, `lines` | the VM's system calls; lines that users type |
+//! | `vm` | a VM for embedders |
 
 #![cfg(target_os = "linux")]
 
+mod api;
 mod bridge;
-mod functions;
 mod hooks;
 mod lines;
+mod making;
 mod parked;
 mod processes;
+mod replacements;
+mod resolving;
+mod shims;
 mod socket;
-mod sockets;
 mod stock;
+mod streams;
 mod values;
 mod vm;
 mod work;
 
 pub use lines::{Environment, Line, LineEditor};
-pub use vm::{Net, Vm, VmError};
-
-/// Whether the VM's C code was compiled with optimisation (`CFLAGS` with `-O1` or more when this crate
-/// was built). Without it, Janet runs at half its speed.
-pub const VM_OPTIMISED: bool = cfg!(vm_optimised);
+pub use vm::{Net, Vm, VmError, vm_version};

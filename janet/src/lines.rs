@@ -6,10 +6,11 @@ use std::ffi::{CStr, c_int};
 use std::io::{self, IsTerminal};
 use std::marker::PhantomData;
 
-use evil_janet as janet;
-use evil_janet::{FILE, Janet, JanetBuffer, JanetTable};
+use crate::api as janet;
+use crate::api::{Janet, JanetBuffer, JanetTable};
 
-use crate::values::{keyword, nil, text_of};
+use crate::stock::{Replacement, replacement};
+use crate::values::{catch_panic, keyword, nil, text_of};
 
 /// Terminals that cannot move their cursor; those that Janet knows of.
 const BARE_TERMINALS: [&str; 3] = ["cons25", "dumb", "emacs"];
@@ -33,7 +34,7 @@ const SPECIAL_FORMS: [&str; 13] = [
 
 unsafe extern "C" {
     /// The C library's buffer of standard input, which `(file/read stdin)` takes from too.
-    static stdin: *mut FILE;
+    static stdin: *mut libc::FILE;
 }
 
 thread_local! {
@@ -56,8 +57,7 @@ pub trait LineEditor {
     /// Shows `prompt` and waits for a line, in which symbols of `environment` may be completed. Without an
     /// environment, a program asks for something that is no code.
     ///
-    /// It blocks the thread, and with it the VM's loop. It must not call the VM, nor panic: the panic would
-    /// unwind the frames of Janet code.
+    /// It blocks the thread, and with it the VM's loop. A panic in it is an error in Janet, and the editor stays in use.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Environment<'_> {
                 let mut entry = janet::janet_dictionary_next(entries, capacity, std::ptr::null());
                 while !entry.is_null() {
                     let key = (*entry).key;
-                    if janet::janet_checktype(key, janet::JanetType_JANET_SYMBOL) != 0 {
+                    if janet::janet_checktype(key, janet::JANET_SYMBOL) != 0 {
                         symbols.push(text_of(key));
                     }
                     entry = janet::janet_dictionary_next(entries, capacity, entry);
@@ -112,7 +112,7 @@ impl Environment<'_> {
             let entry = table_in(janet::janet_table_get(self.table, key))?;
             let get = |name| janet::janet_table_get(entry, keyword(name));
             let documentation = get("doc");
-            if janet::janet_checktype(documentation, janet::JanetType_JANET_STRING) == 0 {
+            if janet::janet_checktype(documentation, janet::JANET_STRING) == 0 {
                 return None;
             }
             let variable = array_in(get("ref"));
@@ -141,8 +141,8 @@ unsafe fn type_name(value: Janet) -> String {
     // SAFETY: the caller's value is alive; the VM has a static, terminated name for each of its types.
     unsafe {
         let kind = janet::janet_type(value);
-        let name = if kind == janet::JanetType_JANET_ABSTRACT {
-            (*(*janet::janet_abstract_head(janet::janet_unwrap_abstract(value))).type_).name
+        let name = if kind == janet::JANET_ABSTRACT {
+            (*(*janet::janet_abstract_head(janet::janet_unwrap_abstract(value))).r#type).name
         } else {
             janet::janet_type_names[kind as usize]
         };
@@ -153,7 +153,7 @@ unsafe fn type_name(value: Janet) -> String {
 unsafe fn table_in(value: Janet) -> Option<*mut JanetTable> {
     // SAFETY: unwrapped as what it was checked to be.
     unsafe {
-        let is_table = janet::janet_checktype(value, janet::JanetType_JANET_TABLE) != 0;
+        let is_table = janet::janet_checktype(value, janet::JANET_TABLE) != 0;
         is_table.then(|| janet::janet_unwrap_table(value))
     }
 }
@@ -161,7 +161,7 @@ unsafe fn table_in(value: Janet) -> Option<*mut JanetTable> {
 unsafe fn array_in(value: Janet) -> Option<*mut janet::JanetArray> {
     // SAFETY: unwrapped as what it was checked to be.
     unsafe {
-        let is_array = janet::janet_checktype(value, janet::JanetType_JANET_ARRAY) != 0;
+        let is_array = janet::janet_checktype(value, janet::JANET_ARRAY) != 0;
         is_array.then(|| janet::janet_unwrap_array(value))
     }
 }
@@ -170,7 +170,7 @@ unsafe fn tuple_in<'a>(value: Janet) -> Option<&'a [Janet]> {
     // SAFETY: the caller's value is alive for as long as it looks at the slice; a tuple has as many values
     // as its head says.
     unsafe {
-        if janet::janet_checktype(value, janet::JanetType_JANET_TUPLE) == 0 {
+        if janet::janet_checktype(value, janet::JANET_TUPLE) == 0 {
             return None;
         }
         let tuple = janet::janet_unwrap_tuple(value);
@@ -193,10 +193,14 @@ enum Attempt {
     NoTerminal,
     /// Somebody is there, and no editor.
     NoEditor,
+    /// The editor has panicked.
+    Panicked(Janet),
 }
 
 /// `(getline &opt prompt buf env)`.
-pub(crate) unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const GETLINE: Replacement = replacement!(c"getline", getline);
+
+unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM
     // may raise.
     unsafe {
@@ -208,6 +212,7 @@ pub(crate) unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet
         match edit(CStr::from_ptr(prompt.cast()), buffer, environment) {
             Attempt::Done => {}
             Attempt::Cancelled => return keyword("cancel"),
+            Attempt::Panicked(error) => janet::janet_panicv(error),
             Attempt::NoTerminal => read_line(buffer),
             Attempt::NoEditor => {
                 show(prompt);
@@ -227,8 +232,12 @@ unsafe fn edit(prompt: &CStr, buffer: *mut JanetBuffer, environment: *mut JanetT
     let Some(mut editor) = EDITOR.take() else { return Attempt::NoEditor };
     let environment = Environment { table: environment, lifetime: PhantomData };
     let known = (!environment.table.is_null()).then_some(&environment);
-    let line = editor.edit(&prompt.to_string_lossy(), known);
+    let line = catch_panic(|| editor.edit(&prompt.to_string_lossy(), known));
     EDITOR.set(Some(editor));
+    let line = match line {
+        Ok(line) => line,
+        Err(error) => return Attempt::Panicked(error),
+    };
     match line {
         Ok(Line::Text(mut text)) => {
             text.push('\n');
@@ -255,8 +264,8 @@ unsafe fn show(prompt: *const u8) {
         if output.is_null() {
             return;
         }
-        libc::fputs(prompt.cast(), output.cast());
-        libc::fflush(output.cast());
+        libc::fputs(prompt.cast(), output);
+        libc::fflush(output);
     }
 }
 
@@ -269,7 +278,7 @@ unsafe fn read_line(buffer: *mut JanetBuffer) {
     const NEWLINE: c_int = b'\n' as c_int;
     // SAFETY: as the caller says; a file that the program has closed is null.
     unsafe {
-        let input: *mut libc::FILE = janet::janet_dynfile(c"in".as_ptr(), stdin).cast();
+        let input: *mut libc::FILE = janet::janet_dynfile(c"in".as_ptr(), stdin);
         if input.is_null() {
             return;
         }

@@ -2,24 +2,18 @@
 //! its result, its timeout, or whatever else resumes the fiber.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetFiber, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetFiber, JanetStream};
 use ringspun_net::machine::EXHAUSTED_PAUSE;
 use ringspun_runtime::{TimerKey, Wake};
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Waiting};
 use crate::values::{Verdict, string};
-use crate::work::{Outcome, Work};
-
-/// `JANET_FIBER_EV_FLAG_IN_FLIGHT` of the VM's `fiber.h`, which is not in its public header: the fiber's
-/// `ev_state` belongs to an operation of the kernel. Without it, a VM that ends frees `ev_state`, which
-/// is no memory here.
-const EV_FLAG_IN_FLIGHT: i32 = 0x1;
+use crate::work::{Context, Outcome, Step, Work};
 
 /// One parked fiber.
 pub(crate) struct Parked {
@@ -32,6 +26,8 @@ pub(crate) struct Parked {
     work: RefCell<Option<Work>>,
     /// The loop has the outcome for the fiber, which has not resumed yet.
     delivered: Cell<bool>,
+    /// In the bridge's list of those that run soon.
+    woken: Cell<bool>,
     index: Cell<usize>,
     deadline: Option<Instant>,
     timer: Cell<Option<TimerKey>>,
@@ -97,6 +93,7 @@ fn prepare(bridge: &Rc<Bridge>, stream: *mut JanetStream, work: Work, timeout_s:
         schedule_id,
         work: RefCell::new(Some(work)),
         delivered: Cell::new(false),
+        woken: Cell::new(false),
         index: Cell::new(usize::MAX),
         deadline: deadline_after(bridge, timeout_s),
         timer: Cell::new(None),
@@ -127,7 +124,7 @@ impl Parked {
             (*self.fiber).ev_callback = Some(fiber_event);
             (*self.fiber).ev_stream = if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);
-            (*self.fiber).flags |= EV_FLAG_IN_FLIGHT;
+            (*self.fiber).flags |= janet::JANET_FIBER_EV_FLAG_IN_FLIGHT;
             janet::janet_ev_inc_refcount();
         }
     }
@@ -142,7 +139,7 @@ impl Parked {
             (*self.fiber).ev_callback = None;
             (*self.fiber).ev_stream = std::ptr::null_mut();
             (*self.fiber).ev_state = std::ptr::null_mut();
-            (*self.fiber).flags &= !EV_FLAG_IN_FLIGHT;
+            (*self.fiber).flags &= !janet::JANET_FIBER_EV_FLAG_IN_FLIGHT;
             janet::janet_ev_dec_refcount();
         }
     }
@@ -152,24 +149,8 @@ impl Parked {
         self.work.borrow().as_ref().is_some_and(Work::has_unseen_bytes)
     }
 
-    pub(crate) fn bridge(&self) -> &Rc<Bridge> {
-        &self.bridge
-    }
-
-    /// The stream waited on has been closed.
-    pub(crate) fn is_stream_closed(&self) -> bool {
-        // SAFETY: alive: a parked operation marks its stream, a running function's arguments do.
-        !self.stream.is_null() && unsafe { (*self.stream).flags } & janet::JANET_STREAM_CLOSED != 0
-    }
-
-    /// The channel that the fiber's supervisor reads, for fibers that it starts.
-    pub(crate) fn supervisor_channel(&self) -> *mut c_void {
-        // SAFETY: alive: it runs, or its operation marks it.
-        unsafe { (*self.fiber).supervisor_channel }
-    }
-
     /// Has the work polled again after a pause.
-    pub(crate) fn look_again_later(self: &Rc<Self>) {
+    fn look_again_later(self: &Rc<Self>) {
         let event_loop = self.bridge.event_loop();
         let later = event_loop.now() + EXHAUSTED_PAUSE;
         self.disarm_timer();
@@ -209,8 +190,8 @@ impl Parked {
             self.unpark();
         }
         let (value, signal) = match outcome {
-            Outcome::Value(value) => (value, janet::JanetSignal_JANET_SIGNAL_OK),
-            Outcome::Error(value) => (value, janet::JanetSignal_JANET_SIGNAL_ERROR),
+            Outcome::Value(value) => (value, janet::JANET_SIGNAL_OK),
+            Outcome::Error(value) => (value, janet::JANET_SIGNAL_ERROR),
         };
         // SAFETY: a live root fiber of this thread's VM; scheduling neither raises nor collects.
         unsafe { janet::janet_schedule_signal(self.fiber, value, signal) };
@@ -225,38 +206,34 @@ impl Parked {
         }
     }
 
-    /// Drops the work, for a VM that has ended: nothing in it may be looked at any more.
-    pub(crate) fn forget_work(&self) {
-        self.disarm_timer();
-        let work = self.work.take();
-        drop(work);
-    }
-
     fn poll(self: &Rc<Self>) -> Poll<Outcome> {
         let waiter: Rc<dyn Wake> = self.clone();
         let mut work = self.work.borrow_mut();
         let Some(work) = work.as_mut() else { return Poll::Pending };
-        work.poll(self, &waiter)
-    }
-
-    /// Shows the collector everything that this operation holds.
-    pub(crate) fn mark(&self, mark: &dyn Fn(Janet)) {
-        // SAFETY: these were alive when the fiber parked, and have been marked ever since.
-        unsafe {
-            mark(janet::janet_wrap_fiber(self.fiber));
-            if !self.stream.is_null() {
-                mark(janet::janet_wrap_abstract(self.stream.cast()));
+        let context = Context { bridge: &self.bridge, fiber: self.fiber, stream: self.stream };
+        match work.poll(&context, &waiter) {
+            Step::Ready(outcome) => Poll::Ready(outcome),
+            Step::Pending => Poll::Pending,
+            Step::Paused => {
+                self.look_again_later();
+                Poll::Pending
             }
-        }
-        if let Some(work) = &*self.work.borrow() {
-            work.mark(mark);
         }
     }
 }
 
 impl Wake for Parked {
-    /// A completion, the timer, or a close: looks again.
     fn wake(self: Rc<Self>) {
+        if !self.woken.replace(true) {
+            self.bridge.clone().enqueue(self);
+        }
+    }
+}
+
+impl Waiting for Parked {
+    /// After a completion, the timer, or a close.
+    fn run(self: Rc<Self>) {
+        self.woken.set(false);
         if !self.is_parked() || self.delivered.get() || self.bridge.is_detached() {
             return;
         }
@@ -277,11 +254,41 @@ impl Wake for Parked {
         };
         self.deliver(outcome);
     }
+
+    fn resumed(self: Rc<Self>) {
+        // SAFETY: alive: the VM resumes it.
+        let resumed_by = unsafe { (*self.fiber).sched_id };
+        let overtaken = resumed_by != self.schedule_id.wrapping_add(1);
+        if overtaken || !self.delivered.get() {
+            self.abandon();
+        }
+        self.bridge.unpark(self.index.replace(usize::MAX));
+        self.bridge.run_woken();
+    }
+
+    fn mark(&self, mark: &dyn Fn(Janet)) {
+        // SAFETY: these were alive when the fiber parked, and have been marked ever since.
+        unsafe {
+            mark(janet::janet_wrap_fiber(self.fiber));
+            if !self.stream.is_null() {
+                mark(janet::janet_wrap_abstract(self.stream.cast()));
+            }
+        }
+        if let Some(work) = &*self.work.borrow() {
+            work.mark(mark);
+        }
+    }
+
+    fn forget(&self) {
+        self.disarm_timer();
+        let work = self.work.take();
+        drop(work);
+    }
 }
 
 /// Called by the VM when the fiber resumes, by our outcome or by anything else.
-unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
-    if event != janet::JanetAsyncEvent_JANET_ASYNC_EVENT_DEINIT {
+unsafe extern "C" fn fiber_event(fiber: *mut JanetFiber, event: janet::JanetAsyncEvent) {
+    if event != janet::JANET_ASYNC_EVENT_DEINIT {
         return;
     }
     // SAFETY: the VM passes a live fiber whose callback this is, so `ev_state` is ours: an index plus
@@ -290,7 +297,7 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
     let index = unsafe {
         let index = (*fiber).ev_state.addr();
         (*fiber).ev_state = std::ptr::null_mut();
-        (*fiber).flags &= !EV_FLAG_IN_FLIGHT;
+        (*fiber).flags &= !janet::JANET_FIBER_EV_FLAG_IN_FLIGHT;
         index.wrapping_sub(1)
     };
     let Some(bridge) = Bridge::current() else { return };
@@ -298,13 +305,6 @@ unsafe extern "C-unwind" fn fiber_event(fiber: *mut JanetFiber, event: janet::Ja
         // SAFETY: the VM is about to take one root of this stream back, which its own operations add
         // when they start and ours do not.
         unsafe { janet::janet_gcroot(janet::janet_wrap_abstract((*fiber).ev_stream.cast())) };
-        // SAFETY: as above.
-        let resumed_by = unsafe { (*fiber).sched_id };
-        let overtaken = resumed_by != parked.schedule_id.wrapping_add(1);
-        if overtaken || !parked.delivered.get() {
-            parked.abandon();
-        }
-        parked.index.set(usize::MAX);
-        bridge.unpark(index);
+        parked.resumed();
     }
 }

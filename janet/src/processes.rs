@@ -4,42 +4,46 @@
 
 use std::ffi::CStr;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 
-use crate::functions::{is_ours, this_bridge};
-use crate::stock;
-use crate::values::keyword;
+use crate::shims::{carry_out, is_ours, this_bridge};
+use crate::stock::{self, Replacement, replacement};
+use crate::values::{Verdict, keyword, nil};
 
-pub(crate) unsafe extern "C-unwind" fn os_spawn(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const OS_SPAWN: Replacement = replacement!(c"os/spawn", os_spawn);
+
+unsafe extern "C-unwind" fn os_spawn(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments; no destructor is alive where it may raise.
     unsafe {
-        share_streams(count, arguments);
+        carry_out(|| share_streams(count, arguments));
         stock::call(c"os/spawn", count, arguments)
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn os_execute(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const OS_EXECUTE: Replacement = replacement!(c"os/execute", os_execute);
+
+unsafe extern "C-unwind" fn os_execute(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `os_spawn`.
     unsafe {
-        share_streams(count, arguments);
+        carry_out(|| share_streams(count, arguments));
         stock::call(c"os/execute", count, arguments)
     }
 }
 
 /// Looks through the third argument for streams of ours. Raises nothing: the VM's own function does.
-unsafe fn share_streams(count: i32, arguments: *mut Janet) {
+unsafe fn share_streams(count: i32, arguments: *mut Janet) -> Verdict {
     const REDIRECTIONS: [&CStr; 3] = [c"in", c"out", c"err"];
     if count < 3 {
-        return;
+        return Verdict::Return(nil());
     }
     // SAFETY: the third argument is there; values are unwrapped as what they are checked to be.
     unsafe {
         let redirections = *arguments.add(2);
-        let is_dictionary = janet::janet_checktype(redirections, janet::JanetType_JANET_TABLE) != 0
-            || janet::janet_checktype(redirections, janet::JanetType_JANET_STRUCT) != 0;
+        let is_dictionary = janet::janet_checktype(redirections, janet::JANET_TABLE) != 0
+            || janet::janet_checktype(redirections, janet::JANET_STRUCT) != 0;
         if !is_dictionary {
-            return;
+            return Verdict::Return(nil());
         }
         for name in REDIRECTIONS {
             let value = janet::janet_get(redirections, keyword(&name.to_string_lossy()));
@@ -53,4 +57,5 @@ unsafe fn share_streams(count: i32, arguments: *mut Janet) {
             }
         }
     }
+    Verdict::Return(nil())
 }

@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use evil_janet as janet;
+use crate::api as janet;
 use ringspun_net::machine::{Arrival, DatagramCore, LeftBehind, ListenerCore, StreamCore};
 use ringspun_runtime::EventLoop;
 

@@ -4,12 +4,37 @@
 use std::ffi::CStr;
 use std::sync::OnceLock;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetMethod};
+use crate::api as janet;
+use crate::api::{Janet, JanetMethod};
 
 use crate::values::symbol;
 
-pub(crate) type Function = unsafe extern "C-unwind" fn(i32, *mut Janet) -> Janet;
+pub(crate) use janet::JanetCFunction as Function;
+
+/// A function of ours: its name in Janet, and where it stands in the source, as stack traces and documentation show it.
+#[derive(Clone, Copy)]
+pub(crate) struct Replacement {
+    pub(crate) name: &'static CStr,
+    pub(crate) function: Function,
+    pub(crate) file: &'static str,
+    pub(crate) line: u32,
+}
+
+/// A [`Replacement`] whose function stands right below.
+macro_rules! replacement {
+    ($name:literal, $function:ident) => {
+        Replacement { name: $name, function: $function, file: concat!(file!(), "\0"), line: line!() }
+    };
+}
+pub(crate) use replacement;
+
+impl Replacement {
+    /// The file without what differs from one build to another.
+    pub(crate) fn source(&self) -> &'static CStr {
+        let start = self.file.rfind("janet/src/").unwrap_or(0);
+        CStr::from_bytes_with_nul(&self.file.as_bytes()[start..]).unwrap_or_default()
+    }
+}
 
 /// Functions by name, and the methods of our streams.
 struct Stock {
@@ -46,7 +71,7 @@ const METHODS: [(&CStr, &CStr); 14] = [
 /// The VM must be running on this thread.
 ///
 /// Fails with the name of a function that this VM lacks.
-pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(), &'static CStr> {
+pub(crate) fn remember(replacements: &[Replacement]) -> Result<(), &'static CStr> {
     if STOCK.get().is_some() {
         return Ok(());
     }
@@ -56,30 +81,25 @@ pub(crate) fn remember(replacements: &[(&'static CStr, Function)]) -> Result<(),
         // SAFETY: as above; the value is only unwrapped as what it is.
         unsafe {
             let value = janet::janet_table_get(table, symbol(name));
-            match janet::janet_checktype(value, janet::JanetType_JANET_CFUNCTION) {
+            match janet::janet_checktype(value, janet::JANET_CFUNCTION) {
                 0 => Err(name),
                 _ => janet::janet_unwrap_cfunction(value).ok_or(name),
             }
         }
     };
     let mut functions = Vec::new();
-    for (name, _) in replacements {
-        functions.push((*name, find(name)?));
+    for replacement in replacements {
+        functions.push((replacement.name, find(replacement.name)?));
     }
     let mut methods = Vec::new();
     for (method, name) in METHODS {
-        let ours = replacements.iter().find(|(replaced, _)| *replaced == name);
-        let function = ours.map_or_else(|| find(name), |(_, function)| Ok(*function))?;
+        let ours = replacements.iter().find(|replacement| replacement.name == name);
+        let function = ours.map_or_else(|| find(name), |replacement| Ok(replacement.function))?;
         methods.push(JanetMethod { name: method.as_ptr(), cfun: Some(function) });
     }
     methods.push(JanetMethod { name: std::ptr::null(), cfun: None });
     let _ = STOCK.set(Stock { functions, methods: methods.into_boxed_slice() });
     Ok(())
-}
-
-/// Whether any VM of this process has our functions, so that streams of ours can turn up in every other.
-pub(crate) fn is_in_use() -> bool {
-    STOCK.get().is_some()
 }
 
 fn stock() -> &'static Stock {

@@ -2,16 +2,11 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 
-use evil_janet as janet;
-use evil_janet::Janet;
+use crate::api as janet;
+use crate::api::Janet;
 use ringspun_net::Address;
-
-unsafe extern "C-unwind" {
-    /// The type of what `net/address` returns, which is not in the VM's public header: the bytes of a
-    /// `sockaddr`.
-    static janet_address_type: janet::JanetAbstractType;
-}
 
 /// What the outermost shim does with its Janet frame. Plain data: a `longjmp` may drop it unseen.
 #[derive(Clone, Copy)]
@@ -22,6 +17,21 @@ pub(crate) enum Verdict {
     Raise(Janet),
     /// Yield to the event loop, which will resume the fiber.
     Await,
+}
+
+/// Calls code that may panic, such as an embedder's; a panic is given as an error for Janet.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, Janet> {
+    panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let text = match payload.downcast_ref::<&str>() {
+            Some(text) => Some(*text),
+            None => payload.downcast_ref::<String>().map(String::as_str),
+        };
+        let error = string(&format!("panicked: {}", text.unwrap_or("non-string panic payload")));
+        // If dropping the payload panics too, leak it.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
+        error
+    })
 }
 
 pub(crate) fn nil() -> Janet {
@@ -85,7 +95,7 @@ pub(crate) fn address_value(address: &Address) -> Janet {
     let bytes = address.as_bytes();
     // SAFETY: the new value has room for the bytes.
     unsafe {
-        let place = janet::janet_abstract(&raw const janet_address_type, bytes.len());
+        let place = janet::janet_abstract(&raw const janet::janet_address_type, bytes.len());
         place.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         janet::janet_wrap_abstract(place)
     }
@@ -99,7 +109,7 @@ pub(crate) fn address_value(address: &Address) -> Janet {
 pub(crate) unsafe fn address_argument(arguments: *mut Janet, index: i32) -> Address {
     // SAFETY: as the caller says; a value of this type has as many bytes as the VM says.
     let bytes = unsafe {
-        let place = janet::janet_getabstract(arguments, index, &raw const janet_address_type);
+        let place = janet::janet_getabstract(arguments, index, &raw const janet::janet_address_type);
         std::slice::from_raw_parts(place.cast::<u8>(), abstract_size_bytes(place))
     };
     match Address::from_bytes(bytes) {

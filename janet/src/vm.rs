@@ -1,21 +1,21 @@
 //! Embedding: make a VM, run a string, a file or the whole `janet` command line, run its loop.
 
 use std::cell::Cell;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetFiber, JanetTable};
+use crate::api as janet;
+use crate::api::{Janet, JanetFiber, JanetRegExt, JanetTable};
 
 use crate::bridge::Bridge;
-use crate::functions::{REPLACEMENTS, backend, stock_backend};
 use crate::hooks;
-use crate::lines::{self, LineEditor, getline};
-use crate::sockets::EXTRA_OPTIONS_DOC;
-use crate::stock::{self, Function};
+use crate::lines::{self, GETLINE, LineEditor};
+use crate::making::EXTRA_OPTIONS_DOC;
+use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
+use crate::stock::{self, Replacement};
 use crate::values::{keyword, string, symbol, text_of};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
@@ -27,6 +27,17 @@ const MODULES: &str = "/usr/local/lib/janet";
 
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The release of the VM and the revision of its sources, such as `1.41.2-0fea20c8`.
+///
+/// ```
+/// assert!(ringspun_janet::vm_version().starts_with("1."));
+/// ```
+#[must_use]
+pub fn vm_version() -> &'static str {
+    // SAFETY: a terminated text of letters and digits, which never changes.
+    unsafe { CStr::from_ptr(janet::ringspun_vm_version()) }.to_str().unwrap_or_default()
 }
 
 /// Whose code serves the sockets of a VM.
@@ -175,7 +186,7 @@ impl Vm {
         let fiber = self.fiber(function, arguments)?;
         // SAFETY: a new fiber.
         let (status, text) = unsafe { run_rooted(fiber) };
-        if status as u32 == janet::JanetFiberStatus_JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
+        if status == janet::JANET_STATUS_DEAD { Ok(text) } else { Err(VmError(text)) }
     }
 
     /// A new fiber that calls a function of the core environment.
@@ -187,7 +198,7 @@ impl Vm {
         unsafe {
             let mut value = janet::janet_wrap_nil();
             janet::janet_resolve(self.environment, janet::janet_csymbol(function.as_ptr()), &mut value);
-            if janet::janet_checktype(value, janet::JanetType_JANET_FUNCTION) == 0 {
+            if janet::janet_checktype(value, janet::JANET_FUNCTION) == 0 {
                 return Err(missing());
             }
             let fiber =
@@ -211,7 +222,6 @@ impl Drop for Vm {
         // SAFETY: the VM runs on this thread and no Janet code does. Its streams are collected, which
         // the bridge hears of.
         unsafe { janet::janet_deinit() };
-        hooks::forget_epoll_of_vm();
         lines::set_editor(None);
         RUNNING.set(false);
         Bridge::end_of_vm();
@@ -220,53 +230,87 @@ impl Drop for Vm {
 
 /// Makes the core environment, with our functions in it before any of its code refers to the VM's own.
 fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
-    const BACKEND: &CStr = c"ringspun/backend";
     const BACKEND_DOC: &CStr =
         c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
         the name of Ringspun's backend, or :stock for Janet's own.";
+    let mut functions = vec![GETLINE];
+    let backend = match net {
+        Net::Ring => {
+            stock::remember(&REPLACEMENTS)
+                .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
+            hooks::install();
+            functions.extend(REPLACEMENTS);
+            BACKEND
+        }
+        Net::Stock => STOCK_BACKEND,
+    };
     // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
     unsafe {
         let replacements = janet::janet_table(0);
-        let replace = |name: &'static CStr, function: Function| {
-            janet::janet_register(name.as_ptr(), Some(function));
-            let value = janet::janet_wrap_cfunction(Some(function));
-            janet::janet_table_put(replacements, symbol(name), value);
-        };
-        replace(c"getline", getline);
-        let backend = match net {
-            Net::Ring => {
-                stock::remember(&REPLACEMENTS)
-                    .map_err(|name| VmError(format!("this Janet VM has no {}", name.to_string_lossy())))?;
-                for (name, function) in REPLACEMENTS {
-                    replace(name, function);
-                }
-                backend
-            }
-            Net::Stock => stock_backend,
-        };
+        for replacement in &functions {
+            let value = janet::janet_wrap_cfunction(Some(replacement.function));
+            janet::janet_table_put(replacements, symbol(replacement.name), value);
+        }
         let environment = janet::janet_core_env(replacements);
-        if net == Net::Ring {
-            add_documentation(environment, c"net/setsockopt", EXTRA_OPTIONS_DOC);
+        for replacement in &functions {
+            register(replacement, std::ptr::null_mut(), std::ptr::null());
+            if let Some(entry) = entry_of(environment, replacement.name) {
+                janet::janet_table_put(entry, keyword("source-map"), source_map(replacement));
+            }
+        }
+        register(&backend, environment, BACKEND_DOC.as_ptr());
+        if let (Net::Ring, Some(entry)) = (net, entry_of(environment, c"net/setsockopt")) {
+            let documentation = text_of(janet::janet_table_get(entry, keyword("doc")));
+            janet::janet_table_put(entry, keyword("doc"), string(&(documentation + EXTRA_OPTIONS_DOC)));
         }
         janet::janet_table_put(environment, keyword("syspath"), string(MODULES));
-        janet::janet_register(BACKEND.as_ptr(), Some(backend));
-        let value = janet::janet_wrap_cfunction(Some(backend));
-        janet::janet_def(environment, BACKEND.as_ptr(), value, BACKEND_DOC.as_ptr());
         Ok(environment)
     }
 }
 
-/// Adds lines to the documentation of a function.
-fn add_documentation(environment: *mut JanetTable, name: &CStr, lines: &str) {
-    // SAFETY: the VM runs on this thread, and the values are unwrapped as what they are checked to be.
+/// Tells the VM what a function is called and where it stands, and defines it in an environment that is not null.
+///
+/// # Safety
+///
+/// The VM runs on this thread; the documentation is null or terminated.
+unsafe fn register(replacement: &Replacement, environment: *mut JanetTable, documentation: *const c_char) {
+    let name = replacement.name.as_ptr();
+    let entry = JanetRegExt {
+        name,
+        cfun: Some(replacement.function),
+        documentation,
+        source_file: replacement.source().as_ptr(),
+        source_line: i32::try_from(replacement.line).unwrap_or(0),
+    };
+    let end = JanetRegExt {
+        name: std::ptr::null(),
+        cfun: None,
+        documentation: std::ptr::null(),
+        source_file: std::ptr::null(),
+        source_line: 0,
+    };
+    // SAFETY: as the caller says; what the VM keeps is static, and the list ends with an entry without a name.
+    unsafe { janet::janet_cfuns_ext(environment, std::ptr::null(), [entry, end].as_ptr()) };
+}
+
+/// Where a function stands, as the entries of an environment have it.
+fn source_map(replacement: &Replacement) -> Janet {
+    let line = i32::try_from(replacement.line).unwrap_or(0);
+    // SAFETY: the VM runs on this thread, and copies the values.
+    unsafe {
+        let file = string(&replacement.source().to_string_lossy());
+        let place = [file, janet::janet_wrap_integer(line), janet::janet_wrap_integer(1)];
+        janet::janet_wrap_tuple(janet::janet_tuple_n(place.as_ptr(), 3))
+    }
+}
+
+/// What an environment has of a name.
+fn entry_of(environment: *mut JanetTable, name: &CStr) -> Option<*mut JanetTable> {
+    // SAFETY: the VM runs on this thread, and the value is unwrapped as what it is checked to be.
     unsafe {
         let entry = janet::janet_table_get(environment, symbol(name));
-        if janet::janet_checktype(entry, janet::JanetType_JANET_TABLE) == 0 {
-            return;
-        }
-        let entry = janet::janet_unwrap_table(entry);
-        let text = text_of(janet::janet_table_get(entry, keyword("doc")));
-        janet::janet_table_put(entry, keyword("doc"), string(&(text + lines)));
+        let is_table = janet::janet_checktype(entry, janet::JANET_TABLE) != 0;
+        is_table.then(|| janet::janet_unwrap_table(entry))
     }
 }
 

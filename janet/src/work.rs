@@ -1,21 +1,22 @@
 //! What a parked fiber waits for: our machines, what goes into them from the VM and what comes out for it.
 
+use std::ffi::c_void;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetBuffer, JanetFunction};
+use crate::api as janet;
+use crate::api::{Janet, JanetBuffer, JanetFiber, JanetFunction, JanetStream};
 use ringspun_net::is_closed;
 use ringspun_net::machine::{
-    Accept, Connect, ConnectError, Read, ReceiveFrom, Resolve, SendTo, StreamCore, Write, is_exhausted,
+    Accept, Connect, Read, ReceiveFrom, Resolve, SendTo, StreamCore, Write, is_exhausted,
 };
 use ringspun_runtime::{SendData, Wake};
 
-use crate::parked::Parked;
+use crate::bridge::Bridge;
+use crate::resolving::{Next, Purpose, connect_error};
 use crate::socket::Socket;
-use crate::sockets::{Next, Purpose};
-use crate::values::{address_value, error_string, explained, nil, string};
+use crate::values::{address_value, error_string, nil, string};
 
 /// How much of a Janet value is copied for one send on a stream.
 const SEND_PIECE_BYTES: usize = 64 * 1024;
@@ -78,8 +79,71 @@ impl Outcome {
     }
 }
 
+/// Where the work is done.
+pub(crate) struct Context<'a> {
+    pub(crate) bridge: &'a Rc<Bridge>,
+    /// The fiber that waits.
+    pub(crate) fiber: *mut JanetFiber,
+    /// The stream waited on; null while connecting, as there is none yet.
+    pub(crate) stream: *mut JanetStream,
+}
+
+impl Context<'_> {
+    /// The stream waited on has been closed.
+    fn is_stream_closed(&self) -> bool {
+        // SAFETY: alive: a parked operation marks its stream, a running function's arguments do.
+        !self.stream.is_null() && unsafe { (*self.stream).flags } & janet::JANET_STREAM_CLOSED != 0
+    }
+
+    /// The channel that the fiber's supervisor reads, for fibers that it starts.
+    fn supervisor_channel(&self) -> *mut c_void {
+        // SAFETY: alive: it runs, or its operation marks it.
+        unsafe { (*self.fiber).supervisor_channel }
+    }
+}
+
+/// How far the work has come.
+pub(crate) enum Step {
+    Ready(Outcome),
+    /// The waiter will be woken.
+    Pending,
+    /// The waiter is to look again after a pause: nothing will tell that there are descriptors again.
+    Paused,
+}
+
+impl From<Poll<Outcome>> for Step {
+    fn from(polled: Poll<Outcome>) -> Self {
+        match polled {
+            Poll::Ready(outcome) => Self::Ready(outcome),
+            Poll::Pending => Self::Pending,
+        }
+    }
+}
+
 impl Work {
-    pub(crate) fn poll(&mut self, parked: &Rc<Parked>, waiter: &Rc<dyn Wake>) -> Poll<Outcome> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>, waiter: &Rc<dyn Wake>) -> Step {
+        match self {
+            Self::AcceptLoop { machine, handler } => poll_accept_loop(context, machine, waiter, *handler),
+            Self::Resolve { machine, purpose } => match machine.poll(waiter) {
+                Poll::Pending => Step::Pending,
+                Poll::Ready(answer) => match purpose.proceed(context.bridge, answer) {
+                    Next::Value(value) => Step::Ready(Outcome::Value(value)),
+                    Next::Error(error) => Step::Ready(Outcome::Error(error)),
+                    Next::Resolve { machine, purpose } => {
+                        *self = Self::Resolve { machine, purpose };
+                        self.poll(context, waiter)
+                    }
+                    Next::Connect { machine, is_unix } => {
+                        *self = Self::Connect { machine, is_unix };
+                        self.poll(context, waiter)
+                    }
+                },
+            },
+            _ => self.poll_machine(context, waiter).into(),
+        }
+    }
+
+    fn poll_machine(&mut self, context: &Context<'_>, waiter: &Rc<dyn Wake>) -> Poll<Outcome> {
         match self {
             Self::Read { machine, target } => {
                 receive(*target, |sink| machine.poll(waiter, sink)).map(|read| match read {
@@ -95,33 +159,24 @@ impl Work {
                 })
             }
             Self::Write { machine, data } => {
-                let copy = |offset| copy_of(parked, *data, offset, SEND_PIECE_BYTES);
+                let copy = |offset| copy_of(context, *data, offset, SEND_PIECE_BYTES);
                 let total = with_bytes(*data, <[u8]>::len);
-                machine.poll(waiter, total, copy).map(|written| sent_outcome(parked, written))
+                machine.poll(waiter, total, copy).map(|written| sent_outcome(context, written))
             }
             Self::SendTo { machine, data } => machine
-                .poll(waiter, &mut || copy_of(parked, *data, 0, usize::MAX))
-                .map(|sent| sent_outcome(parked, sent)),
+                .poll(waiter, &mut || copy_of(context, *data, 0, usize::MAX))
+                .map(|sent| sent_outcome(context, sent)),
             Self::Accept { machine } => machine.poll(waiter).map(|accepted| match accepted {
-                Ok(connection) => Outcome::Value(connection_value(parked, connection)),
+                Ok(connection) => Outcome::Value(connection_value(context, connection)),
                 Err(error) if is_closed(&error) => Outcome::Value(nil()),
                 Err(error) => Outcome::error(&error),
             }),
-            Self::AcceptLoop { machine, handler } => poll_accept_loop(parked, machine, waiter, *handler),
             Self::Connect { machine, is_unix } => machine.poll(waiter).map(|connected| match connected {
-                Ok(core) => Outcome::Value(stream_value(parked, core)),
+                Ok(core) => Outcome::Value(stream_value(context, core)),
                 Err(error) => Outcome::Error(connect_error(&error, *is_unix)),
             }),
-            Self::Resolve { machine, purpose } => match machine.poll(waiter) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(answer) => match purpose.proceed(parked.bridge(), answer) {
-                    Next::Outcome(outcome) => Poll::Ready(outcome),
-                    Next::Work(work) => {
-                        *self = work;
-                        self.poll(parked, waiter)
-                    }
-                },
-            },
+            // These have more ways to go on, above.
+            Self::AcceptLoop { .. } | Self::Resolve { .. } => Poll::Pending,
         }
     }
 
@@ -212,7 +267,7 @@ fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
     unsafe {
         let length = i32::try_from(bytes.len()).map_err(|_| "buffer overflow")?;
         let count = (*buffer).count.checked_add(length).ok_or("buffer overflow")?;
-        let fixed = (*buffer).gc.flags & janet::JANET_BUFFER_FLAG_NO_REALLOC as i32 != 0;
+        let fixed = (*buffer).gc.flags & janet::JANET_BUFFER_FLAG_NO_REALLOC != 0;
         if fixed && count > (*buffer).capacity {
             return Err("buffer cannot reallocate foreign memory");
         }
@@ -222,8 +277,8 @@ fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 /// A copy of a value's bytes from an offset on, up to `limit_bytes` of them.
-fn copy_of(parked: &Parked, data: Janet, offset: usize, limit_bytes: usize) -> SendData {
-    let mut piece = parked.bridge().event_loop().take_send_buffer();
+fn copy_of(context: &Context<'_>, data: Janet, offset: usize, limit_bytes: usize) -> SendData {
+    let mut piece = context.bridge.event_loop().take_send_buffer();
     with_bytes(data, |bytes| {
         // The buffer may have shrunk since the last look; then there is nothing left to send.
         let rest = bytes.get(offset..).unwrap_or_default();
@@ -246,69 +301,52 @@ fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
     }
 }
 
-fn sent_outcome(parked: &Parked, sent: std::io::Result<()>) -> Outcome {
+fn sent_outcome(context: &Context<'_>, sent: std::io::Result<()>) -> Outcome {
     match sent {
         Ok(()) => Outcome::Value(nil()),
-        Err(_) if parked.is_stream_closed() => Outcome::Error(string("stream closed")),
+        Err(_) if context.is_stream_closed() => Outcome::Error(string("stream closed")),
         Err(error) if error.kind() == std::io::ErrorKind::WriteZero => Outcome::Error(string("disconnect")),
         Err(error) => Outcome::error(&error),
     }
 }
 
 fn poll_accept_loop(
-    parked: &Rc<Parked>,
+    context: &Context<'_>,
     machine: &mut Accept,
     waiter: &Rc<dyn Wake>,
     handler: *mut JanetFunction,
-) -> Poll<Outcome> {
+) -> Step {
     loop {
         match machine.poll(waiter) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => return Step::Pending,
             Poll::Ready(Ok(connection)) => {
-                let argument = connection_value(parked, connection);
+                let argument = connection_value(context, connection);
                 // SAFETY: the handler is alive, by its mark or as an argument. A fiber that cannot take
                 // one argument is refused with a null.
                 unsafe {
                     let fiber = janet::janet_fiber(handler, 64, 1, &argument);
                     if fiber.is_null() {
                         let text = "handler function must take exactly 1 argument";
-                        return Poll::Ready(Outcome::Error(string(text)));
+                        return Step::Ready(Outcome::Error(string(text)));
                     }
-                    (*fiber).supervisor_channel = parked.supervisor_channel();
+                    (*fiber).supervisor_channel = context.supervisor_channel();
                     janet::janet_schedule(fiber, nil());
                 }
             }
-            Poll::Ready(Err(error)) if is_closed(&error) => return Poll::Ready(Outcome::Value(nil())),
+            Poll::Ready(Err(error)) if is_closed(&error) => return Step::Ready(Outcome::Value(nil())),
             Poll::Ready(Err(error)) if is_exhausted(&error) => {
-                parked.look_again_later();
-                return Poll::Pending;
+                return Step::Paused;
             }
-            Poll::Ready(Err(error)) => return Poll::Ready(Outcome::error(&error)),
+            Poll::Ready(Err(error)) => return Step::Ready(Outcome::error(&error)),
         }
     }
 }
 
-fn connection_value(parked: &Parked, descriptor: OwnedFd) -> Janet {
-    stream_value(parked, StreamCore::new(parked.bridge().event_loop().clone(), descriptor))
+fn connection_value(context: &Context<'_>, descriptor: OwnedFd) -> Janet {
+    stream_value(context, StreamCore::new(context.bridge.event_loop().clone(), descriptor))
 }
 
-fn stream_value(parked: &Parked, core: Rc<StreamCore>) -> Janet {
+fn stream_value(context: &Context<'_>, core: Rc<StreamCore>) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_WRITABLE;
-    parked.bridge().stream_value(Socket::Stream(core), flags)
-}
-
-/// In the words of the VM's own `net/connect`, which meets some errors at once and some later.
-pub(crate) fn connect_error(error: &ConnectError, is_unix: bool) -> Janet {
-    match error {
-        ConnectError::Socket(error) => explained("could not create socket", error),
-        ConnectError::Bind(error) => explained("could not bind outgoing address", error),
-        ConnectError::Connect(error) => match error.raw_os_error() {
-            Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ETIMEDOUT | libc::EHOSTUNREACH)
-                if !is_unix =>
-            {
-                error_string(error)
-            }
-            _ => explained("could not connect socket", error),
-        },
-    }
+    context.bridge.stream_value(Socket::Stream(core), flags)
 }

@@ -168,3 +168,65 @@ fn a_cancel_that_overtakes_a_finished_read_loses_no_byte() {
     let value = vm.run_string(include_str!("overtaken.janet")).unwrap();
     assert_eq!(value, "0 missing, overtaken: true");
 }
+
+/// Each waiter that goes on lets the next one go on. Thousands of them must not do so inside one another, here on a small
+/// stack.
+#[test]
+fn thousands_of_waiters_let_one_another_go_on() {
+    const STACK_BYTES: usize = 512 * 1024;
+    const STREAM: &str = r#"
+        (var count 2000)
+        (def server (net/listen "127.0.0.1" "0"))
+        (def stream (net/connect ;(net/localname server)))
+        (def peer (net/accept server))
+        (def ended (ev/chan count))
+        (defn start [operation]
+          (repeat count (ev/spawn (ev/give ended (protect (operation)))))
+          (ev/sleep 0))
+        (defn end []
+          (def values (seq [_ :range [0 count]] (string/format "%q" (ev/take ended))))
+          (:close stream) (:close peer) (:close server)
+          (string/join (sort (keys (frequencies values))) " "))
+        (defn block []
+          (def data (string/repeat "x" 20000000))
+          (ev/spawn (protect (net/write stream data)))
+          (ev/sleep 0.01))
+        (defn unblock []
+          (ev/spawn (var missing 20000000)
+            (while (> missing 0) (-= missing (length (net/read peer 1000000))))))
+    "#;
+    let cases = [
+        // Nothing is left to write when their turn comes.
+        (
+            r#"(block) (def data @"x") (start |(net/write stream data)) (buffer/clear data) (unblock) (end)"#,
+            "(true nil)",
+        ),
+        (r#"(block) (start |(net/write stream "x" 0.05)) (end)"#, r#"(false "timeout")"#),
+        (
+            r#"(block)
+               (def fibers (seq [_ :range [0 count]]
+                 (ev/spawn (ev/give ended (protect (net/write stream "x"))))))
+               (ev/sleep 0)
+               (each fiber fibers (ev/cancel fiber "cancelled"))
+               (end)"#,
+            r#"(false "cancelled")"#,
+        ),
+        (r#"(block) (start |(net/write stream "x")) (:close stream) (end)"#, r#"(false "stream closed")"#),
+        (r#"(start |(net/read stream 1)) (net/write peer (string/repeat "x" count)) (end)"#, "(true @\"x\")"),
+        (r#"(start |(net/read stream 1)) (:close peer) (end)"#, "(true nil)"),
+        (
+            // Fewer: each connection wakes them all.
+            r#"(set count 300)
+               (start |(:close (net/accept server)))
+               (repeat count (:close (net/connect ;(net/localname server))))
+               (end)"#,
+            "(true <core/stream [fd=-1]>)",
+        ),
+        (r#"(start |(net/accept server)) (:close server) (end)"#, "(true nil)"),
+    ];
+    for (program, values) in cases {
+        let run = move || Vm::with_net(Net::Ring).unwrap().run_string(&format!("{STREAM}\n{program}"));
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap();
+        assert_eq!(thread.join().unwrap().as_deref(), Ok(values), "{program}");
+    }
+}

@@ -2,14 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ringspun_janet::{Net, VM_OPTIMISED, Vm};
+use ringspun_janet::{Net, Vm};
 
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
@@ -226,16 +225,19 @@ fn vms_that_come_and_go_keep_no_descriptors() {
     assert!(after < before + ROUNDS, "{before} descriptors before, {after} after");
 }
 
-/// In this workspace `CFLAGS` asks for optimisation, and has to reach the compiler: without it, Janet runs
-/// at half its speed.
+/// In every profile: the build script asks the C compiler for it.
 #[test]
 fn the_c_code_of_the_vm_is_optimised() {
-    // Looked at now, and not by the compiler, which would refuse to build the other tests too.
-    assert!(black_box(VM_OPTIMISED), "this was built without the CFLAGS of .cargo/config.toml");
+    unsafe extern "C" {
+        fn janet_wrap_boolean(value: std::ffi::c_int) -> u64;
+    }
     #[cfg(target_arch = "x86_64")]
-    assert!(!stores_its_argument(evil_janet::janet_wrap_boolean as *const u8));
+    assert!(!stores_its_argument(janet_wrap_boolean as *const u8));
     #[cfg(not(target_arch = "x86_64"))]
-    println!("SKIPPED: what optimised code looks like on this architecture is not known");
+    {
+        let _ = janet_wrap_boolean;
+        println!("SKIPPED: what optimised code looks like on this architecture is not known");
+    }
 }
 
 /// Whether a small function of one `int` begins by storing it to its stack frame, `mov [rbp-n], edi`, as
@@ -254,5 +256,38 @@ fn modules_are_where_janet_installs_them() {
     for net in [Net::Ring, Net::Stock] {
         let mut vm = Vm::with_net(net).unwrap();
         assert_eq!(vm.run_string("(dyn *syspath*)").as_deref(), Ok("/usr/local/lib/janet"), "{net:?}");
+    }
+}
+
+/// In stack traces, and in what `doc` shows.
+#[test]
+fn functions_of_ours_have_a_place_in_the_source() {
+    let mut vm = ring();
+    let listed = vm
+        .run_string(
+            r#"(string/join (seq [[name entry] :pairs root-env
+                               :let [[file line] (get entry :source-map ["" 0])]
+                               :when (string/has-prefix? "janet/src/" file)]
+                  (string name " " file " " line)) "\n")"#,
+        )
+        .unwrap();
+    let functions: Vec<Vec<&str>> = listed.lines().map(|line| line.split(' ').collect()).collect();
+    assert!(functions.len() > 20, "{listed}");
+    for function in functions {
+        let [name, file, line] = function[..] else { panic!("{listed}") };
+        let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(&path).unwrap();
+        let line: usize = line.parse().unwrap();
+        let text = source.lines().nth(line - 1).unwrap();
+        assert!(text.contains("Replacement"), "{file}:{line}: {text}");
+        assert!(source.contains(&format!("c\"{name}\"")), "{file} has no {name}");
+        // With too many arguments for any of them.
+        let trace = vm.run_string(&format!(
+            r#"(let [fiber (fiber/new (fn [] ({name} ;(range 9))) :e)]
+                 (resume fiber)
+                 (def frame (first (debug/stack fiber)))
+                 (string/format "%s %s %d" (frame :name) (frame :source) (frame :source-line)))"#
+        ));
+        assert_eq!(trace, Ok(format!("{name} {file} {line}")));
     }
 }

@@ -106,7 +106,19 @@ fn two_vms_storm_on_two_threads() {
 #[test]
 #[ignore = "a control for scripts/check sanitize, which expects the sanitizer to stop it"]
 fn control_the_vm_writes_to_freed_memory() {
-    use evil_janet::{janet_buffer, janet_buffer_deinit, janet_buffer_push_u8};
+    /// As in `janet.h`.
+    #[repr(C)]
+    struct JanetBuffer {
+        gc: [usize; 2],
+        count: i32,
+        capacity: i32,
+        data: *mut u8,
+    }
+    unsafe extern "C" {
+        fn janet_buffer(capacity: i32) -> *mut JanetBuffer;
+        fn janet_buffer_deinit(buffer: *mut JanetBuffer);
+        fn janet_buffer_push_u8(buffer: *mut JanetBuffer, byte: u8);
+    }
 
     let _vm = Vm::with_net(Net::Ring).unwrap();
     // SAFETY: none; the VM's own code writes to a buffer that it has freed.

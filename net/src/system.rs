@@ -23,7 +23,7 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec and non-blocking.
+/// Makes a socket, close-on-exec and non-blocking: code that is lent its descriptor must not stop the whole loop.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
     #[cfg(not(target_vendor = "apple"))]

@@ -16,8 +16,7 @@ esac
 missing=0
 need() { command -v "$1" >/dev/null || { say "$1 is missing. Install it with:  $2"; missing=1; }; }
 need cargo "the command that https://rustup.rs shows"
-need clang "sudo apt-get install clang libclang-dev   (or your system's package manager)"
-have_libclang || { say "libclang is missing. Install it with:  sudo apt-get install libclang-dev"; missing=1; }
+need clang "sudo apt-get install clang   (or your system's package manager)"
 [ "$missing" -eq 0 ] || exit 1
 
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -74,7 +74,7 @@ def versions():
         locked = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', file.read()))
     for name in [server.name for server in counted_servers()["echo"]][1:] + ["io-uring"]:
         found.update({name: locked[name]} if name in locked else {})
-    found["janet"] = "1.42 (the same VM in ringspun and stock)"
+    found["janet"] = "1.41.2 (the same VM in ringspun and stock)"
     for tool in ("valgrind", "strace"):
         found[tool] = re.search(r"[\d.]+", first_line(tool, "--version"))[0]
     return found

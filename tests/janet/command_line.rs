@@ -213,7 +213,6 @@ fn modules_and_where_they_are_found() {
     folder.janet(&["-m", &here, "-l", "module", "-e", "(print `on`)"]).printed("loaded\non\n");
     folder.janet(&["-m", &here, "-e", "(import module) (print module/value)"]).printed("loaded\n5\n");
     folder.janet(&["--syspath", "/x", "-e", "(print (dyn :syspath))"]).printed("/x\n");
-    folder.janet(&["-t", "./module", "x"]).printed("loaded\ntool\n");
     let missing = folder.janet(&["-l", "module"]);
     missing.failed("", "error: could not find module module:");
 

@@ -31,7 +31,7 @@ pub fn render(report: &Report) -> String {
             "refusal": report.ring.refusal,
             "features": report.ring.features.iter().map(feature_value).collect::<Vec<_>>(),
         },
-        "janet_vm": { "optimised": ringspun::janet::VM_OPTIMISED },
+        "janet_vm": { "version": ringspun::janet::vm_version() },
         "stack_guards": feature_value(&report.stack_guards),
         "limits": limits,
     });

@@ -34,13 +34,7 @@ pub fn render(report: &Report) -> String {
         }
     }
 
-    if ringspun::janet::VM_OPTIMISED {
-        entry(&mut text, "Janet VM", "optimised");
-    } else {
-        entry(&mut text, "Janet VM", "not optimised");
-        let remedy = "It runs at half speed: set CFLAGS=-O2 in the environment and rebuild.";
-        explain(&mut text, remedy);
-    }
+    entry(&mut text, "Janet VM", ringspun::janet::vm_version());
 
     text.push_str("\nkernel features\n\n");
     for feature in report.ring.features.iter().chain([&report.stack_guards]) {

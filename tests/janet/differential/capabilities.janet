@@ -161,3 +161,21 @@
 (show (= net/read ((environment 'net/read) :value)))
 (show (= net/read (eval-string "net/read")))
 (show ((compile '(do (def l (net/listen "127.0.0.1" "0")) (:close l) :compiled) environment)))
+
+### no socket blocks code that is lent its descriptor
+(defn blocks? [stream]
+  (def descriptor (first (peg/match ~(* (thru "fd=") (<- :d+)) (string/format "%q" stream))))
+  (def state (slurp (string "/proc/self/fdinfo/" descriptor)))
+  (def flags (first (peg/match ~(* (thru "flags:\t") (<- (some :d))) state)))
+  (zero? (band 8r4000 (scan-number (string "8r" flags)))))
+(def [client peer] (connected))
+(def listener (net/listen "127.0.0.1" "0"))
+(def name (string "@ringspun-blocks-" (os/getpid)))
+(def unix-listener (net/listen :unix name))
+(def unix-client (net/connect :unix name))
+(def unix-peer (net/accept unix-listener))
+(def receiver (net/listen "127.0.0.1" "0" :datagram))
+(def sender (net/connect ;(net/localname receiver) :datagram))
+(each stream [client peer listener unix-client unix-peer unix-listener receiver sender]
+  (show (blocks? stream))
+  (:close stream))

@@ -254,3 +254,13 @@
   (show (net/read peer :all)))
 (show (os/proc-wait process))
 (:close listener)
+
+### a stream may be given to a thread that does not use it
+(def [client peer] (connected))
+(def answers (ev/thread-chan 10))
+(ev/thread (fn [stream] (ev/give answers :given)) client)
+(show (ev/take answers))
+(net/write peer "still here")
+(show (net/read client 100))
+(:close client)
+(:close peer)

@@ -1,77 +1,19 @@
-//! The functions and methods that programs call on sockets: thin shims that read their arguments as the
-//! VM's own do, so that errors have the same texts, and leave the rest to the bridge.
-//!
-//! A shim's frame holds plain data only while it calls anything of the VM that may raise. Streams that
-//! are not ours (pipes, files) go to the VM's own function.
+//! The functions and methods that programs call on sockets. They read their arguments as the VM's own do, so that errors
+//! have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
 
 use std::ffi::CStr;
-use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::{Janet, JanetStream};
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Write};
 
-use crate::bridge::Bridge;
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
 use crate::parked::start;
-use crate::processes::{os_execute, os_spawn};
+use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
-use crate::sockets::{net_address, net_address_unpack, net_connect, net_listen, net_setsockopt, net_socket};
-use crate::stock::{self, Function};
-use crate::values::{Verdict, address_argument, keyword, string};
+use crate::stock::{self, Replacement, replacement};
+use crate::values::{Verdict, address_argument, string};
 use crate::work::{Target, Work};
-
-/// The functions that are replaced in the core environment.
-pub(crate) const REPLACEMENTS: [(&CStr, Function); 20] = [
-    (c"net/address", net_address),
-    (c"net/address-unpack", net_address_unpack),
-    (c"net/listen", net_listen),
-    (c"net/connect", net_connect),
-    (c"net/socket", net_socket),
-    (c"net/accept", net_accept),
-    (c"net/accept-loop", net_accept_loop),
-    (c"net/read", net_read),
-    (c"net/chunk", net_chunk),
-    (c"net/write", net_write),
-    (c"net/recv-from", net_recv_from),
-    (c"net/send-to", net_send_to),
-    (c"net/flush", net_flush),
-    (c"net/setsockopt", net_setsockopt),
-    (c"ev/read", ev_read),
-    (c"ev/chunk", ev_chunk),
-    (c"ev/write", ev_write),
-    (c"ev/close", ev_close),
-    (c"os/spawn", os_spawn),
-    (c"os/execute", os_execute),
-];
-
-/// The first argument as a stream, or the VM's error about it.
-unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
-    // SAFETY: the caller has checked that there is a first argument.
-    unsafe { janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast() }
-}
-
-/// Whether a stream is one of ours.
-pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
-    // SAFETY: the caller has a live stream.
-    unsafe { (*stream).methods == stock::methods().cast() }
-}
-
-/// Does what the verdict says. Nothing with a destructor may be alive in the caller.
-pub(crate) unsafe fn carry_out(verdict: Verdict) -> Janet {
-    match verdict {
-        Verdict::Return(value) => value,
-        // SAFETY: unwinds the VM's stack over frames that hold plain data.
-        Verdict::Raise(error) => unsafe { janet::janet_panicv(error) },
-        // SAFETY: as above.
-        Verdict::Await => unsafe { janet::janet_await() },
-    }
-}
-
-/// This thread's bridge, or the verdict that says why there is none.
-pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
-    Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
-}
 
 /// `read`: the number may be `:all`, and the buffer is looked at before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
@@ -91,7 +33,7 @@ unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u3
         } else {
             Amount::UpTo(janet::janet_getnat(arguments, 1) as usize)
         };
-        carry_out(start_read(stream, amount, target, timeout_s))
+        carry_out(|| start_read(stream, amount, target, timeout_s))
     }
 }
 
@@ -108,7 +50,7 @@ unsafe fn chunk(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         let amount = Amount::Exactly(janet::janet_getnat(arguments, 1) as usize);
         let target = buffer_argument(count, arguments);
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
-        carry_out(start_read(stream, amount, target, timeout_s))
+        carry_out(|| start_read(stream, amount, target, timeout_s))
     }
 }
 
@@ -116,7 +58,7 @@ unsafe fn chunk(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
 unsafe fn buffer_argument(count: i32, arguments: *mut Janet) -> Target {
     // SAFETY: the index is below the count where the argument is looked at.
     unsafe {
-        let is_own = count < 3 || janet::janet_checktype(*arguments.add(2), janet::JanetType_JANET_NIL) != 0;
+        let is_own = count < 3 || janet::janet_checktype(*arguments.add(2), janet::JANET_NIL) != 0;
         Target { buffer: janet::janet_optbuffer(arguments, count, 2, 10), is_own }
     }
 }
@@ -138,22 +80,30 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
+pub(crate) const NET_READ: Replacement = replacement!(c"net/read", net_read);
+
 unsafe extern "C-unwind" fn net_read(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"net/read", flags) }
 }
 
+pub(crate) const EV_READ: Replacement = replacement!(c"ev/read", ev_read);
+
 unsafe extern "C-unwind" fn ev_read(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { read(count, arguments, c"ev/read", janet::JANET_STREAM_READABLE) }
 }
+
+pub(crate) const NET_CHUNK: Replacement = replacement!(c"net/chunk", net_chunk);
 
 unsafe extern "C-unwind" fn net_chunk(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { chunk(count, arguments, c"net/chunk", flags) }
 }
+
+pub(crate) const EV_CHUNK: Replacement = replacement!(c"ev/chunk", ev_chunk);
 
 unsafe extern "C-unwind" fn ev_chunk(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
@@ -172,7 +122,7 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         let timeout_s = janet::janet_optnumber(arguments, count, 2, f64::INFINITY);
         // Raises for values without bytes, so that nothing raises later.
         janet::janet_getbytes(arguments, 1);
-        carry_out(start_write(stream, *arguments.add(1), timeout_s))
+        carry_out(|| start_write(stream, *arguments.add(1), timeout_s))
     }
 }
 
@@ -190,16 +140,22 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
+pub(crate) const NET_WRITE: Replacement = replacement!(c"net/write", net_write);
+
 unsafe extern "C-unwind" fn net_write(count: i32, arguments: *mut Janet) -> Janet {
     let flags = janet::JANET_STREAM_WRITABLE | janet::JANET_STREAM_SOCKET;
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"net/write", flags) }
 }
 
+pub(crate) const EV_WRITE: Replacement = replacement!(c"ev/write", ev_write);
+
 unsafe extern "C-unwind" fn ev_write(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: the VM's own arguments.
     unsafe { write(count, arguments, c"ev/write", janet::JANET_STREAM_WRITABLE) }
 }
+
+pub(crate) const EV_CLOSE: Replacement = replacement!(c"ev/close", ev_close);
 
 unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
@@ -209,14 +165,17 @@ unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet
         if !is_ours(stream) {
             return stock::call(c"ev/close", count, arguments);
         }
-        if (*stream).flags & janet::JANET_STREAM_CLOSED == 0
-            && let Err(verdict) = this_bridge().map(|bridge| bridge.close(stream))
-        {
-            return carry_out(verdict);
+        if (*stream).flags & janet::JANET_STREAM_CLOSED != 0 {
+            return *arguments;
         }
-        *arguments
+        carry_out(|| match this_bridge().map(|bridge| bridge.close(stream)) {
+            Ok(()) => Verdict::Return(*arguments),
+            Err(verdict) => verdict,
+        })
     }
 }
+
+pub(crate) const NET_ACCEPT: Replacement = replacement!(c"net/accept", net_accept);
 
 unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
@@ -228,9 +187,11 @@ unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Jan
         }
         janet::janet_stream_flags(stream, janet::JANET_STREAM_ACCEPTABLE | janet::JANET_STREAM_SOCKET);
         let timeout_s = janet::janet_optnumber(arguments, count, 1, f64::INFINITY);
-        carry_out(start_accept(stream, timeout_s, |machine| Work::Accept { machine }))
+        carry_out(|| start_accept(stream, timeout_s, |machine| Work::Accept { machine }))
     }
 }
+
+pub(crate) const NET_ACCEPT_LOOP: Replacement = replacement!(c"net/accept-loop", net_accept_loop);
 
 unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`. A function has a definition for as long as it lives.
@@ -243,10 +204,10 @@ unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -
         janet::janet_stream_flags(stream, janet::JANET_STREAM_ACCEPTABLE | janet::JANET_STREAM_SOCKET);
         let handler = janet::janet_getfunction(arguments, 1);
         if (*(*handler).def).min_arity < 1 {
-            return carry_out(Verdict::Raise(string("handler function must take at least 1 argument")));
+            return carry_out(|| Verdict::Raise(string("handler function must take at least 1 argument")));
         }
         let work = |machine| Work::AcceptLoop { machine, handler };
-        carry_out(start_accept(stream, f64::INFINITY, work))
+        carry_out(|| start_accept(stream, f64::INFINITY, work))
     }
 }
 
@@ -266,6 +227,8 @@ unsafe fn start_accept(
     unsafe { start(&bridge, stream, work(Accept::new(core)), timeout_s) }
 }
 
+pub(crate) const NET_RECV_FROM: Replacement = replacement!(c"net/recv-from", net_recv_from);
+
 unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
@@ -278,7 +241,7 @@ unsafe extern "C-unwind" fn net_recv_from(count: i32, arguments: *mut Janet) -> 
         let limit = janet::janet_getnat(arguments, 1) as usize;
         let buffer = janet::janet_getbuffer(arguments, 2);
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
-        carry_out(start_receive(stream, limit, Target { buffer, is_own: false }, timeout_s))
+        carry_out(|| start_receive(stream, limit, Target { buffer, is_own: false }, timeout_s))
     }
 }
 
@@ -295,6 +258,8 @@ unsafe fn start_receive(stream: *mut JanetStream, limit: usize, target: Target, 
     unsafe { start(&bridge, stream, Work::ReceiveFrom { machine, target, tells_source: true }, timeout_s) }
 }
 
+pub(crate) const NET_SEND_TO: Replacement = replacement!(c"net/send-to", net_send_to);
+
 unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
@@ -308,7 +273,7 @@ unsafe extern "C-unwind" fn net_send_to(count: i32, arguments: *mut Janet) -> Ja
         let timeout_s = janet::janet_optnumber(arguments, count, 3, f64::INFINITY);
         // Raises for values without bytes, so that nothing raises later.
         janet::janet_getbytes(arguments, 2);
-        carry_out(start_send(stream, destination, *arguments.add(2), timeout_s))
+        carry_out(|| start_send(stream, destination, *arguments.add(2), timeout_s))
     }
 }
 
@@ -325,6 +290,8 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     unsafe { start(&bridge, stream, work, timeout_s) }
 }
 
+pub(crate) const NET_FLUSH: Replacement = replacement!(c"net/flush", net_flush);
+
 unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
@@ -334,7 +301,7 @@ unsafe extern "C-unwind" fn net_flush(count: i32, arguments: *mut Janet) -> Jane
             return stock::call(c"net/flush", count, arguments);
         }
         janet::janet_stream_flags(stream, janet::JANET_STREAM_WRITABLE | janet::JANET_STREAM_SOCKET);
-        carry_out(flush(stream, *arguments))
+        carry_out(|| flush(stream, *arguments))
     }
 }
 
@@ -348,26 +315,4 @@ unsafe fn flush(stream: *mut JanetStream, value: Janet) -> Verdict {
         Ok(_) => Verdict::Return(value),
         Err(verdict) => verdict,
     }
-}
-
-/// `(ringspun/backend)`: which backend serves this thread's sockets, as a keyword.
-pub(crate) unsafe extern "C-unwind" fn backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read`.
-    unsafe {
-        janet::janet_fixarity(count, 0);
-        let verdict = match this_bridge() {
-            Ok(bridge) => Verdict::Return(keyword(bridge.event_loop().backend_name())),
-            Err(verdict) => verdict,
-        };
-        carry_out(verdict)
-    }
-}
-
-/// `(ringspun/backend)` where the VM's own net code is in place.
-pub(crate) unsafe extern "C-unwind" fn stock_backend(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read`.
-    unsafe {
-        janet::janet_fixarity(count, 0);
-    }
-    keyword("stock")
 }

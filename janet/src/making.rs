@@ -6,149 +6,23 @@
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::rc::Rc;
 
-use evil_janet as janet;
-use evil_janet::Janet;
-use ringspun_net::machine::{
-    Connect, DatagramCore, ListenerCore, Query, Resolve, ResolveError, Reuse, SocketKind, StreamCore,
-    connect_datagram, listen_on, unbound_socket,
-};
+use ringspun_net::machine::{DatagramCore, Query, Resolve, SocketKind, StreamCore, unbound_socket};
 use ringspun_net::{Address, SocketOption};
 
-use crate::bridge::Bridge;
-use crate::functions::{carry_out, this_bridge};
+use crate::api as janet;
+use crate::api::Janet;
 use crate::parked::start_or_return;
+use crate::resolving::Purpose;
+use crate::shims::{carry_out, this_bridge};
 use crate::socket::Socket;
-use crate::stock;
-use crate::values::{
-    Verdict, address_argument, address_value, error_text, explained, keyword_is, nil, string, strings,
-};
-use crate::work::{Outcome, Work, connect_error};
+use crate::stock::{self, Replacement, replacement};
+use crate::values::{Verdict, address_argument, error_text, explained, keyword_is, nil, string, strings};
+use crate::work::Work;
 
 const DATAGRAM: u32 = janet::JANET_STREAM_UDPSERVER;
 const READABLE: u32 = janet::JANET_STREAM_READABLE;
 const WRITABLE: u32 = janet::JANET_STREAM_WRITABLE;
-
-/// What the addresses that are looked up are for.
-pub(crate) enum Purpose {
-    /// `net/address`: the first, or all.
-    Address {
-        all: bool,
-    },
-    Listen {
-        kind: SocketKind,
-        reuse: bool,
-    },
-    /// Where to connect to; then comes where from, if that was said.
-    Connect {
-        kind: SocketKind,
-        source: Option<Query>,
-    },
-    /// Where to connect from.
-    ConnectFrom {
-        kind: SocketKind,
-        targets: Vec<Address>,
-    },
-}
-
-/// What comes of an answer of the resolver.
-pub(crate) enum Next {
-    Outcome(Outcome),
-    Work(Work),
-}
-
-impl Next {
-    fn error(error: Janet) -> Self {
-        Self::Outcome(Outcome::Error(error))
-    }
-}
-
-impl Purpose {
-    /// Goes on with the addresses, or the error in the VM's words.
-    pub(crate) fn proceed(
-        &mut self,
-        bridge: &Rc<Bridge>,
-        answer: Result<Vec<Address>, ResolveError>,
-    ) -> Next {
-        let whose = if matches!(self, Self::ConnectFrom { .. }) { " for bindhost" } else { "" };
-        let addresses = match answer {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                return Next::error(string(&format!("could not get address info{whose}: {error}")));
-            }
-        };
-        match self {
-            Self::Address { all: true } => Next::Outcome(Outcome::Value(addresses_value(&addresses))),
-            Self::Address { all: false } => match addresses.first() {
-                Some(address) => Next::Outcome(Outcome::Value(address_value(address))),
-                None => Next::error(string("no data for given address")),
-            },
-            Self::Listen { kind, reuse } => match listen(bridge, &addresses, *kind, *reuse) {
-                Ok(stream) => Next::Outcome(Outcome::Value(stream)),
-                Err(error) => Next::error(error),
-            },
-            Self::Connect { kind, source: None } => connect(bridge, *kind, addresses, Vec::new()),
-            Self::Connect { kind, source } => match source.take() {
-                None => connect(bridge, *kind, addresses, Vec::new()),
-                Some(query) => Next::Work(Work::Resolve {
-                    machine: Resolve::new(bridge.event_loop(), query),
-                    purpose: Box::new(Self::ConnectFrom { kind: *kind, targets: addresses }),
-                }),
-            },
-            Self::ConnectFrom { kind, targets } => connect(bridge, *kind, std::mem::take(targets), addresses),
-        }
-    }
-}
-
-/// All addresses, as an array.
-fn addresses_value(addresses: &[Address]) -> Janet {
-    let capacity = i32::try_from(addresses.len()).unwrap_or(0);
-    // SAFETY: the VM runs on this thread, and collects nothing before we return.
-    unsafe {
-        let array = janet::janet_array(capacity);
-        for address in addresses {
-            janet::janet_array_push(array, address_value(address));
-        }
-        janet::janet_wrap_array(array)
-    }
-}
-
-fn listen(bridge: &Rc<Bridge>, addresses: &[Address], kind: SocketKind, reuse: bool) -> Result<Janet, Janet> {
-    let descriptor =
-        listen_on(addresses, kind, if reuse { Reuse::Port } else { Reuse::Nothing }).map_err(|error| {
-            match addresses.first() {
-                Some(address) if address.is_unix() => explained("could not bind socket", &error),
-                _ => string("could not bind to any sockets"),
-            }
-        })?;
-    let event_loop = bridge.event_loop().clone();
-    Ok(match kind {
-        SocketKind::Stream => bridge.stream_value(
-            Socket::Listener(ListenerCore::new(event_loop, descriptor)),
-            janet::JANET_STREAM_ACCEPTABLE,
-        ),
-        SocketKind::Datagram => bridge
-            .stream_value(Socket::Datagram(DatagramCore::new(event_loop, descriptor)), DATAGRAM | READABLE),
-    })
-}
-
-fn connect(bridge: &Rc<Bridge>, kind: SocketKind, targets: Vec<Address>, sources: Vec<Address>) -> Next {
-    let is_unix = targets.first().is_some_and(Address::is_unix);
-    match kind {
-        SocketKind::Stream => {
-            let machine = Box::new(Connect::new(bridge.event_loop().clone(), targets, sources));
-            Next::Work(Work::Connect { machine, is_unix })
-        }
-        SocketKind::Datagram => match connect_datagram(bridge.event_loop(), &targets, &sources) {
-            Ok(core) => Next::Outcome(Outcome::Value(
-                bridge.stream_value(Socket::Datagram(core), DATAGRAM | READABLE | WRITABLE),
-            )),
-            // The VM's own meets all of these errors at once.
-            Err(error) => Next::error(connect_error(&error, true)),
-        },
-    }
-}
 
 /// Which kind of socket a program asks for; `None` for a keyword that is neither.
 unsafe fn kind_argument(count: i32, arguments: *mut Janet, index: i32) -> Option<SocketKind> {
@@ -233,7 +107,9 @@ unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpos
     unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose: Box::new(purpose) }) }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ADDRESS: Replacement = replacement!(c"net/address", net_address);
+
+unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM
     // may raise.
     unsafe {
@@ -244,11 +120,13 @@ pub(crate) unsafe extern "C-unwind" fn net_address(count: i32, arguments: *mut J
         };
         let all = count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0;
         let place = place_arguments(count, arguments);
-        carry_out(resolve(place, kind, false, Purpose::Address { all }))
+        carry_out(|| resolve(place, kind, false, Purpose::Address { all }))
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_address_unpack(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_ADDRESS_UNPACK: Replacement = replacement!(c"net/address-unpack", net_address_unpack);
+
+unsafe extern "C-unwind" fn net_address_unpack(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_fixarity(count, 1);
@@ -270,7 +148,9 @@ fn unpack_unix(address: &Address) -> Option<Janet> {
     Some(strings(&[if name.is_empty() { "@" } else { name }]))
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_LISTEN: Replacement = replacement!(c"net/listen", net_listen);
+
+unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_LISTEN);
@@ -280,11 +160,13 @@ pub(crate) unsafe extern "C-unwind" fn net_listen(count: i32, arguments: *mut Ja
         };
         let place = place_arguments(count, arguments);
         let reuse = !(count >= 4 && janet::janet_truthy(*arguments.add(3)) != 0);
-        carry_out(resolve(place, kind, true, Purpose::Listen { kind, reuse }))
+        carry_out(|| resolve(place, kind, true, Purpose::Listen { kind, reuse }))
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_CONNECT: Replacement = replacement!(c"net/connect", net_connect);
+
+unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_CONNECT);
@@ -296,7 +178,7 @@ pub(crate) unsafe extern "C-unwind" fn net_connect(count: i32, arguments: *mut J
         let source_service = service_argument(count, arguments, 4);
         let place = place_arguments(count, arguments);
         let source = Place { is_unix: false, host: source_host, service: source_service };
-        carry_out(start_connect(place, source, kind))
+        carry_out(|| start_connect(place, source, kind))
     }
 }
 
@@ -311,7 +193,9 @@ unsafe fn start_connect(place: Place, source: Place, kind: SocketKind) -> Verdic
     }
 }
 
-pub(crate) unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_SOCKET: Replacement = replacement!(c"net/socket", net_socket);
+
+unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_arity(count, 0, 2);
@@ -321,7 +205,7 @@ pub(crate) unsafe extern "C-unwind" fn net_socket(count: i32, arguments: *mut Ja
             return stock::call(c"net/socket", count, arguments);
         };
         let is_family = |name| count > 1 && keyword_is(*arguments.add(1), name);
-        carry_out(unbound(kind, is_family(c"ipv4"), is_family(c"ipv6")))
+        carry_out(|| unbound(kind, is_family(c"ipv4"), is_family(c"ipv6")))
     }
 }
 
@@ -373,7 +257,9 @@ pub(crate) const EXTRA_OPTIONS_DOC: &str = "\
 - :so-rcvbuf number of bytes\n\
 - :so-sndbuf number of bytes\n";
 
-pub(crate) unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) -> Janet {
+pub(crate) const NET_SETSOCKOPT: Replacement = replacement!(c"net/setsockopt", net_setsockopt);
+
+unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `net_address`.
     unsafe {
         janet::janet_arity(count, 3, 3);
@@ -389,7 +275,7 @@ pub(crate) unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mu
                 };
                 // The VM has just checked that the stream is open.
                 let socket = BorrowedFd::borrow_raw((*stream).handle);
-                return carry_out(set_option(socket, known, option));
+                return carry_out(|| set_option(socket, known, option));
             }
         }
         stock::call(c"net/setsockopt", count, arguments)

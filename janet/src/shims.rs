@@ -1,0 +1,39 @@
+//! What the functions that the VM calls have in common. Each of them is a shim, whose frame holds plain data only while it
+//! calls anything of the VM that may raise: it reads its arguments, calls into Rust for a verdict, and carries it out.
+//! A panic on the way to the verdict is an error in Janet: it must not unwind the frames of C code.
+
+use std::rc::Rc;
+
+use crate::api as janet;
+use crate::api::{Janet, JanetStream};
+use crate::bridge::Bridge;
+use crate::stock;
+use crate::values::{Verdict, catch_panic, string};
+
+/// The first argument as a stream, or the VM's error about it.
+pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
+    // SAFETY: the caller has checked that there is a first argument.
+    unsafe { janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast() }
+}
+
+/// Whether a stream is one of ours.
+pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
+    // SAFETY: the caller has a live stream.
+    unsafe { (*stream).methods == stock::methods().cast() }
+}
+
+/// Does what is decided. Nothing with a destructor may be alive in the caller, and the decision must not raise.
+pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
+    match catch_panic(decide).unwrap_or_else(Verdict::Raise) {
+        Verdict::Return(value) => value,
+        // SAFETY: unwinds the VM's stack over frames that hold plain data.
+        Verdict::Raise(error) => unsafe { janet::janet_panicv(error) },
+        // SAFETY: as above.
+        Verdict::Await => unsafe { janet::janet_await() },
+    }
+}
+
+/// This thread's bridge, or the verdict that says why there is none.
+pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
+    Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
+}
