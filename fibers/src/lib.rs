@@ -102,5 +102,6 @@ pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics}
 pub use select::Select;
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use wait::{
-    check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, waiter, with_deadline, yield_now,
+    check, is_fiber, pending_interrupt, runs_on, sleep, wait, wait_for_completion, waiter, with_deadline,
+    yield_now,
 };

@@ -25,6 +25,26 @@ pub fn is_fiber() -> bool {
     with_running(|fiber| fiber.is_some())
 }
 
+/// Whether the caller runs in a fiber whose runtime turns this event loop. What waits for an operation of another loop
+/// would never be woken.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_runtime::{Configuration, EventLoop};
+///
+/// fibers::run(|| {
+///     assert!(fibers::runs_on(&fibers::event_loop().unwrap()));
+///     assert!(!fibers::runs_on(&EventLoop::new(&Configuration::default()).unwrap()));
+/// })
+/// .unwrap();
+/// ```
+#[inline]
+pub fn runs_on(event_loop: &Rc<EventLoop>) -> bool {
+    with_running(|fiber| fiber.is_some_and(|fiber| Rc::ptr_eq(fiber.event_loop(), event_loop)))
+}
+
 /// Parks until `poll` is ready.
 ///
 /// `poll` is called at once, and again after each wake of the waiter it is given. Wakes may be

@@ -117,7 +117,7 @@ pub struct EventLoop {
     /// To be woken at the end of the next turn.
     next_turn: RefCell<Vec<Rc<dyn Wake>>>,
     swept: RefCell<Vec<Rc<dyn Sweep>>>,
-    /// When that was done last, or begun: the turn, and the time, if the loop has been idle since.
+    /// The turn in which that was done last, or begun, and since when the loop has been idle.
     swept_in: Cell<(u32, Option<Instant>)>,
     gate: Gate,
     is_readiness_based: bool,
@@ -722,14 +722,17 @@ impl EventLoop {
     }
 
     fn sweep_if_due(&self, is_idle: bool) {
-        let (turn, since) = self.swept_in.get();
-        let is_due = match since {
-            Some(since) if is_idle => self.now().saturating_duration_since(since) >= SWEEP_IDLE,
-            None if is_idle => {
+        let (turn, idle_since) = self.swept_in.get();
+        let is_due = match (is_idle, idle_since) {
+            (true, Some(since)) => self.now().saturating_duration_since(since) >= SWEEP_IDLE,
+            (true, None) => {
                 self.swept_in.set((turn, Some(self.now())));
                 false
             }
-            _ => self.turns.get().wrapping_sub(turn) >= SWEEP_TURNS,
+            (false, _) => {
+                self.swept_in.set((turn, None));
+                self.turns.get().wrapping_sub(turn) >= SWEEP_TURNS
+            }
         };
         if is_due {
             self.sweep();
@@ -738,7 +741,7 @@ impl EventLoop {
 
     #[cold]
     fn sweep(&self) {
-        self.swept_in.set((self.turns.get(), Some(self.now())));
+        self.swept_in.set((self.turns.get(), None));
         let asked = self.swept.take();
         let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
         self.swept.borrow_mut().extend(still);
