@@ -88,18 +88,8 @@ pub trait Sweep {
 ///
 /// # Ending the process
 ///
-/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
-/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
-/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
-/// [`Configuration::cancel_at_termination`] is false, in these cases:
-///
-/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
-///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
-///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
-///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
-/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
-///
-/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
+/// A process that ends lets go of a ring's sockets a little later than of others, except as
+/// [`Configuration::cancel_at_termination`] tells.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
