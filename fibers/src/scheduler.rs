@@ -160,11 +160,13 @@ impl Scheduler {
     /// of the loop, so that none can keep the loop from turning.
     fn run_ready(&self) {
         let mut batch = self.queue.take(self.batch.take());
+        let event_loop: &EventLoop = self.event_loop();
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
                 drop(self.remove(&fiber));
             }
-            if !self.is_ours() {
+            // In a forked child the others must not run.
+            if event_loop.check_process().is_err() {
                 break;
             }
         }

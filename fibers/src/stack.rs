@@ -181,7 +181,8 @@ impl SizeClass {
             Some(limit) => limit,
             None => self.take_fresh()?,
         };
-        Ok(FiberStack { class: self.clone(), limit, base: limit + self.layout.slot_size_bytes() })
+        let base = StackPointer::MIN.saturating_add(limit + self.layout.slot_size_bytes() - 1);
+        Ok(FiberStack { class: self.clone(), limit, base })
     }
 
     fn take_fresh(&self) -> io::Result<usize> {
@@ -219,7 +220,7 @@ pub(crate) struct FiberStack {
     class: Rc<SizeClass>,
     limit: usize,
     /// Here as well, since every resume reads it.
-    base: usize,
+    base: StackPointer,
 }
 
 impl FiberStack {
@@ -238,7 +239,7 @@ impl FiberStack {
 // `MINIMUM_STACK_SIZE_BYTES` long, page-aligned at both ends, and ours alone until the drop.
 unsafe impl Stack for FiberStack {
     fn base(&self) -> StackPointer {
-        StackPointer::MIN.saturating_add(self.base - 1)
+        self.base
     }
 
     fn limit(&self) -> StackPointer {
