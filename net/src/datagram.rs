@@ -283,7 +283,7 @@ impl DatagramSocket {
     /// [`Closed`], or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// The address of the peer (`getpeername(2)`).
@@ -293,7 +293,7 @@ impl DatagramSocket {
     /// [`Closed`], or the kernel's, such as not being connected.
     pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        peer_address(self.core.descriptor())
+        peer_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket.
@@ -327,7 +327,7 @@ impl DatagramSocket {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed socket", Closed.into());
         }
-        match local_address(self.core.descriptor()) {
+        match self.core.socket().and_then(local_address) {
             Ok(address) => OperationError::wrap(operation, address, error),
             Err(_) => OperationError::wrap(operation, "a socket", error),
         }

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
+use crate::error::Closed;
 use crate::machine::SocketKind;
 use crate::system;
 
@@ -24,6 +25,15 @@ impl Descriptor {
 
     pub(crate) fn raw(&self) -> RawFd {
         self.raw
+    }
+
+    /// The descriptor for a call that does not close it; [`Closed`] once it is.
+    pub(crate) fn borrow(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.closed.get() {
+            return Err(Closed.into());
+        }
+        // SAFETY: it is open, and whoever borrows it only makes a system call.
+        Ok(unsafe { BorrowedFd::borrow_raw(self.raw) })
     }
 
     /// True for the first caller only.

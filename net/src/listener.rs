@@ -162,7 +162,7 @@ impl Listener {
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket. Connections inherit most of them (`socket(7)`, `tcp(7)`).
@@ -172,7 +172,7 @@ impl Listener {
     /// The kernel's; [`Closed`](crate::Closed).
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.core.check_open()?;
-        option.set(self.core.descriptor())
+        option.set(self.core.socket()?)
     }
 
     /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
@@ -184,7 +184,7 @@ impl Listener {
     }
 
     fn failed(&self, error: io::Error) -> io::Error {
-        match local_address(self.core.descriptor()) {
+        match self.core.socket().and_then(local_address) {
             Ok(address) if !self.core.is_closed() => OperationError::wrap("accept on", address, error),
             _ => OperationError::wrap("accept on", "a closed listener", error),
         }

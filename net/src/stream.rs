@@ -397,7 +397,7 @@ impl Stream {
     /// [`Closed`], or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// The address of the peer (`getpeername(2)`).
@@ -407,7 +407,7 @@ impl Stream {
     /// [`Closed`], or the kernel's, such as not being connected any more.
     pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        peer_address(self.core.descriptor())
+        peer_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket, such as [`SocketOption::NoDelay`].
@@ -486,7 +486,7 @@ impl Stream {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed stream", Closed.into());
         }
-        match peer_address(self.core.descriptor()) {
+        match self.core.socket().and_then(peer_address) {
             Ok(address) => OperationError::wrap(operation, address, error),
             Err(_) => OperationError::wrap(operation, "a lost peer", error),
         }

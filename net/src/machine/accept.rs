@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -72,6 +72,11 @@ impl ListenerCore {
     /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
     pub fn descriptor(&self) -> RawFd {
         self.descriptor.raw()
+    }
+
+    /// The descriptor for a call of the system, such as that for an option.
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        self.descriptor.borrow()
     }
 
     /// Whether [`close`](Self::close) has been called.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -82,8 +82,8 @@ impl DatagramCore {
         descriptor: OwnedFd,
         left_behind: Option<LeftBehind<Arrival>>,
     ) -> Rc<Self> {
+        let unbounded = local_address(&descriptor).is_ok_and(|address| address.is_unix());
         let descriptor = Descriptor::new(descriptor);
-        let unbounded = local_address(descriptor.raw()).is_ok_and(|address| address.is_unix());
         Rc::new(Self {
             event_loop,
             descriptor,
@@ -109,6 +109,11 @@ impl DatagramCore {
     /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
     pub fn descriptor(&self) -> RawFd {
         self.descriptor.raw()
+    }
+
+    /// The descriptor for a call of the system, such as that for an option.
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        self.descriptor.borrow()
     }
 
     /// Whether [`close`](Self::close) has been called.
@@ -191,7 +196,7 @@ impl DatagramCore {
     /// The kernel's; [`Closed`](crate::Closed) on a closed socket.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        option.set(self.descriptor())
+        option.set(self.socket()?)
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {

@@ -52,9 +52,9 @@ fn bind_and_listen(address: &Address, kind: SocketKind, reuse: bool) -> io::Resu
 }
 
 fn allow_reuse(descriptor: &OwnedFd, address: &Address) -> io::Result<()> {
-    SocketOption::ReuseAddress(true).set(descriptor.as_raw_fd())?;
+    SocketOption::ReuseAddress(true).set(descriptor)?;
     if !address.is_unix() {
-        SocketOption::ReusePort(true).set(descriptor.as_raw_fd())?;
+        SocketOption::ReusePort(true).set(descriptor)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use ringspun_runtime::{
@@ -112,6 +112,11 @@ impl StreamCore {
     /// The descriptor, which is open unless [`is_closed`](Self::is_closed).
     pub fn descriptor(&self) -> RawFd {
         self.descriptor.raw()
+    }
+
+    /// The descriptor for a call of the system, such as that for an option.
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        self.descriptor.borrow()
     }
 
     /// Whether [`close`](Self::close) has been called.
@@ -271,7 +276,7 @@ impl StreamCore {
         // With the algorithm off, nothing is held back, and it must stay off.
         if option_number(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY)? == 0 {
             for nodelay in [true, false] {
-                SocketOption::NoDelay(nodelay).set(self.descriptor())?;
+                SocketOption::NoDelay(nodelay).set(self.socket()?)?;
             }
         }
         Ok(())
@@ -284,7 +289,7 @@ impl StreamCore {
     /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        option.set(self.descriptor())
+        option.set(self.socket()?)
     }
 
     pub(crate) fn check_open(&self) -> io::Result<()> {
