@@ -1,8 +1,8 @@
 //! The `ringspun` command: what it prints, what it exits with, and that it serves.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -10,9 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt,
-};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -461,24 +458,31 @@ fn a_closed_standard_output_is_no_reason_to_panic() {
     }
 }
 
+/// The port of TCP on which a process listens, once it does.
+fn listening_port(process: u32) -> Option<u16> {
+    let links = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+    let targets: Vec<String> = links
+        .filter_map(|link| fs::read_link(link.path()).ok()?.into_os_string().into_string().ok())
+        .collect();
+    // Its columns: number, own address, peer's, state (0A: listening), and the inode as the tenth.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| row[3] == "0A" && targets.contains(&format!("socket:[{}]", row[9])));
+    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).next()
+}
+
 #[test]
 fn a_server_whose_output_nobody_reads_serves_all_the_same() {
-    // It cannot tell its port, so that has to be known before: bound here with the option that lets the
-    // server bind it too, and not listening, so that the server gets every connection.
-    let held = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    setsockopt(&held, sockopt::ReusePort, &true).unwrap();
-    bind(held.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    let address = getsockname::<SockaddrIn>(held.as_raw_fd()).unwrap().to_string();
-
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
-    let mut command = ringspun(&["serve", "echo", "--tcp", &address]);
+    let mut command = ringspun(&["serve", "echo", "--tcp", "127.0.0.1:0"]);
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
     let mut process = Process(command.spawn().unwrap());
     let start = Instant::now();
     let mut client = loop {
-        if let Ok(stream) = TcpStream::connect(&address) {
-            break stream;
+        // It cannot tell its port.
+        if let Some(port) = listening_port(process.0.id()) {
+            break TcpStream::connect(("127.0.0.1", port)).unwrap();
         }
         assert_eq!(process.0.try_wait().unwrap(), None, "the server ended");
         assert!(start.elapsed() < HANG, "the server does not listen");

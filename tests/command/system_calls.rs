@@ -39,7 +39,7 @@ fn is_skipped() -> bool {
 /// Has 64 connections echo for a while, each as soon as its last answer is there, and counts the echoes.
 fn drive(address: &str) -> u64 {
     const MESSAGE: [u8; 64] = [7; 64];
-    const ECHOES: u64 = 40_000;
+    const ECHOES: u64 = 100_000;
     let mut streams: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
     for stream in &mut streams {
         stream.write_all(&MESSAGE).unwrap();
@@ -131,7 +131,8 @@ fn an_echo_on_fibers_takes_few_system_calls() {
     for name in
         ["recvfrom", "recvmsg", "read", "sendto", "sendmsg", "write", "accept", "accept4", "epoll_ctl"]
     {
-        assert!(calls.of(name) < 10, "{name} is called per request or per connection: {:?}", calls.0);
+        // A stream is received from, and written to, one call at a time until it has proven busy.
+        assert!(calls.of(name) < 64 * 20, "{name} is called per request: {:?}", calls.0);
     }
 }
 

@@ -329,13 +329,10 @@ impl<K: Kind<Output = Output>> Socket<K> {
     }
 
     /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
-    /// what the peer finds is up to the parent. In a forked child,
     /// what the peer finds is up to the parent.
     fn reset_at_close(&self) {
         if self.event_loop().check_process().is_ok() {
-            if self.event_loop().check_process().is_ok() {
-                let _ = reset_at_close(self.descriptor());
-            }
+            let _ = reset_at_close(self.descriptor());
         }
     }
 

@@ -118,6 +118,6 @@ fn planted_lengths_are_found() {
             "tests/story.rs:2: f has 101 lines, expected 100 at most",
         ]
     );
-    let text = "trait T {\n    fn declared(\n        &self,\n    );\n    fn short() {}\n    async fn long() {\n    }\n}";
+    let text = "trait T {\n    fn declared(\n        &self,\n    );\n    fn one() {}\n    async fn long() {\n    }\n}";
     assert_eq!(functions(text), [(2, "declared", 3), (6, "long", 2)]);
 }
