@@ -5,12 +5,11 @@ mod measuring;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use measuring::{error_text, load, measure, number, tcp_server, text_of};
+use measuring::{measure, number, tcp_server};
 use serde_json::Value;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -30,6 +29,7 @@ fn read_head(stream: &mut TcpStream) -> bool {
 
 /// A server that gives each request, with its number on its connection and that of the connection, to `answer`. It
 /// closes the connection where that returns no response.
+#[allow(dead_code)]
 fn http_server(answer: impl Fn(u64, u64) -> Option<String> + Send + Sync + 'static) -> String {
     let target = tcp_server(move |mut stream, connection| {
         for request in 0.. {
@@ -118,4 +118,41 @@ fn a_response_after_the_timeout_counts_as_timed_out_however_soon_after() {
         let ends = requests(&report, ["timed_out", "lost", "sent"]);
         assert!(ends[0] > 0 && ends[0] + ends[1] == ends[2], "{flags:?}: {}", report["requests"]);
     }
+}
+
+#[test]
+fn failures_count_in_gates() {
+    // Each second response never comes.
+    let target = tcp_server(|mut stream, connection| {
+        let mut message = [0; 64];
+        if stream.read_exact(&mut message).is_ok() {
+            if connection % 2 == 1 {
+                thread::sleep(Duration::from_secs(3600));
+            }
+            stream.write_all(&message).unwrap();
+        }
+    });
+    let base = [
+        target.as_str(),
+        "--workload",
+        "churn",
+        "--payload",
+        "64",
+        "--connections",
+        "10",
+        "--count",
+        "10",
+        "--timeout",
+        "1s",
+    ];
+    for (gate, value) in [
+        ("p99>3600s", "5 of 10 requests failed"),
+        ("max>3600s", "5 of 10 requests failed"),
+        ("errors>40%", "50.000%"),
+    ] {
+        let report = measure(&[&base[..], &["--fail-if", gate]].concat(), 3);
+        assert_eq!(requests(&report, ["answered", "timed_out", "sent"]), [5, 5, 10]);
+        assert_eq!(report["gates"][0]["value"], value);
+    }
+    measure(&[&base[..], &["--fail-if", "p50>3600s", "--fail-if", "errors>50%"]].concat(), 0);
 }

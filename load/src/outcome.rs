@@ -147,6 +147,11 @@ pub struct Traffic {
 }
 
 impl Requests {
+    /// How many were sent and failed.
+    pub fn failed(&self) -> u64 {
+        self.wrong + self.bad_status + self.timed_out + self.lost
+    }
+
     /// How many were planned but not sent: because their connection was still waiting for earlier responses when
     /// the run ended, or could not be reopened.
     pub fn unsent(&self) -> u64 {
@@ -179,12 +184,6 @@ impl StepOutcome {
     pub fn rate_per_s(&self) -> f64 {
         let seconds = self.measured.as_secs_f64();
         if seconds > 0.0 { self.answered_in_time as f64 / seconds } else { 0.0 }
-    }
-
-    /// Requests that were sent and failed.
-    pub fn unanswered(&self) -> u64 {
-        let requests = &self.requests;
-        requests.wrong + requests.bad_status + requests.timed_out + requests.lost
     }
 }
 

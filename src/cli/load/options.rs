@@ -46,11 +46,12 @@ pub struct Options {
     /// scripts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Exit with status 3 if this condition holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; repeatable
+    /// Exit with status 3 if this condition holds, such as 'p99>5ms', 'errors>1%' or 'rate<10k'; repeatable
     ///
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests
-    /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors, and unsent.
-    /// Operators: >, >=, < and <=.
+    /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors (a count, or
+    /// with % the share of requests that failed), and unsent. Requests that failed or were not sent count as
+    /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
 }

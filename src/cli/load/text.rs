@@ -206,12 +206,11 @@ pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
 
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
-    let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;
-    if unanswered > 0 && requests.answered > 0 {
+    if requests.failed() > 0 && requests.answered > 0 {
         writeln!(
             text,
             "\nThe times cover successful requests only; {} failed.",
-            counted(unanswered, "request")
+            counted(requests.failed(), "request")
         )?;
     }
     if requests.unsent() > 0 {
