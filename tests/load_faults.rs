@@ -5,14 +5,13 @@ mod measuring;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use measuring::{measure, number, tcp_server};
+use measuring::{error_text, load, measure, number, tcp_server, text_of};
 use serde_json::Value;
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Reads the head of a request without a body; false at the end of the connection.
 fn read_head(stream: &mut TcpStream) -> bool {
@@ -29,7 +28,6 @@ fn read_head(stream: &mut TcpStream) -> bool {
 
 /// A server that gives each request, with its number on its connection and that of the connection, to `answer`. It
 /// closes the connection where that returns no response.
-#[allow(dead_code)]
 fn http_server(answer: impl Fn(u64, u64) -> Option<String> + Send + Sync + 'static) -> String {
     let target = tcp_server(move |mut stream, connection| {
         for request in 0.. {
@@ -155,4 +153,53 @@ fn failures_count_in_gates() {
         assert_eq!(report["gates"][0]["value"], value);
     }
     measure(&[&base[..], &["--fail-if", "p50>3600s", "--fail-if", "errors>50%"]].concat(), 0);
+}
+
+#[test]
+fn statuses_are_counted_one_by_one_in_every_output() {
+    let served = AtomicU64::new(0);
+    let target = http_server(move |_, _| {
+        let status = ["200 OK", "502 Bad Gateway", "503 Busy", "200 OK", "429 Slow Down"];
+        let number = served.fetch_add(1, Ordering::Relaxed) as usize;
+        Some(format!("HTTP/1.1 {}\r\nContent-Length: 2\r\n\r\nok", status[number % 5]))
+    });
+    let csv = format!("{}/{}-statuses.csv", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let html = csv.replace(".csv", ".html");
+    let report = measure(&[&target, "--count", "20", "--csv", &csv, "--html", &html], 0);
+    let expected = serde_json::json!({ "200": 8, "429": 4, "502": 4, "503": 4 });
+    assert_eq!(report["statuses"], expected);
+    assert_eq!(requests(&report, ["answered", "bad_status", "lost"]), [8, 12, 0]);
+    assert_eq!(report["failure_time"]["count"], 12);
+    assert!(report["failure_time"]["p50_us"].as_f64().unwrap() > 0.0);
+    let rows = std::fs::read_to_string(&csv).unwrap();
+    assert!(rows.contains(",200:8 429:4 502:4 503:4\n"), "{rows}");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<th scope=\"row\">502</th><td>4</td>"), "{page}");
+    [csv, html].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+
+    let table = text_of(&load(&[&target, "--count", "20"]));
+    for expected in ["\nstatuses     8 of 200, 4 of 429, 4 of 502, 4 of 503\n", "\nfailed after "] {
+        assert!(table.contains(expected), "{expected}: {table}");
+    }
+}
+
+#[test]
+fn expected_statuses_are_successes_and_only_those() {
+    let target = http_server(|request, _| {
+        let status = if request % 4 == 3 { "200 OK" } else { "404 Not Found" };
+        Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let report = measure(&[&target, "--count", "8", "--expect", "404"], 0);
+    assert_eq!(requests(&report, ["answered", "bad_status", "lost"]), [6, 2, 0]);
+    assert_eq!(report["errors"]["kinds"][0]["example"], "HTTP 200 for GET /");
+    let report = measure(&[&target, "--count", "8", "--expect", "2xx,404", "--fail-if", "errors>0"], 0);
+    assert_eq!(report["plan"]["http"]["expected"], "200-299,404");
+    for (arguments, value) in
+        [([target.as_str(), "--expect", "600"], "'600'"), (["tcp://a:1", "--expect", "200"], "--expect")]
+    {
+        let output = load(&arguments);
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(value) && errors.contains("expected"), "{errors}");
+    }
 }

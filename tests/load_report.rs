@@ -129,7 +129,7 @@ fn check_csv(csv: &str, run: &Value) {
     let mut lines = csv.lines();
     assert_eq!(
         lines.next(),
-        Some("time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s")
+        Some("time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s,statuses")
     );
     let rows: Vec<Vec<f64>> =
         lines.map(|line| line.split(',').map(|value| value.parse().unwrap()).collect()).collect();

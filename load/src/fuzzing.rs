@@ -8,6 +8,7 @@ use crate::interval::Interval;
 use crate::log::{Log, write_log};
 use crate::outcome::Traffic;
 use crate::reading::{Answer, Reading};
+use crate::status::StatusCounts;
 
 /// The responses read from one connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,6 +83,7 @@ pub fn rewrite_log(log: &Log) -> io::Result<Vec<u8>> {
         step: None,
         errors: 0,
         traffic: Traffic::default(),
+        statuses: StatusCounts::default(),
         response_times: log.response_times.clone(),
         service_times: log.service_times.clone(),
         edge: Duration::MAX,

@@ -215,6 +215,7 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
     use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+    use crate::status::StatusCounts;
 
     /// A hundred answers, of 1 to 100 ms, in 2 seconds, and 3 errors.
     fn outcome() -> Outcome {
@@ -239,9 +240,10 @@ mod tests {
             },
             errors,
             traffic: Traffic { sent_bytes: 6_400, received_bytes: 100_000 },
-            status_classes: [0; 4],
+            statuses: StatusCounts::default(),
             response_times: times.clone(),
             service_times: times,
+            failure_times: Latencies::new().unwrap(),
             send_delays: Latencies::new().unwrap(),
             steps: Vec::new(),
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::str::FromStr;
 
+use crate::status::StatusSet;
 use crate::target::HttpTarget;
 
 /// The maximum length of a request's body, in bytes.
@@ -77,13 +78,20 @@ pub struct HttpRequest {
     pub method: String,
     /// Additional headers; none by default.
     pub headers: Vec<Header>,
+    /// The statuses that count as success; 2xx and 3xx by default. Others are errors.
+    pub expected: StatusSet,
     /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,
 }
 
 impl Default for HttpRequest {
     fn default() -> Self {
-        Self { method: "GET".to_string(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            method: "GET".to_string(),
+            headers: Vec::new(),
+            expected: StatusSet::default(),
+            body: Vec::new(),
+        }
     }
 }
 
@@ -149,12 +157,6 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// The connection ends after it.
     pub(crate) closes: bool,
-}
-
-impl Response {
-    pub(crate) fn is_success(self) -> bool {
-        self.status < 400
-    }
 }
 
 /// Parses one response, which may arrive in pieces.

@@ -35,6 +35,7 @@ mod reading;
 mod run;
 mod schedule;
 mod share;
+mod status;
 mod step_tally;
 mod steps;
 mod tally;
@@ -63,6 +64,7 @@ pub use plan::{
 };
 pub use quantity::{format_bytes, format_count, format_duration, parse_count, parse_duration};
 pub use run::run;
+pub use status::{StatusCounts, StatusSet};
 pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
 pub use target::{HttpTarget, Target};
 pub use wall_clock::parse_time;

@@ -59,11 +59,10 @@ impl Outcome {
         self.requests.add(&other.requests);
         self.traffic.add(&other.traffic);
         self.errors.add(&other.errors);
-        for (count, others) in self.status_classes.iter_mut().zip(other.status_classes) {
-            *count += others;
-        }
+        self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);
+        self.failure_times.add(&other.failure_times);
         self.send_delays.add(&other.send_delays);
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);
@@ -136,6 +135,7 @@ impl IntervalMerger {
         let sum = parts.into_iter().reduce(|mut sum, part| {
             sum.errors += part.errors;
             sum.traffic.add(&part.traffic);
+            sum.statuses.add(&part.statuses);
             sum.service_times.add(&part.service_times);
             if let (Some(times), Some(others)) = (&mut sum.response_times, &part.response_times) {
                 times.add(others);
@@ -205,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::latencies::Latencies;
+    use crate::status::StatusCounts;
 
     /// No scheduled end.
     const LAST: u64 = u64::MAX;
@@ -221,6 +222,7 @@ mod tests {
             step: None,
             errors: 1,
             traffic: Traffic::default(),
+            statuses: StatusCounts::default(),
             response_times: None,
             service_times,
             edge: if edge_ms == LAST { Duration::MAX } else { Duration::from_millis(edge_ms) },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
+use crate::status::StatusCounts;
 use crate::steps::Step;
 
 /// The kinds of errors of connections and requests.
@@ -23,7 +24,7 @@ pub enum ErrorKind {
     TimedOut,
     /// A response had unexpected bytes, or was not valid HTTP.
     Wrong,
-    /// An HTTP response had another status than 2xx or 3xx.
+    /// An HTTP response had an unexpected status ([`HttpRequest::expected`](crate::HttpRequest::expected)).
     Status,
     /// A request failed for another reason.
     Failed,
@@ -122,13 +123,13 @@ pub struct Requests {
     pub planned: Option<u64>,
     /// How many were sent, at least in part.
     pub sent: u64,
-    /// How many were answered as expected; for HTTP, with status 2xx or 3xx.
+    /// How many were answered as expected; for HTTP, with an expected status.
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
     /// How many got unexpected bytes, or an invalid HTTP response.
     pub wrong: u64,
-    /// How many got an HTTP response with another status.
+    /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
     /// How many were not answered within the timeout.
     pub timed_out: u64,
@@ -211,13 +212,15 @@ pub struct Outcome {
     pub traffic: Traffic,
     /// Errors by kind.
     pub errors: Errors,
-    /// How many requests were answered with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
-    pub status_classes: [u64; 4],
+    /// How many requests were answered with each HTTP status.
+    pub statuses: StatusCounts,
     /// Response times of the requests that were answered as expected, from when they were due. In a closed loop
     /// requests are due when they are sent.
     pub response_times: Latencies,
     /// Service times of those requests.
     pub service_times: Latencies,
+    /// Times of the requests that were sent and failed, from when they were due until that was known.
+    pub failure_times: Latencies,
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::latencies::Latencies;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+use crate::status::StatusCounts;
 
 /// Counts and times of one thread's share of a run.
 pub(crate) struct Tally {
@@ -19,8 +20,10 @@ pub(crate) struct Tally {
     requests: Cell<Requests>,
     traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
-    /// Responses with status 2xx, 3xx, 4xx and 5xx.
-    status_classes: [Cell<u64>; 4],
+    /// Responses by HTTP status.
+    statuses: RefCell<StatusCounts>,
+    /// Times of requests that failed, from when they were due.
+    failure_times: RefCell<Latencies>,
     service_times: RefCell<Times>,
     /// Absent in a closed loop, where they equal the service times.
     response_times: Option<RefCell<Times>>,
@@ -78,7 +81,8 @@ impl Tally {
             requests: Cell::default(),
             traffic: Cell::default(),
             errors: RefCell::default(),
-            status_classes: Default::default(),
+            statuses: RefCell::default(),
+            failure_times: RefCell::new(Latencies::new()?),
             service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
@@ -145,17 +149,23 @@ impl Tally {
         }
     }
 
-    /// Counts an HTTP response; its status is from 200 to 599.
+    /// Counts an HTTP response.
     #[inline]
     pub(crate) fn got_status(&self, status: u16) {
-        let class = usize::from(status / 100).wrapping_sub(2);
-        if let Some(count) = self.status_classes.get(class) {
-            count.set(count.get() + 1);
-        }
+        self.statuses.borrow_mut().note(status);
     }
 
-    pub(crate) fn status_classes(&self) -> [u64; 4] {
-        self.status_classes.each_ref().map(Cell::get)
+    pub(crate) fn statuses(&self) -> StatusCounts {
+        self.statuses.borrow().clone()
+    }
+
+    /// Records the time of a measured request that failed.
+    pub(crate) fn failed_after(&self, time: Duration) {
+        self.failure_times.borrow_mut().record(time);
+    }
+
+    pub(crate) fn failure_times(&self) -> Latencies {
+        self.failure_times.borrow().clone()
     }
 
     #[inline]

@@ -32,6 +32,7 @@ use crate::quantity::format_duration;
 use crate::reading::{Answer, describe_surplus};
 use crate::schedule::Numbers;
 use crate::share::Share;
+use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
@@ -156,6 +157,8 @@ struct Worker {
     plan: Plan,
     share: Share,
     work: Work,
+    /// The HTTP statuses that count as success.
+    expected: StatusSet,
     destination: Destination,
     tally: Tally,
     steps: StepTally,
@@ -196,8 +199,13 @@ impl Worker {
             Length::Count(count) => share.of(count),
         };
         let now = Instant::now();
+        let expected = match &plan.workload {
+            Workload::Http(request) => request.expected.clone(),
+            _ => StatusSet::default(),
+        };
         Self {
             work,
+            expected,
             numbers,
             taken: Cell::new(0),
             skip_remainder: Cell::new(0),
@@ -499,7 +507,7 @@ impl Worker {
                 if request.is_measured {
                     self.tally.got_status(response.status);
                 }
-                if !response.is_success() {
+                if !self.expected.contains(response.status) {
                     return None;
                 }
                 (*traffic, response.closes)
@@ -562,13 +570,22 @@ impl Worker {
             Err(error) => (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater),
         };
         self.tally.failed(kind, || text);
+        self.count_failure(request, kind);
+        Some(next)
+    }
+
+    /// Counts a request that failed, without the error, which may concern several requests.
+    #[cold]
+    fn count_failure(&self, request: Request, kind: ErrorKind) {
         self.count(request, |requests| match kind {
             ErrorKind::Wrong => requests.wrong += 1,
             ErrorKind::Status => requests.bad_status += 1,
-            ErrorKind::TimedOut => requests.timed_out += 1,
+            ErrorKind::TimedOut | ErrorKind::ConnectTimedOut => requests.timed_out += 1,
             _ => requests.lost += 1,
         });
-        Some(next)
+        if request.is_measured {
+            self.tally.failed_after(request.due.elapsed());
+        }
     }
 
     fn describe_status(&self, status: u16) -> String {

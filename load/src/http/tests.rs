@@ -162,6 +162,7 @@ fn requests_have_what_servers_need() {
         method: "POST".to_string(),
         headers: vec!["host: other".parse().unwrap(), "X-A:b".parse().unwrap()],
         body: b"12345".to_vec(),
+        ..HttpRequest::default()
     };
     assert_eq!(
         bytes_of(&post, "http://a/"),

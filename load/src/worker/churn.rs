@@ -7,7 +7,6 @@ use ringspun_fibers as fibers;
 use ringspun_net as net;
 
 use super::{Connection, REOPEN_PAUSE, Request, Wait, Worker};
-use crate::outcome::ErrorKind;
 use crate::transport;
 
 impl Worker {
@@ -65,10 +64,7 @@ impl Worker {
         }
         let kind = transport::connect_error_kind(error);
         self.tally.failed(kind, || transport::describe_connect_error(error));
-        self.count(request, |requests| match kind {
-            ErrorKind::ConnectTimedOut => requests.timed_out += 1,
-            _ => requests.lost += 1,
-        });
+        self.count_failure(request, kind);
         self.pause_after_failure()
     }
 

@@ -82,7 +82,7 @@ impl Worker {
                 return;
             };
             for flight in pipeline.flights.drain(..) {
-                self.count(flight.request, |requests| requests.lost += 1);
+                self.count_failure(flight.request, ErrorKind::Closed);
             }
             self.tally.closed();
             pause = if end == Connection::ReopenLater { REOPEN_PAUSE } else { Duration::ZERO };

@@ -45,9 +45,10 @@ impl Worker {
             requests,
             traffic: self.tally.traffic(),
             errors: self.tally.errors(),
-            status_classes: self.tally.status_classes(),
+            statuses: self.tally.statuses(),
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
+            failure_times: self.tally.failure_times(),
             send_delays: self.tally.send_delays(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
         }

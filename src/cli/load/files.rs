@@ -15,7 +15,8 @@ use ringspun_load::{Interval, Recorder, write_log};
 use super::page::Point;
 
 /// The columns of a CSV file (docs/load-logs.md).
-const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
+const CSV_HEAD: &str =
+    "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s,statuses";
 /// The additional column if there are steps.
 const CSV_HEAD_STEP: &str = ",step";
 
@@ -122,9 +123,12 @@ fn csv_row(interval: &Interval) -> String {
         0 => String::new(),
         _ => format!("{:.3}", times.percentile(percentile).as_secs_f64() * 1e6),
     };
+    let statuses: Vec<String> =
+        interval.statuses.iter().map(|(status, count)| format!("{status}:{count}")).collect();
+    let statuses = statuses.join(" ");
     let step = interval.step.map_or(String::new(), |step| format!(",{}", step + 1));
     format!(
-        "{:.3},{:.1},{},{},{},{},{:.0},{:.0}{step}\n",
+        "{:.3},{:.1},{},{},{},{},{:.0},{:.0},{statuses}{step}\n",
         (interval.start + interval.duration).as_secs_f64(),
         per_second(times.count()),
         microseconds(50.0),

@@ -26,9 +26,9 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
     let gates = verdicts.iter().map(|(gate, verdict)| {
         json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
     });
-    let status_classes = matches!(plan.workload, Workload::Http(_)).then(|| {
-        let [success, redirection, client_error, server_error] = outcome.status_classes;
-        json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error })
+    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| {
+        let counts = outcome.statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
+        Value::Object(counts.collect())
     });
     let mut value = json!({
         "format": "ringspun-load",
@@ -77,10 +77,11 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "sent_bytes_per_s": outcome.sent_bytes_per_s().round(),
             "received_bytes_per_s": outcome.received_bytes_per_s().round(),
         },
-        "status_classes": status_classes,
+        "statuses": statuses,
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
+        "failure_time": times(&outcome.failure_times),
         "steps": steps::value(outcome),
         "gates": gates.collect::<Vec<_>>(),
     });

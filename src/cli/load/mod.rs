@@ -50,6 +50,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
   ringspun load http://[::1]/items --method PUT --body-file items.json
+  ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
@@ -71,8 +72,8 @@ the next bytes; with churn, a connection.
 With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
 own times. A lost connection loses all its requests in flight and counts as one error.
 
-Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx count
-as successes (redirects are not followed), others as errors. If the target closes a connection after a
+Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
+those of --expect, count as successes (redirects are not followed), others as errors. If the target closes a connection after a
 response, it is reopened; service times do not include this.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A

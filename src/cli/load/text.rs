@@ -104,11 +104,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         }
     }
     if let Workload::Http(_) = plan.workload {
-        let [success, redirection, client_error, server_error] = outcome.status_classes.map(format_count);
-        write!(
-            text,
-            "\nanswers      {success} 2xx, {redirection} 3xx, {client_error} 4xx, {server_error} 5xx"
-        )?;
+        write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
     write!(
         text,
@@ -139,6 +135,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
+    if outcome.failure_times.count() > 0 {
+        write_row(text, "failed after", &outcome.failure_times)?;
+    }
     match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;

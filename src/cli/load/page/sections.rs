@@ -463,7 +463,7 @@ pub fn add_counts(html: &mut String, value: &Value) {
     for (name, heading) in [
         ("requests", "Requests"),
         ("connections", "Connections"),
-        ("status_classes", "Responses by status"),
+        ("statuses", "Responses by status"),
         ("traffic", "Bytes"),
         ("plan", "Plan"),
         ("generator", "Generator"),
