@@ -203,3 +203,21 @@ fn expected_statuses_are_successes_and_only_those() {
         assert!(errors.contains(value) && errors.contains("expected"), "{errors}");
     }
 }
+
+#[test]
+fn the_axes_of_a_page_of_failures_can_be_read() {
+    let target = http_server(|_, _| Some("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_string()));
+    let html = format!("{}/{}-failures.html", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    measure(&[&target, "--rate", "100", "--duration", "500ms", "--html", &html], 1);
+    let page = std::fs::read_to_string(&html).unwrap();
+    std::fs::remove_file(&html).unwrap();
+    let rate = page.split("<figure id=\"rate\"").nth(1).unwrap().split("</figure>").next().unwrap();
+    let labels: Vec<f64> = rate
+        .split("<text class=\"y\"")
+        .skip(1)
+        .map(|label| label.split(['>', '<']).nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert!(labels.len() >= 4 && labels.windows(2).all(|pair| pair[0] < pair[1]), "{labels:?}");
+    // The line of errors is within the axis, not clipped at its end.
+    assert!(rate.contains("path class=\"errors\"") && *labels.last().unwrap() >= 100.0, "{rate}");
+}

@@ -9,7 +9,7 @@ use super::Series;
 use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
-use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, short_count, show_time};
+use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, show_time};
 use crate::cli::load::histogram::share;
 
 /// The percentiles in the table.
@@ -224,7 +224,8 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
     let due = due_rates(value, total_s);
     let planned = due.iter().map(|(_, rate_per_s)| *rate_per_s);
     let all = series.iter().flat_map(|series| &series.points);
-    let high = all.map(super::Point::rate_per_s).chain(planned).fold(0.0, f64::max);
+    let high =
+        all.flat_map(|point| [point.rate_per_s(), point.errors_per_s()]).chain(planned).fold(0.0, f64::max);
     let scale = LinearScale::up_to(high * HEADROOM);
     let rate_line = |(one, class): (&Series, &'static str)| Line {
         name: if series.len() > 1 { one.name.clone() } else { "answered".to_string() },
@@ -240,11 +241,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
     {
         let errors = one.points.iter().map(|point| {
             let at = [point.start_s, point.end_s()].map(|second| second / total_s);
-            (
-                at[0],
-                at[1],
-                point.errors.map(|errors| scale.position(errors as f64 / point.duration_s.max(1e-3))),
-            )
+            (at[0], at[1], point.errors.map(|_| scale.position(point.errors_per_s())))
         });
         lines.push(Line { name: "errors".to_string(), class: "errors", pieces: steps(errors) });
     }
@@ -258,7 +255,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
         description: format!("In {unit}; only successful requests count.{}", steps_note(series)),
         x_name: "time since the beginning",
         x_ticks: elapsed_ticks(total_s),
-        y_ticks: scale.ticks(short_count),
+        y_ticks: scale.ticks(""),
         lines,
         spots: seconds_spots(series, total_s),
         table: seconds_table(series, "Rate by second"),
@@ -410,7 +407,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
         ),
         x_name: name,
         x_ticks: scale.ticks(),
-        y_ticks: y_scale.ticks(|percent| format!("{} %", short_count(percent))),
+        y_ticks: y_scale.ticks(" %"),
         lines: Vec::new(),
         spots: spots.collect(),
         table: table("Latency distribution", &["", "responses", "share"], &rows),
