@@ -237,7 +237,7 @@ fn a_target_that_takes_few_connections_is_measured_with_those() {
         drop(listener);
     });
     let target = format!("unix:{path}");
-    let report = measure(&[&target, "--connections", "300", "--timeout", "300ms", "--duration", "1s"], 0);
+    let report = measure(&[&target, "--connections", "300", "--timeout", "1s", "--duration", "2s"], 0);
     server.join().unwrap();
     let connections = &report["connections"];
     assert!((1..10).contains(&number(&connections["opened"])), "{connections}");
@@ -413,7 +413,12 @@ fn a_server_that_goes_away_for_good_ends_a_run_by_count() {
         drop(listener);
         answer_each(stream, |number, _| number < 5);
     });
-    let report = measure(&[&target, "--count", "100", "--timeout", "300ms"], 0);
+    let report = measure(&[&target, "--count", "100", "--timeout", "300ms"], 1);
+    assert!(
+        report["target_loss"]["error"].as_str().unwrap().contains("refused"),
+        "{}",
+        report["target_loss"]
+    );
     let requests = &report["requests"];
     assert_eq!(
         (number(&requests["answered"]), number(&requests["lost"]), number(&requests["unsent"])),
@@ -435,15 +440,19 @@ fn a_signal_ends_a_run_early_with_its_results() {
             });
         });
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-        command.args(["load", &target, "--connections", "3", "--duration", "1h", "--json", "-"]).args(pace);
+        command.args(["load", &target, "--connections", "3", "--duration", "1h", "--json", "-"]);
+        command.args(["--fail-if", "p99>1h"]).args(pace);
         let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Over the sleep of those whose request is not due yet, too.
         (0..2).for_each(|_| asked.recv().unwrap());
         kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         let output = running.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(0), ""));
+        let told = "ringspun: the run was stopped early by SIGINT\n";
+        assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(130), told));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         check_sums(&report);
+        assert_eq!(report["stopped_by"], "SIGINT");
+        assert_eq!(report["gates"][0]["broken"], Value::Null);
         assert!(report["measured_s"].as_f64().unwrap() < 3600.0);
         assert_eq!((&report["requests"]["planned"], number(&report["errors"]["total"])), (&Value::Null, 0));
     }

@@ -4,7 +4,7 @@
 mod measuring;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -220,4 +220,36 @@ fn the_axes_of_a_page_of_failures_can_be_read() {
     assert!(labels.len() >= 4 && labels.windows(2).all(|pair| pair[0] < pair[1]), "{labels:?}");
     // The line of errors is within the axis, not clipped at its end.
     assert!(rate.contains("path class=\"errors\"") && *labels.last().unwrap() >= 100.0, "{rate}");
+}
+
+#[test]
+fn a_target_that_dies_is_a_failure_that_says_so() {
+    for flags in [
+        &["--count", "2000"][..],
+        &["--duration", "2s"],
+        &["--duration", "2s", "--rate", "100"],
+        &["--duration", "2s", "--rate", "100", "--workload", "churn"],
+        &["--duration", "2s", "--workers", "2"],
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("tcp://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let mut streams: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+            drop(listener);
+            let mut message = [0; 64];
+            for stream in &mut streams {
+                // With churn, there is nothing to read.
+                let _ = stream.read_exact(&mut message).and_then(|()| stream.write_all(&message));
+            }
+        });
+        let base = [target.as_str(), "--connections", "2", "--timeout", "500ms", "--json", "-"];
+        let output = load(&[&base[..], flags].concat());
+        server.join().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {errors}");
+        assert!(errors.contains("the target was lost ") && errors.contains("refused"), "{flags:?}: {errors}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let loss = &report["target_loss"];
+        assert!(loss["before_end_s"].as_f64().unwrap() > 0.0, "{flags:?}: {loss}");
+    }
 }

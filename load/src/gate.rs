@@ -226,6 +226,8 @@ mod tests {
         Outcome {
             backend: "none",
             measured: Duration::from_secs(2),
+            was_stopped: false,
+            target_loss: None,
             workers: 1,
             cpu_time: Duration::ZERO,
             busiest_cpu_time: Duration::ZERO,

@@ -56,7 +56,7 @@ pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
-pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, Traffic};
+pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 pub use payload::{Payload, Sizes};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::hooks::{Observer, Snapshot};
 use crate::interval::{Interval, Recorder};
-use crate::outcome::{Connections, Outcome, Requests, StepOutcome, Traffic};
+use crate::outcome::{Connections, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 
 impl Requests {
     /// Adds the counts of another thread. `planned` is that of the whole run in each of them.
@@ -51,6 +51,12 @@ impl Outcome {
     /// Adds the results of another thread of the same run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.measured = self.measured.max(other.measured);
+        self.was_stopped |= other.was_stopped;
+        // The target is lost if no thread reached it.
+        self.target_loss = match (self.target_loss.take(), &other.target_loss) {
+            (Some(a), Some(b)) => Some(TargetLoss { before_end: a.before_end.min(b.before_end), ..a }),
+            _ => None,
+        };
         self.workers += other.workers;
         self.started_late = self.started_late.max(other.started_late);
         self.cpu_time += other.cpu_time;

@@ -188,6 +188,15 @@ impl StepOutcome {
     }
 }
 
+/// The loss of the target: from some time on nothing was answered, and connections could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLoss {
+    /// How long before the end of the run it happened.
+    pub before_end: Duration,
+    /// The error of the first attempt to connect.
+    pub error: String,
+}
+
 /// The results of a run.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -196,6 +205,10 @@ pub struct Outcome {
     pub backend: &'static str,
     /// The length of the measurement: the plan's duration, or the time until the last response.
     pub measured: Duration,
+    /// Whether the run was stopped early ([`Hooks::stopper`](crate::Hooks::stopper)).
+    pub was_stopped: bool,
+    /// Whether the target was lost before the end.
+    pub target_loss: Option<TargetLoss>,
     /// The number of threads.
     pub workers: usize,
     /// The CPU time of this process during the measurement; with several threads, the sum of theirs.

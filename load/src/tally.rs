@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
@@ -15,6 +15,7 @@ pub(crate) struct Tally {
     open: Cell<usize>,
     open_max: Cell<usize>,
     closed_idle: Cell<u64>,
+    unreachable: RefCell<Option<Unreachable>>,
     /// Expected responses, including the warm-up.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
@@ -29,6 +30,14 @@ pub(crate) struct Tally {
     response_times: Option<RefCell<Times>>,
     /// How much later than due requests were sent although their connection was free.
     send_delays: RefCell<Latencies>,
+}
+
+/// A failure to connect.
+struct Unreachable {
+    since: Instant,
+    /// How many requests had been answered by then.
+    answered_ever: u64,
+    error: String,
 }
 
 /// Times of one kind. Each is recorded into one histogram; they are added up on demand.
@@ -77,6 +86,7 @@ impl Tally {
             open: Cell::new(0),
             open_max: Cell::new(0),
             closed_idle: Cell::new(0),
+            unreachable: RefCell::default(),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             traffic: Cell::default(),
@@ -94,6 +104,7 @@ impl Tally {
     }
 
     pub(crate) fn opened(&self) {
+        self.unreachable.take();
         self.opened.set(self.opened.get() + 1);
         self.open.set(self.open.get() + 1);
         self.open_max.set(self.open_max.get().max(self.open.get()));
@@ -178,7 +189,29 @@ impl Tally {
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
-        self.errors.borrow_mut().note(kind, example);
+        let text = example();
+        if matches!(kind, ErrorKind::Refused | ErrorKind::ConnectTimedOut | ErrorKind::ConnectFailed) {
+            self.note_unreachable(&text);
+        }
+        self.errors.borrow_mut().note(kind, || text);
+    }
+
+    /// Notes that connecting failed, unless it had failed before and nothing was answered since.
+    #[cold]
+    fn note_unreachable(&self, error: &str) {
+        let mut unreachable = self.unreachable.borrow_mut();
+        let answered_ever = self.answered_ever.get();
+        if unreachable.as_ref().is_none_or(|earlier| earlier.answered_ever != answered_ever) {
+            *unreachable =
+                Some(Unreachable { since: Instant::now(), answered_ever, error: error.to_string() });
+        }
+    }
+
+    /// Whether connecting failed, and neither succeeded nor was anything answered since: the time and the error.
+    pub(crate) fn unreachable(&self) -> Option<(Instant, String)> {
+        let unreachable = self.unreachable.borrow();
+        let current = unreachable.as_ref().filter(|found| found.answered_ever == self.answered_ever.get())?;
+        Some((current.since, current.error.clone()))
     }
 
     pub(crate) fn open_now(&self) -> usize {

@@ -3,13 +3,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
 use super::{Verdicts, steps, workload};
 
 /// The results as one JSON object.
-pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
+pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
     let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
@@ -24,7 +25,9 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
         |kind| json!({ "kind": kind.name(), "count": errors.count(kind), "example": errors.example(kind) }),
     );
     let gates = verdicts.iter().map(|(gate, verdict)| {
-        json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
+        // A run that was stopped early has not shown that a gate holds.
+        let is_broken = (verdict.is_broken || !outcome.was_stopped).then_some(verdict.is_broken);
+        json!({ "gate": gate.to_string(), "broken": is_broken, "value": verdict.value })
     });
     let statuses = matches!(plan.workload, Workload::Http(_)).then(|| {
         let counts = outcome.statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
@@ -50,6 +53,10 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "warmup_s": plan.warmup.as_secs_f64(),
             "timeout_s": plan.timeout.as_secs_f64(),
         },
+        "stopped_by": stop_signal.map(|signal| signal.as_str()),
+        "target_loss": outcome.target_loss.as_ref().map(
+            |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
+        ),
         "measured_s": outcome.measured.as_secs_f64(),
         "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
         "generator": {

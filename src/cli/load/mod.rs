@@ -15,10 +15,12 @@ mod steps;
 mod text;
 mod workload;
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
@@ -30,6 +32,8 @@ use super::{CommandLine, limits, output};
 
 /// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
+/// The exit status of a run that was stopped by a signal is this and the signal's number, as in shells.
+const SIGNAL_STATUS: u8 = 128;
 /// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
@@ -83,10 +87,11 @@ docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and 
 
 Durations have a unit (500us, 3s, 2m); counts and rates may end with k or M (50k).
 
-SIGINT or SIGTERM ends the run early and prints the results so far; a second signal exits immediately.
+SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
-The exit status is 0 if the run completed, 1 if the target could not be reached or answered nothing, 2 if the
-command line is invalid, and 3 if a gate (--fail-if) failed.")]
+The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
+before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, and otherwise 128 and the
+signal's number (130, 143) if the run was stopped early.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -122,9 +127,13 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
     let mut hooks = Hooks { observer, stopper: None, recorder: None };
+    let stop_signal = Rc::new(Cell::new(None));
     match StopSignals::take() {
         // An error means that the runtime is ending.
-        Ok(signals) => hooks.stopper = Some(Box::new(move || drop(signals.wait()))),
+        Ok(signals) => {
+            let stop_signal = stop_signal.clone();
+            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
+        }
         Err(error) => output::complain(format_args!(
             "cannot handle signals, which would end the run without results: {error}"
         )),
@@ -155,8 +164,9 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         }
     };
     let verdicts: Verdicts =
-        options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    let value = json::results(&plan, &outcome, &verdicts);
+        options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
+    let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
+    let value = json::results(&plan, &outcome, &verdicts, stop_signal);
     let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
     let written = written.and_then(|points| match &options.html {
         Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
@@ -177,9 +187,24 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     }
-    match verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
-        true => ExitCode::from(GATE_BROKEN),
-        false => ExitCode::SUCCESS,
+    if let Some(loss) = &outcome.target_loss {
+        output::complain(format_args!(
+            "{}: the target was lost {} before the end: {}",
+            plan.target,
+            load::format_duration(loss.before_end),
+            loss.error
+        ));
+        return ExitCode::FAILURE;
+    }
+    if verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
+        return ExitCode::from(GATE_BROKEN);
+    }
+    match stop_signal {
+        Some(signal) => {
+            output::complain(format_args!("the run was stopped early by {signal}"));
+            ExitCode::from(SIGNAL_STATUS + signal as u8)
+        }
+        None => ExitCode::SUCCESS,
     }
 }
 

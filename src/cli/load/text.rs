@@ -205,6 +205,20 @@ pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
 
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
+    if outcome.was_stopped {
+        writeln!(
+            text,
+            "\nThe run was stopped early: the results cover the time until then, and no gate holds."
+        )?;
+    }
+    if let Some(loss) = &outcome.target_loss {
+        writeln!(
+            text,
+            "\nThe target was lost {} before the end: nothing was answered since, and connecting failed:\n{}",
+            format_duration(loss.before_end),
+            loss.error
+        )?;
+    }
     if requests.failed() > 0 && requests.answered > 0 {
         writeln!(
             text,
@@ -212,7 +226,7 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             counted(requests.failed(), "request")
         )?;
     }
-    if requests.unsent() > 0 {
+    if requests.unsent() > 0 && outcome.target_loss.is_none() {
         writeln!(
             text,
             "\n{} of {} requests were not sent before the end: no connection was free. The times do\nnot \

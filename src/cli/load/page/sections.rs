@@ -54,8 +54,11 @@ pub fn add_gates(html: &mut String, value: &Value) {
     let Some(gates) = value["gates"].as_array().filter(|gates| !gates.is_empty()) else { return };
     html.push_str("<ul class=\"gates\" id=\"gates\" aria-label=\"Gates\">\n");
     for gate in gates {
-        let is_broken = gate["broken"].as_bool().unwrap_or_default();
-        let (class, verdict) = if is_broken { ("bad", "✗ failed") } else { ("good", "✓ passed") };
+        let (class, verdict) = match gate["broken"].as_bool() {
+            Some(true) => ("bad", "✗ failed"),
+            Some(false) => ("good", "✓ passed"),
+            None => ("open", "? stopped early"),
+        };
         let [condition, measured] =
             ["gate", "value"].map(|name| Escaped(gate[name].as_str().unwrap_or_default()));
         add(
