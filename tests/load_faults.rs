@@ -253,3 +253,28 @@ fn a_target_that_dies_is_a_failure_that_says_so() {
         assert!(loss["before_end_s"].as_f64().unwrap() > 0.0, "{flags:?}: {loss}");
     }
 }
+
+#[test]
+fn no_output_has_a_secret() {
+    let target = http_server(|_, _| Some("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_string()));
+    let folder = format!("{}/{}-secrets", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::create_dir(&folder).unwrap();
+    let path = |name: &str| format!("{folder}/{name}");
+    let [json, html, csv, hdr] = ["a.json", "a.html", "a.csv", "a.hdr"].map(path);
+    let url = format!("{target}/path?key=s3cr3t");
+    let flags =
+        ["--header", "Authorization: Bearer s3cr3t", "--header", "X-Any: s3cr3t", "--header", "Accept: text"];
+    let files = ["--json", &json, "--html", &html, "--csv", &csv, "--hdr", &hdr];
+    let output = load(&[&[&url, "--count", "3", "--body", "s3cr3t"][..], &flags, &files].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let read = |path: &String| std::fs::read_to_string(path).unwrap();
+    let shown = [text_of(&output), error_text(&output), read(&json), read(&html), read(&csv), read(&hdr)];
+    std::fs::remove_dir_all(&folder).unwrap();
+    for text in &shown {
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
+    let report: Value = serde_json::from_str(&shown[2]).unwrap();
+    let headers = serde_json::json!(["Authorization: ...", "X-Any: ...", "Accept: text"]);
+    assert_eq!(report["plan"]["http"]["headers"], headers);
+    assert!(shown[1].contains("/path?...: nothing was answered: HTTP 403 for GET /path?..."), "{}", shown[1]);
+}

@@ -180,7 +180,7 @@ fn texts_of_others_stay_texts() {
             }
         }
     });
-    let header = format!("X-Test: {HOSTILE}");
+    let header = format!("User-Agent: {HOSTILE}");
     let secret = "Authorization: Basic c2VjcmV0";
     let url = server.replace("tcp://", "http://");
     let arguments = ["--count", "3", "--header", &header, "--header", secret, "--html", &path];

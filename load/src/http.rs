@@ -18,6 +18,27 @@ const HEADERS_MAX: usize = 64;
 /// How many bytes of a malformed response are shown.
 const SHOWN_BYTES: usize = 32;
 
+/// Headers whose values may be shown. Others may carry credentials, whatever their names.
+const HARMLESS: [&str; 17] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expect",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "pragma",
+    "range",
+    "te",
+    "user-agent",
+];
+
 /// A header of a request, such as `Accept: text/html`.
 ///
 /// # Examples
@@ -33,6 +54,26 @@ const SHOWN_BYTES: usize = 32;
 pub struct Header {
     name: String,
     value: String,
+}
+
+impl Header {
+    /// The header as it may be shown to others: without its value, unless it is one that never is confidential, such
+    /// as `Accept`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::Header;
+    ///
+    /// let header: Header = "Authorization: Bearer abc".parse().unwrap();
+    /// assert_eq!(header.redacted(), "Authorization: ...");
+    /// ```
+    pub fn redacted(&self) -> String {
+        match HARMLESS.iter().any(|harmless| self.name.eq_ignore_ascii_case(harmless)) {
+            true => self.to_string(),
+            false => format!("{}: ...", self.name),
+        }
+    }
 }
 
 impl FromStr for Header {

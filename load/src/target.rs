@@ -53,9 +53,27 @@ impl HttpTarget {
         &self.authority
     }
 
+    /// The path without the query, which may be confidential; `?...` stands for a query.
+    pub fn path_without_query(&self) -> String {
+        match self.path.split_once('?') {
+            Some((path, _)) => format!("{path}?..."),
+            None => self.path.clone(),
+        }
+    }
+
     /// The path with its query; at least `/`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+}
+
+impl Target {
+    /// The target as it may be shown to others: without the query of a URL, which may be confidential.
+    pub fn without_query(&self) -> String {
+        match self {
+            Self::Http(target) => format!("http://{}{}", target.authority, target.path_without_query()),
+            other => other.to_string(),
+        }
     }
 }
 

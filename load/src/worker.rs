@@ -591,7 +591,7 @@ impl Worker {
     fn describe_status(&self, status: u16) -> String {
         match (&self.plan.workload, &self.plan.target) {
             (Workload::Http(request), Target::Http(target)) => {
-                format!("HTTP {status} for {} {}", request.method, target.path())
+                format!("HTTP {status} for {} {}", request.method, target.path_without_query())
             }
             _ => format!("HTTP {status}"),
         }

@@ -39,7 +39,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "ringspun": env!("CARGO_PKG_VERSION"),
         "backend": outcome.backend,
         "plan": {
-            "target": plan.target.to_string(),
+            "target": plan.target.without_query(),
             "connections": plan.connections,
             "loop": loop_name,
             "rate_per_s": rate_per_s,

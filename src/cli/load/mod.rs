@@ -11,6 +11,7 @@ mod page;
 #[cfg(test)]
 mod reference;
 mod report;
+mod secrets;
 mod steps;
 mod text;
 mod workload;
@@ -159,7 +160,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let outcome = match measured {
         Ok(outcome) => outcome,
         Err(error) => {
-            output::complain(format_args!("{}: {error}", plan.target));
+            output::complain(format_args!("{}: {error}", plan.target.without_query()));
             return ExitCode::FAILURE;
         }
     };
@@ -182,7 +183,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     if outcome.requests.answered == 0 {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
-            plan.target,
+            plan.target.without_query(),
             first_reason(&plan, &outcome)
         ));
         return ExitCode::FAILURE;
@@ -190,7 +191,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     if let Some(loss) = &outcome.target_loss {
         output::complain(format_args!(
             "{}: the target was lost {} before the end: {}",
-            plan.target,
+            plan.target.without_query(),
             load::format_duration(loss.before_end),
             loss.error
         ));
@@ -230,7 +231,7 @@ fn page_of(
     began_at: SystemTime,
     points: &[page::Point],
 ) -> String {
-    let target = plan.target.to_string();
+    let target = plan.target.without_query();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));

@@ -10,7 +10,7 @@ use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
 use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, show_time};
-use crate::cli::load::histogram::share;
+use crate::cli::load::{histogram::share, secrets};
 
 /// The percentiles in the table.
 const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
@@ -496,7 +496,7 @@ pub fn add_machine(html: &mut String, value: &Value) {
         html,
         format_args!(
             "<section id=\"machine\"><h2>{heading}</h2>\n<pre>{}</pre>\n<div class=\"texts\">{facts}</div></section>\n",
-            Escaped(machine::command_line()),
+            Escaped(secrets::command_line()),
         ),
     );
 }
