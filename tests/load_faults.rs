@@ -13,6 +13,8 @@ use std::time::Duration;
 use measuring::{error_text, load, measure, number, tcp_server, text_of};
 use serde_json::Value;
 
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 /// Reads the head of a request without a body; false at the end of the connection.
 fn read_head(stream: &mut TcpStream) -> bool {
     let mut head = Vec::new();
@@ -277,4 +279,25 @@ fn no_output_has_a_secret() {
     let headers = serde_json::json!(["Authorization: ...", "X-Any: ...", "Accept: text"]);
     assert_eq!(report["plan"]["http"]["headers"], headers);
     assert!(shown[1].contains("/path?...: nothing was answered: HTTP 403 for GET /path?..."), "{}", shown[1]);
+}
+
+#[test]
+fn requests_on_connections_that_were_just_closed_are_sent_again() {
+    // Three responses on each connection. The close meets a request that is on its way.
+    for flags in [&[][..], &["--rate", "1k"], &["--pipeline", "4"], &["--pipeline", "4", "--rate", "1k"]] {
+        let target = http_server(|request, _| (request < 3).then(|| OK.to_string()));
+        let base = [target.as_str(), "--connections", "2", "--count", "60", "--fail-if", "errors>0"];
+        let report = measure(&[&base[..], flags].concat(), 0);
+        let [answered, lost, resent] = requests(&report, ["answered", "lost", "resent"]);
+        assert_eq!((answered, lost), (60, 0), "{flags:?}");
+        assert!(resent >= 15, "{flags:?}: {}", report["requests"]);
+        // A request that may have had an effect is not.
+        let report = measure(&[&base[..5], &["--method", "POST"], flags].concat(), 0);
+        let [lost, resent, sent] = requests(&report, ["lost", "resent", "sent"]);
+        assert!(lost > 0 && resent == 0 && sent == 60, "{flags:?}: {}", report["requests"]);
+    }
+    // A connection that never answered is no reused one.
+    let target = http_server(|_, _| None);
+    let report = measure(&[&target, "--count", "5"], 1);
+    assert_eq!(requests(&report, ["lost", "resent", "sent"]), [5, 0, 5]);
 }

@@ -162,6 +162,11 @@ fn an_http_server_that_closes_leaves_the_rest_of_a_pipeline_unanswered() {
     });
     let target = target.replace("tcp://", "http://");
     let report = measure(&[&target, "--pipeline", "3", "--count", "9"], 0);
+    // Those behind each closing response are sent again, on the next connection.
+    assert_eq!(counts(&report, ["answered", "lost", "sent"]), [9, 0, 9], "{}", report["errors"]);
+    assert!(number(&report["requests"]["resent"]) > 0, "{}", report["requests"]);
+    assert_eq!((errors(&report), number(&report["connections"]["opened"])), (0, 9));
+    let report = measure(&[&target, "--pipeline", "3", "--count", "9", "--method", "POST"], 0);
     let [answered, lost, sent] = counts(&report, ["answered", "lost", "sent"]);
     assert_eq!((answered, lost, sent), (3, 6, 9), "{}", report["errors"]);
     assert_eq!(number(&report["connections"]["closed"]), 3);

@@ -25,7 +25,7 @@ pub struct Answers {
 ///
 /// If the reader returns bytes that are not the end of its input.
 pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
-    let request = Prepared { bytes: Vec::new(), is_head, closes: false };
+    let request = Prepared { bytes: Vec::new(), is_head, is_idempotent: true, closes: false };
     let mut answers = Answers { whole: Vec::new(), is_broken: false };
     let mut reading = Reading::http(&request);
     let mut has_begun = false;
@@ -62,7 +62,7 @@ fn take(answers: &mut Answers, answer: Answer) -> bool {
             answers.whole.push((response.status, traffic.received_bytes));
             !response.closes
         }
-        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended(_) => {
+        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended { .. } | Answer::Broken(_) => {
             answers.is_broken = true;
             false
         }

@@ -15,6 +15,8 @@ pub const BODY_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Limits for the head of a response.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const HEADERS_MAX: usize = 64;
+/// The methods that are idempotent.
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"];
 /// How many bytes of a malformed response are shown.
 const SHOWN_BYTES: usize = 32;
 
@@ -177,6 +179,8 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// The response has no body, whatever its headers say.
     pub(crate) is_head: bool,
+    /// The request may be sent again if its connection was closed before a response (RFC 9110, section 9.2.2).
+    pub(crate) is_idempotent: bool,
     /// The request asks the target to close the connection; the response need not repeat it.
     pub(crate) closes: bool,
 }
@@ -186,6 +190,7 @@ impl Prepared {
         Self {
             bytes: request.bytes(target),
             is_head: request.method == "HEAD",
+            is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
             closes: request.asks_to_close(),
         }
     }

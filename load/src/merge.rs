@@ -18,6 +18,7 @@ impl Requests {
         self.bad_status += other.bad_status;
         self.timed_out += other.timed_out;
         self.lost += other.lost;
+        self.resent += other.resent;
     }
 }
 

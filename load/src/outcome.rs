@@ -135,6 +135,9 @@ pub struct Requests {
     pub timed_out: u64,
     /// How many were lost with their connection.
     pub lost: u64,
+    /// How many were sent again on another connection, because the target closed a reused one before a response
+    /// began; HTTP requests with idempotent methods only. Each counts once as sent.
+    pub resent: u64,
 }
 
 /// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_net::{DatagramSocket, Stream};
+use ringspun_net::{self as net, DatagramSocket, Stream};
 
 use crate::framing::{Delimiter, Framing};
 use crate::http::Prepared;
@@ -79,6 +79,11 @@ impl Work {
         }
     }
 
+    /// Whether a request may be sent again if its connection was closed before a response.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(self, Self::Exchange(Exchange::Http(prepared)) if prepared.is_idempotent)
+    }
+
     /// Performs the request with this number.
     // Inlined into the path of each request, as calls cost 2 % of its instructions.
     #[inline(always)]
@@ -146,7 +151,12 @@ impl Exchange {
                 ([], Some(answer)) => return Ok(answer),
                 (rest, _) => return Ok(Answer::Wrong { text: describe_surplus(rest), in_sync: false }),
             }
-            received = stream.receive()?;
+            received = match stream.receive() {
+                Err(error) if reading.has_begun() && net::interrupt_of(&error).is_none() => {
+                    return Ok(Answer::Broken(error));
+                }
+                received => received?,
+            };
         }
     }
 
@@ -193,7 +203,10 @@ fn receive(transport: &Transport) -> io::Result<Answer> {
         Transport::Datagrams(socket) => socket.receive()?.0.len(),
         Transport::Stream(stream) => match stream.receive()? {
             Some(bytes) => bytes.len(),
-            None => return Ok(Answer::Ended("the target closed the connection".to_string())),
+            None => {
+                let text = "the target closed the connection".to_string();
+                return Ok(Answer::Ended { text, has_begun: false });
+            }
         },
         Transport::Sink(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };

@@ -465,6 +465,10 @@ impl Worker {
                     self.withdraw(request);
                     Connection::Reopen
                 }
+                None if sent_count > sent_before && self.may_resend(&clock, now, &answer) => {
+                    self.resend(request);
+                    Connection::Reopen
+                }
                 None => {
                     let Some(next) = self.note_failure(answer, request, service_time) else { return };
                     next
@@ -529,7 +533,29 @@ impl Worker {
 
     /// Whether this is the end of a connection that only receives: how many bytes it gets is unknown in advance.
     fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
-        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
+        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended { .. })))
+    }
+
+    /// Whether a request on a reused connection may be sent again on another one: the target had closed the
+    /// connection, probably while the request was on its way.
+    #[cold]
+    fn may_resend(&self, clock: &Clock, now: Instant, answer: &io::Result<Answer>) -> bool {
+        let is_untouched = match answer {
+            Ok(Answer::Ended { has_begun, .. }) => !has_begun,
+            Err(error) => transport::request_error_kind(error) == ErrorKind::Reset,
+            Ok(_) => false,
+        };
+        is_untouched && self.work.is_idempotent() && !self.is_over(clock, now)
+    }
+
+    /// Takes a request back, for the next free connection.
+    #[cold]
+    fn resend(&self, request: Request) {
+        self.count(request, |requests| {
+            requests.sent -= 1;
+            requests.resent += 1;
+        });
+        self.return_request(request);
     }
 
     /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.
@@ -555,7 +581,10 @@ impl Worker {
                 let next = if response.closes { Connection::Reopen } else { Connection::Keep };
                 (ErrorKind::Status, self.describe_status(response.status), next)
             }
-            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Connection::ReopenLater),
+            Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
+            Ok(Answer::Broken(error)) => {
+                (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater)
+            }
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if waited < timeout {
                     self.withdraw(request);

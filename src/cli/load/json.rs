@@ -114,6 +114,7 @@ pub fn requests_value(requests: &Requests) -> Value {
         "bad_status": requests.bad_status,
         "timed_out": requests.timed_out,
         "lost": requests.lost,
+        "resent": requests.resent,
     })
 }
 

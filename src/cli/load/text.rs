@@ -98,6 +98,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         (requests.bad_status, "with a failing status"),
         (requests.timed_out, "timed out"),
         (requests.lost, "lost"),
+        (requests.resent, "sent again"),
     ] {
         if count > 0 {
             write!(text, ", {} {what}", format_count(count))?;
