@@ -462,7 +462,8 @@ fn a_signal_ends_a_run_early_with_its_results() {
 fn results_that_cannot_be_written_exit_with_one() {
     let (_server, [target, ..]) = EchoServer::start("unwritable");
     let path = scratch_file("no-such-folder").join("out.json");
-    let output = load(&[&target, "--count", "1", "--json", path.to_str().unwrap()]);
+    // Before the run, which would take an hour.
+    let output = load(&[&target, "--duration", "1h", "--json", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(error_text(&output).contains("out.json: "), "{}", error_text(&output));
 }

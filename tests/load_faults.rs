@@ -301,3 +301,27 @@ fn requests_on_connections_that_were_just_closed_are_sent_again() {
     let report = measure(&[&target, "--count", "5"], 1);
     assert_eq!(requests(&report, ["lost", "resent", "sent"]), [5, 0, 5]);
 }
+
+#[test]
+fn two_outputs_need_two_files() {
+    let path = format!("{}/{}-same", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let other = path.replace("/tmp/", "/tmp/./");
+    let output = load(&["tcp://127.0.0.1:9", "--csv", &path, "--html", &other]);
+    let errors = error_text(&output);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("--csv and --html both write to "), "{errors}");
+    assert!(!std::path::Path::new(&path).exists());
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_the_results_of_an_earlier_one() {
+    let path = format!("{}/{}-earlier.json", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::write(&path, "earlier").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = load(&[&target, "--json", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "earlier");
+    std::fs::remove_file(path).unwrap();
+}

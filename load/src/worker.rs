@@ -31,7 +31,7 @@ use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::format_duration;
 use crate::reading::{Answer, describe_surplus};
 use crate::schedule::Numbers;
-use crate::share::Share;
+use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
@@ -69,9 +69,14 @@ pub(crate) fn run(
     let run = Rc::new(Worker::new(plan, share, numbers, work, destination, tally, steps));
     let (opened, first_error) = run.open_all()?;
     let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
-    let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
-        let unknown = || io::Error::other("no connection was made");
-        return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+    let refusal = fibers::event_loop().and_then(|event_loop| event_loop.ring_refusal().map(str::to_string));
+    let start = match run.share.meet(Arrival { has_opened, backend, refusal }, run.plan.start_at) {
+        Ok(start) => start,
+        Err(NoStart::MixedBackends(text)) => return Err(RunError::DoesNotFit(text)),
+        Err(NoStart::Unreachable) => {
+            let unknown = || io::Error::other("no connection was established");
+            return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+        }
     };
     run.start(start);
 

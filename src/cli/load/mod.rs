@@ -17,7 +17,6 @@ mod text;
 mod workload;
 
 use std::cell::Cell;
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,7 +37,7 @@ const SIGNAL_STATUS: u8 = 128;
 /// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
-use files::IntervalFiles;
+use files::{IntervalFiles, ResultFile};
 use options::Options;
 
 /// The command line of `ringspun load`.
@@ -117,6 +116,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
         CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
     };
+    let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
     let plan = match planned {
         Ok(plan) => plan,
         // Reported like the values that clap itself rejects.
@@ -139,12 +139,8 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
             "cannot handle signals, which would end the run without results: {error}"
         )),
     }
-    let files = match IntervalFiles::create(
-        options.hdr.as_deref(),
-        options.csv.as_deref(),
-        options.html.as_deref(),
-    ) {
-        Ok(files) => files,
+    let (files, json_file, html_file) = match open_files(&options) {
+        Ok(opened) => opened,
         Err(error) => {
             output::complain(error);
             return ExitCode::FAILURE;
@@ -168,9 +164,9 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
     let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
     let value = json::results(&plan, &outcome, &verdicts, stop_signal);
-    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
-    let written = written.and_then(|points| match &options.html {
-        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
+    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref(), json_file);
+    let written = written.and_then(|points| match html_file {
+        Some(file) => file.write(&page_of(&plan, &outcome, &value, began_at, &points)),
         None => Ok(()),
     });
     if let Err(error) = printed.and(written) {
@@ -209,19 +205,33 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
 }
 
-/// Prints the table, and writes the JSON file.
-fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(table) };
-    let rendered = format!("{value:#}\n");
-    if path == Path::new("-") {
-        return output::print(&rendered);
-    }
-    output::print(table)?;
-    write_file(path, &rendered)
+/// The files to write, with their flags.
+fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 4] {
+    let [json, hdr, csv, html] =
+        [&options.json, &options.hdr, &options.csv, &options.html].map(Option::as_deref);
+    [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html)]
 }
 
-fn write_file(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|error| cannot_write(&path.display().to_string(), &error))
+/// Opens all files before the run.
+fn open_files(options: &Options) -> io::Result<(IntervalFiles, Option<ResultFile>, Option<ResultFile>)> {
+    let html = options.html.as_deref().map(ResultFile::open).transpose()?;
+    let intervals = IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref(), html.is_some())?;
+    Ok((intervals, open_json(options.json.as_deref())?, html))
+}
+
+/// Opens the file for JSON, unless it goes to standard output.
+fn open_json(json: Option<&Path>) -> io::Result<Option<ResultFile>> {
+    json.filter(|path| *path != Path::new("-")).map(ResultFile::open).transpose()
+}
+
+/// Prints the table, and writes the JSON file; or prints the JSON instead.
+fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFile>) -> io::Result<()> {
+    let rendered = format!("{value:#}\n");
+    match (json, file) {
+        (None, _) => output::print(table),
+        (Some(_), None) => output::print(&rendered),
+        (Some(_), Some(file)) => output::print(table).and_then(|()| file.write(&rendered)),
+    }
 }
 
 fn page_of(
