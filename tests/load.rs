@@ -265,7 +265,7 @@ fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
     for (arguments, value, expected) in [
         (&["ftp://127.0.0.1:80/"][..], "ftp", "tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH"),
         (&[], "TARGET", "required"),
-        (&[target, "--duration", "3"], "'3'", "such as 500us, 3s or 2m"),
+        (&[target, "--duration", "3"], "'3'", "such as 500us, 3s or 1h30m"),
         (&[target, "--duration", "0s"], "duration is 0", "expected"),
         (&[target, "--rate", "fast"], "'fast'", "such as 64 or 50k"),
         (&[target, "--rate", "0"], "rate is 0", "expected 1"),

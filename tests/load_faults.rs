@@ -4,7 +4,7 @@
 mod measuring;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -324,4 +324,54 @@ fn a_run_that_cannot_begin_leaves_the_results_of_an_earlier_one() {
     assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "earlier");
     std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn duplicates_of_datagrams_are_not_taken_for_the_next_response() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = format!("udp://{}", socket.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((length, source)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..length], source).unwrap();
+            socket.send_to(&buffer[..length], source).unwrap();
+        }
+    });
+    let report = measure(&[&target, "--count", "50", "--fail-if", "errors>0"], 0);
+    assert_eq!(requests(&report, ["answered", "wrong", "lost"]), [50, 0, 0]);
+}
+
+#[test]
+fn short_flags_and_usage_are_those_of_the_command() {
+    let target = http_server(|_, _| Some(OK.to_string()));
+    let report = measure(&[&target, "-c", "2", "-n", "5", "-r", "1k", "-H", "Accept: b"], 0);
+    let plan = &report["plan"];
+    assert_eq!(
+        (number(&plan["connections"]), number(&plan["count"]), number(&plan["rate_per_s"])),
+        (2, 5, 1000)
+    );
+    assert_eq!(plan["http"]["headers"][0], "Accept: b");
+    assert_eq!(measure(&[&target, "-d", "0.1s"], 0)["measured_s"], 0.1);
+    for (arguments, usage) in [
+        (&["tcp://127.0.0.1:9", "-c", "0"][..], "Usage: ringspun load [OPTIONS]"),
+        (&["report", "--compare", "a"], "Usage: ringspun load report [OPTIONS]"),
+        (&["127.0.0.1:9"], "did you mean tcp://127.0.0.1:9 or http://127.0.0.1:9/?"),
+    ] {
+        let output = load(arguments);
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(usage), "{errors}");
+    }
+}
+
+#[test]
+fn a_reset_names_the_target() {
+    let target = tcp_server(|mut stream, _| {
+        stream.read_exact(&mut [0]).unwrap();
+        // Bytes that were not read make the close a reset.
+    });
+    let report = measure(&[&target, "--count", "3"], 1);
+    let errors = &report["errors"];
+    let example = errors["kinds"][0]["example"].as_str().unwrap();
+    assert!(example.contains(&target), "{errors}");
 }

@@ -109,7 +109,8 @@ pub struct Connections {
     pub wanted: usize,
     /// How many were opened, including replacements of lost ones.
     pub opened: u64,
-    /// The maximum open at the same time; with several threads, the sum of their maxima.
+    /// The maximum open at the same time; with churn, including those being established. With several threads, the
+    /// sum of their maxima.
     pub open_max: usize,
     /// How many the target closed while they were idle, which is not an error; they were reopened.
     pub closed_idle: u64,

@@ -104,10 +104,20 @@ impl Tally {
     }
 
     pub(crate) fn opened(&self) {
-        self.unreachable.take();
-        self.opened.set(self.opened.get() + 1);
+        self.established();
+        self.opening();
+    }
+
+    /// Counts a connection as open, which is not established yet.
+    pub(crate) fn opening(&self) {
         self.open.set(self.open.get() + 1);
         self.open_max.set(self.open_max.get().max(self.open.get()));
+    }
+
+    /// Counts a connection as established, which counts as open already.
+    pub(crate) fn established(&self) {
+        self.unreachable.take();
+        self.opened.set(self.opened.get() + 1);
     }
 
     pub(crate) fn closed(&self) {

@@ -588,7 +588,7 @@ impl Worker {
             }
             Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
             Ok(Answer::Broken(error)) => {
-                (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater)
+                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
             }
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if waited < timeout {
@@ -601,7 +601,9 @@ impl Worker {
                     Connection::Reopen,
                 )
             }
-            Err(error) => (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater),
+            Err(error) => {
+                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
+            }
         };
         self.tally.failed(kind, || text);
         self.count_failure(request, kind);
@@ -620,6 +622,11 @@ impl Worker {
         if request.is_measured {
             self.tally.failed_after(request.due.elapsed());
         }
+    }
+
+    /// A peer that is gone has no name: the target is named instead.
+    fn describe_break(&self, error: &io::Error) -> String {
+        error.to_string().replace("a lost peer", &self.plan.target.without_query())
     }
 
     fn describe_status(&self, status: u16) -> String {

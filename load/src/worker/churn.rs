@@ -22,9 +22,11 @@ impl Worker {
                 Wait::Closed | Wait::Stopped => return,
             };
             self.note_sent(request);
+            self.tally.opening();
             let open = match self.destination.open(self.plan.timeout) {
                 Ok(open) => open,
                 Err(error) => {
+                    self.tally.closed();
                     if !self.note_unopened(&error, request) {
                         return;
                     }
@@ -32,7 +34,7 @@ impl Worker {
                     continue;
                 }
             };
-            self.tally.opened();
+            self.tally.established();
             let connected = Instant::now();
             self.waiting_since[index].set(Some(connected));
             let answer = self.work.perform(&open, index + sent_count);

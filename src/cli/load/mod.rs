@@ -46,6 +46,7 @@ use options::Options;
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
+  ringspun load http://127.0.0.1:8080/ -c 64 -r 10k -d 1m30s -H 'Accept: text/html'
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
@@ -85,7 +86,7 @@ stalled target then gets fewer requests, which hides the stall. With --rate, req
 rate, whatever the target does (open loop), and response times start when a request is due.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
-Durations have a unit (500us, 3s, 2m); counts and rates may end with k or M (50k).
+Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k).
 
 SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
@@ -114,13 +115,12 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
     let Some(planned) = options.plan() else {
         let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
-        CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+        reject(&[], ErrorKind::MissingRequiredArgument, message);
     };
     let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
     let plan = match planned {
         Ok(plan) => plan,
-        // Reported like the values that clap itself rejects.
-        Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
+        Err(error) => reject(&[], ErrorKind::ValueValidation, &error),
     };
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
@@ -203,6 +203,20 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+/// Exits like clap does for values that it rejects itself, with the usage of `load` or of a subcommand.
+fn reject(subcommand: &[&str], kind: ErrorKind, message: &str) -> ! {
+    let mut program = CommandLine::command();
+    program.build();
+    let mut command = &mut program;
+    for name in [&["load"], subcommand].concat() {
+        if command.find_subcommand(name).is_none() {
+            break;
+        }
+        command = command.find_subcommand_mut(name).unwrap_or_else(|| unreachable!());
+    }
+    command.error(kind, message).exit()
 }
 
 /// The files to write, with their flags.

@@ -16,13 +16,13 @@ pub struct Options {
     #[arg(value_name = "TARGET", required = true)]
     pub target: Option<Target>,
     /// Number of connections, or of datagram sockets, up to 1M and the limit on open files
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
+    #[arg(short, long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
     /// How long to send requests after the warm-up [default without --count: 10s]
-    #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
+    #[arg(short, long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
     duration: Option<Duration>,
     /// Number of requests to send after the warm-up, over all connections
-    #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = load::parse_count)]
     count: Option<u64>,
     #[command(flatten)]
     pace: PaceFlags,

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, error::ErrorKind};
+use clap::{Args, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, format_count, format_duration};
 use serde_json::{Value, json};
 
 use super::files::{ResultFile, check_distinct};
-use super::{histogram, json::times, open_json, page, print, text};
-use crate::cli::{CommandLine, output};
+use super::{histogram, json::times, open_json, page, print, reject, text};
+use crate::cli::output;
 
 /// Merge or compare logs written by --hdr
 #[derive(Args)]
@@ -51,11 +51,11 @@ pub struct Report {
 pub fn report(options: &Report) -> ExitCode {
     if options.compare && options.logs.len() != 2 {
         let message = format!("--compare got {} logs: expected two\n", options.logs.len());
-        CommandLine::command().error(ErrorKind::WrongNumberOfValues, message).exit();
+        reject(&["report"], ErrorKind::WrongNumberOfValues, &message);
     }
     let files = [("--json", options.json.as_deref()), ("--html", options.html.as_deref())];
     if let Err(message) = check_distinct(&files) {
-        CommandLine::command().error(ErrorKind::ArgumentConflict, message + "\n").exit();
+        reject(&["report"], ErrorKind::ArgumentConflict, &message);
     }
     match try_report(options) {
         Ok(()) => ExitCode::SUCCESS,

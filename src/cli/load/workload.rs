@@ -44,7 +44,7 @@ pub struct WorkloadOptions {
     /// HTTP header, such as 'Accept: text/html'; repeatable
     ///
     /// Host is derived from the target unless given here, Content-Length always from the body.
-    #[arg(long, value_name = "HEADER")]
+    #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<Header>,
     /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
     #[arg(long, value_name = "STATUSES")]

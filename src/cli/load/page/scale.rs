@@ -154,18 +154,13 @@ fn trimmed(value: f64, decimals: usize) -> String {
 
 /// Formats a round time: `1 ms` rather than `1.00 ms`.
 fn short_time(time: Duration) -> String {
-    let text = show_time(time);
+    let text = format_duration(time);
     match text.split_once(' ') {
         Some((number, unit)) if number.contains('.') => {
             format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
         }
         _ => text,
     }
-}
-
-/// Formats a time with three digits, for a page.
-pub fn show_time(time: Duration) -> String {
-    format_duration(time).replace(" us", " µs")
 }
 
 /// Formats a number briefly, such as `150k`, with enough decimals to distinguish multiples of `step`.

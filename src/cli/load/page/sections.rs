@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use ringspun_load::{Latencies, format_count};
+use ringspun_load::{Latencies, format_count, format_duration};
 use serde_json::Value;
 
 use super::Series;
 use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
-use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, show_time};
+use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks};
 use crate::cli::load::{histogram::share, secrets};
 
 /// The percentiles in the table.
@@ -84,12 +84,14 @@ pub fn add_remarks(html: &mut String, remarks: &str) {
 
 pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
     let mut tiles = Vec::new();
-    if let Some(rate_per_s) = value["rate_per_s"].as_f64() {
+    // Steps are not to be averaged: they have a section of their own.
+    let has_steps = value["steps"].as_array().is_some_and(|steps| steps.len() > 1);
+    if let Some(rate_per_s) = value["rate_per_s"].as_f64().filter(|_| !has_steps) {
         tiles.push(("responses/s", format_count(rate_per_s.round() as u64), ""));
     }
-    if let Some(times) = times.filter(|times| times.count() > 0) {
+    if let Some(times) = times.filter(|times| times.count() > 0 && !has_steps) {
         for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)] {
-            tiles.push((name, show_time(times.percentile(percentile)), ""));
+            tiles.push((name, format_duration(times.percentile(percentile)), ""));
         }
     }
     if let Some(errors) = value["errors"]["total"].as_u64() {
@@ -128,8 +130,10 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning:
     });
     let spots = columns.windows(2).map(|pair| {
         let x = (pair[0] + pair[1]) / 2.0;
-        let shown: Vec<String> =
-            times.iter().map(|(name, times)| format!("{name} {}", show_time(time_at(times, x)))).collect();
+        let shown: Vec<String> = times
+            .iter()
+            .map(|(name, times)| format!("{name} {}", format_duration(time_at(times, x))))
+            .collect();
         let text = format!("p{}: {}", short_percentile(percentile_of(x * nines)), shown.join(", "));
         Spot { from: pair[0], to: pair[1], bar: None, text }
     });
@@ -140,7 +144,7 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning:
     }));
     let head: Vec<&str> = [""].into_iter().chain(times.iter().map(|(name, _)| *name)).collect();
     let row = |name: String, of: &dyn Fn(&Latencies) -> Duration| -> Vec<String> {
-        [name].into_iter().chain(times.iter().map(|(_, times)| show_time(of(times)))).collect()
+        [name].into_iter().chain(times.iter().map(|(_, times)| format_duration(of(times)))).collect()
     };
     let mut rows = vec![row("min".to_string(), &Latencies::min), row("mean".to_string(), &Latencies::mean)];
     for percentile in PERCENTILES {
@@ -297,7 +301,7 @@ pub fn add_steps(html: &mut String, value: &Value) {
             false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
         };
         let time = |name: &str| match step["response_time"][name].as_f64() {
-            Some(microseconds) => show_time(Duration::from_nanos((microseconds * 1000.0) as u64)),
+            Some(microseconds) => format_duration(Duration::from_nanos((microseconds * 1000.0) as u64)),
             None => "-".to_string(),
         };
         let seconds = format!("{:.2} s", step["measured_s"].as_f64().unwrap_or_default());
@@ -345,7 +349,7 @@ fn until(point: &super::Point) -> String {
 
 /// Rate, p50, p99, maximum, errors.
 fn cells(point: &super::Point) -> [String; 5] {
-    let time = |index: usize| point.times.map_or("-".to_string(), |times| show_time(times[index]));
+    let time = |index: usize| point.times.map_or("-".to_string(), |times| format_duration(times[index]));
     [
         format_count(point.rate_per_s().round() as u64),
         time(0),
@@ -382,7 +386,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
     let percents = |count: u64| 100.0 * count as f64 / times.count() as f64;
     let y_scale = LinearScale::up_to(percents(most) * HEADROOM);
     let spots = bins.iter().map(|bin| {
-        let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+        let range = format!("{} to {}", format_duration(bin.above), format_duration(bin.up_to));
         Spot {
             from: scale.position(bin.above.max(begin)),
             to: scale.position(bin.up_to),
@@ -398,7 +402,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
         .iter()
         .filter(|bin| bin.count > 0)
         .map(|bin| {
-            let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+            let range = format!("{} to {}", format_duration(bin.above), format_duration(bin.up_to));
             vec![range, format_count(bin.count), share(bin.count, times.count())]
         })
         .collect();
