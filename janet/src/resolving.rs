@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ringspun_net::Address;
 use ringspun_net::machine::{
-    Connect, ConnectError, DatagramCore, ListenerCore, Query, Resolve, ResolveError, SocketKind,
+    Connect, ConnectError, DatagramCore, ListenerCore, Query, Resolve, ResolveError, Reuse, SocketKind,
     connect_datagram, listen_on,
 };
 
@@ -107,10 +107,13 @@ fn addresses_value(addresses: &[Address]) -> Janet {
 }
 
 fn listen(bridge: &Rc<Bridge>, addresses: &[Address], kind: SocketKind, reuse: bool) -> Result<Janet, Janet> {
-    let descriptor = listen_on(addresses, kind, reuse).map_err(|error| match addresses.first() {
-        Some(address) if address.is_unix() => explained("could not bind socket", &error),
-        _ => string("could not bind to any sockets"),
-    })?;
+    let descriptor =
+        listen_on(addresses, kind, if reuse { Reuse::Port } else { Reuse::Nothing }).map_err(|error| {
+            match addresses.first() {
+                Some(address) if address.is_unix() => explained("could not bind socket", &error),
+                _ => string("could not bind to any sockets"),
+            }
+        })?;
     let event_loop = bridge.event_loop().clone();
     Ok(match kind {
         SocketKind::Stream => bridge.stream_value(

@@ -15,7 +15,8 @@ use crate::address::{Address, local_address, peer_address};
 use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError};
 use crate::machine::{
-    Amount, Arrived, DatagramCore, ReceiveFrom, SendTo, SocketKind, connect_datagram as connect_to, listen_on,
+    Amount, Arrived, DatagramCore, ReceiveFrom, Reuse, SendTo, SocketKind, connect_datagram as connect_to,
+    listen_on,
 };
 use crate::options::SocketOption;
 use crate::stream::Received;
@@ -41,8 +42,7 @@ pub struct DatagramSocket {
 /// Makes a datagram socket that receives at an address; port 0 lets the kernel choose one, which
 /// [`DatagramSocket::localname`] tells. Janet's `net/listen` with `:datagram`.
 ///
-/// As there, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set (`socket(7)`), so that others may
-/// name the same port; one that the kernel chooses is nobody else's by then. The first address of a name that can
+/// As with [`std::net::UdpSocket`], a port that another socket has is `AddrInUse`. The first address of a name that can
 /// be bound is taken. Parks while a name is looked up. The path of a Unix socket must not exist, and is not
 /// removed when the socket is closed; its modes are those of [`listen`](crate::listen).
 ///
@@ -78,7 +78,7 @@ pub fn listen_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
     let listened = resolve(&event_loop, &endpoint, SocketKind::Datagram, true)
-        .and_then(|addresses| listen_on(&addresses, SocketKind::Datagram, true));
+        .and_then(|addresses| listen_on(&addresses, SocketKind::Datagram, Reuse::Nothing));
     match listened {
         Ok(descriptor) => Ok(DatagramSocket::from_descriptor(event_loop, descriptor)),
         Err(error) => Err(OperationError::wrap("listen", &endpoint, error)),
@@ -185,14 +185,14 @@ impl DatagramSocket {
     /// Outside of a fiber.
     pub fn receive(&self) -> io::Result<(Received, Address)> {
         let poll = |core: &mut Rc<DatagramCore>, waiter: &Rc<_>| {
-            let Some(Arrived { bytes, source }) = core.take()? else {
+            let Some(Arrived { bytes, source }) = core.next_datagram()? else {
                 core.wait_for_input(waiter);
                 return Poll::Pending;
             };
             Poll::Ready(Ok((Received::new(bytes), source)))
         };
         wait_on(self.core.clone(), self.read_timeout.get(), poll, |core, waiter| {
-            core.readers().remove(waiter);
+            core.leave_readers(waiter);
         })
         .map_err(|error| self.failed("receive on", error))
     }
@@ -233,9 +233,7 @@ impl DatagramSocket {
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
-            // SAFETY: used by this call only, which is over before `data` is used again.
-            let lent = SendData::Lent(unsafe { LentBytes::new(data) });
-            if self.core.send_at_once(&lent, to)? {
+            if self.core.try_send_to(data, to)? {
                 return Ok(());
             }
             let result = fibers::wait_for_completion(

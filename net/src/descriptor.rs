@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
 use crate::machine::SocketKind;
@@ -24,6 +24,12 @@ impl Descriptor {
 
     pub(crate) fn raw(&self) -> RawFd {
         self.raw
+    }
+
+    /// The descriptor, for as long as nobody closes it; `None` once it is closed.
+    pub(crate) fn borrow(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: it is open, as only `close` closes it, which callers of this do not call meanwhile.
+        (!self.closed.get()).then(|| unsafe { BorrowedFd::borrow_raw(self.raw) })
     }
 
     /// True for the first caller only.
@@ -51,7 +57,7 @@ impl Drop for Descriptor {
     }
 }
 
-/// Makes a socket of an address's family, close-on-exec and non-blocking.
+/// Makes a socket of an address's family, close-on-exec.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
     system::socket(family, kind.socket_type())

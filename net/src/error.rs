@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use ringspun_fibers::Interrupt;
+use ringspun_runtime::EventLoop;
 
 /// The stream or listener was closed by its own side. As an [`io::Error`] its kind is `NotConnected`;
 /// [`is_closed`] tells it from a lost connection.
@@ -22,6 +23,12 @@ impl From<Closed> for io::Error {
     fn from(closed: Closed) -> Self {
         Self::new(io::ErrorKind::NotConnected, closed)
     }
+}
+
+/// What calls on a socket end with once its own side has closed it, or its loop is over or another process's.
+#[cold]
+pub(crate) fn closed(event_loop: &EventLoop) -> io::Error {
+    event_loop.check_process().err().unwrap_or_else(|| Closed.into())
 }
 
 /// Whether an error means that the stream was closed by its own side, as opposed to by its peer.

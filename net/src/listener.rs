@@ -8,7 +8,7 @@ use ringspun_fibers as fibers;
 use crate::address::{Address, local_address};
 use crate::endpoint::Peer;
 use crate::error::{OperationError, interrupt_of, is_closed};
-use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, SocketKind, is_exhausted, listen_on};
+use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, Reuse, SocketKind, is_exhausted, listen_on};
 use crate::options::SocketOption;
 use crate::stream::Stream;
 use crate::waiting::{current_loop, resolve, wait_on};
@@ -25,9 +25,9 @@ pub struct Listener {
 /// Listens for connections over TCP, or to a Unix stream socket; port 0 lets the kernel choose one, which
 /// [`Listener::localname`] tells.
 ///
-/// As in Janet's `net/listen`, `SO_REUSEADDR` and, except on Unix sockets, `SO_REUSEPORT` are set
-/// (`socket(7)`), and up to 1,024 connections wait in the kernel, or as many as `net.core.somaxconn`
-/// allows. The first address of a name that can be bound is taken. Parks while a name is looked up.
+/// As with [`std::net::TcpListener`], `SO_REUSEADDR` is set (`socket(7)`), and a second listener on the same port is
+/// `AddrInUse`; as in Janet's `net/listen`, up to 1,024 connections wait in the kernel, or as many as
+/// `net.core.somaxconn` allows. The first address of a name that can be bound is taken. Parks while a name is looked up.
 ///
 /// The path of a Unix socket must not exist: what is there, even the socket of a server that is gone, is left
 /// as it is, and a symbolic link is not followed. The path is not removed when the listener is closed. Who may
@@ -48,7 +48,7 @@ pub fn listen(address: impl Peer) -> io::Result<Listener> {
     let endpoint = address.endpoint()?;
     let event_loop = current_loop()?;
     let listened = resolve(&event_loop, &endpoint, SocketKind::Stream, true)
-        .and_then(|addresses| listen_on(&addresses, SocketKind::Stream, true));
+        .and_then(|addresses| listen_on(&addresses, SocketKind::Stream, Reuse::Address));
     let descriptor = listened.map_err(|error| OperationError::wrap("listen", &endpoint, error))?;
     Ok(Listener { core: ListenerCore::new(event_loop, descriptor) })
 }
@@ -161,9 +161,7 @@ impl Listener {
     ///
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
-        if self.core.is_closed() {
-            return Err(crate::Closed.into());
-        }
+        self.core.check_open()?;
         local_address(self.core.descriptor())
     }
 
@@ -173,9 +171,7 @@ impl Listener {
     ///
     /// The kernel's; [`Closed`](crate::Closed).
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
-        if self.core.is_closed() {
-            return Err(crate::Closed.into());
-        }
+        self.core.check_open()?;
         option.set(self.core.descriptor())
     }
 

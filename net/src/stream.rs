@@ -15,7 +15,7 @@ use ringspun_runtime::{EventLoop, LentBytes, SendData};
 use crate::address::{Address, local_address, peer_address};
 use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError, WriteInterrupted};
-use crate::machine::{Amount, Chunk, Connect, Read, SocketKind, StreamCore, Write};
+use crate::machine::{Amount, Chunk, Connect, Read, Sent, SocketKind, StreamCore, Write};
 use crate::options::SocketOption;
 use crate::waiting::{current_loop, resolve, wait_on, within};
 
@@ -192,7 +192,7 @@ impl Stream {
         });
         // An error has no room for a count, so what it cut short is there for the next read.
         if read.is_err() {
-            self.core.put_back(&buffer[..filled]);
+            self.core.put_back_bytes(&buffer[..filled]);
         }
         read
     }
@@ -239,7 +239,7 @@ impl Stream {
         let core = &self.core;
         let mut chunk = None;
         self.wait_readable(|waiter| {
-            chunk = core.take_chunk();
+            chunk = core.take(usize::MAX);
             if chunk.is_none() && !core.input_ended()? {
                 core.wait_for_input(waiter);
                 return Poll::Pending;
@@ -258,7 +258,7 @@ impl Stream {
             (),
             self.read_timeout.get(),
             |(), waiter| poll(waiter),
-            |(), waiter| _ = self.core.readers().remove(waiter),
+            |(), waiter| self.core.leave_readers(waiter),
         )
         .map_err(|error| self.failed("read from", error))
     }
@@ -326,14 +326,9 @@ impl Stream {
         if let Some(interrupt) = fibers::pending_interrupt() {
             return Err((0, WriteError::Interrupted(interrupt)));
         }
-        if self.writes_behind.get() && self.core.send_behind(data) {
-            return Ok(());
-        }
-        // SAFETY: used by this call only, which is over before `data` is used again.
-        let lent = SendData::Lent(unsafe { LentBytes::new(data) });
-        let sent = match self.core.send_at_once(&lent, data.len()) {
-            Ok(count) if count == data.len() && count > 0 => return Ok(()),
-            Ok(count) => count,
+        let sent = match self.core.try_send(data, self.writes_behind.get()) {
+            Ok(Sent::All) => return Ok(()),
+            Ok(Sent::Part(count)) => count,
             Err(error) => return Err((0, WriteError::Failed(error))),
         };
         let mut machine = Write::after(self.core.clone(), sent);

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
@@ -23,24 +23,20 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec and non-blocking: code that is lent its descriptor must not stop the whole loop.
+/// Makes a socket, close-on-exec and non-blocking.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
     #[cfg(not(target_vendor = "apple"))]
-    let made =
-        nix::sys::socket::socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        Ok(nix::sys::socket::socket(family, kind, flags, None)?)
+    }
     #[cfg(target_vendor = "apple")]
-    let made = {
+    {
         let made = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
-        // There is no flag for it, so a process started in between gets the socket all the same.
-        // SAFETY: sets a flag of our own new descriptor.
-        if unsafe { libc::fcntl(made.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        set_nonblocking(made.as_raw_fd(), true)?;
-        made
-    };
-    Ok(made)
+        close_on_exec_and_nonblocking(&made)?;
+        Ok(made)
+    }
 }
 
 /// Binds a socket to an address.
@@ -56,19 +52,31 @@ pub(crate) fn listen(socket: &OwnedFd, backlog: i32) -> io::Result<()> {
 }
 
 /// Accepts a connection that is there already, from a listener that does not block.
-#[cfg(target_os = "linux")]
-pub(crate) fn accept_now(listener: RawFd) -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd;
-    simulated!(|simulation| simulation.accept(listener));
-    let descriptor = nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+pub(crate) fn accept_now(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    simulated!(|simulation| simulation.accept(listener.as_raw_fd()));
+    #[cfg(not(target_vendor = "apple"))]
+    let descriptor = {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        nix::sys::socket::accept4(listener.as_raw_fd(), flags)?
+    };
+    #[cfg(target_vendor = "apple")]
+    let descriptor = nix::sys::socket::accept(listener.as_raw_fd())?;
     // SAFETY: the kernel made this descriptor for this call; nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    let accepted = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    #[cfg(target_vendor = "apple")]
+    close_on_exec_and_nonblocking(&accepted)?;
+    Ok(accepted)
 }
 
-/// Only descriptors of Linux are handed over, by the Janet VM.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn accept_now(_: RawFd) -> io::Result<OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
+/// Sets two flags for which this system's calls have none of their own, so that a process started in between gets the
+/// socket all the same.
+#[cfg(target_vendor = "apple")]
+fn close_on_exec_and_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: sets a flag of our own new descriptor.
+    if unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    set_nonblocking(socket.as_raw_fd(), true)
 }
 
 /// Receives what is there, without waiting.

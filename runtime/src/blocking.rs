@@ -10,7 +10,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::process::ProcessMark;
 use crate::wake::{RemoteWaker, Wake};
 
 /// The most threads of the process that block at a time. They wait for others and use no processor, so
@@ -29,13 +32,17 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What `top -H` shows for the threads; the kernel keeps 15 bytes.
 const THREAD_NAME: &str = "ringspun-block";
 
-/// The pool that all loops of the process share.
-static POOL: Pool = Pool::new(MAXIMUM_THREADS, IDLE);
+/// The pool that all loops of the process share, once there is one.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that are made when there is work, and end when there has been none for a while.
+///
+/// A forked child has none of them, and finds the locks as they were at the fork, held by threads that it does not have:
+/// it leaves the pool alone, and makes its own.
 struct Pool {
+    process: ProcessMark,
     maximum_threads: usize,
     idle: Duration,
     state: Mutex<PoolState>,
@@ -52,9 +59,33 @@ struct PoolState {
 }
 
 impl Pool {
-    const fn new(maximum_threads: usize, idle: Duration) -> Self {
+    fn new(maximum_threads: usize, idle: Duration) -> io::Result<Self> {
         let state = PoolState { queue: BTreeMap::new(), next_ticket: 0, threads: 0, idle_threads: 0 };
-        Self { maximum_threads, idle, state: Mutex::new(state), work: Condvar::new() }
+        let (process, state) = (ProcessMark::new()?, Mutex::new(state));
+        Ok(Self { process, maximum_threads, idle, state, work: Condvar::new() })
+    }
+
+    /// The pool of this process.
+    fn shared() -> io::Result<&'static Self> {
+        let present = POOL.load(Ordering::Acquire);
+        // SAFETY: what is stored there comes from a box, and is never freed.
+        if let Some(pool) = unsafe { present.as_ref() }
+            && pool.process.is_current()
+        {
+            return Ok(pool);
+        }
+        let made = Box::into_raw(Box::new(Self::new(MAXIMUM_THREADS, IDLE)?));
+        let stored = POOL.compare_exchange(present, made, Ordering::AcqRel, Ordering::Acquire);
+        let pool = stored.map_or_else(
+            |first| {
+                // SAFETY: another thread was faster, and nobody has seen this one.
+                drop(unsafe { Box::from_raw(made) });
+                first
+            },
+            |_| made,
+        );
+        // SAFETY: as above; nobody has stored null.
+        Ok(unsafe { &*pool })
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -92,8 +123,11 @@ impl Pool {
         Ok(ticket)
     }
 
-    /// Takes a job back; `None` if it has begun.
+    /// Takes a job back; `None` if it has begun, and in a forked child.
     fn withdraw(&self, ticket: u64) -> Option<Job> {
+        if !self.process.is_current() {
+            return None;
+        }
         self.lock().queue.remove(&ticket)
     }
 
@@ -172,7 +206,7 @@ impl BlockingCalls {
         self: &Rc<Self>,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
-        self.call_in(&POOL, function)
+        self.call_in(Pool::shared()?, function)
     }
 
     fn call_in<T: Send + 'static>(
@@ -239,9 +273,13 @@ pub struct BlockingCall<T> {
 impl<T> BlockingCall<T> {
     /// The result if the call has ended, or its panic's payload. Otherwise `waiter`, and only the last one
     /// given, is woken in a turn of the loop when it has. Never blocks. A call that has been ready once is
-    /// pending for good.
+    /// pending for good, and so is every call in a forked child.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<thread::Result<T>> {
         let Some(place) = &self.result else { return Poll::Pending };
+        // In a forked child, nobody is left to finish it, or to unlock what it holds.
+        if !self.pool.process.is_current() {
+            return Poll::Pending;
+        }
         let ended = place.lock().unwrap_or_else(PoisonError::into_inner).take();
         match ended {
             Some(value) => {
@@ -298,7 +336,7 @@ mod tests {
         /// For Miri, which takes a pool that nothing refers to any more to be leaked.
         static POOLS: Mutex<Vec<&Pool>> = Mutex::new(Vec::new());
         let calls = BlockingCalls::new(RemoteWaker::new().unwrap());
-        let pool = Box::leak(Box::new(Pool::new(maximum_threads, idle)));
+        let pool = Box::leak(Box::new(Pool::new(maximum_threads, idle).unwrap()));
         POOLS.lock().unwrap().push(pool);
         (calls, pool)
     }

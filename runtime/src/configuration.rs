@@ -28,6 +28,10 @@ pub struct Configuration {
     /// are just as far apart. A loop that waits for longer sleeps at once; with zero, every loop does. `None` leaves it to
     /// the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, and without that it is 50 µs.
     pub spin_max: Option<Duration>,
+    /// Whether what is in flight on a ring is cancelled before a SIGTERM, SIGINT or SIGHUP of which the default action
+    /// ends the process, and at an `exit(3)` of the loop's thread: see [`EventLoop`](crate::EventLoop#ending-the-process).
+    /// Concerns io_uring alone.
+    pub cancel_at_termination: bool,
 }
 
 impl Default for Configuration {
@@ -42,6 +46,7 @@ impl Default for Configuration {
             receive_buffer_size_bytes: 64 * 1024,
             datagram_buffers: 64,
             spin_max: None,
+            cancel_at_termination: true,
         }
     }
 }

@@ -2,20 +2,22 @@
 //! their owners.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::blocking::{BlockingCall, BlockingCalls};
 use crate::buffers::{Buffer, BufferPool, datagram};
+use crate::completion::RawCompletion;
 use crate::configuration::Configuration;
-use crate::operation::{Address, Completion, Operation, OperationKey, OperationKind, Owner, SendData};
+use crate::operation::{Address, Completion, Operation, OperationKey, OperationKind, Owner};
+use crate::process::{Gate, ProcessMark};
 use crate::ready::ReadyQueue;
+use crate::receive_buffers::ReceiveBuffers;
 use crate::slots::Slots;
 use crate::spin::Spin;
-use crate::sys::{Backend, Buffers, RawCompletion};
+use crate::sys::{Backend, Buffers};
 use crate::timers::{TimerKey, Timers};
 use crate::wake::{RemoteWaker, Wake};
 
@@ -47,35 +49,15 @@ pub struct LoopStatistics {
 const SPARE_SEND_BUFFERS: usize = 64;
 const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// The receive buffers of one kind.
-struct Intake {
-    buffers: Rc<BufferPool>,
-    /// Who met a lack of them, in order.
-    starved: RefCell<VecDeque<Rc<dyn Wake>>>,
-}
+/// How often [`Sweep`]s are asked whether they are still in use.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 
-impl Intake {
-    fn new(buffers: &Rc<BufferPool>) -> Self {
-        Self { buffers: buffers.clone(), starved: RefCell::default() }
-    }
-
-    /// Wakes as many of the starved as half of the free buffers can feed; the other half is for those
-    /// that are armed. True if any was woken.
-    fn feed_starved(&self) -> bool {
-        let count = self.starved.borrow().len();
-        if count == 0 {
-            return false;
-        }
-        let free = usize::from(self.buffers.count() - self.buffers.lent());
-        if free == 0 {
-            return false;
-        }
-        for _ in 0..count.min((free / 2).max(1)) {
-            let Some(waiter) = self.starved.borrow_mut().pop_front() else { break };
-            waiter.wake();
-        }
-        true
-    }
+/// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
+/// ahead of its reader.
+pub trait Sweep {
+    /// Called by the loop some 50 ms after [`EventLoop::sweep_later`], and again after another 50 ms for as long as
+    /// it returns true. It may submit and cancel; it must not block or panic.
+    fn sweep(self: Rc<Self>) -> bool;
 }
 
 /// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
@@ -90,7 +72,31 @@ impl Intake {
 ///
 /// # Forking
 ///
-/// The child of a `fork(2)` must not use the loop: a ring belongs to the process that made it.
+/// A loop, and the sockets that its operations are for, stay those of the process that made it. In a child of
+/// `fork(2)` nothing that is called on it, nor its drop, reaches the kernel: [`turn`](Self::turn) and
+/// [`call_blocking`](Self::call_blocking) fail with an error that says so, the loop counts as shut down
+/// ([`is_shut_down`](Self::is_shut_down)), operations end in memory alone, and dropping it closes the child's
+/// descriptors, as an exit does. The parent goes on as if there were no child. A child that wants sockets makes a
+/// loop of its own, which works as any.
+///
+/// What the child has, as after any fork, are its copies of the descriptors: a connection that the parent closes ends
+/// for the peer once the child has closed its copy, too, or has ended, or executed another program. A child that
+/// shares its parent's memory (`vfork(2)`) may do nothing but the latter two.
+///
+/// # Ending the process
+///
+/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
+/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
+/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
+/// [`Configuration::cancel_at_termination`] is false, in these cases:
+///
+/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
+///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
+///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
+///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
+/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
+///
+/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
@@ -98,13 +104,19 @@ pub struct EventLoop {
     slots: RefCell<Slots>,
     ready: RefCell<ReadyQueue>,
     timers: RefCell<Timers>,
-    streams: Intake,
-    datagrams: Intake,
+    streams: ReceiveBuffers,
+    datagrams: ReceiveBuffers,
     spare_sends: RefCell<Vec<Vec<u8>>>,
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
-    closing: Cell<bool>,
-    works_at_once: bool,
+    turns: Cell<u32>,
+    /// To be woken at the end of the next turn.
+    next_turn: RefCell<Vec<Rc<dyn Wake>>>,
+    swept: RefCell<Vec<Rc<dyn Sweep>>>,
+    /// When to sweep; none, if there is nobody to ask.
+    sweep_at: Cell<Option<Instant>>,
+    gate: Gate,
+    is_readiness_based: bool,
 }
 
 impl EventLoop {
@@ -128,19 +140,23 @@ impl EventLoop {
         let (backend, ring_refusal) = Backend::new(configuration, buffers.clone(), waker.clone())?;
         tracing::debug!(backend = backend.name(), "event loop made");
         Ok(Rc::new(Self {
-            works_at_once: backend.works_at_once(),
+            is_readiness_based: backend.is_readiness_based(),
             backend: RefCell::new(backend),
             spin: RefCell::new(spin),
             ring_refusal,
             slots: RefCell::default(),
             ready: RefCell::default(),
             timers: RefCell::default(),
-            streams: Intake::new(&buffers.streams),
-            datagrams: Intake::new(&buffers.datagrams),
+            streams: ReceiveBuffers::new(&buffers.streams),
+            datagrams: ReceiveBuffers::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
             blocking: BlockingCalls::new(waker.clone()),
             waker,
-            closing: Cell::new(false),
+            turns: Cell::new(0),
+            next_turn: RefCell::default(),
+            swept: RefCell::default(),
+            sweep_at: Cell::new(None),
+            gate: Gate::new(ProcessMark::new()?),
         }))
     }
 
@@ -164,7 +180,7 @@ impl EventLoop {
         let mut slots = self.slots.borrow_mut();
         let (key, operation) = slots.insert(operation, owner);
         let mut ready = self.ready.borrow_mut();
-        if self.closing.get() {
+        if !self.gate.is_open() {
             ready.push_back(RawCompletion::failed(key, libc::ECANCELED));
         } else {
             self.backend.borrow_mut().submit(key.to_user_data(), operation, &mut ready);
@@ -172,84 +188,83 @@ impl EventLoop {
         key
     }
 
-    /// Sends at once what goes without waiting: its result is there while the data is in the cache, and whoever
-    /// sends need not wait for a turn. That is what to do where a send is a system call of its own anyway
-    /// ([`works_at_once`](Self::works_at_once)), and with much data; io_uring takes many small sends in one call.
-    /// `None` on a loop that is shutting down.
+    /// Sends what the socket has room for, by a call of `send(2)` that does not wait. That is what to do where each
+    /// send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first messages of a
+    /// connection, and for large ones; io_uring takes many small sends in one call.
     ///
-    /// Sends that are in flight for the same socket are overtaken: there must be none.
+    /// It overtakes sends that are in flight for the same socket: there must be none.
     ///
     /// # Errors
     ///
-    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait.
-    pub fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
-        if self.closing.get() { None } else { self.backend.borrow().send_at_once(socket, data) }
+    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
+    /// shutting down.
+    pub fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+        self.check_running()?;
+        self.backend.borrow().try_send(socket, data)
     }
 
-    /// Sends a datagram at once, whole, where that goes without waiting, to `destination` or to the peer that the
-    /// socket is connected to. `None` on a loop that is shutting down.
-    ///
-    /// One socket often serves many peers: whoever answers a batch of datagrams goes from one to the next without
-    /// a turn of the loop for each.
+    /// Sends a datagram whole, by a call of `sendto(2)` that does not wait, to `destination` or to the peer that the
+    /// socket is connected to.
     ///
     /// # Errors
     ///
-    /// Those of `sendto(2)`, among them `EAGAIN` where the send would have to wait.
-    pub fn send_to_at_once(
+    /// Those of `sendto(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
+    /// shutting down.
+    pub fn try_send_to(
         &self,
-        socket: RawFd,
-        data: &SendData,
+        socket: BorrowedFd<'_>,
+        data: &[u8],
         destination: Option<&Address>,
-    ) -> Option<io::Result<u32>> {
-        if self.closing.get() {
-            return None;
-        }
-        self.backend.borrow().send_to_at_once(socket, data, destination)
+    ) -> io::Result<usize> {
+        self.check_running()?;
+        self.backend.borrow().try_send_to(socket, data, destination)
     }
 
-    /// Whether this loop's backend makes a system call for each send and receive, so that these are best made by
-    /// [`send_at_once`](Self::send_at_once) and [`receive_at_once`](Self::receive_at_once).
-    #[inline]
-    pub fn works_at_once(&self) -> bool {
-        self.works_at_once
-    }
-
-    /// Receives at once what is there, into one of the loop's buffers, on a backend where a receive is a system
-    /// call of its own anyway: whoever answers finds the socket and the bytes in the cache. The end of the stream
-    /// is an empty buffer. `None` on io_uring, which brings bytes without a call.
+    /// Receives what is there, up to `limit_bytes` or what one of the loop's buffers holds, by a call of `recv(2)` that
+    /// does not wait. An empty buffer is the end of the stream.
     ///
-    /// [`Operation::PollInput`] tells when there may be something.
+    /// [`Operation::Poll`] and [`Operation::PollInput`] tell when there may be something.
     ///
     /// # Errors
     ///
-    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is left.
+    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is free;
+    /// `ECANCELED` on a loop that is shutting down.
     #[inline]
-    pub fn receive_at_once(&self, socket: RawFd) -> Option<io::Result<Buffer>> {
-        let pool = &self.streams.buffers;
-        let backend = self.backend.borrow();
-        if self.closing.get() || !backend.works_at_once() {
-            return None;
-        }
+    pub fn try_receive(&self, socket: BorrowedFd<'_>, limit_bytes: usize) -> io::Result<Buffer> {
+        self.check_running()?;
+        let pool = &self.streams.pool;
         let Some(id) = pool.take_returned() else {
-            return Some(Err(io::Error::from_raw_os_error(libc::ENOBUFS)));
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         };
-        // SAFETY: the buffer is as long as that, and nobody else uses it while it is taken.
-        let received =
-            unsafe { backend.receive_at_once(socket, pool.address(id), pool.buffer_size_bytes())? };
-        Some(match received {
+        let size_bytes = pool.buffer_size_bytes().min(limit_bytes);
+        // SAFETY: the buffer is at least that long, and nobody else uses it while it is taken.
+        let received = unsafe { self.backend.borrow().try_receive(socket, pool.address(id), size_bytes) };
+        match received {
             Ok(count) => Ok(pool.lend(id, 0, count)),
             Err(error) => {
                 pool.put_back(id);
                 Err(error)
             }
-        })
+        }
+    }
+
+    fn check_running(&self) -> io::Result<()> {
+        if self.gate.is_open() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
+    }
+
+    /// Whether this loop's backend makes a system call for each send and receive, so that these are best made
+    /// directly, by [`try_send`](Self::try_send) and [`try_receive`](Self::try_receive).
+    #[inline]
+    pub fn is_readiness_based(&self) -> bool {
+        self.is_readiness_based
     }
 
     /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a
     /// success that was faster. A key whose operation is over matches nothing. The request reaches the
     /// kernel with the loop's next turn.
     pub fn cancel(&self, key: OperationKey) {
-        if self.slots.borrow().get(key).is_some() {
+        let is_in_flight = self.gate.process().is_current() && self.slots.borrow_mut().note_cancel(key);
+        if is_in_flight && !self.cancel_starved(key) {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
             #[cfg(feature = "mutations")]
             if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {
@@ -261,10 +276,11 @@ impl EventLoop {
     /// Cancels an operation and blocks the thread until its terminal completion, which comes at once for
     /// anything but a request that the kernel cannot interrupt. Only this operation's completions go to
     /// their owner; those of others that come meanwhile wait for the next turn.
+    /// In a forked child it ends there, in memory alone.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Self::turn).
+    /// As [`turn`](Self::turn), except that a forked child is no error.
     pub fn cancel_and_wait(&self, key: OperationKey) -> io::Result<()> {
         self.cancel(key);
         let mut others = ReadyQueue::default();
@@ -274,6 +290,10 @@ impl EventLoop {
                 if raw.key == key { self.deliver(raw) } else { others.push_back(raw) }
             }
             if self.slots.borrow().get(key).is_none() {
+                break Ok(());
+            }
+            if !self.gate.process().is_current() {
+                self.deliver(RawCompletion::failed(key, libc::ECANCELED));
                 break Ok(());
             }
             // What was submitted meanwhile may have met a full queue, which reaped what is waited for.
@@ -289,29 +309,39 @@ impl EventLoop {
         ended
     }
 
-    /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then
-    /// wakes the waiters of blocking calls that have ended and of due timers.
+    /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then wakes those who
+    /// asked for it ([`wake_next_turn`](Self::wake_next_turn)) and the waiters of blocking calls that have ended and of
+    /// due timers.
     ///
     /// # Errors
     ///
     /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
     /// of memory. Interrupted calls, a full queue and the like are dealt with.
+    /// [`check_process`](Self::check_process)'s in a forked child.
     pub fn turn(&self, wait: Wait) -> io::Result<()> {
-        let feeding = self.streams.feed_starved() | self.datagrams.feed_starved();
+        self.gate.process().check()?;
+        self.turns.set(self.turns.get().wrapping_add(1));
+        let fed = self.feed_starved();
+        let waiting = self.next_turn.take();
         let timeout = match wait {
-            _ if feeding => Some(Duration::ZERO),
+            _ if fed || !waiting.is_empty() => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
-            Wait::Block => self
-                .timers
-                .borrow()
-                .next_deadline()
-                .map(|deadline| deadline.saturating_duration_since(self.now())),
+            Wait::Block => {
+                self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.now()))
+            }
         };
         self.reap(timeout)?;
         self.dispatch();
+        waiting.into_iter().for_each(Wake::wake);
         self.blocking.wake_ended();
         self.fire_timers();
         Ok(())
+    }
+
+    /// When the loop has something to do by itself.
+    fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.borrow().next_deadline();
+        timer.into_iter().chain(self.sweep_at.get()).min()
     }
 
     /// The loop's clock, which is monotonic, read now.
@@ -348,12 +378,13 @@ impl EventLoop {
     /// calls wait in a queue, first come, first served. They start with all signals blocked but those that
     /// faults raise, so that a program's handlers run on threads of its own. A call may take as long as it
     /// likes: the process can end meanwhile, and shutting the loop down does not wait for it. The child of a
-    /// `fork(2)` has none of the threads, and must not call this.
+    /// `fork(2)` has none of the threads: calls that were under way never end there, and a loop of its own makes new
+    /// ones.
     ///
     /// # Errors
     ///
     /// The kernel's error if there is no thread for such calls and none can be made; `ECANCELED` on a
-    /// loop that is shutting down.
+    /// loop that is shutting down; [`check_process`](Self::check_process)'s in a forked child.
     ///
     /// # Examples
     ///
@@ -387,7 +418,8 @@ impl EventLoop {
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
-        if self.closing.get() {
+        if !self.gate.is_open() {
+            self.gate.process().check()?;
             return Err(io::Error::from_raw_os_error(libc::ECANCELED));
         }
         self.blocking.call(function)
@@ -399,22 +431,63 @@ impl EventLoop {
         self.spare_sends.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Has `waiter` woken in one of the next turns, when there are receive buffers for it: for a receive
-    /// of this `kind` that ended with `ENOBUFS`, and is to be armed again then. At least one is woken in
-    /// each turn, and no turn blocks while any is left.
-    ///
-    /// If thousands armed again at once, each turn would feed as many as there are buffers and turn the
-    /// others away, at the full price of a receive each: at 10,000 connections this took four fifths of
-    /// the time.
-    pub fn wait_for_buffers(&self, kind: OperationKind, waiter: Rc<dyn Wake>) {
-        self.intake(kind).starved.borrow_mut().push_back(waiter);
+    /// Wakes `waiter` at the end of the next turn, which does not block: for a fiber that has had its share of calls
+    /// that did not wait, and would keep the others from running.
+    pub fn wake_next_turn(&self, waiter: Rc<dyn Wake>) {
+        self.next_turn.borrow_mut().push(waiter);
     }
 
-    fn intake(&self, kind: OperationKind) -> &Intake {
-        match kind {
-            OperationKind::ReceiveFrom => &self.datagrams,
-            _ => &self.streams,
+    /// How many turns there have been, modulo 2³²: two calls that see the same number had no turn in between.
+    #[inline]
+    pub fn turn_count(&self) -> u32 {
+        self.turns.get()
+    }
+
+    /// Has `user` asked in a while, and then again and again, whether it is still in use ([`Sweep::sweep`]).
+    pub fn sweep_later(&self, user: Rc<dyn Sweep>) {
+        if !self.gate.is_open() {
+            return;
         }
+        if self.sweep_at.get().is_none() {
+            self.sweep_at.set(self.now().checked_add(SWEEP_INTERVAL));
+        }
+        self.swept.borrow_mut().push(user);
+    }
+
+    fn buffers_for(&self, kind: OperationKind) -> Option<&ReceiveBuffers> {
+        match kind {
+            OperationKind::Receive => Some(&self.streams),
+            OperationKind::ReceiveFrom => Some(&self.datagrams),
+            _ => None,
+        }
+    }
+
+    /// Submits receives again that met a lack of buffers; true if there were any.
+    fn feed_starved(&self) -> bool {
+        let mut fed = false;
+        for buffers in [&self.streams, &self.datagrams] {
+            if buffers.has_starved() {
+                for _ in 0..buffers.feedable() {
+                    let Some(key) = buffers.pop_starved() else { break };
+                    if let Some(operation) = self.slots.borrow_mut().get_mut(key) {
+                        let ready = &mut self.ready.borrow_mut();
+                        self.backend.borrow_mut().submit(key.to_user_data(), operation, ready);
+                        fed = true;
+                    }
+                }
+            }
+        }
+        fed
+    }
+
+    /// Cancels a receive that waits for buffers; true if it was one.
+    fn cancel_starved(&self, key: OperationKey) -> bool {
+        let is_starved = (self.streams.has_starved() && self.streams.withdraw(key))
+            || (self.datagrams.has_starved() && self.datagrams.withdraw(key));
+        if is_starved {
+            self.ready.borrow_mut().push_back(RawCompletion::failed(key, libc::ECANCELED));
+        }
+        is_starved
     }
 
     /// A handle that ends this loop's turn from another thread or from a signal handler.
@@ -422,9 +495,18 @@ impl EventLoop {
         self.waker.clone()
     }
 
-    /// Whether [`shutdown`](Self::shutdown) has begun: nothing is carried out any more.
+    /// Whether [`shutdown`](Self::shutdown) has begun, or this is a forked child: nothing is carried out any more.
     pub fn is_shut_down(&self) -> bool {
-        self.closing.get()
+        !self.gate.is_open()
+    }
+
+    /// Whether this is the process that the loop belongs to, and not one that was forked from it.
+    ///
+    /// # Errors
+    ///
+    /// In another process, one that names the loop's.
+    pub fn check_process(&self) -> io::Result<()> {
+        self.gate.process().check()
     }
 
     /// What the loop holds at the moment.
@@ -432,8 +514,7 @@ impl EventLoop {
         LoopStatistics {
             operations_in_flight: self.slots.borrow().len(),
             timers: self.timers.borrow().len(),
-            buffers_lent: usize::from(self.streams.buffers.lent())
-                + usize::from(self.datagrams.buffers.lent()),
+            buffers_lent: usize::from(self.streams.pool.lent()) + usize::from(self.datagrams.pool.lent()),
             blocking_calls: self.blocking.outstanding(),
         }
     }
@@ -441,13 +522,20 @@ impl EventLoop {
     /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations
     /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody, and so are
     /// the waiters of blocking calls, which nobody waits for: as the loop is not turned again, only a poll
-    /// shows that one has ended. Shutting down again does nothing.
+    /// shows that one has ended. Shutting down again does nothing. In a forked child, the owners of operations are let
+    /// go without a completion.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Self::turn).
+    /// What the backend cannot recover from, as for [`turn`](Self::turn).
     pub fn shutdown(&self) -> io::Result<()> {
-        self.closing.set(true);
+        self.gate.close();
+        if !self.gate.process().is_current() {
+            let abandoned = self.slots.borrow_mut().take_all();
+            drop(abandoned);
+            self.let_go();
+            return Ok(());
+        }
         let in_flight = self.slots.borrow().keys();
         for key in in_flight {
             self.cancel(key);
@@ -456,10 +544,15 @@ impl EventLoop {
             self.reap(None)?;
             self.dispatch();
         }
-        let starved = (self.streams.starved.take(), self.datagrams.starved.take());
-        drop((self.timers.take(), starved));
-        self.blocking.close();
+        self.let_go();
         Ok(())
+    }
+
+    /// Drops whoever waits for something other than an operation.
+    fn let_go(&self) {
+        drop((self.timers.take(), self.next_turn.take(), self.swept.take()));
+        self.sweep_at.set(None);
+        self.blocking.close();
     }
 
     fn reap(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -492,9 +585,8 @@ impl EventLoop {
     }
 
     #[inline(always)]
-    fn deliver(&self, raw: RawCompletion) {
-        if raw.cancel_missed {
-            self.cancel(raw.key);
+    fn deliver(&self, mut raw: RawCompletion) {
+        if raw.result < 0 && self.deals_with(&mut raw) {
             return;
         }
         let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
@@ -508,15 +600,35 @@ impl EventLoop {
             Some(id) if found.kind == OperationKind::ReceiveFrom => {
                 // A datagram starts after the head that its buffer begins with.
                 let head = datagram::BYTES_START as u32;
-                (count.saturating_sub(head), Some(self.datagrams.buffers.lend(id, head, count)))
+                (count.saturating_sub(head), Some(self.datagrams.pool.lend(id, head, count)))
             }
-            Some(id) => (count, Some(self.streams.buffers.lend(id, 0, count))),
+            Some(id) => (count, Some(self.streams.pool.lend(id, 0, count))),
         };
         let result = match raw.result {
             0.. => Ok(count),
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
+    }
+
+    /// Deals with failures that do not concern the owner: a cancel that missed, and a lack of buffers, of which the
+    /// operation stays in its slot until it is submitted again, unless it has been cancelled.
+    #[cold]
+    fn deals_with(&self, raw: &mut RawCompletion) -> bool {
+        if raw.cancel_missed {
+            self.cancel(raw.key);
+            return true;
+        }
+        if raw.result != -libc::ENOBUFS || raw.more || !self.gate.is_open() {
+            return false;
+        }
+        if self.slots.borrow().is_cancelled(raw.key) {
+            raw.result = -libc::ECANCELED;
+            return false;
+        }
+        let kind = self.slots.borrow().get(raw.key).map(Operation::kind);
+        let buffers = kind.and_then(|kind| self.buffers_for(kind));
+        buffers.inspect(|buffers| buffers.starve(raw.key)).is_some()
     }
 
     /// Keeps a buffer for another send, unless it was sent in part.
@@ -534,14 +646,27 @@ impl EventLoop {
     }
 
     fn fire_timers(&self) {
-        if self.timers.borrow().len() == 0 {
+        if self.next_deadline().is_none() {
             return;
         }
         let now = self.now();
         loop {
-            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { return };
+            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { break };
             waiter.wake();
         }
+        if self.sweep_at.get().is_some_and(|at| at <= now) {
+            self.sweep(now);
+        }
+    }
+
+    #[cold]
+    fn sweep(&self, now: Instant) {
+        self.sweep_at.set(None);
+        let asked = self.swept.take();
+        let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
+        let mut swept = self.swept.borrow_mut();
+        swept.extend(still);
+        self.sweep_at.set(if swept.is_empty() { None } else { now.checked_add(SWEEP_INTERVAL) });
     }
 }
 
@@ -551,7 +676,7 @@ impl Drop for EventLoop {
             // The kernel may still write to what the slots hold: leaking it is the only safe end.
             tracing::error!(%error, "the event loop could not be drained; its memory is leaked");
             std::mem::forget(std::mem::take(&mut *self.slots.borrow_mut()));
-            std::mem::forget((self.streams.buffers.clone(), self.datagrams.buffers.clone()));
+            std::mem::forget((self.streams.pool.clone(), self.datagrams.pool.clone()));
         }
     }
 }

@@ -70,6 +70,8 @@ mod blocking;
 #[cfg(unix)]
 mod buffers;
 #[cfg(unix)]
+mod completion;
+#[cfg(unix)]
 mod configuration;
 #[cfg(unix)]
 mod event_loop;
@@ -79,7 +81,11 @@ mod mutations;
 mod operation;
 #[cfg(unix)]
 mod prefetch;
+#[cfg(unix)]
+mod process;
 mod ready;
+#[cfg(unix)]
+mod receive_buffers;
 #[cfg(unix)]
 mod slots;
 #[cfg(unix)]
@@ -98,7 +104,7 @@ pub use buffers::Buffer;
 #[cfg(unix)]
 pub use configuration::Configuration;
 #[cfg(unix)]
-pub use event_loop::{EventLoop, LoopStatistics, Wait};
+pub use event_loop::{EventLoop, LoopStatistics, Sweep, Wait};
 #[cfg(unix)]
 pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,

@@ -46,10 +46,10 @@ pub enum Operation {
         /// The listening socket.
         listener: RawFd,
     },
-    /// Receive bytes into the loop's buffers, one completion per piece, until the end of the stream (a
-    /// count of 0), an error, a cancel, or a lack of buffers (`ENOBUFS`; see
-    /// [`EventLoop::wait_for_buffers`](crate::EventLoop::wait_for_buffers)). It may also end after any
-    /// piece, for the owner to submit it again (`recv(2)`; `io_uring_prep_recv_multishot(3)`, Linux 6.0).
+    /// Receive bytes into the loop's buffers, one completion per piece, until the end of the stream (a count of 0),
+    /// an error, or a cancel. It may also end after any piece, for the owner to submit it again (`recv(2)`;
+    /// `io_uring_prep_recv_multishot(3)`, Linux 6.0). Where no buffer is free, the loop goes on with it as soon as
+    /// some have come back.
     Receive {
         /// A connected socket.
         socket: RawFd,
@@ -62,8 +62,8 @@ pub enum Operation {
         /// The bytes, which live until the terminal completion.
         data: SendData,
     },
-    /// Receive datagrams into the loop's buffers, one completion each, until an error, a cancel, or a lack
-    /// of buffers, as for [`Receive`](Self::Receive) (`recvmsg(2)`;
+    /// Receive datagrams into the loop's buffers, one completion each, until an error or a cancel; with a lack
+    /// of buffers it goes as for [`Receive`](Self::Receive) (`recvmsg(2)`;
     /// `io_uring_prep_recvmsg_multishot(3)`, Linux 6.0). The count is that of the datagram's bytes, which
     /// may be 0; [`Buffer::source`] tells who sent it.
     ///
@@ -82,7 +82,8 @@ pub enum Operation {
         /// The bytes and where they go, which live until the terminal completion.
         datagram: Box<Datagram>,
     },
-    /// Connect a socket to an address (`connect(2)`). The completion's count is 0.
+    /// Connect a socket to an address (`connect(2)`). The completion's count is 0. Where the backlog of a Unix listener
+    /// is full, it ends with `EAGAIN`, as for any socket that does not block.
     Connect {
         /// An unconnected socket.
         socket: RawFd,

@@ -1,6 +1,6 @@
 //! The queue between reaping and dispatching.
 
-use crate::sys::RawCompletion;
+use crate::completion::RawCompletion;
 
 /// Completions that have been reaped and not been handed out, in order.
 ///

@@ -24,6 +24,8 @@ pub(crate) struct Slots {
 struct Slot {
     generation: u32,
     kind: OperationKind,
+    /// Somebody has asked for it to end.
+    is_cancelled: bool,
     operation: Operation,
     owner: Rc<dyn Owner>,
 }
@@ -52,7 +54,12 @@ impl Slots {
         let entry = self.slab.vacant_entry();
         // More than 2^32 operations in flight do not fit into memory.
         let key = OperationKey { index: entry.key() as u32, generation };
-        (key, &mut entry.insert(Slot { generation, kind: operation.kind(), operation, owner }).operation)
+        (
+            key,
+            &mut entry
+                .insert(Slot { generation, kind: operation.kind(), is_cancelled: false, operation, owner })
+                .operation,
+        )
     }
 
     /// The operation in flight under `key`, if it is not over yet.
@@ -61,6 +68,26 @@ impl Slots {
             .get(key.index as usize)
             .filter(|slot| slot.generation == key.generation)
             .map(|slot| &slot.operation)
+    }
+
+    /// Notes that an operation is to end; false if it is over.
+    pub(crate) fn note_cancel(&mut self, key: OperationKey) -> bool {
+        let slot = self.slab.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation);
+        slot.map(|slot| slot.is_cancelled = true).is_some()
+    }
+
+    /// Whether an operation in flight is to end.
+    pub(crate) fn is_cancelled(&self, key: OperationKey) -> bool {
+        let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation);
+        slot.is_some_and(|slot| slot.is_cancelled)
+    }
+
+    /// As [`get`](Self::get), for an operation that is submitted again.
+    pub(crate) fn get_mut(&mut self, key: OperationKey) -> Option<&mut Operation> {
+        self.slab
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .map(|slot| &mut slot.operation)
     }
 
     /// Looks up the owner for a completion, and releases the slot if that completion is terminal.
@@ -89,6 +116,11 @@ impl Slots {
             let owner = Rc::as_ptr(&slot.owner).cast::<u8>();
             prefetch(owner.wrapping_sub(OWNER_COUNTS_BYTES), OWNER_FRONT_BYTES);
         }
+    }
+
+    /// Takes out all operations, where none is in flight for the kernel. Their keys match nothing from then on.
+    pub(crate) fn take_all(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.slab)
     }
 
     /// Operations in flight.

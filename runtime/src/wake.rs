@@ -10,6 +10,7 @@ use loom::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 
 use self::signal::Signal;
+use crate::process::ProcessMark;
 
 /// Something that waits on the loop's thread: a parked fiber, or an operation of another runtime.
 pub trait Wake {
@@ -23,7 +24,8 @@ pub trait Wake {
 /// Ends a turn of an event loop from any thread or from a signal handler, through an `eventfd(2)`, or a pipe
 /// on systems that have none.
 ///
-/// Wakes between two turns are merged into one. The waker may outlive its loop; waking does nothing then.
+/// Wakes between two turns are merged into one. The waker may outlive its loop; waking does nothing then, nor in a
+/// child of `fork(2)`.
 /// It carries no data, and orders no memory accesses: what the woken thread is to see goes through a
 /// lock or another means of its own.
 #[derive(Clone, Debug)]
@@ -35,11 +37,13 @@ pub struct RemoteWaker {
 struct Shared {
     signal: Signal,
     pending: AtomicBool,
+    process: ProcessMark,
 }
 
 impl RemoteWaker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { shared: Arc::new(Shared { signal: Signal::new()?, pending: AtomicBool::new(false) }) })
+        let (signal, pending, process) = (Signal::new()?, AtomicBool::new(false), ProcessMark::new()?);
+        Ok(Self { shared: Arc::new(Shared { signal, pending, process }) })
     }
 
     /// Makes the loop's current or next [`turn`](crate::EventLoop::turn) return.
@@ -47,7 +51,7 @@ impl RemoteWaker {
     /// Does not block, and calls nothing that is not async-signal-safe (`signal-safety(7)`). As `write(2)`
     /// can, it may change `errno`, which a signal handler has to put back.
     pub fn wake(&self) {
-        if !self.shared.pending.swap(true, Ordering::AcqRel) {
+        if self.shared.process.is_current() && !self.shared.pending.swap(true, Ordering::AcqRel) {
             self.shared.signal.set();
         }
     }

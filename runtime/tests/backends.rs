@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringspun_runtime::{
-    Address, BackendKind, Buffer, Completion, Configuration, EventLoop, Interest, Operation, OperationKind,
-    Owner, SendData, Wait, Wake,
+    Address, BackendKind, Buffer, Completion, Configuration, EventLoop, Interest, Operation, OperationKey,
+    OperationKind, Owner, SendData, Wait, Wake,
 };
 
 /// One completion: its count or errno, whether more follow, and what it received.
@@ -206,21 +206,44 @@ fn a_peer_that_is_gone_is_an_error_and_no_signal() {
     });
 }
 
+/// Starts to receive twelve bytes into two buffers of four, which the log holds on to.
+fn receive_twelve_bytes_into_eight(event_loop: &EventLoop, far: &UnixStream, log: &Rc<Log>) -> OperationKey {
+    let key = receive(event_loop, far, log);
+    turn_until(event_loop, || log.0.borrow().len() == 2);
+    (0..10).for_each(|_| event_loop.turn(Wait::No).unwrap());
+    assert_eq!(event_loop.statistics().operations_in_flight, 1, "the receive waits for buffers");
+    key
+}
+
 #[test]
-fn a_lack_of_buffers_ends_a_receive_which_can_be_armed_again() {
+fn a_receive_that_lacks_buffers_goes_on_when_some_come_back() {
     let sizes =
         Configuration { receive_buffers: 2, receive_buffer_size_bytes: 4, ..Configuration::default() };
     on_each_backend(sizes, |event_loop, log| {
         let (mut near, far) = UnixStream::pair().unwrap();
         near.write_all(b"twelve bytes").unwrap();
         drop(near);
-        receive(event_loop, &far, log);
-        // Held in the log, the buffers run out.
-        turn_until(event_loop, || log.0.borrow().iter().any(|entry| !entry.1));
-        let (first, ends) = log.outcome(event_loop, 1);
-        assert_eq!((first.as_slice(), ends), (&b"twelve b"[..], vec![Err(libc::ENOBUFS)]));
-        receive(event_loop, &far, log);
+        receive_twelve_bytes_into_eight(event_loop, &far, log);
+        let first: Vec<u8> =
+            log.0.take().into_iter().flat_map(|(_, _, bytes)| bytes.unwrap().to_vec()).collect();
+        assert_eq!(first, b"twelve b");
         assert_eq!(log.outcome(event_loop, 1), (b"ytes".to_vec(), vec![Ok(0)]));
+    });
+}
+
+#[test]
+fn a_receive_that_lacks_buffers_can_be_cancelled() {
+    let sizes =
+        Configuration { receive_buffers: 2, receive_buffer_size_bytes: 4, ..Configuration::default() };
+    on_each_backend(sizes, |event_loop, log| {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        near.write_all(b"twelve bytes").unwrap();
+        let key = receive_twelve_bytes_into_eight(event_loop, &far, log);
+        event_loop.cancel(key);
+        turn_until(event_loop, || log.0.borrow().iter().any(|entry| !entry.1));
+        assert_eq!(log.outcome(event_loop, 1), (b"twelve b".to_vec(), vec![Err(libc::ECANCELED)]));
+        let mut rest = [0; 8];
+        assert_eq!(far.read(&mut rest).unwrap(), 4, "what was not received is still there");
     });
 }
 
@@ -265,7 +288,7 @@ fn connections_are_accepted_and_made_on_sockets_that_block() {
 }
 
 #[test]
-fn a_unix_listener_with_a_full_queue_is_connected_to_when_there_is_room() {
+fn a_connect_to_a_unix_listener_with_a_full_backlog_ends_at_once() {
     let folder = std::env::temp_dir().join(format!("ringspun-backends-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     on_each_backend(Configuration::default(), |event_loop, log| {
@@ -275,21 +298,20 @@ fn a_unix_listener_with_a_full_queue_is_connected_to_when_there_is_room() {
         // SAFETY: makes the queue of our own listener short.
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
         let unix: Address = nix::sys::socket::UnixAddr::new(&path).map(unix_address).unwrap();
-        let sockets: Vec<OwnedFd> = (0..3)
+        let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
+        let sockets: Vec<OwnedFd> = (0..2)
             // SAFETY: makes a descriptor, which is ours.
-            .map(|_| unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)) })
+            .map(|_| unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, kind, 0)) })
             .collect();
-        for socket in &sockets {
+        let connect = |socket: &OwnedFd| {
             let operation = Operation::Connect { socket: socket.as_raw_fd(), address: Box::new(unix) };
             event_loop.submit(operation, log.clone());
-        }
-        turn_until(event_loop, || !log.0.borrow().is_empty());
-        let acceptor = std::thread::spawn(move || {
-            let connections: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
-            drop(connections);
-        });
-        assert_eq!(log.outcome(event_loop, 3).1, [Ok(0); 3]);
-        acceptor.join().unwrap();
+            log.outcome(event_loop, 1).1[0]
+        };
+        assert_eq!(connect(&sockets[0]), Ok(0));
+        assert_eq!(connect(&sockets[1]), Err(libc::EAGAIN));
+        drop(listener.accept().unwrap());
+        assert_eq!(connect(&sockets[1]), Ok(0), "there is room now");
     });
     let _ = std::fs::remove_dir_all(&folder);
 }
@@ -466,43 +488,44 @@ fn input_is_told_of_each_time_it_comes() {
             let is_input =
                 |entry: &Entry| entry.1 && entry.0.is_ok_and(|events| events & libc::POLLIN as u32 != 0);
             assert!(told.iter().all(is_input), "{told:?}");
-            match event_loop.receive_at_once(socket) {
-                Some(received) => assert_eq!(&*received.unwrap(), text),
-                None => {
-                    assert_eq!(event_loop.backend_name(), "io_uring");
-                    let mut buffer = [0; 8];
-                    assert_eq!((&far).read(&mut buffer).unwrap(), text.len());
-                }
-            }
+            assert_eq!(receive_now(event_loop, &far, 100).unwrap(), text);
         }
-        assert_eq!(event_loop.works_at_once(), event_loop.backend_name() == "poll");
-        if event_loop.works_at_once() {
-            let nothing = event_loop.receive_at_once(socket).unwrap().unwrap_err();
-            assert_eq!(nothing.raw_os_error(), Some(libc::EAGAIN));
-            near.shutdown(Shutdown::Write).unwrap();
-            assert!(event_loop.receive_at_once(socket).unwrap().unwrap().is_empty(), "the end of the stream");
-        }
+        assert_eq!(event_loop.is_readiness_based(), event_loop.backend_name() == "poll");
+        assert_eq!(receive_now(event_loop, &far, 100), Err(libc::EAGAIN));
+        near.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(receive_now(event_loop, &far, 100).unwrap(), b"", "the end of the stream");
         event_loop.cancel(key);
         assert_eq!(log.outcome(event_loop, 1).1, [Err(libc::ECANCELED)]);
         assert_eq!(event_loop.statistics().buffers_lent, 0);
     });
 }
 
+/// Receives by a call of its own, as a user does whom a lack of free buffers does not stop.
+fn receive_now(event_loop: &EventLoop, mut socket: &UnixStream, limit_bytes: usize) -> Result<Vec<u8>, i32> {
+    match event_loop.try_receive(socket.as_fd(), limit_bytes) {
+        Ok(buffer) => Ok(buffer.to_vec()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            let mut bytes = vec![0; limit_bytes];
+            let count = socket.read(&mut bytes).map_err(|error| error.raw_os_error().unwrap())?;
+            Ok(bytes[..count].to_vec())
+        }
+        Err(error) => Err(error.raw_os_error().unwrap()),
+    }
+}
+
 #[test]
-fn receives_at_once_end_where_no_buffer_is_left() {
+fn direct_receives_keep_to_their_limit_and_fail_where_no_buffer_is_free() {
     let sizes = Configuration { receive_buffers: 2, receive_buffer_size_bytes: 4, ..Default::default() };
     on_each_backend(sizes, |event_loop, _| {
         let (mut near, far) = UnixStream::pair().unwrap();
         near.write_all(b"0123456789ab").unwrap();
-        if !event_loop.works_at_once() {
-            return;
-        }
-        let receive = || event_loop.receive_at_once(far.as_raw_fd()).unwrap();
-        let (first, second) = (receive().unwrap(), receive().unwrap());
-        assert_eq!((&*first, &*second, first.is_full()), (&b"0123"[..], &b"4567"[..], true));
-        assert_eq!(receive().unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        // A ring has all buffers after its first turn.
+        let receive = |limit_bytes| event_loop.try_receive(far.as_fd(), limit_bytes);
+        let (first, second) = (receive(100).unwrap(), receive(3).unwrap());
+        assert_eq!((&*first, &*second, first.is_full()), (&b"0123"[..], &b"456"[..], true));
+        assert_eq!(receive(100).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         drop(first);
-        assert_eq!(&*receive().unwrap(), b"89ab");
+        assert_eq!(&*receive(100).unwrap(), b"789a");
     });
 }
 

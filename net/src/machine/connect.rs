@@ -11,12 +11,12 @@ use nix::sys::socket::connect;
 use nix::sys::socket::{setsockopt, sockopt};
 use ringspun_runtime::{EventLoop, Wake};
 
-use super::datagram_core::DatagramCore;
+use super::datagrams::DatagramCore;
+use super::pause::Pause;
 use super::resolve::SocketKind;
-use super::stream_core::StreamCore;
+use super::stream::StreamCore;
 use crate::address::Address;
 use crate::descriptor::{bind_first, new_socket};
-use crate::system::set_nonblocking;
 
 /// Connects to the first of several addresses that answers.
 #[derive(Debug)]
@@ -24,10 +24,17 @@ pub struct Connect {
     event_loop: Rc<EventLoop>,
     addresses: VecDeque<Address>,
     bind_to: Vec<Address>,
-    current: Option<Rc<StreamCore>>,
-    /// The current socket still blocks, and must not once it is connected.
-    blocks: bool,
+    current: Option<Attempt>,
     last_error: Option<ConnectError>,
+}
+
+/// A connect to one address.
+#[derive(Debug)]
+struct Attempt {
+    stream: Rc<StreamCore>,
+    address: Address,
+    /// The backlog of a Unix listener is full, and nobody tells when there is room (`connect(2)`).
+    pause: Option<Pause>,
 }
 
 /// Where a connect failed.
@@ -52,14 +59,7 @@ impl From<ConnectError> for io::Error {
 impl Connect {
     /// Prepares to connect to one of `addresses`, from one of `bind_to` if there are any.
     pub fn new(event_loop: Rc<EventLoop>, addresses: Vec<Address>, bind_to: Vec<Address>) -> Self {
-        Self {
-            event_loop,
-            addresses: addresses.into(),
-            bind_to,
-            current: None,
-            blocks: false,
-            last_error: None,
-        }
+        Self { event_loop, addresses: addresses.into(), bind_to, current: None, last_error: None }
     }
 
     /// Ready with the connected stream.
@@ -69,18 +69,15 @@ impl Connect {
     /// That of the last address tried.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Result<Rc<StreamCore>, ConnectError>> {
         loop {
-            if let Some(stream) = &self.current {
-                let Some(result) = stream.take_output_result() else {
-                    stream.writers().add(waiter);
-                    return Poll::Pending;
+            if let Some(attempt) = &mut self.current {
+                let result = match attempt.poll(waiter) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(result) => result,
                 };
-                stream.leave_writers(waiter);
-                let stream = self.current.take();
-                match (result, stream) {
-                    (Ok(_), Some(stream)) => {
-                        return Poll::Ready(self.finish(&stream).map(|()| stream));
-                    }
-                    (Ok(_), None) => {}
+                let attempt = self.current.take();
+                match (result, attempt) {
+                    (Ok(()), Some(attempt)) => return Poll::Ready(Ok(attempt.stream)),
+                    (Ok(()), None) => {}
                     // Its drop closes the socket.
                     (Err(error), _) => self.last_error = Some(ConnectError::Connect(error)),
                 }
@@ -90,36 +87,55 @@ impl Connect {
                 return Poll::Ready(Err(self.last_error.take().unwrap_or_else(none)));
             };
             match self.start(address) {
-                Ok(stream) => self.current = Some(stream),
+                Ok(attempt) => self.current = Some(attempt),
                 Err(error) => self.last_error = Some(error),
             }
         }
     }
 
-    fn start(&mut self, address: Address) -> Result<Rc<StreamCore>, ConnectError> {
+    fn start(&self, address: Address) -> Result<Attempt, ConnectError> {
         let socket = bound_socket(&address, SocketKind::Stream, &self.bind_to)?;
-        // Where the queue of a Unix listener is full, io_uring waits for room on a socket that blocks only.
-        self.blocks = address.is_unix();
-        if self.blocks {
-            set_nonblocking(socket.as_raw_fd(), false).map_err(ConnectError::Socket)?;
-        }
         let stream = StreamCore::new(self.event_loop.clone(), socket);
         stream.start_connect(address);
-        Ok(stream)
-    }
-
-    fn finish(&self, stream: &StreamCore) -> Result<(), ConnectError> {
-        match self.blocks {
-            true => set_nonblocking(stream.descriptor(), true).map_err(ConnectError::Connect),
-            false => Ok(()),
-        }
+        Ok(Attempt { stream, address, pause: None })
     }
 
     /// Gives up: the attempt in flight is cancelled, and its socket closed after that.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
-        if let Some(stream) = self.current {
-            stream.writers().remove(waiter);
-            stream.close();
+        if let Some(mut attempt) = self.current {
+            attempt.end_pause();
+            attempt.stream.writers().remove(waiter);
+            attempt.stream.close();
+        }
+    }
+}
+
+impl Attempt {
+    fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        if let Some(pause) = &self.pause {
+            if !pause.is_over(self.stream.event_loop()) {
+                return Poll::Pending;
+            }
+            self.end_pause();
+            self.stream.start_connect(self.address);
+        }
+        let Some(result) = self.stream.take_output_result() else {
+            self.stream.writers().add(waiter);
+            return Poll::Pending;
+        };
+        self.stream.leave_writers(waiter);
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.address.is_unix() => {
+                self.pause = Some(Pause::begin(self.stream.event_loop(), waiter));
+                Poll::Pending
+            }
+            result => Poll::Ready(result.map(|_| ())),
+        }
+    }
+
+    fn end_pause(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            pause.end(self.stream.event_loop());
         }
     }
 }

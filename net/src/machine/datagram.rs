@@ -3,12 +3,13 @@
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
-use ringspun_runtime::{SendData, TimerKey, Wake};
+use ringspun_runtime::{SendData, Wake};
 
-use super::datagram_core::{Arrived, DatagramCore, Sending};
+use super::datagrams::{Arrived, DatagramCore};
+use super::pause::Pause;
 use super::read::Amount;
+use super::sending::Sending;
 use crate::address::Address;
 use crate::error::Closed;
 
@@ -49,7 +50,7 @@ impl ReceiveFrom {
         sink: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<(usize, Address)>> {
         loop {
-            let Some(Arrived { bytes, source }) = self.socket.take()? else {
+            let Some(Arrived { bytes, source }) = self.socket.next_datagram()? else {
                 self.socket.wait_for_input(waiter);
                 return Poll::Pending;
             };
@@ -72,15 +73,12 @@ impl ReceiveFrom {
     /// Gives up. Datagrams that arrive later stay in the socket's queue for the next reader, and so does
     /// what the sink was given and whoever gives up will not use: `put_back`, as one datagram.
     pub fn abandon(self, waiter: &Rc<dyn Wake>, put_back: &[u8]) {
-        self.socket.readers().remove(waiter);
+        self.socket.leave_readers(waiter);
         if let Some(source) = self.source.filter(|_| !put_back.is_empty()) {
-            self.socket.put_back(put_back, source);
+            self.socket.put_back_bytes(put_back, source);
         }
     }
 }
-
-/// How long a send waits before it tries again, where nothing tells when there is room.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends one datagram. Those of several fibers are in flight together.
 #[derive(Debug)]
@@ -99,10 +97,7 @@ enum State {
     /// The kernel had no room for it, and tells when it has.
     Waiting(Rc<Sending>),
     /// The kernel had no room for it, and will not tell.
-    Pausing {
-        until: Instant,
-        timer: TimerKey,
-    },
+    Pausing(Pause),
 }
 
 impl SendTo {
@@ -152,9 +147,9 @@ impl SendTo {
                     // Whatever came of it, the next attempt tells.
                     self.state = State::Ready;
                 }
-                State::Pausing { until, .. } => {
+                State::Pausing(pause) => {
                     let over = self.stopping || self.socket.check_open().is_err();
-                    if !over && self.socket.event_loop().now() < *until {
+                    if !over && !pause.is_over(self.socket.event_loop()) {
                         return Poll::Pending;
                     }
                     self.end_pause(waiter);
@@ -170,18 +165,18 @@ impl SendTo {
         self.state = if self.socket.tells_of_room(self.destination) {
             State::Waiting(Sending::wait_for_room(&self.socket))
         } else {
-            let event_loop = self.socket.event_loop();
-            let until = event_loop.now() + PAUSE;
-            self.socket.pausing().add(waiter);
-            State::Pausing { until, timer: event_loop.insert_timer(until, waiter.clone()) }
+            self.socket.output.pausing.add(waiter);
+            State::Pausing(Pause::begin(self.socket.event_loop(), waiter))
         };
     }
 
     fn end_pause(&mut self, waiter: &Rc<dyn Wake>) {
-        if let State::Pausing { timer, .. } = self.state {
-            self.state = State::Ready;
-            self.socket.event_loop().remove_timer(timer);
-            self.socket.pausing().remove(waiter);
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Pausing(pause) => {
+                pause.end(self.socket.event_loop());
+                self.socket.output.pausing.remove(waiter);
+            }
+            other => self.state = other,
         }
     }
 

@@ -6,26 +6,35 @@
 //! flight; memory in flight is the loop's, so nothing has to be waited for.
 
 mod accept;
+mod budget;
 mod chunk;
 mod connect;
 mod datagram;
-mod datagram_core;
+mod datagrams;
+mod input;
 mod listen;
+mod listener;
+mod output;
+mod pause;
+mod pieces;
 mod read;
 mod read_ahead;
 mod resolve;
-mod stream_core;
-mod stream_output;
+mod sending;
+mod socket;
+mod stream;
 mod write;
 
-pub use accept::{Accept, EXHAUSTED_PAUSE, ListenerCore, is_exhausted};
+pub use accept::{Accept, EXHAUSTED_PAUSE, is_exhausted};
 pub use chunk::Chunk;
 pub use connect::{Connect, ConnectError, connect_datagram, unbound_socket};
 pub use datagram::{ReceiveFrom, SendTo};
-pub use datagram_core::{Arrival, Arrived, DatagramCore};
-pub use listen::listen_on;
+pub use datagrams::{Arrival, Arrived, DatagramCore};
+pub use listen::{Reuse, listen_on};
+pub use listener::ListenerCore;
+pub use output::Sent;
 pub use read::{Amount, Read};
 pub use read_ahead::LeftBehind;
 pub use resolve::{Query, Resolve, ResolveError, SocketKind};
-pub use stream_core::StreamCore;
+pub use stream::StreamCore;
 pub use write::Write;

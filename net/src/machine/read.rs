@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
-use super::stream_core::StreamCore;
+use super::stream::StreamCore;
 
 /// How much a [`Read`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +48,17 @@ impl Read {
     ///
     /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
-        while self.has_input() {
-            while self.remaining > 0 && self.stream.has_unread() {
-                let count = self.stream.take_unread(self.remaining, sink);
-                self.received += count;
-                self.remaining -= count;
-            }
-            if !self.fill || self.remaining == 0 {
+        while self.remaining > 0 {
+            let Some(count) = self.stream.take_bytes(self.remaining, sink) else { break };
+            self.received += count;
+            self.remaining -= count;
+            // What has been received already is given, too.
+            if !self.fill && !self.stream.has_unread() {
                 return Poll::Ready(Ok(self.received));
             }
+        }
+        if self.received > 0 && !self.fill || self.remaining == 0 && (self.fill || self.stream.has_input()) {
+            return Poll::Ready(Ok(self.received));
         }
         match self.stream.input_ended() {
             Ok(false) => {
@@ -68,13 +70,6 @@ impl Read {
         }
     }
 
-    fn has_input(&self) -> bool {
-        if self.stream.has_unread() {
-            return true;
-        }
-        self.stream.receive_on_demand(self.remaining).map(|chunk| self.stream.keep_unread(chunk)).is_some()
-    }
-
     /// Bytes given to the sink so far.
     pub fn received(&self) -> usize {
         self.received
@@ -83,7 +78,7 @@ impl Read {
     /// Gives up. Bytes that arrive later stay in the stream's queue for the next reader, and so do those
     /// to `put_back`: what the sink was given and whoever gives up will not use.
     pub fn abandon(self, waiter: &Rc<dyn Wake>, put_back: &[u8]) {
-        self.stream.readers().remove(waiter);
-        self.stream.put_back(put_back);
+        self.stream.leave_readers(waiter);
+        self.stream.put_back_bytes(put_back);
     }
 }

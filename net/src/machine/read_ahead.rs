@@ -55,6 +55,12 @@ impl<T> ReadAhead<T> {
         left_behind.is_none() && !self.forbidden.get()
     }
 
+    /// Whether there are other descriptors, so that each look at the kernel may find what nothing told of.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.left_behind.borrow().is_some()
+    }
+
     pub(crate) fn forbid(&self) {
         self.forbidden.set(true);
     }

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use ringspun_runtime::{SendData, Wake};
 
-use super::stream_core::StreamCore;
+use super::stream::StreamCore;
 
 /// Writes to a stream. Several writes on one stream queue up; their bytes never mix.
 #[derive(Debug)]

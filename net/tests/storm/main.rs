@@ -60,7 +60,6 @@ fn configuration(random: &mut Random) -> Configuration {
         return Configuration::default();
     }
     Configuration {
-        backend: None,
         datagram_buffers: 8,
         submission_entries: 1 << random.below(4),
         completion_entries: 16,
@@ -68,6 +67,7 @@ fn configuration(random: &mut Random) -> Configuration {
         receive_buffer_size_bytes: 512,
         // Where looking never pays, where it often does, and where it nearly always does.
         spin_max: Some(Duration::from_micros([0, 50, 5_000][random.below(3) as usize])),
+        ..Configuration::default()
     }
 }
 

@@ -5,38 +5,22 @@ pub mod probe;
 #[cfg(feature = "simulation")]
 pub(crate) mod sim;
 #[cfg(target_os = "linux")]
+mod termination;
+#[cfg(target_os = "linux")]
 mod uring;
 
 use std::io;
-use std::os::fd::RawFd;
+#[cfg(feature = "simulation")]
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Configuration;
 use crate::buffers::BufferPool;
-use crate::operation::{Address, Operation, OperationKey, SendData};
+use crate::operation::{Address, Operation};
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
-
-/// A completion as the backend saw it, in the terms of `io_uring_enter(2)`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RawCompletion {
-    pub(crate) key: OperationKey,
-    /// A count, or a negated errno. For a datagram, the count of what is in the buffer, head and all.
-    pub(crate) result: i32,
-    pub(crate) more: bool,
-    /// The receive buffer that the backend filled and gave up.
-    pub(crate) buffer: Option<u16>,
-    /// Not of the operation, but of a cancel that did not find it: if it is not over, it was on its way from
-    /// one place of the kernel to another, and has to be cancelled again.
-    pub(crate) cancel_missed: bool,
-}
-
-impl RawCompletion {
-    pub(crate) fn failed(key: OperationKey, errno: i32) -> Self {
-        Self { key, result: -errno, more: false, buffer: None, cancel_missed: false }
-    }
-}
 
 /// The buffers that a backend fills, as it takes them from the pools.
 #[derive(Clone)]
@@ -168,63 +152,57 @@ impl Backend {
     }
 
     /// A send that does not wait.
-    pub(crate) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
+    pub(crate) fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Uring(_) => Some(poll::send_at_once(socket, data)),
-            Self::Poll(_) => Some(poll::send_at_once(socket, data)),
             #[cfg(feature = "simulation")]
-            Self::Sim(sim) => sim.send_at_once(socket, data),
+            Self::Sim(sim) => sim.try_send(socket.as_raw_fd(), data),
+            _ => poll::try_send(socket, data),
         }
     }
 
-    /// A datagram that is sent without waiting.
-    pub(crate) fn send_to_at_once(
+    /// A send of a datagram that does not wait.
+    pub(crate) fn try_send_to(
         &self,
-        socket: RawFd,
-        data: &SendData,
+        socket: BorrowedFd<'_>,
+        data: &[u8],
         destination: Option<&Address>,
-    ) -> Option<io::Result<u32>> {
+    ) -> io::Result<usize> {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Uring(_) => Some(poll::send_to_at_once(socket, data, destination)),
-            Self::Poll(_) => Some(poll::send_to_at_once(socket, data, destination)),
             // It has streams only.
             #[cfg(feature = "simulation")]
-            Self::Sim(_) => None,
+            Self::Sim(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            _ => poll::try_send_to(socket, data, destination),
         }
     }
 
-    /// A receive that does not wait, where it costs no more than one that is armed.
+    /// A receive that does not wait.
     ///
     /// # Safety
     ///
     /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
-    pub(crate) unsafe fn receive_at_once(
+    pub(crate) unsafe fn try_receive(
         &self,
-        socket: RawFd,
+        socket: BorrowedFd<'_>,
         start: *mut u8,
         size_bytes: usize,
-    ) -> Option<io::Result<u32>> {
+    ) -> io::Result<u32> {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Uring(_) => None,
-            // SAFETY: the caller vouches for the bytes.
-            Self::Poll(_) => Some(unsafe { poll::receive_at_once(socket, start, size_bytes) }),
             #[cfg(feature = "simulation")]
+            // SAFETY: the caller vouches for the bytes.
+            Self::Sim(sim) => unsafe { sim.try_receive(socket.as_raw_fd(), start, size_bytes) },
             // SAFETY: likewise.
-            Self::Sim(sim) => unsafe { sim.receive_at_once(socket, start, size_bytes) },
+            _ => unsafe { poll::try_receive(socket, start, size_bytes) },
         }
     }
 
-    /// Whether this backend calls the system for each send and receive, so that these are best made at once.
-    pub(crate) fn works_at_once(&self) -> bool {
+    /// Whether this backend makes a system call for each send and receive, so that these are best made directly.
+    pub(crate) fn is_readiness_based(&self) -> bool {
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(_) => false,
             Self::Poll(_) => true,
             #[cfg(feature = "simulation")]
-            Self::Sim(sim) => sim.works_at_once(),
+            Self::Sim(sim) => sim.is_readiness_based(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,10 +17,13 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
 
-use super::{Buffers, RawCompletion, SEND_MAX_BYTES};
+use super::termination::Registration;
+use super::{Buffers, SEND_MAX_BYTES};
 use crate::Configuration;
 use crate::buffers::{BufferPool, datagram};
+use crate::completion::RawCompletion;
 use crate::operation::{Interest, Operation, OperationKey};
+use crate::process::ProcessMark;
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
@@ -38,6 +42,7 @@ const DEPTH: u16 = 32;
 
 /// One ring, and what is registered with it. Fields are dropped in order: the ring before its buffers.
 pub(crate) struct Uring {
+    _cancelled_at_termination: Option<Registration>,
     ring: IoUring,
     stream_buffers: BufferRing,
     datagram_buffers: BufferRing,
@@ -71,7 +76,11 @@ impl Uring {
         // SAFETY: a header of zeros is valid: it refers to nothing.
         let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         receive_header.msg_namelen = datagram::ADDRESS_SIZE_BYTES as libc::socklen_t;
+        let process = ProcessMark::new()?;
         let mut uring = Self {
+            _cancelled_at_termination: configuration
+                .cancel_at_termination
+                .then(|| Registration::new(ring.as_raw_fd(), process)),
             ring,
             stream_buffers,
             datagram_buffers,

@@ -6,12 +6,12 @@
 //! | `EAGAIN`, `EWOULDBLOCK` | a datagram | there is no room | complete it with the error |
 //! | `EAGAIN`, `EWOULDBLOCK` | others but `connect` | not ready | wait for readiness |
 //! | `EINPROGRESS` | `connect` | it has begun | wait for readiness, then ask how it ended |
-//! | `EAGAIN` | `connect` | the queue of a Unix listener is full | try again in a while: no readiness tells |
+//! | `EAGAIN` | `connect` | the backlog of a Unix listener is full, and no readiness tells of room | complete it with the error |
 //! | others | a send that had sent a part | it ends early | complete it with its count |
 //! | others | all | it failed | complete it with the error |
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::SockaddrLike;
@@ -19,9 +19,10 @@ use nix::sys::socket::SockaddrLike;
 use super::readiness::Readiness;
 use super::system::{self, last_errno, uninterrupted, would_block};
 use crate::buffers::{BufferPool, datagram};
-use crate::operation::{Address, Interest, Operation, OperationKey, SendData};
+use crate::completion::RawCompletion;
+use crate::operation::{Address, Interest, Operation, OperationKey};
 use crate::ready::ReadyQueue;
-use crate::sys::{RawCompletion, SEND_MAX_BYTES};
+use crate::sys::SEND_MAX_BYTES;
 
 /// How often one event of one descriptor is followed up, so that a busy one cannot keep the others from
 /// their turn: receives that fill their buffer, datagrams, and connections.
@@ -85,29 +86,32 @@ pub(super) enum Attempt {
     Left,
     /// It was not ready.
     Blocked,
-    /// It has to be tried again in a while: no readiness will tell when.
-    Later,
 }
 
-/// Sends what goes without waiting.
-pub(in crate::sys) fn send_at_once(socket: RawFd, data: &SendData) -> io::Result<u32> {
-    let (start, length) = data.as_raw();
-    send(socket, start, length.min(SEND_MAX_BYTES)).map_err(io::Error::from_raw_os_error)
+/// Sends what the socket has room for.
+pub(in crate::sys) fn try_send(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let length = data.len().min(SEND_MAX_BYTES);
+    counted(send(socket.as_raw_fd(), data.as_ptr(), length))
 }
 
-/// Sends a datagram, if it goes without waiting.
-pub(in crate::sys) fn send_to_at_once(
-    socket: RawFd,
-    data: &SendData,
+/// Sends a datagram, if there is room for it.
+pub(in crate::sys) fn try_send_to(
+    socket: BorrowedFd<'_>,
+    data: &[u8],
     destination: Option<&Address>,
-) -> io::Result<u32> {
-    let (start, length) = data.as_raw();
-    let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
+) -> io::Result<usize> {
+    let (start, length, flags) = (data.as_ptr(), data.len(), libc::MSG_DONTWAIT | system::NO_SIGNAL);
     let (address, address_length) =
         destination.map_or((std::ptr::null(), 0), |address| (address.as_ptr(), address.len()));
+    let socket = socket.as_raw_fd();
     // SAFETY: data and an address that are borrowed until the call is over.
-    uninterrupted(|| unsafe { libc::sendto(socket, start.cast(), length, flags, address, address_length) })
-        .map_err(io::Error::from_raw_os_error)
+    counted(uninterrupted(|| unsafe {
+        libc::sendto(socket, start.cast(), length, flags, address, address_length)
+    }))
+}
+
+fn counted(result: Result<u32, i32>) -> io::Result<usize> {
+    result.map(|count| count as usize).map_err(io::Error::from_raw_os_error)
 }
 
 fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
@@ -116,23 +120,27 @@ fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
     uninterrupted(|| unsafe { libc::send(socket, start.cast(), length, flags) })
 }
 
-/// Receives what is there, up to `size` bytes, without waiting.
+/// Receives what is there, up to `size_bytes` bytes.
 ///
 /// # Safety
 ///
-/// There must be `size` bytes at `start`, which nobody else uses meanwhile.
-pub(in crate::sys) unsafe fn receive_at_once(socket: RawFd, start: *mut u8, size: usize) -> io::Result<u32> {
+/// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+pub(in crate::sys) unsafe fn try_receive(
+    socket: BorrowedFd<'_>,
+    start: *mut u8,
+    size_bytes: usize,
+) -> io::Result<u32> {
     // SAFETY: the caller vouches for the bytes.
-    unsafe { receive(socket, start, size) }.map_err(io::Error::from_raw_os_error)
+    unsafe { receive(socket.as_raw_fd(), start, size_bytes) }.map_err(io::Error::from_raw_os_error)
 }
 
 /// # Safety
 ///
-/// As [`receive_at_once`].
-unsafe fn receive(socket: RawFd, start: *mut u8, size: usize) -> Result<u32, i32> {
-    let size = size.min(i32::MAX as usize);
+/// As [`try_receive`].
+unsafe fn receive(socket: RawFd, start: *mut u8, size_bytes: usize) -> Result<u32, i32> {
+    let size_bytes = size_bytes.min(i32::MAX as usize);
     // SAFETY: the caller vouches for the bytes.
-    uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size, libc::MSG_DONTWAIT) })
+    uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size_bytes, libc::MSG_DONTWAIT) })
 }
 
 /// The buffers of one kind.
@@ -275,7 +283,11 @@ impl Job {
                         *begun = true;
                         return Attempt::Blocked;
                     }
-                    Err(errno) if would_block(errno) => return Attempt::Later,
+                    // The backlog of a Unix listener is full, and no readiness tells when there is room.
+                    Err(errno) if would_block(errno) => {
+                        self.cut_short(errno, ready);
+                        return Attempt::Over;
+                    }
                     other => other,
                 }
             }

@@ -52,6 +52,22 @@ mod epoll {
     /// Which events make one special.
     const SPECIAL: i32 = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
 
+    /// `struct __kernel_timespec`, the form in which the kernel takes a time. The C library's is smaller on some systems
+    /// of 32 bits.
+    #[repr(C)]
+    #[derive(Debug, PartialEq, Eq)]
+    struct KernelTimespec {
+        seconds: i64,
+        nanoseconds: i64,
+    }
+
+    impl From<Duration> for KernelTimespec {
+        fn from(duration: Duration) -> Self {
+            let seconds = duration.as_secs().try_into().unwrap_or(i64::MAX);
+            Self { seconds, nanoseconds: duration.subsec_nanos().into() }
+        }
+    }
+
     pub(in super::super) struct Readiness {
         epoll: OwnedFd,
         events: Vec<libc::epoll_event>,
@@ -162,10 +178,7 @@ mod epoll {
         }
 
         fn fetch_precisely(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-            let timeout = timeout.map(|timeout| libc::timespec {
-                tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-                tv_nsec: timeout.subsec_nanos().into(),
-            });
+            let timeout = timeout.map(KernelTimespec::from);
             let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             let (events, room) = (self.events.as_mut_ptr(), self.events.len() as i32);
             let (no_mask, mask_size) = (std::ptr::null::<libc::sigset_t>(), 0_usize);
@@ -176,6 +189,22 @@ mod epoll {
                 libc::syscall(libc::SYS_epoll_pwait2, epoll, events, room, timeout, no_mask, mask_size)
             };
             usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_timeout_has_the_form_of_the_kernel_on_every_system() {
+            assert_eq!(
+                (size_of::<KernelTimespec>(), std::mem::offset_of!(KernelTimespec, nanoseconds)),
+                (16, 8)
+            );
+            let timespec = KernelTimespec::from(Duration::new(3, 7));
+            assert_eq!(timespec, KernelTimespec { seconds: 3, nanoseconds: 7 });
+            assert_eq!(KernelTimespec::from(Duration::MAX).seconds, i64::MAX);
         }
     }
 }

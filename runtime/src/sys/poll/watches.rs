@@ -14,8 +14,6 @@ use crate::sys::Buffers;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
-/// How many operations are tried again in one turn for which no readiness tells when.
-const LATER_PER_TURN: usize = 64;
 
 pub(super) struct Watches {
     readiness: Readiness,
@@ -23,8 +21,6 @@ pub(super) struct Watches {
     watches: Vec<Watch>,
     /// By the operations' slots.
     waiting: Vec<Option<Waiting>>,
-    /// Operations to try again in a while.
-    later: VecDeque<OperationKey>,
     /// Descriptors of which something was left, with no event to tell of it.
     again: Vec<usize>,
     supplies: Supplies,
@@ -66,7 +62,6 @@ impl Watches {
             readiness: Readiness::new()?,
             watches: Vec::new(),
             waiting: Vec::new(),
-            later: VecDeque::new(),
             again: Vec::new(),
             supplies: Supplies {
                 streams: Supply::new(buffers.streams),
@@ -84,10 +79,6 @@ impl Watches {
     /// Whether anything new has been asked of the system since it was last waited for, which may be ready.
     pub(super) fn has_asked(&self) -> bool {
         self.asked
-    }
-
-    pub(super) fn has_later(&self) -> bool {
-        !self.later.is_empty()
     }
 
     /// Whether something was left for this turn.
@@ -131,7 +122,6 @@ impl Watches {
         if !untried {
             match job.attempt(&mut self.supplies, true, ready) {
                 Attempt::Over => return,
-                Attempt::Later => self.later.push_back(job.key),
                 // Asking for readiness tells of what is there already.
                 Attempt::Left | Attempt::Advanced | Attempt::Blocked => {}
             }
@@ -187,20 +177,6 @@ impl Watches {
         for descriptor in std::mem::take(&mut self.again) {
             for direction in [Direction::Input, Direction::Output] {
                 self.attempt_all(descriptor, direction, true, ready);
-            }
-            self.register(descriptor, ready);
-        }
-    }
-
-    /// Tries some of the operations for which no readiness tells when.
-    pub(super) fn try_later(&mut self, ready: &mut ReadyQueue) {
-        for _ in 0..self.later.len().min(LATER_PER_TURN) {
-            let Some(key) = self.later.pop_front() else { return };
-            let Some(waiting) = self.find(key) else { continue };
-            let (descriptor, direction) = (waiting.job.descriptor as usize, waiting.job.direction());
-            self.attempt_all(descriptor, direction, true, ready);
-            if self.find(key).is_some() {
-                self.later.push_back(key);
             }
             self.register(descriptor, ready);
         }

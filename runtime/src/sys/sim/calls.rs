@@ -130,8 +130,8 @@ impl Simulation {
     }
 
     /// Whether the loop acts as on poll, which works at once, or as on io_uring.
-    pub fn works_at_once(&self) -> bool {
-        self.world.borrow().works_at_once
+    pub fn is_readiness_based(&self) -> bool {
+        self.world.borrow().is_readiness_based
     }
 
     /// The most that one direction of a connection holds, on its way and until it is received.
@@ -245,12 +245,9 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` where no connection waits.
+    /// `EAGAIN` where no connection waits; what the seed has go wrong.
     pub fn accept(&self, listener: RawFd) -> io::Result<OwnedFd> {
-        self.with_socket(listener, |world, id| {
-            let connection = world.accept_first(id).ok_or(libc::EAGAIN)?;
-            world.open(connection).map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))
-        })
+        self.with_socket(listener, World::accept)
     }
 
     /// `recv(2)`, on a socket that does not block.

@@ -15,6 +15,7 @@
 
 mod calls;
 mod faults;
+mod in_flight;
 mod network;
 mod operations;
 mod random;
@@ -29,11 +30,12 @@ use std::time::{Duration, Instant};
 
 pub use self::calls::{Simulation, current};
 pub use self::faults::Fault;
-use self::operations::Request;
+use self::in_flight::Request;
 pub use self::random::Random;
 use self::world::{World, trace};
-use super::{Buffers, RawCompletion};
-use crate::operation::{Operation, SendData};
+use super::Buffers;
+use crate::completion::RawCompletion;
+use crate::operation::Operation;
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
@@ -69,8 +71,8 @@ impl Sim {
         self.world.borrow().now()
     }
 
-    pub(super) fn works_at_once(&self) -> bool {
-        self.world.borrow().works_at_once
+    pub(super) fn is_readiness_based(&self) -> bool {
+        self.world.borrow().is_readiness_based
     }
 
     pub(super) fn submit(&mut self, user_data: u64, operation: &Operation, ready: &mut ReadyQueue) {
@@ -87,38 +89,27 @@ impl Sim {
         world.requests.push_back(Request::Cancel(user_data));
     }
 
-    pub(super) fn send_at_once(&self, socket: RawFd, data: &SendData) -> Option<io::Result<u32>> {
-        let world = &mut *self.world.borrow_mut();
-        world.works_at_once.then(|| {
-            let (start, length) = data.as_raw();
-            let bytes = match length {
-                0 => &[],
-                // SAFETY: the bytes are borrowed for this call.
-                _ => unsafe { std::slice::from_raw_parts(start, length) },
-            };
-            world.send_at_once(socket, bytes).map_err(io::Error::from_raw_os_error)
-        })
+    pub(super) fn try_send(&self, socket: RawFd, data: &[u8]) -> io::Result<usize> {
+        let sent = self.world.borrow_mut().send_now(socket, data);
+        sent.map_err(io::Error::from_raw_os_error)
     }
 
     /// # Safety
     ///
     /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
-    pub(super) unsafe fn receive_at_once(
+    pub(super) unsafe fn try_receive(
         &self,
         socket: RawFd,
         start: *mut u8,
         size_bytes: usize,
-    ) -> Option<io::Result<u32>> {
-        let world = &mut *self.world.borrow_mut();
-        world.works_at_once.then(|| {
-            let mut filled = 0;
-            let received = world.receive_at_once(socket, size_bytes, |piece| {
-                // SAFETY: the pieces together are no longer than the bytes that the caller vouches for.
-                unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
-                filled += piece.len();
-            });
-            received.map_err(io::Error::from_raw_os_error)
-        })
+    ) -> io::Result<u32> {
+        let mut filled = 0;
+        let received = self.world.borrow_mut().receive_now(socket, size_bytes, |piece| {
+            // SAFETY: the pieces together are no longer than the bytes that the caller vouches for.
+            unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+            filled += piece.len();
+        });
+        received.map_err(io::Error::from_raw_os_error)
     }
 
     pub(super) fn end_turn(&mut self) {
@@ -171,7 +162,7 @@ impl World {
 
     /// As io_uring is given them; on poll, they are taken one by one.
     fn take_buffers(&mut self) {
-        let Some(pool) = self.pool.clone().filter(|_| !self.works_at_once) else { return };
+        let Some(pool) = self.pool.clone().filter(|_| !self.is_readiness_based) else { return };
         while let Some(buffer) = pool.take_returned() {
             if self.provided.contains(&buffer) {
                 self.violate(format!("receive buffer {buffer} was given back twice"));
@@ -184,7 +175,7 @@ impl World {
     /// In the middle of a turn, the queue of submissions may be full: what is in it is submitted before another can
     /// be.
     fn make_room(&mut self, ready: &mut ReadyQueue) {
-        if !self.works_at_once && self.strikes(Fault::QueueFull) {
+        if !self.is_readiness_based && self.strikes(Fault::QueueFull) {
             trace!(self, "the queue of submissions is full");
             self.sweep();
             self.now_ns += self.random.below(20_000);
@@ -290,25 +281,20 @@ impl World {
         }
     }
 
-    fn send_at_once(&mut self, descriptor: RawFd, bytes: &[u8]) -> Result<u32, i32> {
+    fn send_now(&mut self, descriptor: RawFd, bytes: &[u8]) -> Result<usize, i32> {
         let Some(id) = self.socket_of(descriptor) else { return Err(libc::EBADF) };
         if self.strikes(Fault::SendWouldBlock) {
             return Err(libc::EAGAIN);
         }
         let sent = self.send(id, bytes);
-        trace!(self, "socket {id} sends {} bytes at once: {sent:?}", bytes.len());
-        sent.map(|count| count as u32)
+        trace!(self, "socket {id} sends {} bytes directly: {sent:?}", bytes.len());
+        sent
     }
 
-    fn receive_at_once(
-        &mut self,
-        descriptor: RawFd,
-        most: usize,
-        piece: impl FnMut(&[u8]),
-    ) -> Result<u32, i32> {
+    fn receive_now(&mut self, descriptor: RawFd, most: usize, piece: impl FnMut(&[u8])) -> Result<u32, i32> {
         let Some(id) = self.socket_of(descriptor) else { return Err(libc::EBADF) };
         let received = self.receive(id, most, false, piece);
-        trace!(self, "socket {id} receives at once: {received:?}");
+        trace!(self, "socket {id} receives directly: {received:?}");
         received.map(|count| count as u32)
     }
 }

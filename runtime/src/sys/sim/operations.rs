@@ -1,110 +1,12 @@
 //! Operations in flight, as the simulated kernel has them: what each tries, and how it ends.
 
-use std::fmt;
+use std::os::fd::{IntoRawFd, OwnedFd};
 
 use super::faults::Fault;
+use super::in_flight::{InFlight, Outcome, Outgoing, Posted, Request, State, Task};
 use super::socket::{Kind, SocketId};
 use super::world::{Event, World, trace};
-use crate::operation::{Address, Interest, Operation, OperationKey};
-
-pub(super) enum Request {
-    Start(u64),
-    Cancel(u64),
-}
-
-pub(super) struct InFlight {
-    /// Counted from the first, as the trace and the digest name it.
-    number: u64,
-    pub(super) socket: SocketId,
-    task: Task,
-    state: State,
-    /// An attempt is scheduled.
-    attempt_due: bool,
-    /// A cancel was too late to stop it at once.
-    giving_up: bool,
-    /// The time of its last completion: those of one operation come in order.
-    posted_ns: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Queued,
-    Armed,
-    /// Its terminal completion waits to be reaped.
-    Over,
-}
-
-enum Task {
-    Accept,
-    Receive,
-    Send(Outgoing),
-    Connect(Box<Address>),
-    Poll(Interest),
-    PollInput,
-    /// Nothing that a simulation has.
-    Unknown,
-}
-
-/// The bytes of a send: where they are, and what they were when it was submitted.
-struct Outgoing {
-    start: *const u8,
-    bytes: Box<[u8]>,
-    sent: usize,
-}
-
-impl Outgoing {
-    /// Whether the bytes are what they were.
-    fn is_unchanged(&self) -> bool {
-        if self.bytes.is_empty() {
-            return true;
-        }
-        // SAFETY: the operation's slot or its lender keeps the bytes until the terminal completion, which has
-        // not been reaped.
-        unsafe { std::slice::from_raw_parts(self.start, self.bytes.len()) == &*self.bytes }
-    }
-}
-
-/// A completion that waits to be reaped.
-pub(super) struct Posted {
-    pub(super) user_data: u64,
-    pub(super) at_ns: u64,
-    pub(super) result: i32,
-    pub(super) more: bool,
-    pub(super) buffer: Option<u16>,
-    pub(super) cancel_missed: bool,
-}
-
-/// What came of an attempt that was not in vain.
-struct Outcome {
-    result: Result<usize, i32>,
-    buffer: Option<u16>,
-    more: bool,
-}
-
-impl Outcome {
-    fn last(result: Result<usize, i32>) -> Option<Self> {
-        Some(Self { result, buffer: None, more: false })
-    }
-
-    fn one_of_many(count: usize, buffer: Option<u16>) -> Option<Self> {
-        Some(Self { result: Ok(count), buffer, more: true })
-    }
-}
-
-impl fmt::Debug for InFlight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.task {
-            Task::Accept => "accept".to_string(),
-            Task::Receive => "receive".to_string(),
-            Task::Send(outgoing) => format!("send of {} bytes", outgoing.bytes.len()),
-            Task::Connect(address) => format!("connect to {address}"),
-            Task::Poll(interest) => format!("poll for {interest:?}"),
-            Task::PollInput => "poll for input".to_string(),
-            Task::Unknown => "operation that is not simulated".to_string(),
-        };
-        write!(f, "operation {} ({what}, socket {})", self.number, self.socket)
-    }
-}
+use crate::operation::{Interest, Operation, OperationKey};
 
 impl World {
     /// Takes an operation into the queue of submissions.
@@ -242,34 +144,35 @@ impl World {
     }
 
     fn try_accept(&mut self, listener: SocketId) -> Option<Outcome> {
-        let Kind::Listener(backlog) = &mut self.sockets[listener].kind else {
-            return Outcome::last(Err(libc::EINVAL));
-        };
-        backlog.front()?;
-        if self.strikes(Fault::AcceptExhausted) {
-            let errno = *self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS]);
-            return Outcome::last(Err(errno));
-        }
-        let connection = self.accept_first(listener)?;
-        if self.strikes(Fault::ConnectionAborted) {
-            self.abort(connection);
-            return Outcome::last(Err(libc::ECONNABORTED));
-        }
-        match self.open(connection) {
-            Ok(descriptor) => {
-                trace!(self, "socket {connection} accepted");
-                // It belongs to whoever takes the completion.
-                Outcome::one_of_many(std::os::fd::IntoRawFd::into_raw_fd(descriptor) as usize, None)
-            }
-            Err(error) => Outcome::last(Err(error.raw_os_error().unwrap_or(libc::EMFILE))),
+        match self.accept(listener) {
+            // It belongs to whoever takes the completion.
+            Ok(descriptor) => Outcome::one_of_many(descriptor.into_raw_fd() as usize, None),
+            Err(libc::EAGAIN) => None,
+            Err(errno) => Outcome::last(Err(errno)),
         }
     }
 
-    pub(super) fn accept_first(&mut self, listener: SocketId) -> Option<SocketId> {
-        match &mut self.sockets[listener].kind {
-            Kind::Listener(backlog) => backlog.pop_front(),
-            _ => None,
+    /// Accepts the first connection of a listener's backlog, if all goes well.
+    pub(super) fn accept(&mut self, listener: SocketId) -> Result<OwnedFd, i32> {
+        let Kind::Listener(backlog) = &self.sockets[listener].kind else { return Err(libc::EINVAL) };
+        if backlog.is_empty() {
+            return Err(libc::EAGAIN);
         }
+        if self.strikes(Fault::AcceptExhausted) {
+            return Err(*self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS]));
+        }
+        let connection = match &mut self.sockets[listener].kind {
+            Kind::Listener(backlog) => backlog.pop_front().ok_or(libc::EAGAIN)?,
+            _ => return Err(libc::EINVAL),
+        };
+        if self.strikes(Fault::ConnectionAborted) {
+            self.abort(connection);
+            return Err(libc::ECONNABORTED);
+        }
+        let descriptor =
+            self.open(connection).map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?;
+        trace!(self, "socket {connection} accepted");
+        Ok(descriptor)
     }
 
     fn try_receive(&mut self, id: SocketId) -> Option<Outcome> {
@@ -284,7 +187,7 @@ impl World {
             return Outcome::last(Err(libc::ENOBUFS));
         }
         let Some(pool) = self.pool.clone() else { return Outcome::last(Err(libc::ENOBUFS)) };
-        let buffer = if self.works_at_once { pool.take_returned() } else { self.provided.pop() };
+        let buffer = if self.is_readiness_based { pool.take_returned() } else { self.provided.pop() };
         let Some(buffer) = buffer else {
             self.plan.count(Fault::BuffersExhausted);
             return Outcome::last(Err(libc::ENOBUFS));
@@ -388,10 +291,10 @@ impl World {
         let armed = self.operations.get(&user_data).filter(|operation| operation.state == State::Armed);
         let misses = match armed {
             None => true,
-            Some(_) => !self.works_at_once && self.strikes(Fault::CancelMissed),
+            Some(_) => !self.is_readiness_based && self.strikes(Fault::CancelMissed),
         };
         if misses {
-            if !self.works_at_once {
+            if !self.is_readiness_based {
                 let at_ns = self.now_ns
                     + if self.strikes(Fault::LateCompletion) { self.random.below(100_000) } else { 0 };
                 let (result, more, buffer) = (-libc::ENOENT, false, None);

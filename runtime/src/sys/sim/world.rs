@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, Plan};
-use super::operations::{InFlight, Posted, Request};
+use super::in_flight::{InFlight, Posted, Request};
 use super::random::Random;
 use super::socket::{Kind, Socket, SocketId};
 use crate::buffers::BufferPool;
@@ -35,7 +35,7 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) plan: Plan,
     /// Whether the backend acts as poll does, or as io_uring does.
-    pub(super) works_at_once: bool,
+    pub(super) is_readiness_based: bool,
     started: Instant,
     pub(super) now_ns: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
@@ -112,14 +112,14 @@ impl World {
     pub(super) fn new(seed: u64) -> io::Result<Self> {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
-        let works_at_once = random.chance(512);
+        let is_readiness_based = random.chance(512);
         let latency_max_ns = *random.pick(&[1, 2_000, 100_000, 5_000_000, 80_000_000]);
         let turn_max_ns = *random.pick(&[1, 1_000, 20_000, 1_000_000]);
         let capacity_bytes = *random.pick(&[1, 64, 700, 5_000, 70_000]);
         Ok(Self {
             random,
             plan,
-            works_at_once,
+            is_readiness_based,
             started: Instant::now(),
             now_ns: 0,
             events: BinaryHeap::new(),

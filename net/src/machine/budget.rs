@@ -1,0 +1,40 @@
+//! How many calls a socket may make in a row that do not wait.
+
+use std::cell::Cell;
+
+use ringspun_runtime::EventLoop;
+
+/// What the calls between two turns of the loop may cost in all.
+const PER_TURN: u8 = 16;
+
+/// The cost of calls since the loop last turned, so that a fiber which never has to wait cannot keep the others from
+/// running.
+#[derive(Default)]
+pub(crate) struct Budget {
+    turn: Cell<u32>,
+    spent: Cell<u8>,
+}
+
+impl Budget {
+    /// The cost of a receive: as large as that of a few sends, as a peer that sends without pause decides how many there
+    /// are.
+    pub(crate) const RECEIVE: u8 = 4;
+    /// The cost of a small message, a connection or a datagram.
+    pub(crate) const MESSAGE: u8 = 1;
+
+    /// Spends the cost of a call; false if nothing is left until the next turn.
+    #[inline]
+    pub(crate) fn spend(&self, event_loop: &EventLoop, cost: u8) -> bool {
+        let turn = event_loop.turn_count();
+        let spent = if self.turn.replace(turn) == turn { self.spent.get() } else { 0 };
+        let is_left = spent < PER_TURN;
+        self.spent.set(if is_left { spent.saturating_add(cost) } else { spent });
+        is_left
+    }
+
+    /// The cost of sending so many bytes: a large message counts for several.
+    pub(crate) fn of_send(length_bytes: usize) -> u8 {
+        const BYTES_PER_UNIT: usize = 16 * 1024;
+        (1 + length_bytes / BYTES_PER_UNIT).min(PER_TURN.into()) as u8
+    }
+}

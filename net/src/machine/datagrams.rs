@@ -1,0 +1,190 @@
+//! Datagram sockets: what is received are datagrams, and any number of them may be on their way out.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use nix::sys::socket::{MsgFlags, recv};
+use ringspun_runtime::{Completion, Operation, OperationKey};
+use slab::Slab;
+
+use super::budget::Budget;
+use super::chunk::Chunk;
+use super::socket::{Kind, Socket, Taken};
+use crate::address::{Address, local_address};
+use crate::wait_list::WaitList;
+
+/// What a datagram takes besides its bytes, so that empty ones count too.
+const OVERHEAD_BYTES: usize = 256;
+
+/// Datagrams, as a datagram socket brings them.
+#[derive(Debug)]
+pub struct Datagrams;
+
+/// The shared part of a datagram socket.
+pub type DatagramCore = Socket<Datagrams>;
+
+/// A received datagram.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its bytes.
+    pub bytes: Chunk,
+    /// Who sent it.
+    pub source: Address,
+}
+
+/// A datagram that was received ahead, and left to other descriptors of its socket.
+pub type Arrival = (Box<[u8]>, Address);
+
+/// The output side of a datagram socket.
+pub struct Sends {
+    /// The sends in flight, and the waits for room.
+    pub(super) in_flight: RefCell<Slab<Option<OperationKey>>>,
+    /// Senders that try again in a while.
+    pub(super) pausing: WaitList,
+    /// Whether this is a Unix socket. Its datagrams can be longer than the loop's buffers, so we wait until there is
+    /// one, and receive it into as much memory as it takes.
+    is_unix: bool,
+}
+
+impl Kind for Datagrams {
+    type Piece = Arrived;
+    type Detached = Arrival;
+    type Output = Sends;
+
+    /// What comes then waits in the kernel's buffer, which drops what does not fit.
+    const QUEUE_MAX: usize = 256 * 1024;
+    const ERROR_IS_END: bool = false;
+    const CLOSE_FREES_PORT: bool = true;
+    const TAKE_COST: u8 = Budget::MESSAGE;
+
+    #[inline]
+    fn weight(arrived: &Arrived) -> usize {
+        arrived.bytes.len() + OVERHEAD_BYTES
+    }
+
+    fn output_of(descriptor: &OwnedFd) -> Sends {
+        let is_unix = local_address(descriptor.as_raw_fd()).is_ok_and(|address| address.is_unix());
+        Sends { in_flight: RefCell::default(), pausing: WaitList::default(), is_unix }
+    }
+
+    fn continuous_operation(socket: &DatagramCore) -> Option<Operation> {
+        (!socket.output.is_unix).then(|| Operation::ReceiveFrom { socket: socket.descriptor() })
+    }
+
+    fn take_now(socket: &DatagramCore, _: usize) -> io::Result<Taken<Arrived>> {
+        loop {
+            match receive_whole(socket.descriptor()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return received.map(|piece| Taken::Piece { piece, is_last: false }),
+            }
+        }
+    }
+
+    #[inline]
+    fn piece_of(_: &DatagramCore, completion: Completion) -> Option<Arrived> {
+        let buffer = completion.buffer?;
+        let source = buffer.source().map_or_else(Address::unnamed, Address::from_raw);
+        Some(Arrived { bytes: Chunk::Lent(buffer).kept(), source })
+    }
+
+    fn detach(arrived: Arrived) -> Arrival {
+        (Box::from(&*arrived.bytes), arrived.source)
+    }
+
+    fn attach((bytes, source): Arrival) -> Arrived {
+        Arrived { bytes: Chunk::owned(bytes), source }
+    }
+
+    fn end_output(socket: &Rc<DatagramCore>) {
+        let in_flight: Vec<OperationKey> =
+            socket.output.in_flight.borrow().iter().filter_map(|(_, key)| *key).collect();
+        for key in in_flight {
+            // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
+            let _ = socket.event_loop().cancel_and_wait(key);
+        }
+    }
+
+    fn wake_writers(socket: &DatagramCore) {
+        socket.output.pausing.wake_all();
+    }
+
+    fn is_output_over(socket: &DatagramCore) -> bool {
+        socket.output.in_flight.borrow().is_empty()
+    }
+
+    fn is_output_idle(socket: &DatagramCore) -> bool {
+        Self::is_output_over(socket) && socket.output.pausing.is_empty()
+    }
+}
+
+impl DatagramCore {
+    /// The next datagram, or the error that came instead of one. `None` is not for ever, and calls for
+    /// [`wait_for_input`](Self::wait_for_input).
+    pub(crate) fn next_datagram(&self) -> io::Result<Option<Arrived>> {
+        self.check_open()?;
+        let arrived = self.take(usize::MAX);
+        if arrived.is_none() {
+            self.input_ended()?;
+        }
+        Ok(arrived)
+    }
+
+    /// Sends a datagram, if it goes without waiting; false if it would have to, and after many sends without a turn of
+    /// the loop: a fiber that never waits would keep the others from running.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed), or the kernel's.
+    pub fn try_send_to(&self, data: &[u8], destination: Option<Address>) -> io::Result<bool> {
+        self.check_open()?;
+        if !self.budget.spend(self.event_loop(), Budget::MESSAGE) {
+            return Ok(false);
+        }
+        let destination = destination.map(Address::raw);
+        match self.event_loop().try_send_to(self.borrow()?, data, destination.as_ref()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the socket tells when there is room for a datagram to this destination. A Unix socket only knows
+    /// of the peer that it is connected to.
+    pub(crate) fn tells_of_room(&self, destination: Option<Address>) -> bool {
+        !self.output.is_unix || destination.is_none()
+    }
+
+    /// Puts bytes back in front of what is unread, for the next reader.
+    pub(crate) fn put_back_bytes(&self, bytes: &[u8], source: Address) {
+        self.put_back(Arrived { bytes: Chunk::owned(bytes), source });
+    }
+}
+
+/// Receives one datagram into as much memory as it takes, without waiting.
+fn receive_whole(descriptor: RawFd) -> io::Result<Arrived> {
+    // With TRUNC, the count is that of the whole datagram.
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let mut bytes = vec![0_u8; recv(descriptor, &mut [], peek)?];
+    let mut name = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
+    let mut name_length = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the buffer and the name are valid for the lengths that are passed.
+    let count = unsafe {
+        libc::recvfrom(
+            descriptor,
+            bytes.as_mut_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT,
+            name.as_mut_ptr().cast(),
+            &raw mut name_length,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    bytes.truncate(count);
+    let name_length = size_of_val(&name).min(name_length as usize);
+    // SAFETY: so many bytes of the name were there, and the kernel has written them.
+    let name = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), name_length) };
+    let source = Address::from_bytes(name).unwrap_or_else(Address::unnamed);
+    Ok(Arrived { bytes: Chunk::owned(bytes), source })
+}

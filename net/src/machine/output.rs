@@ -1,0 +1,396 @@
+//! The output of a connected socket: at most one send or connect in flight, and those who wait to write.
+
+use std::cell::Cell;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
+
+use super::budget::Budget;
+use super::socket::{Kind, Socket, errno_of};
+use crate::address::Address;
+use crate::error::closed;
+use crate::system::{reset_at_close, shutdown};
+use crate::wait_list::WaitList;
+
+/// The largest message that goes to the ring as a copy, or together with those of other streams: to copy more would
+/// cost more than the wait that it saves, and is worth a system call of its own.
+const SMALL_MAX_BYTES: usize = 4 * 1024;
+/// So many small messages sent one by one prove that a stream writes again and again.
+const BUSY_AFTER: u8 = 16;
+/// How long a closed stream goes on with what a write has left behind: without an end, a peer that never reads would
+/// keep its descriptor for as long as it likes.
+const ENDING_MAX: Duration = Duration::from_secs(30);
+
+/// The output side of a stream.
+#[derive(Default)]
+#[repr(C)]
+pub struct Output {
+    state: Cell<State>,
+    /// Small messages sent by calls of their own, up to the number that makes a stream busy.
+    sent: Cell<u8>,
+    /// To be done once nothing that a write has left behind is in flight.
+    shuts_down_behind: Cell<bool>,
+    writers: WaitList,
+    /// What the send or connect gave, until the machine that started it takes it.
+    result: Cell<Option<io::Result<u32>>>,
+}
+
+/// What became of [`Socket::try_send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of the data has been sent, or will be although nobody waits for it.
+    All,
+    /// So many bytes have been sent, none among them; whoever sends has to wait.
+    Part(usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Idle,
+    InFlight(OperationKey),
+    /// In flight, but nobody will take the result.
+    Abandoned(OperationKey),
+    /// So many bytes are in flight for a write that has returned. Nobody may cancel this.
+    Behind {
+        send: OperationKey,
+        total: u32,
+    },
+    /// The same on a closed stream, until a timer cancels it. Then the time is up, and the timer makes sure.
+    Ending {
+        send: OperationKey,
+        timer: TimerKey,
+        is_time_up: bool,
+    },
+    /// What a write had left behind has failed, with this errno. The next write, or a read at the end, reports it; a
+    /// close before that resets the connection.
+    Lost(i32),
+    /// Done; the result has not been taken.
+    Finished,
+}
+
+impl State {
+    fn is_in_flight(self) -> bool {
+        matches!(self, Self::InFlight(_) | Self::Abandoned(_)) || self.is_behind()
+    }
+
+    fn is_behind(self) -> bool {
+        matches!(self, Self::Behind { .. } | Self::Ending { .. })
+    }
+}
+
+impl Output {
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.state.get().is_in_flight()
+    }
+}
+
+/// Ends what a closed stream still has in flight, when it has had its time.
+struct Ending<K: Kind>(Rc<Socket<K>>);
+
+impl<K: Kind<Output = Output>> Wake for Ending<K> {
+    fn wake(self: Rc<Self>) {
+        self.0.cancel_ending();
+    }
+}
+
+impl<K: Kind<Output = Output>> Socket<K> {
+    pub(crate) fn writers(&self) -> &WaitList {
+        &self.output.writers
+    }
+
+    pub(crate) fn output_is_idle(&self) -> bool {
+        self.output.state.get() == State::Idle
+    }
+
+    /// Starts a send. The output must be idle.
+    pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
+        debug_assert!(self.output_is_idle());
+        let operation = Operation::Send { socket: self.descriptor(), data };
+        self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
+    }
+
+    /// Sends what can be sent without waiting; `may_stay_behind` says whether the call may return before the kernel has
+    /// the bytes. The one place that decides how a write goes:
+    ///
+    /// | the output is | the stream is | the data | what is done |
+    /// | --- | --- | --- | --- |
+    /// | taken | any | any | nothing: the writer joins the queue |
+    /// | free | busy, on a ring | small, may stay behind | a copy is submitted, and the writer goes on |
+    /// | free | busy, on a ring | small | nothing: it is submitted with those of other streams |
+    /// | free | any | else, and budget is left | `send(2)`; of the rest, a send is submitted |
+    /// | free | any | else | nothing: it is submitted, so that other fibers run |
+    ///
+    /// A stream is busy when it is read again and again, or has sent a number of messages; one system call for each of
+    /// the first ones costs less than to set up what many share.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] on a closed stream; the kernel's, also those of what an earlier write has left behind.
+    #[inline]
+    pub fn try_send(self: &Rc<Self>, data: &[u8], may_stay_behind: bool) -> io::Result<Sent> {
+        self.check_open()?;
+        self.check_behind()?;
+        if !self.output_is_idle() || !self.output.writers.is_empty() || data.is_empty() {
+            return Ok(Sent::Part(0));
+        }
+        let is_small = data.len() <= SMALL_MAX_BYTES;
+        if is_small && self.shares_sends() {
+            if may_stay_behind {
+                self.send_behind(data);
+                return Ok(Sent::All);
+            }
+            return Ok(Sent::Part(0));
+        }
+        self.send_now(data, is_small)
+    }
+
+    /// Whether small messages are sent with those of other streams.
+    #[inline]
+    fn shares_sends(&self) -> bool {
+        let is_busy = self.input.is_busy() || self.output.sent.get() == BUSY_AFTER;
+        is_busy && !self.event_loop().is_readiness_based()
+    }
+
+    fn send_now(&self, data: &[u8], is_small: bool) -> io::Result<Sent> {
+        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len())) {
+            return Ok(Sent::Part(0));
+        }
+        if is_small {
+            self.output.sent.set((self.output.sent.get() + 1).min(BUSY_AFTER));
+        }
+        match self.event_loop().try_send(self.borrow()?, data) {
+            Ok(count) if count == data.len() => Ok(Sent::All),
+            Ok(count) => Ok(Sent::Part(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Part(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts to send a copy of the data, for a write that does not wait for it.
+    #[inline]
+    fn send_behind(self: &Rc<Self>, data: &[u8]) {
+        let mut copy = self.event_loop().take_send_buffer();
+        copy.extend_from_slice(data);
+        let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(copy) };
+        let send = self.event_loop().submit(operation, self.clone());
+        self.output.state.set(State::Behind { send, total: data.len() as u32 });
+    }
+
+    /// Ready when nothing that a write has left behind is in flight any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed) once the stream is. The kernel's, if what was left behind has not been sent. It is
+    /// told once.
+    pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        match self.output.state.get() {
+            State::Behind { .. } => {
+                self.output.writers.add(waiter);
+                return Poll::Pending;
+            }
+            State::Ending { .. } => {
+                self.leave_writers(waiter);
+                return Poll::Ready(Err(closed(self.event_loop())));
+            }
+            _ => {}
+        }
+        self.leave_writers(waiter);
+        Poll::Ready(self.check_behind())
+    }
+
+    /// Tells, once, that what a write had left behind has not been sent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    #[inline]
+    pub(crate) fn check_behind(&self) -> io::Result<()> {
+        match self.output.state.get() {
+            State::Lost(errno) => {
+                self.output.state.set(State::Idle);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Shuts down one or both directions (`shutdown(2)`). What a write has left behind is sent before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.check_open()?;
+        if how == Shutdown::Read || !self.output.state.get().is_behind() {
+            return shutdown(self.descriptor(), how);
+        }
+        self.output.shuts_down_behind.set(true);
+        if how == Shutdown::Both { shutdown(self.descriptor(), Shutdown::Read) } else { Ok(()) }
+    }
+
+    /// Starts a connect. The output must be idle.
+    pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
+        debug_assert!(self.output_is_idle());
+        let address = Box::new(address.raw());
+        let operation = Operation::Connect { socket: self.descriptor(), address };
+        self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
+    }
+
+    /// Takes the result of the send or connect that the caller started, once it is there.
+    #[inline]
+    pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
+        if self.output.state.get() != State::Finished {
+            return None;
+        }
+        self.output.state.set(State::Idle);
+        self.output.result.take()
+    }
+
+    /// Takes a writer out of the queue, and lets the next one try.
+    #[inline]
+    pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
+        let was_first = self.output.writers.remove(waiter);
+        #[cfg(feature = "mutations")]
+        let was_first = was_first && !crate::mutations::loses_wake();
+        if was_first {
+            self.output.writers.wake_first();
+        }
+    }
+
+    /// Hurries the output in flight, if somebody waits for it; its result still comes.
+    pub(crate) fn cancel_output(&self) {
+        if let State::InFlight(key) = self.output.state.get() {
+            self.event_loop().cancel(key);
+        }
+    }
+
+    /// Cancels the output in flight, on a stream that is being closed. What a write has left behind has some time yet.
+    pub(super) fn end_output(self: &Rc<Self>) {
+        self.cancel_output();
+        match self.output.state.get() {
+            State::Behind { send, .. } => {
+                self.output.state.set(State::Ending { send, timer: self.ending_timer(), is_time_up: false });
+            }
+            State::Lost(_) => self.reset_at_close(),
+            _ => {}
+        }
+    }
+
+    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
+    /// what the peer finds is up to the parent. In a forked child,
+    /// what the peer finds is up to the parent.
+    fn reset_at_close(&self) {
+        if self.event_loop().check_process().is_ok() {
+            if self.event_loop().check_process().is_ok() {
+            let _ = reset_at_close(self.descriptor());
+        }
+        }
+    }
+
+    fn ending_timer(self: &Rc<Self>) -> TimerKey {
+        let event_loop = self.event_loop();
+        event_loop.insert_timer(event_loop.now() + ENDING_MAX, Rc::new(Ending(self.clone())))
+    }
+
+    /// A send that is just being made again, because it was cut short, is not found: it is looked for another time.
+    #[cold]
+    fn cancel_ending(self: &Rc<Self>) {
+        if let State::Ending { send, .. } = self.output.state.get() {
+            self.event_loop().cancel(send);
+            self.output.state.set(State::Ending { send, timer: self.ending_timer(), is_time_up: true });
+        }
+    }
+
+    /// Cancels the output in flight, and lets its result go to nobody.
+    pub(crate) fn abandon_output(&self) {
+        match self.output.state.get() {
+            State::InFlight(key) => {
+                self.event_loop().cancel(key);
+                self.output.state.set(State::Abandoned(key));
+            }
+            State::Finished => drop(self.take_output_result()),
+            State::Idle
+            | State::Abandoned(_)
+            | State::Behind { .. }
+            | State::Ending { .. }
+            | State::Lost(_) => {}
+        }
+    }
+
+    #[inline]
+    pub(super) fn output_completed(self: &Rc<Self>, result: io::Result<u32>, unsent: Option<Vec<u8>>) {
+        match self.output.state.get() {
+            State::Behind { total, .. } => self.behind_completed(result, total, unsent),
+            State::Ending { timer, is_time_up, .. } => {
+                self.ending_completed(result, timer, is_time_up, unsent);
+            }
+            State::Abandoned(_) => self.output.state.set(State::Idle),
+            _ => {
+                self.output.state.set(State::Finished);
+                self.output.result.set(Some(result));
+            }
+        }
+        self.output.writers.wake_first();
+    }
+
+    #[inline]
+    fn behind_completed(self: &Rc<Self>, result: io::Result<u32>, total: u32, unsent: Option<Vec<u8>>) {
+        self.output.state.set(match (result, unsent) {
+            (Ok(count), None) if count == total => State::Idle,
+            (Ok(count), Some(data)) => {
+                let send = self.send_rest(data, count);
+                return self.output.state.set(State::Behind { send, total: total - count });
+            }
+            (Ok(_), None) => State::Lost(libc::EPIPE),
+            (Err(error), _) => State::Lost(errno_of(&error)),
+        });
+        self.shut_down_behind();
+    }
+
+    /// Shuts down as was asked for while this was in flight, unless it is lost: the peer would take what it has for all.
+    #[inline]
+    fn shut_down_behind(&self) {
+        if self.output.shuts_down_behind.take() && self.output_is_idle() {
+            // A socket without a peer any more has nothing to shut down.
+            let _ = shutdown(self.descriptor(), Shutdown::Write);
+        }
+    }
+
+    #[cold]
+    fn ending_completed(
+        self: &Rc<Self>,
+        result: io::Result<u32>,
+        timer: TimerKey,
+        is_time_up: bool,
+        unsent: Option<Vec<u8>>,
+    ) {
+        let lost = match (result, unsent) {
+            (Ok(count), Some(data)) if !is_time_up => {
+                let send = self.send_rest(data, count);
+                return self.output.state.set(State::Ending { send, timer, is_time_up });
+            }
+            (Ok(_), Some(_)) => Some(libc::ETIMEDOUT),
+            (Ok(_), None) => None,
+            (Err(error), _) => Some(errno_of(&error)),
+        };
+        self.event_loop().remove_timer(timer);
+        self.output.state.set(lost.map_or(State::Idle, State::Lost));
+        match lost {
+            None => self.shut_down_behind(),
+            Some(_) => self.reset_at_close(),
+        }
+    }
+
+    /// What ended a send before its end, if it lasts, is met by the next one.
+    #[cold]
+    fn send_rest(self: &Rc<Self>, mut data: Vec<u8>, sent: u32) -> OperationKey {
+        data.drain(..sent as usize);
+        let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(data) };
+        self.event_loop().submit(operation, self.clone())
+    }
+}

@@ -1,0 +1,66 @@
+//! Pieces of input that nobody has taken yet, in order.
+
+use std::collections::VecDeque;
+
+/// A queue that mostly has one piece or none, which takes no memory of its own.
+pub(crate) struct Pieces<P> {
+    /// None, if the queue is empty.
+    first: Option<P>,
+    rest: VecDeque<P>,
+}
+
+impl<P> Default for Pieces<P> {
+    fn default() -> Self {
+        Self { first: None, rest: VecDeque::new() }
+    }
+}
+
+impl<P> Pieces<P> {
+    #[inline]
+    pub(crate) fn push_back(&mut self, piece: P) {
+        match self.first {
+            None => self.first = Some(piece),
+            Some(_) => self.rest.push_back(piece),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, piece: P) {
+        if let Some(second) = self.first.replace(piece) {
+            self.rest.push_front(second);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<P> {
+        let first = self.first.take()?;
+        self.first = self.rest.pop_front();
+        Some(first)
+    }
+}
+
+impl<P> IntoIterator for Pieces<P> {
+    type Item = P;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<P>, std::collections::vec_deque::IntoIter<P>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_in_order_from_either_end() {
+        let mut pieces = Pieces::default();
+        assert!(pieces.pop_front().is_none());
+        (2..5).for_each(|piece| pieces.push_back(piece));
+        pieces.push_front(1);
+        assert_eq!(pieces.pop_front(), Some(1));
+        pieces.push_back(5);
+        assert!(std::mem::take(&mut pieces).into_iter().eq(2..6));
+        pieces.push_front(6);
+        assert!(pieces.into_iter().eq([6]));
+    }
+}

@@ -1,0 +1,105 @@
+//! What the simulated kernel keeps of each operation and of each completion that waits to be reaped.
+
+use std::fmt;
+
+use super::socket::SocketId;
+use crate::operation::{Address, Interest};
+
+pub(super) enum Request {
+    Start(u64),
+    Cancel(u64),
+}
+
+pub(super) struct InFlight {
+    /// Counted from the first, as the trace and the digest name it.
+    pub(super) number: u64,
+    pub(super) socket: SocketId,
+    pub(super) task: Task,
+    pub(super) state: State,
+    /// An attempt is scheduled.
+    pub(super) attempt_due: bool,
+    /// A cancel was too late to stop it at once.
+    pub(super) giving_up: bool,
+    /// The time of its last completion: those of one operation come in order.
+    pub(super) posted_ns: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Queued,
+    Armed,
+    /// Its terminal completion waits to be reaped.
+    Over,
+}
+
+pub(super) enum Task {
+    Accept,
+    Receive,
+    Send(Outgoing),
+    Connect(Box<Address>),
+    Poll(Interest),
+    PollInput,
+    /// Nothing that a simulation has.
+    Unknown,
+}
+
+/// The bytes of a send: where they are, and what they were when it was submitted.
+pub(super) struct Outgoing {
+    pub(super) start: *const u8,
+    pub(super) bytes: Box<[u8]>,
+    pub(super) sent: usize,
+}
+
+impl Outgoing {
+    /// Whether the bytes are what they were.
+    pub(super) fn is_unchanged(&self) -> bool {
+        if self.bytes.is_empty() {
+            return true;
+        }
+        // SAFETY: the operation's slot or its lender keeps the bytes until the terminal completion, which has
+        // not been reaped.
+        unsafe { std::slice::from_raw_parts(self.start, self.bytes.len()) == &*self.bytes }
+    }
+}
+
+/// A completion that waits to be reaped.
+pub(super) struct Posted {
+    pub(super) user_data: u64,
+    pub(super) at_ns: u64,
+    pub(super) result: i32,
+    pub(super) more: bool,
+    pub(super) buffer: Option<u16>,
+    pub(super) cancel_missed: bool,
+}
+
+/// What came of an attempt that was not in vain.
+pub(super) struct Outcome {
+    pub(super) result: Result<usize, i32>,
+    pub(super) buffer: Option<u16>,
+    pub(super) more: bool,
+}
+
+impl Outcome {
+    pub(super) fn last(result: Result<usize, i32>) -> Option<Self> {
+        Some(Self { result, buffer: None, more: false })
+    }
+
+    pub(super) fn one_of_many(count: usize, buffer: Option<u16>) -> Option<Self> {
+        Some(Self { result: Ok(count), buffer, more: true })
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.task {
+            Task::Accept => "accept".to_string(),
+            Task::Receive => "receive".to_string(),
+            Task::Send(outgoing) => format!("send of {} bytes", outgoing.bytes.len()),
+            Task::Connect(address) => format!("connect to {address}"),
+            Task::Poll(interest) => format!("poll for {interest:?}"),
+            Task::PollInput => "poll for input".to_string(),
+            Task::Unknown => "operation that is not simulated".to_string(),
+        };
+        write!(f, "operation {} ({what}, socket {})", self.number, self.socket)
+    }
+}

@@ -1,0 +1,146 @@
+//! A process that is ended by a default SIGTERM, SIGINT or SIGHUP, or by an exit, has let go of its sockets once it has
+//! been waited for: no port accepts, and no datagram of a port that it shared is lost.
+//!
+//! This binary is both the test and, with arguments, the process that is ended.
+
+mod serving;
+
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringspun_runtime::probe;
+
+use self::serving::{End, Plan, shared_udp};
+
+const ROUNDS: usize = 20;
+/// More than the two sockets of a port would share by chance.
+const DATAGRAMS: usize = 64;
+/// By far longer than loopback takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Server {
+    process: Child,
+    plan: Plan,
+    tcp_ports: Vec<u16>,
+    /// Another socket of the port.
+    udp: UdpSocket,
+}
+
+impl Server {
+    fn start(backend: &str, loops: usize, is_busy: bool, end: End) -> Self {
+        let udp = UdpSocket::from(shared_udp(0));
+        udp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let folder = std::env::temp_dir();
+        let path = format!("{}/ringspun-termination-{}", folder.display(), std::process::id());
+        let plan = Plan { loops, is_busy, end, udp_port: udp.local_addr().unwrap().port(), path };
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--serve"].map(String::from).into_iter().chain(plan.to_arguments()))
+            .env("RINGSPUN_BACKEND", backend)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let tcp_ports = line.split_whitespace().map(|port| port.parse().unwrap()).collect::<Vec<_>>();
+        assert_eq!(tcp_ports.len(), loops, "{line:?}");
+        Self { process, plan, tcp_ports, udp }
+    }
+
+    /// Connects to all that listens, as long as it does.
+    fn check_that_it_serves(&self) {
+        for port in &self.tcp_ports {
+            TcpStream::connect(("127.0.0.1", *port)).unwrap();
+        }
+        for number in 0..self.plan.loops {
+            UnixStream::connect(self.path(number)).unwrap();
+        }
+    }
+
+    fn path(&self, number: usize) -> String {
+        format!("{}.{number}", self.plan.path)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for the end, and finds nothing of the process's left.
+    fn ended(mut self) -> ExitStatus {
+        let status = self.process.wait().unwrap();
+        for port in &self.tcp_ports {
+            let connected = TcpStream::connect(("127.0.0.1", *port));
+            assert_eq!(connected.err().map(|error| error.kind()), Some(ErrorKind::ConnectionRefused), "TCP");
+        }
+        for number in 0..self.plan.loops {
+            let connected = UnixStream::connect(self.path(number));
+            assert_eq!(connected.err().map(|error| error.kind()), Some(ErrorKind::ConnectionRefused), "Unix");
+            std::fs::remove_file(self.path(number)).unwrap();
+        }
+        for number in 0..DATAGRAMS {
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(&[number as u8], ("127.0.0.1", self.plan.udp_port)).unwrap();
+        }
+        for count in 0..DATAGRAMS {
+            let received = self.udp.recv(&mut [0; 8]);
+            assert!(received.is_ok(), "{count} of {DATAGRAMS} datagrams have come: {received:?}");
+        }
+        status
+    }
+}
+
+fn signals_end_it(backend: &str) {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for round in 0..ROUNDS {
+            let loops = if round % 4 == 3 { 3 } else { 1 };
+            let server = Server::start(backend, loops, round % 2 == 0, End::Never);
+            if round == 0 {
+                server.check_that_it_serves();
+            }
+            server.signal(signal);
+            if round % 5 == 4 {
+                // While it is about to end.
+                server.signal(Signal::SIGTERM);
+            }
+            let status = server.ended();
+            let expected = [Some(signal as i32), (round % 5 == 4).then_some(Signal::SIGTERM as i32)];
+            assert!(status.signal().is_some() && expected.contains(&status.signal()), "{signal}: {status:?}");
+        }
+    }
+}
+
+fn exits_end_it(backend: &str, end: End, code: i32) {
+    for round in 0..ROUNDS {
+        let status = Server::start(backend, 1, round % 2 == 0, end).ended();
+        assert_eq!(status.code(), Some(code), "{end:?}: {status:?}");
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, plan @ ..] = arguments.as_slice()
+        && first == "--serve"
+    {
+        return serving::run(&Plan::from_arguments(plan));
+    }
+    let refusal = probe::ring_report().refusal;
+    for backend in ["uring", "poll"] {
+        if let (Some(refusal), "uring") = (&refusal, backend) {
+            println!("only on poll: {refusal}");
+            continue;
+        }
+        for (name, test) in [
+            ("signals", &(|| signals_end_it(backend)) as &dyn Fn()),
+            ("an exit", &|| exits_end_it(backend, End::Exit, 7)),
+            ("a return", &|| exits_end_it(backend, End::Return, 0)),
+        ] {
+            test();
+            println!("after {name} on {backend}, nothing is left ... ok");
+        }
+    }
+}
