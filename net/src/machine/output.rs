@@ -287,8 +287,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
     fn reset_at_close(&self) {
         if self.event_loop().check_process().is_ok() {
             if self.event_loop().check_process().is_ok() {
-            let _ = reset_at_close(self.descriptor());
-        }
+                let _ = reset_at_close(self.descriptor());
+            }
         }
     }
 
