@@ -3,24 +3,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::blocking::{BlockingCall, BlockingCalls};
-use crate::buffers::{Buffer, BufferPool, datagram};
+use crate::buffers::{BufferPool, datagram};
 use crate::completion::RawCompletion;
 use crate::configuration::Configuration;
-use crate::operation::{Address, Completion, Operation, OperationKey, OperationKind, Owner};
+use crate::operation::{Operation, OperationKey, Owner};
 use crate::process::{Gate, ProcessMark};
 use crate::ready::ReadyQueue;
 use crate::receive_buffers::ReceiveBuffers;
-use crate::send_soon::{Batch, SendSoon, is_of_message};
+use crate::send_soon::SendSoon;
 use crate::slots::Slots;
 use crate::spin::Spin;
 use crate::sys::{Backend, Buffers};
 use crate::timers::{TimerKey, Timers};
-use crate::wake::{RemoteWaker, Wake};
+use crate::wake::{RemoteWaker, Sweep, Wake};
+
+mod delivery;
+mod direct;
+mod sweeping;
 
 /// How long a turn may wait for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,23 +47,6 @@ pub struct LoopStatistics {
     pub buffers_lent: usize,
     /// Blocking calls that wait or run, abandoned ones that still run among them.
     pub blocking_calls: usize,
-}
-
-/// Spent send buffers kept for reuse, and the largest worth keeping.
-const SPARE_SEND_BUFFERS: usize = 64;
-const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
-
-/// How long a loop is idle before it asks [`Sweep`]s whether they are still in use, and after how many turns a busy one
-/// does, which reads no clock for that.
-const SWEEP_IDLE: Duration = Duration::from_millis(50);
-const SWEEP_TURNS: u32 = 1024;
-
-/// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
-/// ahead of its reader.
-pub trait Sweep {
-    /// Called by the loop after [`EventLoop::sweep_later`], when it has been idle for 50 ms or has turned 1,024 times, and
-    /// again after as long while this returns true. It may submit and cancel; it must not block or panic.
-    fn sweep(self: Rc<Self>) -> bool;
 }
 
 /// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
@@ -183,97 +169,6 @@ impl EventLoop {
         key
     }
 
-    /// Sends a copy of a small message with the loop's next entry into the kernel, together with all others, on a loop
-    /// for which that is cheaper than a call of its own. `owner` hears of it only where something is left, because the
-    /// socket has no room or there is an error: its completion is one of [`OperationKind::SendSoon`]. When the
-    /// [batch is over](Self::is_over) without one, all has been sent.
-    ///
-    /// The socket must stay open until then. Messages do not wait for sends that are in flight for the same socket, nor
-    /// for one another: there must be none.
-    ///
-    /// `None`, and nothing is done, on a loop that is [based on readiness](Self::is_readiness_based), on one that is
-    /// shutting down, and where the messages of this turn are more than 256 KiB.
-    #[inline]
-    pub fn send_soon(&self, socket: BorrowedFd<'_>, data: &[u8], owner: Rc<dyn Owner>) -> Option<Batch> {
-        if self.is_readiness_based || !self.gate.is_open() {
-            return None;
-        }
-        let (batch, request) = self.soon.borrow_mut().push(socket.as_raw_fd(), data, owner)?;
-        self.backend.borrow_mut().send_soon(&request, &mut self.ready.borrow_mut());
-        Some(batch)
-    }
-
-    /// Whether every message of a batch has been sent, or its owner has had its completion. That is so at the end of a
-    /// turn, most often of the next.
-    #[inline]
-    pub fn is_over(&self, batch: Batch) -> bool {
-        self.soon.borrow().is_over(batch)
-    }
-
-    /// Sends what the socket has room for, by a call of `send(2)` that does not wait. That is what to do where each
-    /// send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first messages of a
-    /// connection, and for large ones; io_uring takes many small sends in one call.
-    ///
-    /// It overtakes sends that are in flight for the same socket: there must be none.
-    ///
-    /// # Errors
-    ///
-    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
-    pub fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-        self.check_running()?;
-        self.backend.borrow().try_send(socket, data)
-    }
-
-    /// Sends a datagram whole, by a call of `sendto(2)` that does not wait, to `destination` or to the peer that the
-    /// socket is connected to.
-    ///
-    /// # Errors
-    ///
-    /// Those of `sendto(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
-    pub fn try_send_to(
-        &self,
-        socket: BorrowedFd<'_>,
-        data: &[u8],
-        destination: Option<&Address>,
-    ) -> io::Result<usize> {
-        self.check_running()?;
-        self.backend.borrow().try_send_to(socket, data, destination)
-    }
-
-    /// Receives what is there, up to `limit_bytes` or what one of the loop's buffers holds, by a call of `recv(2)` that
-    /// does not wait. An empty buffer is the end of the stream.
-    ///
-    /// [`Operation::Poll`] and [`Operation::PollInput`] tell when there may be something.
-    ///
-    /// # Errors
-    ///
-    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is free;
-    /// `ECANCELED` on a loop that is shutting down.
-    #[inline]
-    pub fn try_receive(&self, socket: BorrowedFd<'_>, limit_bytes: usize) -> io::Result<Buffer> {
-        self.check_running()?;
-        let pool = &self.streams.pool;
-        let Some(id) = pool.take_returned() else {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        };
-        let size_bytes = pool.buffer_size_bytes().min(limit_bytes);
-        // SAFETY: the buffer is at least that long, and nobody else uses it while it is taken.
-        let received = unsafe { self.backend.borrow().try_receive(socket, pool.address(id), size_bytes) };
-        match received {
-            Ok(count) => Ok(pool.lend(id, 0, count)),
-            Err(error) => {
-                pool.put_back(id);
-                Err(error)
-            }
-        }
-    }
-
-    fn check_running(&self) -> io::Result<()> {
-        if self.gate.is_open() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
-    }
-
     /// Whether this loop's backend makes a system call for each send and receive, so that these are best made
     /// directly, by [`try_send`](Self::try_send) and [`try_receive`](Self::try_receive).
     #[inline]
@@ -366,8 +261,7 @@ impl EventLoop {
     fn longest_wait(&self) -> Option<Duration> {
         let timer = self.timers.borrow().next_deadline();
         let timer = timer.map(|deadline| deadline.saturating_duration_since(self.now()));
-        let sweep = (!self.swept.borrow().is_empty()).then_some(SWEEP_IDLE);
-        timer.into_iter().chain(sweep).min()
+        timer.into_iter().chain(self.longest_wait_for_sweep()).min()
     }
 
     /// The loop's clock, which is monotonic, read now.
@@ -469,54 +363,6 @@ impl EventLoop {
         self.turns.get()
     }
 
-    /// Has `user` asked in a while, and then again and again, whether it is still in use ([`Sweep::sweep`]).
-    pub fn sweep_later(&self, user: Rc<dyn Sweep>) {
-        if !self.gate.is_open() {
-            return;
-        }
-        let mut swept = self.swept.borrow_mut();
-        if swept.is_empty() {
-            self.swept_in.set((self.turns.get(), None));
-        }
-        swept.push(user);
-    }
-
-    fn buffers_for(&self, kind: OperationKind) -> Option<&ReceiveBuffers> {
-        match kind {
-            OperationKind::Receive => Some(&self.streams),
-            OperationKind::ReceiveFrom => Some(&self.datagrams),
-            _ => None,
-        }
-    }
-
-    /// Submits receives again that met a lack of buffers; true if there were any.
-    fn feed_starved(&self) -> bool {
-        let mut fed = false;
-        for buffers in [&self.streams, &self.datagrams] {
-            if buffers.has_starved() {
-                for _ in 0..buffers.feedable() {
-                    let Some(key) = buffers.pop_starved() else { break };
-                    if let Some(operation) = self.slots.borrow_mut().get_mut(key) {
-                        let ready = &mut self.ready.borrow_mut();
-                        self.backend.borrow_mut().submit(key.to_user_data(), operation, ready);
-                        fed = true;
-                    }
-                }
-            }
-        }
-        fed
-    }
-
-    /// Cancels a receive that waits for buffers; true if it was one.
-    fn cancel_starved(&self, key: OperationKey) -> bool {
-        let is_starved = (self.streams.has_starved() && self.streams.withdraw(key))
-            || (self.datagrams.has_starved() && self.datagrams.withdraw(key));
-        if is_starved {
-            self.ready.borrow_mut().push_back(RawCompletion::failed(key, libc::ECANCELED));
-        }
-        is_starved
-    }
-
     /// A handle that ends this loop's turn from another thread or from a signal handler.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
@@ -598,108 +444,6 @@ impl EventLoop {
         waited
     }
 
-    /// Hands what has been reaped to the owners. No borrow is held while an owner runs. Completions that
-    /// owners cause meanwhile are for the next turn: between the two, those who were woken give their
-    /// buffers back.
-    fn dispatch(&self) {
-        let batch = self.ready.borrow().len();
-        for _ in 0..batch {
-            let raw = {
-                let mut ready = self.ready.borrow_mut();
-                let Some(raw) = ready.pop_front() else { return };
-                // By its turn, what it needs is there: at 1,000 connections an echo takes 1 % less time.
-                if let Some(next_but_one) = ready.get(1) {
-                    self.slots.borrow().prefetch(next_but_one.key);
-                }
-                raw
-            };
-            self.deliver(raw);
-        }
-        let mut sent = self.soon.borrow_mut().finish();
-        sent.clear();
-        self.soon.borrow_mut().keep(sent);
-    }
-
-    #[inline(always)]
-    fn deliver(&self, mut raw: RawCompletion) {
-        if raw.result < 0 && self.deals_with(&mut raw) {
-            return;
-        }
-        if is_of_message(raw.key) {
-            return self.message_not_sent(raw);
-        }
-        let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
-            debug_assert!(false, "a completion for an operation that is over: {raw:?}");
-            return;
-        };
-        let count = raw.result.max(0) as u32;
-        let unsent = found.spent.and_then(|bytes| self.recycle_send_buffer(bytes, count));
-        let (count, buffer) = match raw.buffer {
-            None => (count, None),
-            Some(id) if found.kind == OperationKind::ReceiveFrom => {
-                // A datagram starts after the head that its buffer begins with.
-                let head = datagram::BYTES_START as u32;
-                (count.saturating_sub(head), Some(self.datagrams.pool.lend(id, head, count)))
-            }
-            Some(id) => (count, Some(self.streams.pool.lend(id, 0, count))),
-        };
-        let result = match raw.result {
-            0.. => Ok(count),
-            error => Err(io::Error::from_raw_os_error(-error)),
-        };
-        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
-    }
-
-    /// Deals with failures that do not concern the owner: a cancel that missed, and a lack of buffers, of which the
-    /// operation stays in its slot until it is submitted again, unless it has been cancelled.
-    #[cold]
-    fn deals_with(&self, raw: &mut RawCompletion) -> bool {
-        if raw.cancel_missed {
-            self.cancel(raw.key);
-            return true;
-        }
-        if raw.result != -libc::ENOBUFS || raw.more || !self.gate.is_open() {
-            return false;
-        }
-        if self.slots.borrow().is_cancelled(raw.key) {
-            raw.result = -libc::ECANCELED;
-            return false;
-        }
-        let kind = self.slots.borrow().get(raw.key).map(Operation::kind);
-        let buffers = kind.and_then(|kind| self.buffers_for(kind));
-        buffers.inspect(|buffers| buffers.starve(raw.key)).is_some()
-    }
-
-    /// The kernel has not taken all of a message.
-    #[cold]
-    fn message_not_sent(&self, raw: RawCompletion) {
-        let sent = raw.result.max(0) as u32;
-        let Some((owner, rest)) = self.soon.borrow().unsent(raw.key, sent as usize) else {
-            debug_assert!(false, "a completion for a message whose batch is over: {raw:?}");
-            return;
-        };
-        let result = match raw.result {
-            0.. => Ok(sent),
-            error => Err(io::Error::from_raw_os_error(-error)),
-        };
-        let completion = Completion { result, more: false, buffer: None, unsent: Some(rest) };
-        owner.complete(OperationKind::SendSoon, completion);
-    }
-
-    /// Keeps a buffer for another send, unless it was sent in part.
-    #[inline(never)]
-    fn recycle_send_buffer(&self, mut bytes: Vec<u8>, sent_bytes: u32) -> Option<Vec<u8>> {
-        if sent_bytes > 0 && (sent_bytes as usize) < bytes.len() {
-            return Some(bytes);
-        }
-        let mut spare = self.spare_sends.borrow_mut();
-        if spare.len() < SPARE_SEND_BUFFERS && bytes.capacity() <= SPARE_SEND_BUFFER_MAX_BYTES {
-            bytes.clear();
-            spare.push(bytes);
-        }
-        None
-    }
-
     fn fire_timers(&self) {
         if self.timers.borrow().len() == 0 {
             return;
@@ -709,32 +453,6 @@ impl EventLoop {
             let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { return };
             waiter.wake();
         }
-    }
-
-    fn sweep_if_due(&self, is_idle: bool) {
-        let (turn, idle_since) = self.swept_in.get();
-        let is_due = match (is_idle, idle_since) {
-            (true, Some(since)) => self.now().saturating_duration_since(since) >= SWEEP_IDLE,
-            (true, None) => {
-                self.swept_in.set((turn, Some(self.now())));
-                false
-            }
-            (false, _) => {
-                self.swept_in.set((turn, None));
-                self.turns.get().wrapping_sub(turn) >= SWEEP_TURNS
-            }
-        };
-        if is_due {
-            self.sweep();
-        }
-    }
-
-    #[cold]
-    fn sweep(&self) {
-        self.swept_in.set((self.turns.get(), None));
-        let asked = self.swept.take();
-        let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
-        self.swept.borrow_mut().extend(still);
     }
 }
 

@@ -106,7 +106,7 @@ pub use buffers::Buffer;
 #[cfg(unix)]
 pub use configuration::Configuration;
 #[cfg(unix)]
-pub use event_loop::{EventLoop, LoopStatistics, Sweep, Wait};
+pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]
 pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
@@ -121,7 +121,7 @@ pub use sys::{BackendKind, probe};
 #[cfg(unix)]
 pub use timers::TimerKey;
 #[cfg(unix)]
-pub use wake::{RemoteWaker, Wake};
+pub use wake::{RemoteWaker, Sweep, Wake};
 
 /// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).
 #[cfg(feature = "simulation")]
