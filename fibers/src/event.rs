@@ -21,9 +21,9 @@ pub struct FiberEvent {
 /// What has happened to a fiber, or a message of its own.
 #[non_exhaustive]
 pub enum FiberEventKind {
-    /// Its function has returned, possibly because it was cancelled; the result is for whoever joins it.
+    /// Its function has returned, possibly because it was cancelled; the joiner gets the result.
     Returned,
-    /// It panicked with this message; the payload is for whoever joins it.
+    /// It panicked with this message; the joiner gets the payload.
     Panicked(String),
     /// It was unwound, because it kept waiting after its runtime had begun to end.
     Unwound,
@@ -35,7 +35,7 @@ pub enum FiberEventKind {
 }
 
 impl FiberEvent {
-    /// An event of the running fiber, with a value of its own, as Janet's `ev/give-supervisor` sends.
+    /// An event of the running fiber with a value, like those that Janet's `ev/give-supervisor` sends.
     ///
     /// # Panics
     ///

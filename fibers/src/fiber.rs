@@ -303,8 +303,7 @@ impl Fiber {
         }
     }
 
-    /// Parks the running fiber for good. Whoever takes it from the queue must leak it: others may still refer to
-    /// its stack.
+    /// Parks the running fiber for good. The scheduler must leak it, as others may still refer to its stack.
     fn stop(&self) -> ! {
         self.state.set(State::Done);
         self.queue.stopped.borrow_mut().push(Rc::clone(&self.borrowed()));

@@ -1,4 +1,4 @@
-//! Waiting for a fiber's result.
+//! A fiber's result, and waiting for it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
 use crate::wait::{failed_at_once, wait};
 
-/// Where a fiber leaves its result.
+/// Holds a fiber's result until it is joined.
 pub(crate) struct Packet<T> {
     result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
     finished: Cell<bool>,
@@ -29,7 +29,7 @@ impl<T: 'static> Packet<T> {
     /// Runs a fiber's function, and keeps its result or its panic for the joiner. Returns how it ended, for
     /// the supervisor.
     pub(crate) fn run(&self, function: impl FnOnce() -> T) -> FiberEventKind {
-        // Unwind safe: a panic ends the fiber, and whoever joins it gets the panic.
+        // Unwind safe: a panic ends the fiber, and the joiner gets the panic.
         let result = catch_unwind(AssertUnwindSafe(function));
         let ending = match &result {
             Ok(_) => FiberEventKind::Returned,
@@ -54,7 +54,7 @@ impl<T: 'static> Packet<T> {
 }
 
 /// A handle to a fiber, from [`spawn`](crate::spawn) or [`FiberBuilder`](crate::FiberBuilder). Dropping it
-/// lets the fiber run on, unobserved: its result, or its panic, is dropped.
+/// detaches the fiber: its result, or its panic, is then discarded.
 pub struct JoinHandle<T> {
     packet: Rc<Packet<T>>,
     fiber: Rc<Fiber>,
@@ -69,13 +69,13 @@ impl<T: 'static> JoinHandle<T> {
         self.packet
     }
 
-    /// Parks until the fiber has ended, and returns its result, which can be had once.
+    /// Parks until the fiber has ended and returns its result, which can be taken once.
     ///
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the fiber panicked; [`JoinError::Interrupted`] if
-    /// the *waiting* fiber was cancelled or ran out of time, after which it can join again;
-    /// [`JoinError::Taken`] if an earlier join has returned the result, or the payload.
+    /// the *waiting* fiber was cancelled or its deadline passed, after which it can join again;
+    /// [`JoinError::Taken`] if an earlier join has returned the result or the payload.
     ///
     /// # Panics
     ///
@@ -124,10 +124,10 @@ impl<T: 'static> JoinHandle<T> {
         }
     }
 
-    /// Raises [`Interrupt::Cancelled`] at the point where the fiber waits, or where it waits next.
+    /// Interrupts the fiber's current wait, or else its next one, with [`Interrupt::Cancelled`].
     ///
-    /// An operation in flight is cancelled and waited for; if it succeeds all the same, the fiber gets
-    /// its result, and the interrupt at its next wait. Cancelling a fiber that has ended does nothing;
+    /// An operation in flight is cancelled and waited for; if it succeeds nevertheless, the fiber gets
+    /// its result now and the interrupt at its next wait. Cancelling a fiber that has ended does nothing;
     /// cancelling twice before the fiber has run raises one interrupt.
     ///
     /// # Examples
@@ -149,7 +149,7 @@ impl<T: 'static> JoinHandle<T> {
         self.fiber.clone().cancel();
     }
 
-    /// Whether the fiber has ended, so that [`join`](Self::join) will not park.
+    /// Whether the fiber has ended: [`join`](Self::join) does not park then.
     pub fn is_finished(&self) -> bool {
         self.packet.is_finished()
     }
@@ -200,8 +200,8 @@ impl fmt::Debug for JoinError {
 impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
-    /// As an [`Interrupt`] is converted; the others are `Other`, a panic with its text and without its
-    /// payload.
+    /// An interrupt is converted as [`Interrupt`] is; the others are `Other`, a panic with its message and
+    /// without its payload.
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Interrupted(interrupt) => interrupt.into(),

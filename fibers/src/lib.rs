@@ -63,8 +63,8 @@
 //! # Soundness
 //!
 //! A fiber may lend memory on its stack to the kernel, because it cannot resume, unwind or be freed
-//! before the kernel is done: handles are `!Send`, what a fiber runs is `'static`, and no way leads to
-//! dropping a parked fiber. What a fiber holds may be `!Send`, so fibers never change threads:
+//! before the kernel is done: handles are `!Send`, what a fiber runs is `'static`, and a parked fiber is never
+//! dropped. What a fiber holds may be `!Send`, so fibers never change threads:
 //!
 //! ```compile_fail
 //! fn need_send<T: Send>(_: T) {}
@@ -75,6 +75,30 @@
 //! let local = String::new();
 //! ringspun_fibers::run(|| ringspun_fibers::spawn(|| local.len())).unwrap();
 //! ```
+//!
+//! ## State of the thread across a wait
+//!
+//! All fibers of a runtime share one thread, and a wait lets others run. Code that enters something for the
+//! *thread*, waits, and leaves it again is written for threads, where scopes end in the reverse order of their
+//! beginnings. Fibers end theirs in any order. **Do not wait inside such a scope**, unless its documentation allows
+//! it to be suspended. It concerns these kinds of crates:
+//!
+//! | kind | examples | what a wait inside can do |
+//! | --- | --- | --- |
+//! | references in thread-local scopes | `scoped_tls`, `scoped-tls-hkt`, `environmental`, home-made ones with `unsafe` | **undefined behaviour**: the end of one fiber's scope restores the reference of another fiber's that has ended; memory that was freed is read, from safe code |
+//! | interpreters and C libraries that keep their current call, stack or handler per thread | `mlua`, `rlua`, `pyo3`'s GIL tokens, `jni`'s attachments, libraries that `setjmp` | **undefined behaviour**, where two fibers are inside one at a time and leave it in another order than they entered it |
+//! | entered contexts | `tracing`'s `Span::enter`, `opentelemetry`'s `Context::attach`, `sentry` scopes, `tokio`'s `Handle::enter` | wrong results: an event stands in another fiber's span, a context is restored that is over |
+//! | locks of the standard library and of `parking_lot` | a `MutexGuard`, `RwLock` guard or `ReentrantLock` that is held across a wait | a fiber that needs the lock blocks the thread, and so the fiber that would release it: a deadlock; a re-entrant lock lets every fiber of the thread in |
+//! | lazy initialisation | `LazyLock`, `OnceLock::get_or_init`, `thread_local!` initialisers that wait | a deadlock, or a panic about re-entrance |
+//! | borrows | a `RefCell` guard, or a thread-local `with` closure, that is held across a wait | a panic in the fiber that borrows next |
+//!
+//! The remedy is the same for all: do what needs the scope between two waits, or clone what is in it first. A thread
+//! runs one fiber at a time between waits, so a scope without a wait inside behaves as on a thread of its own.
+//! Where C code itself must be suspended in the middle, give each call a thread: [`blocking`].
+//!
+//! ## Forked children
+//!
+//! See [`Runtime::run`]: in the child, only the fiber that forked continues.
 
 mod blocking;
 mod channel;
@@ -102,5 +126,6 @@ pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics}
 pub use select::Select;
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use wait::{
-    check, is_fiber, pending_interrupt, sleep, wait, wait_for_completion, waiter, with_deadline, yield_now,
+    check, is_fiber, pending_interrupt, runs_on, sleep, wait, wait_for_completion, waiter, with_deadline,
+    yield_now,
 };

@@ -1,4 +1,4 @@
-//! A stack overflow ends the process with a message that names the fiber, instead of a bare SIGSEGV.
+//! Handles stack overflows: the process ends with a message that names the fiber instead of a bare SIGSEGV.
 
 use std::io;
 use std::sync::Once;
@@ -57,11 +57,11 @@ fn ensure_signal_stack() -> io::Result<()> {
     Ok(())
 }
 
-/// If the fault is in the running fiber's guard, says so and aborts. Any other fault happens again
-/// under the action that was there before ours.
+/// If the fault is in the running fiber's guard, reports the overflow and aborts. Any other fault is left to the
+/// action that was installed before ours.
 extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mut c_void) {
-    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault of our own has a positive code, and
-    // an address; a signal that somebody sent has neither.
+    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault has a positive code and an
+    // address; a signal sent by a process has neither.
     let (fault, address) = unsafe { ((*information).si_code > 0, (*information).si_addr() as usize) };
     with_running(|fiber| {
         if let Some(fiber) = fiber.filter(|fiber| fault && fiber.guard().contains(&address)) {
@@ -78,7 +78,7 @@ extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mu
         }
     }
     if !fault {
-        // It will not come again by itself.
+        // A signal that was sent does not repeat by itself, as a fault does.
         // SAFETY: raise has no preconditions and is async-signal-safe.
         unsafe { libc::raise(signal) };
     }
@@ -100,8 +100,8 @@ fn report(fiber: &Fiber) {
 }
 
 fn write_error(bytes: &[u8]) {
-    // SAFETY: the bytes are valid for their length; write is async-signal-safe. Nobody is left to tell
-    // if it fails.
+    // SAFETY: the bytes are valid for their length; write is async-signal-safe. There is no one to report a
+    // failure to.
     let _ = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }
 

@@ -42,7 +42,7 @@ impl RemoteTasks {
     }
 }
 
-/// Reaches the fibers of one thread from any other. It may outlive the runtime.
+/// Sends tasks from any thread to a runtime's thread. It may outlive the runtime.
 ///
 /// # Examples
 ///
@@ -76,11 +76,11 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Has `task` run on the runtime's thread, between two turns, in the order of the calls. It runs
-    /// outside of any fiber, so it may spawn and cancel but not wait. A task that comes while the runtime
-    /// ends may be dropped without being run, on the runtime's thread.
+    /// Runs `task` on the runtime's thread, between two turns of the event loop. Tasks run in the order of the
+    /// calls, outside of any fiber: they may spawn and cancel but not wait. A task that is sent while the runtime
+    /// ends may be dropped there without having run.
     ///
-    /// Is not for signal handlers, as it takes a lock and memory. A panic of the task ends only the task.
+    /// Not for signal handlers, as it locks and allocates. A panic in the task ends only the task.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Remote {
     }
 }
 
-/// The runtime that a [`Remote`] reached has ended.
+/// The runtime of a [`Remote`] has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeEnded;
 

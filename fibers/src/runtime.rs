@@ -1,4 +1,4 @@
-//! A runtime of fibers: its settings, its run, and what can be asked of it.
+//! The runtime: its settings, its run, and queries about the runtime of the thread.
 
 use std::io;
 use std::rc::Rc;
@@ -86,16 +86,15 @@ impl Runtime {
     ///
     /// # Forking
     ///
-    /// In a child that a fiber makes by `fork(2)`, that fiber alone goes on. It cannot wait, and no runtime counts as
-    /// running, so that it may start one. Once it waits or ends, the child's copy of this call returns: with the
-    /// result of `main` if that has ended, and with an error otherwise. The other fibers are leaked. The parent goes on
-    /// as if there were no child.
+    /// If a fiber calls `fork(2)`, only that fiber continues in the child. It cannot wait there, and no runtime counts as
+    /// running, so it may start one. When it waits or ends, the child's copy of this call returns: the result of `main`
+    /// if `main` has ended, an error otherwise. The other fibers are leaked. The parent is not affected.
     ///
     /// # Errors
     ///
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
     /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
-    /// still use their memory. In a forked child, as said above. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
+    /// still use their memory. In a forked child, as described above. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
     ///
     /// # Panics
     ///
@@ -141,7 +140,7 @@ pub fn remote() -> Option<Remote> {
     Some(Scheduler::current()?.remote().sender())
 }
 
-/// The event loop of this thread's runtime, if one runs. The runtime turns it, and nobody else should.
+/// The event loop of this thread's runtime, if one runs. Only the runtime may turn it.
 pub fn event_loop() -> Option<Rc<EventLoop>> {
     Scheduler::current().map(|scheduler| scheduler.event_loop().clone())
 }
@@ -150,9 +149,9 @@ pub fn event_loop() -> Option<Rc<EventLoop>> {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiberStatistics {
-    /// Fibers that have not ended, the caller included.
+    /// Fibers that have not ended, including the caller.
     pub alive: usize,
-    /// Stacks that they have.
+    /// Stacks in use.
     pub stacks: usize,
 }
 

@@ -15,13 +15,13 @@ use crate::fiber::{Fiber, RunQueue};
 use crate::remote::RemoteTasks;
 use crate::stack::{FiberStack, StackPool};
 
-/// How many fibers may be started while a runtime ends. Those that run for the first time then may start others,
-/// but a fiber whose last act is to start its successor must not keep the runtime from ending.
+/// How many fibers may be started while a runtime ends. Fibers that first run then may start others, but fibers
+/// that start their own successors must not keep the runtime from ending.
 const STARTED_WHILE_ENDING_MAX: u32 = 100_000;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
-    /// A fiber was stopped while it unwound: this thread counts as panicking from then on.
+    /// A fiber was stopped while it unwound: the thread has counted as panicking since.
     static PANICS_FOR_GOOD: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Scheduler {
     remote: RemoteTasks,
 }
 
-/// A fiber that has not ended, and who is told of it.
+/// A fiber that has not ended, and its supervisor.
 struct Listed {
     fiber: Rc<Fiber>,
     supervisor: Option<Channel<FiberEvent>>,
@@ -93,7 +93,7 @@ impl Scheduler {
         Entered { outer: CURRENT.replace(Some(self.clone())), _fiber: current::hide() }
     }
 
-    /// Whether this is the process that the fibers belong to. In a child that a fiber forks, only that fiber goes on,
+    /// Whether this is the process that the fibers belong to. In a forked child only the fiber that forked continues,
     /// until it parks or ends.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
@@ -160,11 +160,13 @@ impl Scheduler {
     /// of the loop, so that none can keep the loop from turning.
     fn run_ready(&self) {
         let mut batch = self.queue.take(self.batch.take());
+        let event_loop: &EventLoop = self.event_loop();
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
                 drop(self.remove(&fiber));
             }
-            if !self.is_ours() {
+            // In a forked child the others must not run.
+            if event_loop.check_process().is_err() {
                 break;
             }
         }
@@ -195,7 +197,7 @@ impl Scheduler {
             if done() {
                 return Ok(());
             }
-            // Memory is given back where the loop has nothing better to do.
+            // Trims stacks only when the loop has nothing else to do.
             let wait = if self.queue.is_empty() && self.stacks.trim() { Wait::Block } else { Wait::No };
             self.event_loop().turn(wait)?;
             for task in self.remote.take() {
@@ -216,13 +218,13 @@ impl Scheduler {
     }
 }
 
-/// Logs it; on standard error where nobody takes the log, as it is with panics.
+/// Logs it, or prints it where no subscriber takes the log.
 fn report_stopped(fiber: &Fiber) {
     let (id, name) = fiber.identity();
     let name = name.map(|name| format!(" '{name}'")).unwrap_or_default();
     let text = format!(
-        "fiber {id}{name} had to be stopped: it went on after its runtime had begun to end, and caught what was to \
-         unwind it; its stack is leaked"
+        "fiber {id}{name} had to be stopped: it kept running after its runtime had begun to end, and caught the \
+         panic that was to unwind it; its stack is leaked"
     );
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{text}");

@@ -40,7 +40,7 @@ impl FiberBuilder {
         Self::default()
     }
 
-    /// Names the fiber, for its supervisor and for the message of a stack overflow.
+    /// Names the fiber, for its supervisor and for messages about it.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -52,11 +52,11 @@ impl FiberBuilder {
         self
     }
 
-    /// Has `supervisor` hear how the fiber ends, instead of the supervisor of the spawning fiber, which it
-    /// inherits otherwise. The fibers that it spawns inherit this one.
+    /// Sends `supervisor` an event when the fiber ends. Without this, the fiber inherits the supervisor of the
+    /// fiber that spawns it; the fibers that it spawns inherit this one.
     ///
-    /// The event never parks the fiber that ends: where there is no room, it goes beyond the channel's
-    /// capacity. A closed channel drops it.
+    /// Sending never parks the ending fiber: the event may exceed the channel's capacity. A closed channel
+    /// drops it.
     ///
     /// # Examples
     ///
@@ -81,7 +81,7 @@ impl FiberBuilder {
         self
     }
 
-    /// Makes the fiber, which first runs after the caller has parked or ended.
+    /// Starts the fiber, which first runs after the caller has parked or ended.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl FiberBuilder {
             if let Some(events) = events {
                 events.give_at_once(FiberEvent::of_running(ending));
             }
-            // A result that nobody waits for any more is dropped here.
+            // Drops the result here if the handle is gone.
             contain_panic(|| drop(result));
         };
         let fiber = scheduler.add(self.name, supervisor, stack, body);
@@ -119,8 +119,8 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<J
     FiberBuilder::new().spawn(function)
 }
 
-/// The supervisor of the running fiber: the channel that it was spawned with, or that its spawner had. `None`
-/// without one, and outside of a fiber.
+/// The supervisor of the running fiber: the channel that it was spawned with, or inherited. `None` without one, and
+/// outside of a fiber.
 pub fn supervisor() -> Option<Channel<FiberEvent>> {
     with_running(|fiber| Scheduler::current()?.supervisor_of(fiber?))
 }

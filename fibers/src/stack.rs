@@ -18,15 +18,15 @@
 //!
 //! # Memory of free stacks
 //!
-//! The stack that became free last is used next. What lies deeper in the list gives its memory back, when the
-//! event loop is about to block:
+//! The stack that became free last is reused first. Those deeper in the list give their memory back when the event
+//! loop is about to block:
 //!
 //! ```text
 //!   ◄─ free longest                                                 free last ─►
 //!   │ no memory │ up to HOT_STACKS: the top pages │ up to UNTRIMMED_STACKS: all │
 //! ```
 //!
-//! So the usual case, few fibers at a time, takes no system call for any of them.
+//! So the usual case, few fibers at a time, takes next to no system calls.
 
 mod mapping;
 
@@ -51,8 +51,8 @@ const LARGEST_MAPPING_STACKS: usize = 64 * 1024;
 /// The largest mapping (16 GiB where addresses have 64 bits), unless one stack alone is larger.
 const MAPPING_MAX_BYTES: usize = 1 << (usize::BITS / 2 + 2);
 
-/// Free stacks that keep all their memory, until so many fibers have ended: to trim one takes some 700 ns, more than
-/// to start a fiber, which is then at most 100 ns for each fiber.
+/// This many free stacks keep all their memory until so many fibers have ended. Trimming a stack takes some 700 ns,
+/// more than starting a fiber; spread over that many it is at most 100 ns for each.
 const UNTRIMMED_STACKS: usize = 32;
 const ENDED_FIBERS_MAX: usize = 256;
 /// Free stacks that keep their top pages.
@@ -104,8 +104,8 @@ impl StackPool {
         self.classes.borrow().iter().map(|class| Rc::strong_count(class) - 1).sum()
     }
 
-    /// Has some of the free stacks give back memory that they are not likely to need soon; true if there was
-    /// nothing left to do.
+    /// Gives back memory of some free stacks that is not likely to be needed soon; true once there is nothing left
+    /// to do.
     pub(crate) fn trim(&self) -> bool {
         self.classes.borrow().iter().all(|class| class.trim())
     }
@@ -181,7 +181,8 @@ impl SizeClass {
             Some(limit) => limit,
             None => self.take_fresh()?,
         };
-        Ok(FiberStack { class: self.clone(), limit, base: limit + self.layout.slot_size_bytes() })
+        let base = StackPointer::MIN.saturating_add(limit + self.layout.slot_size_bytes() - 1);
+        Ok(FiberStack { class: self.clone(), limit, base })
     }
 
     fn take_fresh(&self) -> io::Result<usize> {
@@ -219,7 +220,7 @@ pub(crate) struct FiberStack {
     class: Rc<SizeClass>,
     limit: usize,
     /// Here as well, since every resume reads it.
-    base: usize,
+    base: StackPointer,
 }
 
 impl FiberStack {
@@ -238,7 +239,7 @@ impl FiberStack {
 // `MINIMUM_STACK_SIZE_BYTES` long, page-aligned at both ends, and ours alone until the drop.
 unsafe impl Stack for FiberStack {
     fn base(&self) -> StackPointer {
-        StackPointer::MIN.saturating_add(self.base - 1)
+        self.base
     }
 
     fn limit(&self) -> StackPointer {

@@ -20,22 +20,42 @@ pub fn waiter() -> Rc<dyn Wake> {
     with_current(|fiber| Rc::clone(&fiber.waiter()))
 }
 
-/// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
+/// Whether the caller runs in a fiber and may wait. Tasks of a [`Remote`](crate::Remote) do not run in one.
 pub fn is_fiber() -> bool {
     with_running(|fiber| fiber.is_some())
 }
 
+/// Whether the caller runs in a fiber whose runtime turns this event loop. What waits for an operation of another loop
+/// would never be woken.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_runtime::{Configuration, EventLoop};
+///
+/// fibers::run(|| {
+///     assert!(fibers::runs_on(&fibers::event_loop().unwrap()));
+///     assert!(!fibers::runs_on(&EventLoop::new(&Configuration::default()).unwrap()));
+/// })
+/// .unwrap();
+/// ```
+#[inline]
+pub fn runs_on(event_loop: &Rc<EventLoop>) -> bool {
+    with_running(|fiber| fiber.is_some_and(|fiber| Rc::ptr_eq(fiber.event_loop(), event_loop)))
+}
+
 /// Parks until `poll` is ready.
 ///
-/// `poll` is called at once, and again after each wake of the waiter it is given. Wakes may be
-/// spurious. This is the seam on which the net layer stands: `poll` starts what there is to start,
-/// leaves the waiter where a completion finds it, and says `Pending`. What is ready goes before an
-/// interrupt: one that is pending is raised only where the fiber would park.
+/// `poll` is called at once, and again after each wake of the waiter that it is passed. Wakes may be
+/// spurious. The net layer is built on this: `poll` starts the operation, stores the waiter for its
+/// completion, and returns `Pending`. A result has priority over an interrupt: a pending interrupt is raised only
+/// where the fiber would park.
 ///
 /// # Errors
 ///
-/// The interrupt that ended the wait; `poll` is not called again, and whoever wrote it takes the
-/// waiter back from where it was left.
+/// The interrupt that ended the wait. `poll` is not called again: the caller removes the waiter from where
+/// `poll` stored it.
 ///
 /// # Panics
 ///
@@ -95,7 +115,7 @@ fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
         return Err(interrupt);
     }
     if std::thread::panicking() {
-        // The count of panics is the thread's: other fibers would see it.
+        // The panic count belongs to the thread: other fibers would see it.
         return Err(Interrupt::Cancelled);
     }
     Ok(())
@@ -107,15 +127,15 @@ pub(crate) fn failed_at_once() {
     with_running(|fiber| fiber.map(Fiber::count_ignored));
 }
 
-/// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
+/// Parks until `poll` is ready, also after an interrupt: for operations during which the kernel uses memory
 /// that the fiber lends.
 ///
-/// On an interrupt, `interrupted` is called once, to hurry the operation, and `poll` again after it. The
-/// interrupt itself stays pending: the caller raises it with [`check`] if the operation did not succeed,
-/// or else the fiber's next [`wait`] does. Both are given `operation`, which is what they share.
+/// On an interrupt, `interrupted` is called once, to cancel the operation, and then `poll` again. The
+/// interrupt stays pending: the caller raises it with [`check`] if the operation did not succeed;
+/// otherwise the fiber's next [`wait`] does. Both closures are passed `operation`, the state that they share.
 ///
-/// Neither closure may panic while the operation is in flight, as that would unwind past the memory lent.
-/// Not for fibers that unwind from a panic: parking then shows the thread's panic to other fibers.
+/// Neither closure may panic while the operation is in flight, as that would unwind past the lent memory.
+/// Not for fibers that unwind from a panic: other fibers would see the thread's panic.
 ///
 /// # Panics
 ///
@@ -139,19 +159,19 @@ pub fn wait_for_completion<S, T>(
                 interrupted(operation);
                 continue;
             }
-            // Once hurried, only the completion counts: an expired timer would wake us for nothing.
+            // Once cancelled, only the completion counts: a deadline would only cause a spurious wake.
             let deadline = fiber.deadline().filter(|_| interrupted.is_some());
             park_until(fiber, deadline, &waiter);
         }
     })
 }
 
-/// Raises the interrupt that is pending for the running fiber, if there is one, without waiting: for
-/// long computations, and before work that should not begin after a cancel.
+/// Raises the running fiber's pending interrupt, if there is one, without waiting: for long computations,
+/// and before work that should not begin after a cancel.
 ///
 /// # Errors
 ///
-/// That interrupt. A cancel is over once it has been raised.
+/// That interrupt. A cancel is raised once.
 ///
 /// # Panics
 ///
@@ -161,7 +181,7 @@ pub fn check() -> Result<(), Interrupt> {
     with_current(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
 }
 
-/// The interrupt that is pending for the running fiber, without raising it.
+/// The running fiber's pending interrupt, which stays pending.
 ///
 /// # Panics
 ///
@@ -187,8 +207,8 @@ fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
     event_loop.remove_timer(timer);
 }
 
-/// Parks for `duration` at least; a duration of zero does not park. One beyond the clock's range, such as
-/// [`Duration::MAX`], ends by an interrupt only.
+/// Parks for at least `duration`; zero does not park. A duration beyond the clock's range, such as
+/// [`Duration::MAX`], ends only by an interrupt.
 ///
 /// # Errors
 ///
@@ -198,7 +218,7 @@ fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
-    /// Disarms its timer also where the wait unwinds.
+    /// Disarms the timer, also if the wait unwinds.
     struct Timer(Rc<EventLoop>, TimerKey);
     impl Drop for Timer {
         fn drop(&mut self) {
@@ -206,7 +226,7 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
         }
     }
     let event_loop = with_current(|fiber| fiber.event_loop().clone());
-    // A sleep beyond the clock's range has no end of its own.
+    // `None` beyond the clock's range.
     let until = event_loop.now().checked_add(duration);
     let mut timer = None;
     wait(|waiter| {
@@ -240,15 +260,15 @@ pub fn yield_now() -> Result<(), Interrupt> {
 }
 
 /// Runs `function` with a deadline: once `duration` has passed, every wait in it that would park ends with
-/// [`Interrupt::DeadlineExpired`]. Nested deadlines hold together; the earliest counts. Fibers that the
-/// function spawns do not have the deadline.
+/// [`Interrupt::DeadlineExpired`]. Of nested deadlines the earliest counts. Fibers that the function spawns do
+/// not inherit the deadline.
 ///
 /// The function is not stopped between waits, and its result is returned whether or not the deadline
-/// has passed. A duration beyond the clock's range is no deadline.
+/// has passed. A duration beyond the clock's range sets no deadline.
 ///
 /// # Panics
 ///
-/// Outside of a fiber; and with the panic of `function`, after which the deadline is gone.
+/// Outside of a fiber; and with the panic of `function`, after which the deadline is removed.
 ///
 /// # Examples
 ///
@@ -274,7 +294,7 @@ pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
     }
     let outer = with_current(|fiber| {
         let outer = fiber.deadline();
-        // A duration beyond the clock's range is no deadline.
+        // `None` beyond the clock's range.
         let own = fiber.event_loop().now().checked_add(duration);
         fiber.set_deadline(match (outer, own) {
             (Some(outer), Some(own)) => Some(outer.min(own)),

@@ -113,7 +113,7 @@ impl Listener {
     /// Outside of a fiber.
     pub fn accept(&self) -> io::Result<Stream> {
         let machine = Accept::new(self.core.clone());
-        wait_on(machine, None, Accept::poll, Accept::abandon)
+        wait_on(self.core.event_loop(), machine, None, Accept::poll, Accept::abandon)
             .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
             .map_err(|error| self.failed(error))
     }

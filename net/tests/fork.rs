@@ -174,7 +174,7 @@ fn parent_goes_on(deed: Deed) -> io::Result<()> {
     let sleeper = fibers::spawn(|| fibers::sleep(Duration::from_millis(20)))?;
     // Nothing that has a lock: a child would find it held, as its parent's thread holds it now and then.
     let (mut release, mut released) = UnixStream::pair()?;
-    let blocked = fibers::spawn(move || fibers::blocking(move || released.read_exact(&mut [0])).unwrap())?;
+    let blocked = fibers::spawn(move || fibers::blocking(move || released.read_exact(&mut [0]))?)?;
     for _ in 0..10 {
         fibers::yield_now()?;
     }

@@ -484,3 +484,21 @@ fn run_on_poll(main: impl FnOnce() -> io::Result<()> + 'static) {
     let configuration = Configuration { backend: Some(BackendKind::Poll), ..Configuration::default() };
     fibers::Runtime::new().configuration(configuration).run(main).unwrap().unwrap();
 }
+
+#[test]
+fn a_stream_of_another_loop_fails_at_once_where_it_would_have_to_wait() {
+    run(|| {
+        let other = ringspun_runtime::EventLoop::new(&Configuration::default())?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let (stream, peer) = (Stream::from_descriptor(other.clone(), ours.into()), theirs);
+        peer.set_nonblocking(true)?;
+        let is_refused = |error: io::Error| error.kind() == ErrorKind::Unsupported;
+        assert!(stream.read(&mut [0; 8]).is_err_and(is_refused));
+        assert!(stream.receive().is_err_and(is_refused));
+        assert!(stream.write(&vec![0; 8 << 20]).is_err_and(is_refused));
+        let listener = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        let socket = net::DatagramSocket::from_descriptor(other, listener.into());
+        assert!(socket.recv_from(&mut [0; 8]).is_err_and(is_refused));
+        Ok(())
+    });
+}

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::operation::{Address, Completion, Operation, OperationKey, OperationKi
 use crate::process::{Gate, ProcessMark};
 use crate::ready::ReadyQueue;
 use crate::receive_buffers::ReceiveBuffers;
+use crate::send_soon::{Batch, SendSoon, is_of_message};
 use crate::slots::Slots;
 use crate::spin::Spin;
 use crate::sys::{Backend, Buffers};
@@ -35,7 +36,7 @@ pub enum Wait {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LoopStatistics {
-    /// Operations whose terminal completion has not been handed to its owner.
+    /// Operations whose terminal completion has not been handed to its owner, and messages whose batch is not over.
     pub operations_in_flight: usize,
     /// Timers armed.
     pub timers: usize,
@@ -49,14 +50,16 @@ pub struct LoopStatistics {
 const SPARE_SEND_BUFFERS: usize = 64;
 const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// How often [`Sweep`]s are asked whether they are still in use.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a loop is idle before it asks [`Sweep`]s whether they are still in use, and after how many turns a busy one
+/// does, which reads no clock for that.
+const SWEEP_IDLE: Duration = Duration::from_millis(50);
+const SWEEP_TURNS: u32 = 1024;
 
 /// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
 /// ahead of its reader.
 pub trait Sweep {
-    /// Called by the loop some 50 ms after [`EventLoop::sweep_later`], and again after another 50 ms for as long as
-    /// it returns true. It may submit and cancel; it must not block or panic.
+    /// Called by the loop after [`EventLoop::sweep_later`], when it has been idle for 50 ms or has turned 1,024 times, and
+    /// again after as long while this returns true. It may submit and cancel; it must not block or panic.
     fn sweep(self: Rc<Self>) -> bool;
 }
 
@@ -85,18 +88,8 @@ pub trait Sweep {
 ///
 /// # Ending the process
 ///
-/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
-/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
-/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
-/// [`Configuration::cancel_at_termination`] is false, in these cases:
-///
-/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
-///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
-///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
-///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
-/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
-///
-/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
+/// A process that ends lets go of a ring's sockets a little later than of others, except as
+/// [`Configuration::cancel_at_termination`] tells.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
@@ -107,14 +100,15 @@ pub struct EventLoop {
     streams: ReceiveBuffers,
     datagrams: ReceiveBuffers,
     spare_sends: RefCell<Vec<Vec<u8>>>,
+    soon: RefCell<SendSoon>,
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
     turns: Cell<u32>,
     /// To be woken at the end of the next turn.
     next_turn: RefCell<Vec<Rc<dyn Wake>>>,
     swept: RefCell<Vec<Rc<dyn Sweep>>>,
-    /// When to sweep; none, if there is nobody to ask.
-    sweep_at: Cell<Option<Instant>>,
+    /// The turn in which that was done last, or begun, and since when the loop has been idle.
+    swept_in: Cell<(u32, Option<Instant>)>,
     gate: Gate,
     is_readiness_based: bool,
 }
@@ -150,12 +144,13 @@ impl EventLoop {
             streams: ReceiveBuffers::new(&buffers.streams),
             datagrams: ReceiveBuffers::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
+            soon: RefCell::default(),
             blocking: BlockingCalls::new(waker.clone()),
             waker,
             turns: Cell::new(0),
             next_turn: RefCell::default(),
             swept: RefCell::default(),
-            sweep_at: Cell::new(None),
+            swept_in: Cell::new((0, None)),
             gate: Gate::new(ProcessMark::new()?),
         }))
     }
@@ -186,6 +181,33 @@ impl EventLoop {
             self.backend.borrow_mut().submit(key.to_user_data(), operation, &mut ready);
         }
         key
+    }
+
+    /// Sends a copy of a small message with the loop's next entry into the kernel, together with all others, on a loop
+    /// for which that is cheaper than a call of its own. `owner` hears of it only where something is left, because the
+    /// socket has no room or there is an error: its completion is one of [`OperationKind::SendSoon`]. When the
+    /// [batch is over](Self::is_over) without one, all has been sent.
+    ///
+    /// The socket must stay open until then. Messages do not wait for sends that are in flight for the same socket, nor
+    /// for one another: there must be none.
+    ///
+    /// `None`, and nothing is done, on a loop that is [based on readiness](Self::is_readiness_based), on one that is
+    /// shutting down, and where the messages of this turn are more than 256 KiB.
+    #[inline]
+    pub fn send_soon(&self, socket: BorrowedFd<'_>, data: &[u8], owner: Rc<dyn Owner>) -> Option<Batch> {
+        if self.is_readiness_based || !self.gate.is_open() {
+            return None;
+        }
+        let (batch, request) = self.soon.borrow_mut().push(socket.as_raw_fd(), data, owner)?;
+        self.backend.borrow_mut().send_soon(&request, &mut self.ready.borrow_mut());
+        Some(batch)
+    }
+
+    /// Whether every message of a batch has been sent, or its owner has had its completion. That is so at the end of a
+    /// turn, most often of the next.
+    #[inline]
+    pub fn is_over(&self, batch: Batch) -> bool {
+        self.soon.borrow().is_over(batch)
     }
 
     /// Sends what the socket has room for, by a call of `send(2)` that does not wait. That is what to do where each
@@ -326,22 +348,26 @@ impl EventLoop {
         let timeout = match wait {
             _ if fed || !waiting.is_empty() => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
-            Wait::Block => {
-                self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.now()))
-            }
+            Wait::Block => self.longest_wait(),
         };
         self.reap(timeout)?;
+        let is_idle = wait == Wait::Block && self.ready.borrow().is_empty();
         self.dispatch();
+        if !self.swept.borrow().is_empty() {
+            self.sweep_if_due(is_idle);
+        }
         waiting.into_iter().for_each(Wake::wake);
         self.blocking.wake_ended();
         self.fire_timers();
         Ok(())
     }
 
-    /// When the loop has something to do by itself.
-    fn next_deadline(&self) -> Option<Instant> {
+    /// How long it takes until the loop has something to do by itself.
+    fn longest_wait(&self) -> Option<Duration> {
         let timer = self.timers.borrow().next_deadline();
-        timer.into_iter().chain(self.sweep_at.get()).min()
+        let timer = timer.map(|deadline| deadline.saturating_duration_since(self.now()));
+        let sweep = (!self.swept.borrow().is_empty()).then_some(SWEEP_IDLE);
+        timer.into_iter().chain(sweep).min()
     }
 
     /// The loop's clock, which is monotonic, read now.
@@ -448,10 +474,11 @@ impl EventLoop {
         if !self.gate.is_open() {
             return;
         }
-        if self.sweep_at.get().is_none() {
-            self.sweep_at.set(self.now().checked_add(SWEEP_INTERVAL));
+        let mut swept = self.swept.borrow_mut();
+        if swept.is_empty() {
+            self.swept_in.set((self.turns.get(), None));
         }
-        self.swept.borrow_mut().push(user);
+        swept.push(user);
     }
 
     fn buffers_for(&self, kind: OperationKind) -> Option<&ReceiveBuffers> {
@@ -512,7 +539,7 @@ impl EventLoop {
     /// What the loop holds at the moment.
     pub fn statistics(&self) -> LoopStatistics {
         LoopStatistics {
-            operations_in_flight: self.slots.borrow().len(),
+            operations_in_flight: self.slots.borrow().len() + self.soon.borrow().len(),
             timers: self.timers.borrow().len(),
             buffers_lent: usize::from(self.streams.pool.lent()) + usize::from(self.datagrams.pool.lent()),
             blocking_calls: self.blocking.outstanding(),
@@ -540,8 +567,12 @@ impl EventLoop {
         for key in in_flight {
             self.cancel(key);
         }
-        while self.slots.borrow().len() > 0 {
-            self.reap(None)?;
+        loop {
+            let (in_flight, messages) = (self.slots.borrow().len(), self.soon.borrow().len());
+            if in_flight + messages == 0 {
+                break;
+            }
+            self.reap(if in_flight > 0 { None } else { Some(Duration::ZERO) })?;
             self.dispatch();
         }
         self.let_go();
@@ -551,7 +582,6 @@ impl EventLoop {
     /// Drops whoever waits for something other than an operation.
     fn let_go(&self) {
         drop((self.timers.take(), self.next_turn.take(), self.swept.take()));
-        self.sweep_at.set(None);
         self.blocking.close();
     }
 
@@ -562,6 +592,9 @@ impl EventLoop {
         let mut backend = self.backend.borrow_mut();
         let waited = self.spin.borrow_mut().wait(&mut backend, timeout, &mut ready);
         backend.end_turn();
+        if backend.has_submitted_all() {
+            self.soon.borrow_mut().enter();
+        }
         waited
     }
 
@@ -582,12 +615,18 @@ impl EventLoop {
             };
             self.deliver(raw);
         }
+        let mut sent = self.soon.borrow_mut().finish();
+        sent.clear();
+        self.soon.borrow_mut().keep(sent);
     }
 
     #[inline(always)]
     fn deliver(&self, mut raw: RawCompletion) {
         if raw.result < 0 && self.deals_with(&mut raw) {
             return;
+        }
+        if is_of_message(raw.key) {
+            return self.message_not_sent(raw);
         }
         let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
@@ -631,6 +670,22 @@ impl EventLoop {
         buffers.inspect(|buffers| buffers.starve(raw.key)).is_some()
     }
 
+    /// The kernel has not taken all of a message.
+    #[cold]
+    fn message_not_sent(&self, raw: RawCompletion) {
+        let sent = raw.result.max(0) as u32;
+        let Some((owner, rest)) = self.soon.borrow().unsent(raw.key, sent as usize) else {
+            debug_assert!(false, "a completion for a message whose batch is over: {raw:?}");
+            return;
+        };
+        let result = match raw.result {
+            0.. => Ok(sent),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        };
+        let completion = Completion { result, more: false, buffer: None, unsent: Some(rest) };
+        owner.complete(OperationKind::SendSoon, completion);
+    }
+
     /// Keeps a buffer for another send, unless it was sent in part.
     #[inline(never)]
     fn recycle_send_buffer(&self, mut bytes: Vec<u8>, sent_bytes: u32) -> Option<Vec<u8>> {
@@ -646,27 +701,40 @@ impl EventLoop {
     }
 
     fn fire_timers(&self) {
-        if self.next_deadline().is_none() {
+        if self.timers.borrow().len() == 0 {
             return;
         }
         let now = self.now();
         loop {
-            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { break };
+            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { return };
             waiter.wake();
         }
-        if self.sweep_at.get().is_some_and(|at| at <= now) {
-            self.sweep(now);
+    }
+
+    fn sweep_if_due(&self, is_idle: bool) {
+        let (turn, idle_since) = self.swept_in.get();
+        let is_due = match (is_idle, idle_since) {
+            (true, Some(since)) => self.now().saturating_duration_since(since) >= SWEEP_IDLE,
+            (true, None) => {
+                self.swept_in.set((turn, Some(self.now())));
+                false
+            }
+            (false, _) => {
+                self.swept_in.set((turn, None));
+                self.turns.get().wrapping_sub(turn) >= SWEEP_TURNS
+            }
+        };
+        if is_due {
+            self.sweep();
         }
     }
 
     #[cold]
-    fn sweep(&self, now: Instant) {
-        self.sweep_at.set(None);
+    fn sweep(&self) {
+        self.swept_in.set((self.turns.get(), None));
         let asked = self.swept.take();
         let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
-        let mut swept = self.swept.borrow_mut();
-        swept.extend(still);
-        self.sweep_at.set(if swept.is_empty() { None } else { now.checked_add(SWEEP_INTERVAL) });
+        self.swept.borrow_mut().extend(still);
     }
 }
 

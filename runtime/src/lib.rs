@@ -87,6 +87,8 @@ mod ready;
 #[cfg(unix)]
 mod receive_buffers;
 #[cfg(unix)]
+mod send_soon;
+#[cfg(unix)]
 mod slots;
 #[cfg(unix)]
 mod spin;
@@ -112,6 +114,8 @@ pub use operation::{
 };
 #[cfg(unix)]
 pub use prefetch::prefetch;
+#[cfg(unix)]
+pub use send_soon::Batch;
 #[cfg(unix)]
 pub use sys::{BackendKind, probe};
 #[cfg(unix)]

@@ -17,8 +17,8 @@ one_thread=(-p ringspun-fibers --test channels --test fibers --test select --tes
     --test slow_readers --test unix_paths)
 threads=(-p ringspun-fibers --test blocking -p ringspun-net --test storm --test tcp --test write_behind)
 
-# A jump of the stack pointer that is longer than a frame is a switch to another fiber: their stacks are 32 KiB apart, and
-# each of them has a guard.
+# A jump of the stack pointer that is longer than a frame is a switch to another fiber: their stacks are more than 1 MiB
+# apart, as there is a guard of that size between them.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --error-exitcode=9 --max-stackframe=16384"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
 export RINGSPUN_STORM=500

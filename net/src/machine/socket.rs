@@ -76,7 +76,7 @@ pub trait Kind: Sized + 'static {
     fn attach(detached: Self::Detached) -> Self::Piece;
 
     /// Takes a completion of the output side.
-    fn output_completed(_: &Rc<Socket<Self>>, _: Completion) {}
+    fn output_completed(_: &Rc<Socket<Self>>, _: OperationKind, _: Completion) {}
 
     /// Ends what the output side has in flight, as the socket is being closed.
     fn end_output(_: &Rc<Socket<Self>>) {}
@@ -457,7 +457,7 @@ impl<K: Kind> Owner for Socket<K> {
                 self.input_completed(completion);
             }
             OperationKind::Poll | OperationKind::PollInput => self.input_announced(&completion),
-            _ => K::output_completed(&self, completion),
+            _ => K::output_completed(&self, kind, completion),
         }
         self.close_descriptor_when_idle();
     }

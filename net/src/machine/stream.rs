@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use ringspun_runtime::{Completion, Operation};
+use ringspun_runtime::{Completion, Operation, OperationKind};
 
 use super::budget::Budget;
 use super::chunk::Chunk;
@@ -71,7 +71,8 @@ impl Kind for Bytes {
             Chunk::Lent(buffer) => !buffer.is_full() && buffer.len() < limit,
             Chunk::Owned { bytes, .. } => bytes.len() < limit.min(OWN_MEMORY_MAX_BYTES),
         };
-        Ok(Taken::Piece { piece: chunk, is_last })
+        // A reader may keep it for as long as a write takes, which may be waiting for one who lacks a buffer.
+        Ok(Taken::Piece { piece: chunk.kept(), is_last })
     }
 
     #[inline]
@@ -96,8 +97,11 @@ impl Kind for Bytes {
     }
 
     #[inline]
-    fn output_completed(socket: &Rc<StreamCore>, completion: Completion) {
-        socket.output_completed(completion.result, completion.unsent);
+    fn output_completed(socket: &Rc<StreamCore>, kind: OperationKind, completion: Completion) {
+        match (kind, completion.unsent) {
+            (OperationKind::SendSoon, Some(rest)) => socket.message_completed(completion.result, rest),
+            (_, unsent) => socket.output_completed(completion.result, unsent),
+        }
     }
 
     fn end_output(socket: &Rc<StreamCore>) {
@@ -113,7 +117,7 @@ impl Kind for Bytes {
     }
 
     fn is_output_over(socket: &StreamCore) -> bool {
-        !socket.output.is_in_flight()
+        !socket.output_is_in_flight()
     }
 
     fn is_output_idle(socket: &StreamCore) -> bool {
