@@ -11,13 +11,19 @@
 #error "CFLAGS switch optimisation off; without it, the Janet VM runs at half its speed"
 #endif
 
+#define epoll_create1(flags) ringspun_epoll_create1(flags)
+#define epoll_ctl(epoll, operation, descriptor, event) ringspun_epoll_ctl(epoll, operation, descriptor, event)
 #define epoll_wait(epoll, events, maximum, timeout_ms) ringspun_epoll_wait(epoll, events, maximum, timeout_ms)
+#define timerfd_settime(timer, flags, time, old) ringspun_timerfd_settime(timer, flags, time, old)
 #define dup(descriptor) ringspun_dup(descriptor)
 #define close(descriptor) ringspun_close(descriptor)
 
 #include "janet.c"
 
+#undef epoll_create1
+#undef epoll_ctl
 #undef epoll_wait
+#undef timerfd_settime
 #undef dup
 #undef close
 
@@ -26,18 +32,25 @@
 #endif
 
 /* Declared under their other names so far. */
+extern int epoll_create1(int flags);
+extern int epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event);
 extern int epoll_wait(int epoll, struct epoll_event *events, int maximum, int timeout_ms);
+extern int timerfd_settime(int timer, int flags, const struct itimerspec *time, struct itimerspec *old);
 extern int dup(int descriptor);
 extern int close(int descriptor);
 
-/* What hooks.rs answers the three calls with; it has the same structure. */
+/* What hooks.rs answers the VM's calls with; it has the same structure. */
 struct ringspun_hooks {
     /* The VM waits for events of its epoll descriptor; one of the constants below, or -1 with errno set. */
-    int (*wait)(int epoll);
+    int (*wait)(void);
     /* The VM has duplicated a descriptor. */
     void (*duplicated)(int descriptor, int duplicate);
     /* The VM closes a descriptor; 1 if the callee does it in its place. */
     int (*closes)(int descriptor);
+    /* This is a forked child; what the thread had belongs to its parent. */
+    void (*forked)(void);
+    /* The methods of streams that are not the VM's. */
+    const void *methods;
 };
 
 /* What `wait` returns: it has waited, and there are no events of the VM or there may be some; or it has not. */
@@ -52,17 +65,103 @@ static const struct ringspun_hooks *hooks(void) {
     return __atomic_load_n(&installed_hooks, __ATOMIC_ACQUIRE);
 }
 
+/*
+ * Forked children. A child shares its parent's epoll instance, timer and self-pipe: what its VM did to them would happen
+ * to the parent, up to events that refer to memory of the child. So a VM that finds itself in a child gets new ones.
+ */
+
+/* How many forks lie between the first process and this one. */
+static unsigned forks;
+/* As many when the epoll descriptor of this thread's VM was made. */
+static JANET_THREAD_LOCAL unsigned forks_of_vm;
+/* It is another one now: what the VM waits for may have been its parent's. */
+static JANET_THREAD_LOCAL int has_changed;
+
+static void count_fork(void) {
+    forks++;
+}
+
+/* Registers the VM's own streams anew, such as pipes. */
+static void register_streams(void) {
+    for (JanetGCObject *object = janet_vm.blocks; object; object = object->data.next) {
+        JanetAbstractHead *head = (JanetAbstractHead *) object;
+        if ((object->flags & JANET_MEM_TYPEBITS) != JANET_MEMORY_ABSTRACT || head->type != &janet_stream_type) continue;
+        JanetStream *stream = (JanetStream *) head->data;
+        struct epoll_event event = {.events = EPOLLET, .data.ptr = stream};
+        if (stream->handle == -1 || stream->methods == hooks()->methods) continue;
+        if (stream->flags & (JANET_STREAM_CLOSED | JANET_STREAM_UNREGISTERED)) continue;
+        if (stream->flags & (JANET_STREAM_READABLE | JANET_STREAM_ACCEPTABLE)) event.events |= EPOLLIN;
+        if (stream->flags & JANET_STREAM_WRITABLE) event.events |= EPOLLOUT;
+        /* One that cannot be registered here could not be in the parent. */
+        epoll_ctl(janet_vm.epoll, EPOLL_CTL_ADD, stream->handle, &event);
+    }
+}
+
+/* The same descriptors as in janet_ev_init. */
+static void make_event_loop(void) {
+    struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.ptr = &janet_vm.timerfd};
+    struct epoll_event selfpipe = {.events = EPOLLIN | EPOLLET, .data.ptr = janet_vm.selfpipe};
+    janet_ev_setup_selfpipe();
+    janet_vm.epoll = epoll_create1(EPOLL_CLOEXEC);
+    janet_vm.timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    janet_vm.timer_enabled = 0;
+    if (janet_vm.epoll == -1 || janet_vm.timerfd == -1
+            || epoll_ctl(janet_vm.epoll, EPOLL_CTL_ADD, janet_vm.timerfd, &timer)
+            || epoll_ctl(janet_vm.epoll, EPOLL_CTL_ADD, janet_vm.selfpipe[0], &selfpipe)) {
+        JANET_EXIT("failed to initialize event loop in a forked process");
+    }
+}
+
+/* Has the VM on this thread let go of what it shares with a parent; 1 if there was something. */
+int ringspun_vm_check_process(void) {
+    if (forks_of_vm == forks || !hooks()) return 0;
+    forks_of_vm = forks;
+    hooks()->forked();
+    close(janet_vm.epoll);
+    close(janet_vm.timerfd);
+    janet_ev_cleanup_selfpipe();
+    make_event_loop();
+    register_streams();
+    has_changed = 1;
+    return 1;
+}
+
+/* To be called once. */
 void ringspun_vm_install_hooks(const struct ringspun_hooks *hooks) {
+    if (pthread_atfork(NULL, NULL, count_fork)) JANET_OUT_OF_MEMORY;
     __atomic_store_n(&installed_hooks, hooks, __ATOMIC_RELEASE);
 }
 
+/* The VM's calls. Its descriptors are read anew, as they may just have changed. */
+
+int ringspun_epoll_create1(int flags) {
+    forks_of_vm = forks;
+    return epoll_create1(flags);
+}
+
+int ringspun_epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event) {
+    /* A stream that is being made has been registered with the others. */
+    if (ringspun_vm_check_process() && operation == EPOLL_CTL_ADD) operation = EPOLL_CTL_MOD;
+    return epoll_ctl(janet_vm.epoll, operation, descriptor, event);
+}
+
+int ringspun_timerfd_settime(int timer, int flags, const struct itimerspec *time, struct itimerspec *old) {
+    ringspun_vm_check_process();
+    return timerfd_settime(janet_vm.timerfd, flags, time, old);
+}
+
 int ringspun_epoll_wait(int epoll, struct epoll_event *events, int maximum, int timeout_ms) {
+    ringspun_vm_check_process();
+    if (has_changed) {
+        has_changed = 0;
+        return 0;
+    }
     if (hooks()) {
-        int ready = hooks()->wait(epoll);
+        int ready = hooks()->wait();
         if (ready <= RINGSPUN_NO_EVENTS) return ready;
         if (ready == RINGSPUN_EVENTS) timeout_ms = 0;
     }
-    return epoll_wait(epoll, events, maximum, timeout_ms);
+    return epoll_wait(janet_vm.epoll, events, maximum, timeout_ms);
 }
 
 int ringspun_dup(int descriptor) {
@@ -120,6 +219,7 @@ constant(JANET_BUFFER_FLAG_NO_REALLOC, 0x10000);
 constant(JANET_SANDBOX_NET_CONNECT, 4);
 constant(JANET_SANDBOX_NET_LISTEN, 8);
 constant(JANET_FIBER_EV_FLAG_IN_FLIGHT, 0x1);
+constant(JANET_FIBER_EV_FLAG_SUSPENDED, 0x20000);
 size(JanetStream, 40);
 field(JanetStream, handle, 0);
 field(JanetStream, flags, 4);
@@ -128,6 +228,7 @@ field(JanetStream, read_fiber, 16);
 field(JanetStream, write_fiber, 24);
 field(JanetStream, methods, 32);
 size(JanetFiber, 104 + V);
+field(JanetFiber, gc, 0);
 field(JanetFiber, flags, 16);
 field(JanetFiber, env, 40);
 field(JanetFiber, last_value, 64);

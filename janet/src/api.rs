@@ -64,6 +64,9 @@ pub(crate) const JANET_SANDBOX_NET_LISTEN: u32 = 8;
 /// ends frees `ev_state`.
 pub(crate) const JANET_FIBER_EV_FLAG_IN_FLIGHT: i32 = 0x1;
 
+/// Likewise: the loop counts the fiber among those that will be resumed.
+pub(crate) const JANET_FIBER_EV_FLAG_SUSPENDED: i32 = 0x20000;
+
 #[repr(C)]
 pub(crate) struct JanetGCObject {
     pub(crate) flags: i32,
@@ -82,7 +85,7 @@ pub(crate) struct JanetStream {
 
 #[repr(C)]
 pub(crate) struct JanetFiber {
-    gc: JanetGCObject,
+    pub(crate) gc: JanetGCObject,
     pub(crate) flags: i32,
     stack: [i32; 5],
     pub(crate) env: *mut JanetTable,
@@ -188,13 +191,16 @@ pub(crate) struct JanetByteView {
 /// The calls that `c/vm.c` hands over, as its structure of this name has them.
 #[repr(C)]
 pub(crate) struct Hooks {
-    pub(crate) wait: extern "C" fn(epoll: c_int) -> c_int,
+    pub(crate) wait: extern "C" fn() -> c_int,
     pub(crate) duplicated: extern "C" fn(descriptor: c_int, duplicate: c_int),
     pub(crate) closes: extern "C" fn(descriptor: c_int) -> c_int,
+    pub(crate) forked: extern "C" fn(),
+    pub(crate) methods: *const c_void,
 }
 
 unsafe extern "C" {
-    pub(crate) fn ringspun_vm_install_hooks(hooks: &'static Hooks);
+    pub(crate) fn ringspun_vm_install_hooks(hooks: *const Hooks);
+    pub(crate) fn ringspun_vm_check_process() -> c_int;
     pub(crate) fn ringspun_vm_epoll() -> c_int;
     pub(crate) fn ringspun_vm_version() -> *const c_char;
 }
@@ -371,6 +377,7 @@ mod layout {
     constant!(JANET_SANDBOX_NET_CONNECT, 4);
     constant!(JANET_SANDBOX_NET_LISTEN, 8);
     constant!(JANET_FIBER_EV_FLAG_IN_FLIGHT, 0x1);
+    constant!(JANET_FIBER_EV_FLAG_SUSPENDED, 0x20000);
     size!(JanetStream, 40);
     field!(JanetStream, handle, 0);
     field!(JanetStream, flags, 4);
@@ -379,6 +386,7 @@ mod layout {
     field!(JanetStream, write_fiber, 24);
     field!(JanetStream, methods, 32);
     size!(JanetFiber, 104 + V);
+    field!(JanetFiber, gc, 0);
     field!(JanetFiber, flags, 16);
     field!(JanetFiber, env, 40);
     field!(JanetFiber, last_value, 64);

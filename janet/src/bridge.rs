@@ -33,6 +33,9 @@ pub(crate) trait Waiting {
 
     /// Drops what the operation does, for a VM that has ended: nothing in it may be looked at any more.
     fn forget(&self);
+
+    /// Takes the operation off its fiber, which nothing resumes then: in a forked child, it is the parent's.
+    fn leave_to_parent(&self);
 }
 
 #[derive(Clone)]
@@ -95,6 +98,9 @@ impl Bridge {
 
     /// The bridge of this thread, made when first used. The VM must be running on this thread.
     pub(crate) fn get_or_make() -> io::Result<Rc<Self>> {
+        // In a forked child, the VM gets descriptors of its own, and then a bridge of its own.
+        // SAFETY: the VM runs on this thread, and is in none of its calls that this concerns.
+        unsafe { janet::ringspun_vm_check_process() };
         if let Some(bridge) = Self::current() {
             return Ok(bridge);
         }
@@ -291,6 +297,17 @@ impl Bridge {
     /// Ends the operation on the VM's epoll descriptor, which the VM is about to close.
     pub(crate) fn let_go_of_vm(&self) -> io::Result<()> {
         self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key))
+    }
+
+    /// In a forked child: leaves everything to the parent. Its loop does nothing here anyway; the sockets of its streams
+    /// are taken in by the child's own bridge when they are used.
+    pub(crate) fn leave_to_parent() {
+        let Some(of_thread) = BRIDGE.take() else { return };
+        for (_, operation) in &*of_thread.0.parked.borrow() {
+            operation.leave_to_parent();
+        }
+        // It would close descriptors that streams of this process still have.
+        std::mem::forget(of_thread);
     }
 
     /// Takes the bridge from this thread, for its VM has ended.

@@ -1,32 +1,37 @@
-//! The three calls by which the VM talks to the kernel about its event loop and its streams, as `c/vm.c` hands them
-//! over.
+//! The calls by which the VM talks to the kernel about its event loop and its streams, as `c/vm.c` hands them over.
 //!
 //! | the VM calls | which means | we |
 //! | --- | --- | --- |
 //! | `epoll_wait` | nothing is left to run | turn our loop, in which the VM's descriptor is one polled operation |
 //! | `close(stream)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
 //! | `dup(stream)` | a stream goes to another thread, or becomes a file | stop receiving ahead of its readers |
+//! | any for its loop, in a forked child | the loop is the parent's | leave all that the thread had to the parent |
 
 use std::ffi::c_int;
+use std::sync::Once;
 
 use crate::api::{Hooks, ringspun_vm_install_hooks};
 use crate::bridge::Bridge;
 use crate::socket::{forget_handed_over, pass_on};
+use crate::stock::methods;
 
 /// What [`Hooks::wait`] returns, besides -1 with `errno` set; the same as in `c/vm.c`.
 const NO_EVENTS: c_int = 0;
 const EVENTS: c_int = 1;
 const NOT_WAITED: c_int = 2;
 
-static HOOKS: Hooks = Hooks { wait, duplicated, closes };
-
 /// Has the VMs of this process call us. Threads whose VM has no bridge see no difference.
 pub(crate) fn install() {
-    // SAFETY: the functions do what c/vm.c says of them.
-    unsafe { ringspun_vm_install_hooks(&HOOKS) };
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let hooks = Hooks { wait, duplicated, closes, forked, methods: methods().cast() };
+        // Lives as long as the process.
+        // SAFETY: the functions do what c/vm.c says of them.
+        unsafe { ringspun_vm_install_hooks(Box::into_raw(Box::new(hooks))) };
+    });
 }
 
-extern "C" fn wait(_epoll: c_int) -> c_int {
+extern "C" fn wait() -> c_int {
     match Bridge::current().map(|bridge| bridge.wait()) {
         None => NOT_WAITED,
         Some(Ok(false)) => NO_EVENTS,
@@ -37,6 +42,10 @@ extern "C" fn wait(_epoll: c_int) -> c_int {
             -1
         }
     }
+}
+
+extern "C" fn forked() {
+    Bridge::leave_to_parent();
 }
 
 extern "C" fn duplicated(descriptor: c_int, duplicate: c_int) {

@@ -131,9 +131,12 @@ impl Parked {
 
     /// Takes the operation off the fiber.
     fn unpark(&self) {
-        if self.bridge.unpark(self.index.replace(usize::MAX)).is_none() {
-            return;
+        if self.bridge.unpark(self.index.replace(usize::MAX)).is_some() {
+            self.leave_fiber();
         }
+    }
+
+    fn leave_fiber(&self) {
         // SAFETY: alive, because it was marked until now.
         unsafe {
             (*self.fiber).ev_callback = None;
@@ -276,6 +279,18 @@ impl Waiting for Parked {
         }
         if let Some(work) = &*self.work.borrow() {
             work.mark(mark);
+        }
+    }
+
+    fn leave_to_parent(&self) {
+        self.leave_fiber();
+        // SAFETY: alive, because it was marked until now.
+        let flags = unsafe { &mut (*self.fiber).gc.flags };
+        if !self.delivered.get() && *flags & janet::JANET_FIBER_EV_FLAG_SUSPENDED != 0 {
+            // The VM's loop may end without it.
+            *flags &= !janet::JANET_FIBER_EV_FLAG_SUSPENDED;
+            // SAFETY: takes back what the VM counted when the fiber was suspended.
+            unsafe { janet::janet_ev_dec_refcount() };
         }
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 
 use ringspun_net::Address;
-use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Write};
+use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Sent, Write};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetStream};
@@ -12,8 +12,8 @@ use crate::parked::start;
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
 use crate::stock::{self, Replacement, replacement};
-use crate::values::{Verdict, address_argument, string};
-use crate::work::{Target, Work};
+use crate::values::{Verdict, address_argument, error_string, nil, string};
+use crate::work::{Target, Work, with_bytes};
 
 /// `read`: the number may be `:all`, and the buffer is looked at before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
@@ -126,14 +126,23 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
     }
 }
 
+/// What goes without waiting is sent at once, and the fiber goes on without a yield.
 unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> Verdict {
     let bridge = match this_bridge() {
         Ok(bridge) => bridge,
         Err(verdict) => return verdict,
     };
     let work = match bridge.socket_of(stream) {
-        Socket::Stream(core) => Work::Write { machine: Write::new(core), data },
-        Socket::Datagram(core) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
+        Socket::Stream(core) => match with_bytes(data, |bytes| core.try_send(bytes, core.is_conversing())) {
+            Ok(Sent::All) => return Verdict::Return(nil()),
+            Ok(Sent::Part(written)) => Work::Write { machine: Write::after(core, written), data },
+            Err(error) => return Verdict::Raise(error_string(&error)),
+        },
+        Socket::Datagram(core) => match with_bytes(data, |bytes| core.try_send_to(bytes, None)) {
+            Ok(true) => return Verdict::Return(nil()),
+            Ok(false) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
+            Err(error) => return Verdict::Raise(error_string(&error)),
+        },
         Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected writable stream")),
     };
     // SAFETY: called by a shim, with its live stream.
@@ -285,6 +294,11 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     let Socket::Datagram(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected datagram server"));
     };
+    match with_bytes(data, |bytes| core.try_send_to(bytes, Some(to))) {
+        Ok(true) => return Verdict::Return(nil()),
+        Ok(false) => {}
+        Err(error) => return Verdict::Raise(error_string(&error)),
+    }
     let work = Work::SendTo { machine: Box::new(SendTo::new(core, Some(to))), data };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }

@@ -288,7 +288,7 @@ fn copy_of(context: &Context<'_>, data: Janet, offset: usize, limit_bytes: usize
 }
 
 /// Looks at the bytes of a buffer, or of a value that `janet_getbytes` takes.
-fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
+pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller keeps the value alive and has checked that it has bytes, so the VM does not
     // raise. `look` calls nothing of the VM, so the bytes stay where they are.
     unsafe {

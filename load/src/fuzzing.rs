@@ -8,6 +8,7 @@ use crate::interval::Interval;
 use crate::log::{Log, write_log};
 use crate::outcome::Traffic;
 use crate::reading::{Answer, Reading};
+use crate::status::StatusCounts;
 
 /// The responses read from one connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Answers {
 ///
 /// If the reader returns bytes that are not the end of its input.
 pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
-    let request = Prepared { bytes: Vec::new(), is_head, closes: false };
+    let request = Prepared { bytes: Vec::new(), is_head, is_idempotent: true, closes: false };
     let mut answers = Answers { whole: Vec::new(), is_broken: false };
     let mut reading = Reading::http(&request);
     let mut has_begun = false;
@@ -61,7 +62,7 @@ fn take(answers: &mut Answers, answer: Answer) -> bool {
             answers.whole.push((response.status, traffic.received_bytes));
             !response.closes
         }
-        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended(_) => {
+        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended { .. } | Answer::Broken(_) => {
             answers.is_broken = true;
             false
         }
@@ -82,6 +83,7 @@ pub fn rewrite_log(log: &Log) -> io::Result<Vec<u8>> {
         step: None,
         errors: 0,
         traffic: Traffic::default(),
+        statuses: StatusCounts::default(),
         response_times: log.response_times.clone(),
         service_times: log.service_times.clone(),
         edge: Duration::MAX,

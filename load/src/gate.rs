@@ -4,18 +4,22 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::latencies::Latencies;
 use crate::outcome::Outcome;
 use crate::quantity::{format_count, format_duration, parse_count, parse_duration};
 
 /// The expected format, for error messages.
-const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>0 or rate<10k";
+const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>1% or rate<10k";
 
 /// A condition under which a run counts as failed, such as `p99>5ms`.
 ///
-/// The measures are `p50`, `p99.9` and any other percentile of the response times, `max` and `mean` of them,
-/// `rate` (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their answers,
-/// per second), `errors` (of all kinds) and `unsent`. The comparisons are `>`,
-/// `>=`, `<` and `<=`.
+/// The measures are `p50`, `p99.9` and other percentiles of the response times, their `max` and `mean`, `rate`
+/// (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their responses per
+/// second), `errors` (the count of all kinds, or with a limit such as `5%` the share of requests that failed) and
+/// `unsent`. The operators are `>`, `>=`, `<` and `<=`.
+///
+/// Requests that failed or could not be sent count as slower than any limit: if 2 % of the requests fail, then p99
+/// exceeds every limit, and so do `max` and `mean`.
 ///
 /// # Examples
 ///
@@ -39,6 +43,8 @@ enum Condition {
     Time(TimeMeasure, Duration),
     Rate(RateMeasure, u64),
     Count(CountMeasure, u64),
+    /// The share of the sent requests that failed, in percent.
+    FailedPercent(f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,7 +108,10 @@ impl FromStr for Gate {
             "rate" => rate(RateMeasure::Answered),
             "send-rate" => rate(RateMeasure::SentBytes),
             "receive-rate" => rate(RateMeasure::ReceivedBytes),
-            "errors" => count(CountMeasure::Errors),
+            "errors" => match limit.strip_suffix('%') {
+                Some(percent) => parse_percent(percent).map(Condition::FailedPercent),
+                None => count(CountMeasure::Errors),
+            },
             "unsent" => count(CountMeasure::Unsent),
             _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
                 Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
@@ -140,13 +149,22 @@ impl Gate {
                 Verdict { is_broken: true, value: "nothing was answered".to_string() }
             }
             Condition::Time(measure, limit) => {
-                let times = &outcome.response_times;
+                let (requests, times) = (&outcome.requests, &outcome.response_times);
+                let failed = requests.failed() + requests.unsent();
                 let value = match measure {
-                    TimeMeasure::Percentile(percentile) => times.percentile(percentile),
-                    TimeMeasure::Mean => times.mean(),
-                    TimeMeasure::Max => times.max(),
+                    TimeMeasure::Percentile(percentile) => {
+                        percentile_with_failures(times, failed, percentile)
+                    }
+                    TimeMeasure::Mean => (failed == 0).then(|| times.mean()),
+                    TimeMeasure::Max => (failed == 0).then(|| times.max()),
                 };
-                Verdict { is_broken: self.comparison.holds(value, limit), value: format_duration(value) }
+                let shown = value.map(format_duration).unwrap_or_else(|| {
+                    let all = times.count() + failed;
+                    format!("{} of {} requests failed", format_count(failed), format_count(all))
+                });
+                // Longer than any time of a response.
+                let value = value.unwrap_or(Duration::MAX);
+                Verdict { is_broken: self.comparison.holds(value, limit), value: shown }
             }
             Condition::Rate(measure, limit) => {
                 let (rate_per_s, unit) = match measure {
@@ -166,15 +184,38 @@ impl Gate {
                 };
                 Verdict { is_broken: self.comparison.holds(value, limit), value: format_count(value) }
             }
+            Condition::FailedPercent(_) if outcome.requests.sent == 0 => {
+                Verdict { is_broken: true, value: "no request was sent".to_string() }
+            }
+            Condition::FailedPercent(limit) => {
+                let requests = &outcome.requests;
+                let percent = 100.0 * requests.failed() as f64 / requests.sent as f64;
+                Verdict { is_broken: self.comparison.holds(percent, limit), value: format!("{percent:.3}%") }
+            }
         }
     }
+}
+
+/// A percentile of all requests, where those that failed count as slower than those that did not; `None` if it is
+/// one that failed.
+fn percentile_with_failures(times: &Latencies, failed: u64, percentile: f64) -> Option<Duration> {
+    let all = (times.count() + failed) as f64;
+    // Rounded like `Latencies::percentile`.
+    let rank = (percentile / 100.0 * (1.0 - 4.0 * f64::EPSILON) * all).ceil().max(1.0);
+    (rank <= times.count() as f64).then(|| times.percentile(100.0 * rank / times.count() as f64))
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let percent = text.parse().ok().filter(|percent| is_decimal && (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| format!("the share is {text:?}: expected 0% to 100%, such as errors>0.1%"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latencies::Latencies;
     use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+    use crate::status::StatusCounts;
 
     /// A hundred answers, of 1 to 100 ms, in 2 seconds, and 3 errors.
     fn outcome() -> Outcome {
@@ -185,6 +226,8 @@ mod tests {
         Outcome {
             backend: "none",
             measured: Duration::from_secs(2),
+            was_stopped: false,
+            target_loss: None,
             workers: 1,
             cpu_time: Duration::ZERO,
             busiest_cpu_time: Duration::ZERO,
@@ -199,9 +242,10 @@ mod tests {
             },
             errors,
             traffic: Traffic { sent_bytes: 6_400, received_bytes: 100_000 },
-            status_classes: [0; 4],
+            statuses: StatusCounts::default(),
             response_times: times.clone(),
             service_times: times,
+            failure_times: Latencies::new().unwrap(),
             send_delays: Latencies::new().unwrap(),
             steps: Vec::new(),
         }
@@ -211,19 +255,22 @@ mod tests {
     fn gates_break_where_their_condition_holds() {
         let outcome = outcome();
         for (text, is_broken) in [
-            ("p99>98ms", true),
-            ("p99>100ms", false),
-            ("p50 <= 51ms", true),
-            ("max>=99ms", true),
-            ("max>1s", false),
-            ("mean>50ms", true),
-            ("mean>51ms", false),
+            ("p90>98ms", true),
+            ("p90>100ms", false),
+            ("p88>98ms", false),
+            ("p91>10s", true),
+            ("p90<10s", true),
+            ("p92<10s", false),
+            ("p50 <= 56ms", true),
+            ("max>1s", true),
+            ("mean>1h", true),
             ("p0>10ms", false),
-            ("p100>10ms", true),
             ("errors>0", true),
             ("errors>2", true),
             ("errors>3", false),
             ("errors>=3", true),
+            ("errors>2.9%", true),
+            ("errors>2.92%", false),
             ("unsent>6", true),
             ("unsent>7", false),
             ("rate<50", false),
@@ -240,7 +287,9 @@ mod tests {
         assert_eq!("errors>0".parse::<Gate>().unwrap().judge(&outcome).value, "3");
         assert_eq!("rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50/s");
         assert_eq!("receive-rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50,000 bytes/s");
-        assert_eq!("p10>1s".parse::<Gate>().unwrap().judge(&outcome).value, "10.0 ms");
+        assert_eq!("p10>1s".parse::<Gate>().unwrap().judge(&outcome).value, "11.0 ms");
+        assert_eq!("p99>1s".parse::<Gate>().unwrap().judge(&outcome).value, "10 of 110 requests failed");
+        assert_eq!("errors>1%".parse::<Gate>().unwrap().judge(&outcome).value, "2.913%");
     }
 
     #[test]
@@ -253,9 +302,20 @@ mod tests {
 
     #[test]
     fn what_is_no_gate_gets_what_was_expected() {
-        for text in
-            ["", "p99", "p99=5ms", "p99>", "p99>5", "p101>5ms", "pinf>5ms", "q>1", "errors>5ms", "rate<x"]
-        {
+        for text in [
+            "",
+            "p99",
+            "errors>x%",
+            "errors>101%",
+            "p99=5ms",
+            "p99>",
+            "p99>5",
+            "p101>5ms",
+            "pinf>5ms",
+            "q>1",
+            "errors>5ms",
+            "rate<x",
+        ] {
             let error = text.parse::<Gate>().unwrap_err();
             assert!(error.contains("expected"), "{text}: {error}");
         }

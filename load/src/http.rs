@@ -7,15 +7,41 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::str::FromStr;
 
+use crate::status::StatusSet;
 use crate::target::HttpTarget;
 
 /// The maximum length of a request's body, in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Limits for the head of a response.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
-const HEADERS_MAX: usize = 64;
+/// The usual number of headers, for which there is room on the stack.
+const HEADERS_FEW: usize = 64;
+const HEADERS_MAX: usize = 1024;
+/// The methods that are idempotent.
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"];
 /// How many bytes of a malformed response are shown.
 const SHOWN_BYTES: usize = 32;
+
+/// Headers whose values may be shown. Others may carry credentials, whatever their names.
+const HARMLESS: [&str; 17] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expect",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "pragma",
+    "range",
+    "te",
+    "user-agent",
+];
 
 /// A header of a request, such as `Accept: text/html`.
 ///
@@ -32,6 +58,26 @@ const SHOWN_BYTES: usize = 32;
 pub struct Header {
     name: String,
     value: String,
+}
+
+impl Header {
+    /// The header as it may be shown to others: without its value, unless it is one that never is confidential, such
+    /// as `Accept`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::Header;
+    ///
+    /// let header: Header = "Authorization: Bearer abc".parse().unwrap();
+    /// assert_eq!(header.redacted(), "Authorization: ...");
+    /// ```
+    pub fn redacted(&self) -> String {
+        match HARMLESS.iter().any(|harmless| self.name.eq_ignore_ascii_case(harmless)) {
+            true => self.to_string(),
+            false => format!("{}: ...", self.name),
+        }
+    }
 }
 
 impl FromStr for Header {
@@ -77,13 +123,20 @@ pub struct HttpRequest {
     pub method: String,
     /// Additional headers; none by default.
     pub headers: Vec<Header>,
+    /// The statuses that count as success; 2xx and 3xx by default. Others are errors.
+    pub expected: StatusSet,
     /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,
 }
 
 impl Default for HttpRequest {
     fn default() -> Self {
-        Self { method: "GET".to_string(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            method: "GET".to_string(),
+            headers: Vec::new(),
+            expected: StatusSet::default(),
+            body: Vec::new(),
+        }
     }
 }
 
@@ -128,6 +181,8 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// The response has no body, whatever its headers say.
     pub(crate) is_head: bool,
+    /// The request may be sent again if its connection was closed before a response (RFC 9110, section 9.2.2).
+    pub(crate) is_idempotent: bool,
     /// The request asks the target to close the connection; the response need not repeat it.
     pub(crate) closes: bool,
 }
@@ -137,6 +192,7 @@ impl Prepared {
         Self {
             bytes: request.bytes(target),
             is_head: request.method == "HEAD",
+            is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
             closes: request.asks_to_close(),
         }
     }
@@ -149,12 +205,6 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// The connection ends after it.
     pub(crate) closes: bool,
-}
-
-impl Response {
-    pub(crate) fn is_success(self) -> bool {
-        self.status < 400
-    }
 }
 
 /// Parses one response, which may arrive in pieces.
@@ -284,25 +334,57 @@ enum BodyLength {
 /// Parses a head; returns its length in bytes, too, or `None` if it is incomplete.
 #[inline]
 fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_FEW];
+    match parse_head_into(bytes, &mut headers) {
+        Err(HeadError::TooManyHeaders) => parse_long_head(bytes),
+        Err(HeadError::Invalid(text)) => Err(text),
+        Ok(head) => Ok(head),
+    }
+}
+
+/// Parses a head with an unusual number of headers.
+#[cold]
+fn parse_long_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
+    parse_head_into(bytes, &mut vec![MaybeUninit::uninit(); HEADERS_MAX]).map_err(|error| match error {
+        HeadError::TooManyHeaders => {
+            format!("the response has too many headers: expected at most {HEADERS_MAX}")
+        }
+        HeadError::Invalid(text) => text,
+    })
+}
+
+/// Why a head could not be parsed.
+enum HeadError {
+    TooManyHeaders,
+    Invalid(String),
+}
+
+impl From<String> for HeadError {
+    fn from(text: String) -> Self {
+        Self::Invalid(text)
+    }
+}
+
+#[inline]
+fn parse_head_into<'b>(
+    bytes: &'b [u8],
+    headers: &mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<Option<(usize, Head)>, HeadError> {
     let mut parsed = httparse::Response::new(&mut []);
-    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        bytes,
-        &mut headers,
-    );
+    let mut config = httparse::ParserConfig::default();
+    // Obsolete, but a client has to accept it (RFC 9112, section 5.2).
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, headers);
     let head_bytes = match parsing {
         Ok(httparse::Status::Complete(head_bytes)) if head_bytes <= HEAD_MAX_BYTES => head_bytes,
         Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX_BYTES => return Ok(None),
         Ok(_) => {
-            return Err(format!(
-                "the head of the response is too long: expected at most {HEAD_MAX_BYTES} bytes"
-            ));
+            let text =
+                format!("the head of the response is too long: expected at most {HEAD_MAX_BYTES} bytes");
+            return Err(text.into());
         }
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(format!("the response has too many headers: expected at most {HEADERS_MAX}"));
-        }
-        Err(error) => return Err(describe_garbage(bytes, error)),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
+        Err(error) => return Err(describe_garbage(bytes, error).into()),
     };
     let is_old = parsed.version == Some(0);
     let mut head = Head { status: parsed.code.unwrap_or(0), closes: is_old, length: BodyLength::UntilEnd };
@@ -313,9 +395,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
             for text in header.value.split(|byte| *byte == b',') {
                 let length = parse_length(text)?;
                 if content_length.is_some_and(|other| other != length) {
-                    return Err(
-                        "the response has two different values of Content-Length: expected one".to_string()
-                    );
+                    let text = "the response has two different values of Content-Length: expected one";
+                    return Err(text.to_string().into());
                 }
                 content_length = Some(length);
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::latencies::Latencies;
 use crate::outcome::Traffic;
+use crate::status::StatusCounts;
 use crate::tally::Tally;
 
 /// The length of all intervals but the last.
@@ -28,6 +29,8 @@ pub struct Interval {
     pub errors: u64,
     /// Bytes of the requests answered in the interval and of their responses; zero after the end.
     pub traffic: Traffic,
+    /// How many requests were answered in the interval with each HTTP status.
+    pub statuses: StatusCounts,
     /// Response times of the responses that arrived in the interval. `None` in a closed loop, where they equal
     /// the service times.
     pub response_times: Option<Latencies>,
@@ -62,6 +65,7 @@ pub(crate) struct Cutter {
     step_ends: VecDeque<Instant>,
     errors_before: u64,
     traffic_before: Traffic,
+    statuses_before: StatusCounts,
     /// The warm-up, whose errors belong to no interval, is over.
     has_begun: bool,
 }
@@ -85,6 +89,7 @@ impl Cutter {
             step_ends: step_ends.unwrap_or_default(),
             errors_before: tally.error_count(),
             traffic_before: tally.traffic(),
+            statuses_before: tally.statuses(),
         }
     }
 
@@ -111,6 +116,7 @@ impl Cutter {
         }
         let (response_times, service_times) = tally.times_after_end();
         let errors = tally.error_count() - self.errors_before;
+        let statuses = tally.statuses().since(&self.statuses_before);
         if service_times.count() > 0 || errors > 0 {
             let rest = Interval {
                 measured_from: self.measured_from,
@@ -120,6 +126,7 @@ impl Cutter {
                 step: self.step,
                 errors,
                 traffic: Traffic::default(),
+                statuses,
                 response_times,
                 service_times,
                 edge: Duration::MAX,
@@ -130,7 +137,7 @@ impl Cutter {
 
     fn cut(&mut self, tally: &Tally, now: Instant) {
         let (response_times, service_times) = tally.take_times();
-        let (error_count, traffic) = (tally.error_count(), tally.traffic());
+        let (error_count, traffic, statuses) = (tally.error_count(), tally.traffic(), tally.statuses());
         let mut edge = None;
         while self.next_at <= now {
             edge = Some(self.next_at);
@@ -153,6 +160,7 @@ impl Cutter {
                 sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
                 received_bytes: traffic.received_bytes - self.traffic_before.received_bytes,
             },
+            statuses: statuses.since(&self.statuses_before),
             response_times,
             service_times,
             edge: edge.map_or(Duration::MAX, |edge| edge - self.measure_from),
@@ -160,6 +168,7 @@ impl Cutter {
         self.start = now;
         self.errors_before = error_count;
         self.traffic_before = traffic;
+        self.statuses_before = statuses;
         (self.recorder)(interval);
     }
 }

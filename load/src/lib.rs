@@ -35,6 +35,7 @@ mod reading;
 mod run;
 mod schedule;
 mod share;
+mod status;
 mod step_tally;
 mod steps;
 mod tally;
@@ -55,7 +56,7 @@ pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
-pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, Traffic};
+pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 pub use payload::{Payload, Sizes};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,
@@ -63,6 +64,7 @@ pub use plan::{
 };
 pub use quantity::{format_bytes, format_count, format_duration, parse_count, parse_duration};
 pub use run::run;
+pub use status::{StatusCounts, StatusSet};
 pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
 pub use target::{HttpTarget, Target};
 pub use wall_clock::parse_time;

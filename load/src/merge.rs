@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::hooks::{Observer, Snapshot};
 use crate::interval::{Interval, Recorder};
-use crate::outcome::{Connections, Outcome, Requests, StepOutcome, Traffic};
+use crate::outcome::{Connections, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 
 impl Requests {
     /// Adds the counts of another thread. `planned` is that of the whole run in each of them.
@@ -18,6 +18,7 @@ impl Requests {
         self.bad_status += other.bad_status;
         self.timed_out += other.timed_out;
         self.lost += other.lost;
+        self.resent += other.resent;
     }
 }
 
@@ -51,6 +52,12 @@ impl Outcome {
     /// Adds the results of another thread of the same run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.measured = self.measured.max(other.measured);
+        self.was_stopped |= other.was_stopped;
+        // The target is lost if no thread reached it.
+        self.target_loss = match (self.target_loss.take(), &other.target_loss) {
+            (Some(a), Some(b)) => Some(TargetLoss { before_end: a.before_end.min(b.before_end), ..a }),
+            _ => None,
+        };
         self.workers += other.workers;
         self.started_late = self.started_late.max(other.started_late);
         self.cpu_time += other.cpu_time;
@@ -59,11 +66,10 @@ impl Outcome {
         self.requests.add(&other.requests);
         self.traffic.add(&other.traffic);
         self.errors.add(&other.errors);
-        for (count, others) in self.status_classes.iter_mut().zip(other.status_classes) {
-            *count += others;
-        }
+        self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);
+        self.failure_times.add(&other.failure_times);
         self.send_delays.add(&other.send_delays);
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);
@@ -136,6 +142,7 @@ impl IntervalMerger {
         let sum = parts.into_iter().reduce(|mut sum, part| {
             sum.errors += part.errors;
             sum.traffic.add(&part.traffic);
+            sum.statuses.add(&part.statuses);
             sum.service_times.add(&part.service_times);
             if let (Some(times), Some(others)) = (&mut sum.response_times, &part.response_times) {
                 times.add(others);
@@ -205,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::latencies::Latencies;
+    use crate::status::StatusCounts;
 
     /// No scheduled end.
     const LAST: u64 = u64::MAX;
@@ -221,6 +229,7 @@ mod tests {
             step: None,
             errors: 1,
             traffic: Traffic::default(),
+            statuses: StatusCounts::default(),
             response_times: None,
             service_times,
             edge: if edge_ms == LAST { Duration::MAX } else { Duration::from_millis(edge_ms) },

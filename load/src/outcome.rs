@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
+use crate::status::StatusCounts;
 use crate::steps::Step;
 
 /// The kinds of errors of connections and requests.
@@ -23,7 +24,7 @@ pub enum ErrorKind {
     TimedOut,
     /// A response had unexpected bytes, or was not valid HTTP.
     Wrong,
-    /// An HTTP response had another status than 2xx or 3xx.
+    /// An HTTP response had an unexpected status ([`HttpRequest::expected`](crate::HttpRequest::expected)).
     Status,
     /// A request failed for another reason.
     Failed,
@@ -108,7 +109,8 @@ pub struct Connections {
     pub wanted: usize,
     /// How many were opened, including replacements of lost ones.
     pub opened: u64,
-    /// The maximum open at the same time; with several threads, the sum of their maxima.
+    /// The maximum open at the same time; with churn, including those being established. With several threads, the
+    /// sum of their maxima.
     pub open_max: usize,
     /// How many the target closed while they were idle, which is not an error; they were reopened.
     pub closed_idle: u64,
@@ -122,18 +124,21 @@ pub struct Requests {
     pub planned: Option<u64>,
     /// How many were sent, at least in part.
     pub sent: u64,
-    /// How many were answered as expected; for HTTP, with status 2xx or 3xx.
+    /// How many were answered as expected; for HTTP, with an expected status.
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
     /// How many got unexpected bytes, or an invalid HTTP response.
     pub wrong: u64,
-    /// How many got an HTTP response with another status.
+    /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
     /// How many were not answered within the timeout.
     pub timed_out: u64,
     /// How many were lost with their connection.
     pub lost: u64,
+    /// How many were sent again on another connection, because the target closed a reused one before a response
+    /// began; HTTP requests with idempotent methods only. Each counts once as sent.
+    pub resent: u64,
 }
 
 /// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP
@@ -147,6 +152,11 @@ pub struct Traffic {
 }
 
 impl Requests {
+    /// How many were sent and failed.
+    pub fn failed(&self) -> u64 {
+        self.wrong + self.bad_status + self.timed_out + self.lost
+    }
+
     /// How many were planned but not sent: because their connection was still waiting for earlier responses when
     /// the run ended, or could not be reopened.
     pub fn unsent(&self) -> u64 {
@@ -180,12 +190,15 @@ impl StepOutcome {
         let seconds = self.measured.as_secs_f64();
         if seconds > 0.0 { self.answered_in_time as f64 / seconds } else { 0.0 }
     }
+}
 
-    /// Requests that were sent and failed.
-    pub fn unanswered(&self) -> u64 {
-        let requests = &self.requests;
-        requests.wrong + requests.bad_status + requests.timed_out + requests.lost
-    }
+/// The loss of the target: from some time on nothing was answered, and connections could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLoss {
+    /// How long before the end of the run it happened.
+    pub before_end: Duration,
+    /// The error of the first attempt to connect.
+    pub error: String,
 }
 
 /// The results of a run.
@@ -196,6 +209,10 @@ pub struct Outcome {
     pub backend: &'static str,
     /// The length of the measurement: the plan's duration, or the time until the last response.
     pub measured: Duration,
+    /// Whether the run was stopped early ([`Hooks::stopper`](crate::Hooks::stopper)).
+    pub was_stopped: bool,
+    /// Whether the target was lost before the end.
+    pub target_loss: Option<TargetLoss>,
     /// The number of threads.
     pub workers: usize,
     /// The CPU time of this process during the measurement; with several threads, the sum of theirs.
@@ -212,13 +229,15 @@ pub struct Outcome {
     pub traffic: Traffic,
     /// Errors by kind.
     pub errors: Errors,
-    /// How many requests were answered with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
-    pub status_classes: [u64; 4],
+    /// How many requests were answered with each HTTP status.
+    pub statuses: StatusCounts,
     /// Response times of the requests that were answered as expected, from when they were due. In a closed loop
     /// requests are due when they are sent.
     pub response_times: Latencies,
     /// Service times of those requests.
     pub service_times: Latencies,
+    /// Times of the requests that were sent and failed, from when they were due until that was known.
+    pub failure_times: Latencies,
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 /// The expected format of a duration, for error messages.
-const DURATION_FORM: &str = "expected a number with a unit (ns, us, ms, s, m or h), such as 500us, 3s or 2m";
+const DURATION_FORM: &str =
+    "expected numbers with a unit (ns, us, ms, s, m or h), such as 500us, 3s or 1h30m";
 /// The expected format of a count, for error messages.
 const COUNT_FORM: &str = "expected a whole number, with k for thousands or M for millions, such as 64 or 50k";
 
-/// Parses a duration: a decimal number with the unit `ns`, `us`, `ms`, `s`, `m` or `h`.
+/// Parses a duration: a decimal number with the unit `ns`, `us` (or `µs`), `ms`, `s`, `m` or `h`, or several with
+/// descending units.
 ///
 /// # Errors
 ///
@@ -23,19 +25,25 @@ const COUNT_FORM: &str = "expected a whole number, with k for thousands or M for
 /// assert!(ringspun_load::parse_duration("3").unwrap_err().contains("with a unit"));
 /// ```
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|letter: char| letter.is_ascii_alphabetic()).ok_or(DURATION_FORM)?;
-    let (number, unit) = text.split_at(unit_at);
-    let unit_s = match unit {
-        "ns" => 1e-9,
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(DURATION_FORM.to_string()),
-    };
-    let value = parse_decimal(number).ok_or(DURATION_FORM)?;
-    Duration::try_from_secs_f64(value * unit_s).map_err(|_| format!("is too long, {DURATION_FORM}"))
+    let (mut rest, mut seconds, mut last_unit_s) = (text, 0.0, f64::INFINITY);
+    while !rest.is_empty() || last_unit_s.is_infinite() {
+        let unit_at = rest.find(char::is_alphabetic).ok_or(DURATION_FORM)?;
+        let (number, behind) = rest.split_at(unit_at);
+        let unit_end = behind.find(|letter: char| !letter.is_alphabetic()).unwrap_or(behind.len());
+        let unit_s = match &behind[..unit_end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(DURATION_FORM.to_string()),
+        };
+        let value = parse_decimal(number).filter(|_| unit_s < last_unit_s).ok_or(DURATION_FORM)?;
+        seconds += value * unit_s;
+        (rest, last_unit_s) = (&behind[unit_end..], unit_s);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("is too long, {DURATION_FORM}"))
 }
 
 /// Parses a count: a number, optionally with the suffix `k` or `M`. `1.5k` is 1,500.
@@ -82,7 +90,7 @@ pub fn format_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos() as f64;
     let (value, unit) = match nanoseconds {
         0.0..999.5 => (nanoseconds, "ns"),
-        0.0..999.5e3 => (nanoseconds / 1e3, "us"),
+        0.0..999.5e3 => (nanoseconds / 1e3, "µs"),
         0.0..999.5e6 => (nanoseconds / 1e6, "ms"),
         _ => (nanoseconds / 1e9, "s"),
     };
@@ -150,6 +158,9 @@ mod tests {
             ("0.5ms", 500_000),
             ("2m", 120_000_000_000),
             ("1h", 3_600_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1m0.5s", 60_500_000_000),
+            ("5µs", 5_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanoseconds)), "{text}");
         }
@@ -157,9 +168,24 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_gets_the_form_that_was_expected() {
-        for text in ["", "3", "s", "3 s", "-3s", "3sec", "1e3s", "infs", "3..0s", "99999999999999999999h"] {
+        for text in [
+            "",
+            "3",
+            "s",
+            "3 s",
+            "-3s",
+            "3sec",
+            "1e3s",
+            "infs",
+            "3..0s",
+            "99999999999999999999h",
+            "30m1h",
+            "1s1s",
+            "1h30",
+            "s1",
+        ] {
             let error = parse_duration(text).unwrap_err();
-            assert!(error.contains("such as 500us, 3s or 2m"), "{text}: {error}");
+            assert!(error.contains("such as 500us, 3s or 1h30m"), "{text}: {error}");
         }
     }
 
@@ -179,9 +205,9 @@ mod tests {
         for (nanoseconds, shown) in [
             (0, "0 ns"),
             (999, "999 ns"),
-            (1_000, "1.00 us"),
-            (12_340, "12.3 us"),
-            (99_960, "100 us"),
+            (1_000, "1.00 µs"),
+            (12_340, "12.3 µs"),
+            (99_960, "100 µs"),
             (999_700, "1.00 ms"),
             (123_456_789, "123 ms"),
             (61_000_000_000, "61.0 s"),

@@ -1,5 +1,7 @@
 //! Reads one response, which may arrive in pieces.
 
+use std::io;
+
 use crate::framing::Delimiter;
 use crate::http::{Prepared, Response, ResponseReader};
 use crate::outcome::Traffic;
@@ -15,8 +17,15 @@ pub(crate) enum Answer {
         /// The next bytes on the connection belong to the next request.
         in_sync: bool,
     },
-    /// The target closed the connection before the response was complete: what was missing.
-    Ended(String),
+    /// The target closed the connection before the response was complete.
+    Ended {
+        /// What was missing.
+        text: String,
+        /// Whether a part of the response had arrived.
+        has_begun: bool,
+    },
+    /// The connection broke after a part of the response.
+    Broken(io::Error),
 }
 
 /// The state of an incomplete response.
@@ -133,10 +142,16 @@ impl<'w> Reading<'w> {
             }
             Expected::Http { reader, .. } => match reader.end() {
                 Ok(response) => return Answer::Response(response, self.traffic()),
-                Err(text) => return Answer::Ended(text),
+                Err(text) => return Answer::Ended { text, has_begun: self.has_begun() },
             },
         };
-        Answer::Ended(format!("the target closed the connection {missing}"))
+        let text = format!("the target closed the connection {missing}");
+        Answer::Ended { text, has_begun: self.has_begun() }
+    }
+
+    /// Whether a part of the response has arrived.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.received_bytes > 0
     }
 }
 
@@ -172,7 +187,8 @@ mod tests {
             let (rest, answer) = reading.take(piece);
             let result = match answer? {
                 Answer::Correct(traffic) | Answer::Response(_, traffic) => Ok(traffic),
-                Answer::Wrong { text, .. } | Answer::Ended(text) => Err(text),
+                Answer::Wrong { text, .. } | Answer::Ended { text, .. } => Err(text),
+                Answer::Broken(error) => Err(error.to_string()),
             };
             Some((rest, result))
         })
@@ -181,7 +197,7 @@ mod tests {
     #[test]
     fn answers_end_where_they_should_and_leave_the_rest() {
         let delimiter = Delimiter::new(b"\r\n".to_vec());
-        let request = Prepared { bytes: Vec::new(), is_head: false, closes: false };
+        let request = Prepared { bytes: Vec::new(), is_head: false, is_idempotent: true, closes: false };
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         for (make, text) in [
             (&(|| Reading::echo(b"12345")) as &dyn Fn() -> Reading<'static>, &b"12345"[..]),
@@ -232,7 +248,7 @@ mod tests {
             (Reading::delimiter(&delimiter, 3), "after 2 bytes of the response, without the delimiter"),
         ] {
             assert!(reading.take(b"12").1.is_none());
-            let Answer::Ended(text) = reading.end() else { panic!("that was no answer") };
+            let Answer::Ended { text, has_begun: true } = reading.end() else { panic!("that was no answer") };
             assert_eq!(text, format!("the target closed the connection {expected}"));
         }
     }

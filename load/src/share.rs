@@ -21,7 +21,7 @@ pub(crate) struct Share {
 impl Drop for Share {
     fn drop(&mut self) {
         if let Some(barrier) = self.barrier.take() {
-            barrier.arrive(&mut barrier.lock(), false, None);
+            barrier.arrive(&mut barrier.lock(), None, None);
         }
     }
 }
@@ -72,13 +72,51 @@ impl Share {
     }
 
     /// Blocks until all threads have tried to open their connections. Returns the start of the run, not before
-    /// `start_at`; `None` if no thread has opened a connection.
-    pub(crate) fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
+    /// `start_at`, or why it does not start.
+    pub(crate) fn meet(&self, arrival: Arrival, start_at: Option<SystemTime>) -> Result<Instant, NoStart> {
         match self.barrier.take() {
-            Some(barrier) => barrier.meet(has_opened, start_at),
-            None => has_opened.then(|| start(Instant::now(), start_at)),
+            Some(barrier) => barrier.meet(arrival, start_at),
+            None if arrival.has_opened => Ok(start(Instant::now(), start_at)),
+            None => Err(NoStart::Unreachable),
         }
     }
+}
+
+/// What a thread brings to the start of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// Whether it has opened a connection.
+    pub(crate) has_opened: bool,
+    /// The backend of its event loop.
+    pub(crate) backend: &'static str,
+    /// Why that is not io_uring, if it was tried.
+    pub(crate) refusal: Option<String>,
+}
+
+/// Why a run does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoStart {
+    /// No thread has opened a connection.
+    Unreachable,
+    /// The threads have different backends, whose results must not be mixed: the numbers, and the reason.
+    MixedBackends(String),
+}
+
+/// Fails if the threads have different backends.
+fn check_backends(arrivals: &[Arrival]) -> Result<(), NoStart> {
+    let Some(first) = arrivals.first() else { return Ok(()) };
+    let others = arrivals.iter().filter(|arrival| arrival.backend != first.backend).count();
+    if others == 0 {
+        return Ok(());
+    }
+    let on_ring = arrivals.iter().filter(|arrival| arrival.refusal.is_none()).count();
+    let reason =
+        arrivals.iter().find_map(|arrival| arrival.refusal.as_deref()).unwrap_or("no reason is known");
+    Err(NoStart::MixedBackends(format!(
+        "only {on_ring} of {} workers can use io_uring, and the others would measure something else: {reason}. \
+         Lower --workers, raise the limit on locked memory (ulimit -l), or set RINGSPUN_BACKEND=poll for all",
+        arrivals.len()
+    )))
 }
 
 /// The start of a run that is ready at `earliest`. The wall clock is read once, so that setting it later does not
@@ -98,9 +136,9 @@ struct StartBarrier {
 #[derive(Default)]
 struct State {
     arrived: usize,
-    has_opened: bool,
+    arrivals: Vec<Arrival>,
     start_at: Option<SystemTime>,
-    start: Option<Instant>,
+    start: Option<Result<Instant, NoStart>>,
 }
 
 impl StartBarrier {
@@ -113,24 +151,29 @@ impl StartBarrier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arrive(&self, state: &mut State, has_opened: bool, start_at: Option<SystemTime>) {
+    /// `arrival` is absent for a thread that failed.
+    fn arrive(&self, state: &mut State, arrival: Option<Arrival>, start_at: Option<SystemTime>) {
         state.arrived += 1;
-        state.has_opened |= has_opened;
+        state.arrivals.extend(arrival);
         state.start_at = state.start_at.max(start_at);
         if state.arrived == self.workers {
-            state.start = Some(start(Instant::now() + WAKE, state.start_at));
+            let has_opened = state.arrivals.iter().any(|arrival| arrival.has_opened);
+            state.start = Some(check_backends(&state.arrivals).and_then(|()| match has_opened {
+                true => Ok(start(Instant::now() + WAKE, state.start_at)),
+                false => Err(NoStart::Unreachable),
+            }));
             self.changed.notify_all();
         }
     }
 
-    fn meet(&self, has_opened: bool, start_at: Option<SystemTime>) -> Option<Instant> {
+    fn meet(&self, arrival: Arrival, start_at: Option<SystemTime>) -> Result<Instant, NoStart> {
         let mut state = self.lock();
-        self.arrive(&mut state, has_opened, start_at);
+        self.arrive(&mut state, Some(arrival), start_at);
         let state = self
             .changed
             .wait_while(state, |state| state.start.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        state.start.filter(|_| state.has_opened)
+        state.start.clone().unwrap_or(Err(NoStart::Unreachable))
     }
 }
 
@@ -154,17 +197,37 @@ mod tests {
         }
     }
 
+    fn arrival(has_opened: bool, backend: &'static str) -> Arrival {
+        let refusal = (backend == "poll").then(|| "no memory".to_string());
+        Arrival { has_opened, backend, refusal }
+    }
+
+    #[test]
+    fn threads_with_different_backends_do_not_start() {
+        let threads: Vec<_> = Share::split(3)
+            .into_iter()
+            .zip(["io_uring", "poll", "io_uring"])
+            .map(|(share, backend)| thread::spawn(move || share.meet(arrival(true, backend), None)))
+            .collect();
+        for thread in threads {
+            let Err(NoStart::MixedBackends(text)) = thread.join().unwrap() else { panic!("it started") };
+            assert!(text.starts_with("only 2 of 3 workers") && text.contains("no memory. Lower"), "{text}");
+        }
+    }
+
     #[test]
     fn all_start_at_once_if_one_has_opened_a_connection() {
         for (opened, starts) in [([true, false, false], true), ([false; 3], false)] {
             let threads: Vec<_> = Share::split(3)
                 .into_iter()
                 .zip(opened)
-                .map(|(share, has_opened)| thread::spawn(move || share.meet(has_opened, None)))
+                .map(|(share, has_opened)| {
+                    thread::spawn(move || share.meet(arrival(has_opened, "io_uring"), None))
+                })
                 .collect();
             let found: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
             assert!(found.iter().all(|start| *start == found[0]), "{found:?}");
-            assert_eq!(found[0].is_some(), starts);
+            assert_eq!(found[0].is_ok(), starts);
         }
     }
 
@@ -173,6 +236,6 @@ mod tests {
         let mut shares = Share::split(2);
         let other = shares.pop().unwrap();
         drop(shares);
-        assert!(other.meet(true, None).is_some());
+        assert!(other.meet(arrival(true, "io_uring"), None).is_ok());
     }
 }

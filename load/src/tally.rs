@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+use crate::status::StatusCounts;
 
 /// Counts and times of one thread's share of a run.
 pub(crate) struct Tally {
@@ -14,18 +15,29 @@ pub(crate) struct Tally {
     open: Cell<usize>,
     open_max: Cell<usize>,
     closed_idle: Cell<u64>,
+    unreachable: RefCell<Option<Unreachable>>,
     /// Expected responses, including the warm-up.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
     traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
-    /// Responses with status 2xx, 3xx, 4xx and 5xx.
-    status_classes: [Cell<u64>; 4],
+    /// Responses by HTTP status.
+    statuses: RefCell<StatusCounts>,
+    /// Times of requests that failed, from when they were due.
+    failure_times: RefCell<Latencies>,
     service_times: RefCell<Times>,
     /// Absent in a closed loop, where they equal the service times.
     response_times: Option<RefCell<Times>>,
     /// How much later than due requests were sent although their connection was free.
     send_delays: RefCell<Latencies>,
+}
+
+/// A failure to connect.
+struct Unreachable {
+    since: Instant,
+    /// How many requests had been answered by then.
+    answered_ever: u64,
+    error: String,
 }
 
 /// Times of one kind. Each is recorded into one histogram; they are added up on demand.
@@ -74,11 +86,13 @@ impl Tally {
             open: Cell::new(0),
             open_max: Cell::new(0),
             closed_idle: Cell::new(0),
+            unreachable: RefCell::default(),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             traffic: Cell::default(),
             errors: RefCell::default(),
-            status_classes: Default::default(),
+            statuses: RefCell::default(),
+            failure_times: RefCell::new(Latencies::new()?),
             service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
@@ -90,9 +104,20 @@ impl Tally {
     }
 
     pub(crate) fn opened(&self) {
-        self.opened.set(self.opened.get() + 1);
+        self.established();
+        self.opening();
+    }
+
+    /// Counts a connection as open, which is not established yet.
+    pub(crate) fn opening(&self) {
         self.open.set(self.open.get() + 1);
         self.open_max.set(self.open_max.get().max(self.open.get()));
+    }
+
+    /// Counts a connection as established, which counts as open already.
+    pub(crate) fn established(&self) {
+        self.unreachable.take();
+        self.opened.set(self.opened.get() + 1);
     }
 
     pub(crate) fn closed(&self) {
@@ -145,17 +170,23 @@ impl Tally {
         }
     }
 
-    /// Counts an HTTP response; its status is from 200 to 599.
+    /// Counts an HTTP response.
     #[inline]
     pub(crate) fn got_status(&self, status: u16) {
-        let class = usize::from(status / 100).wrapping_sub(2);
-        if let Some(count) = self.status_classes.get(class) {
-            count.set(count.get() + 1);
-        }
+        self.statuses.borrow_mut().note(status);
     }
 
-    pub(crate) fn status_classes(&self) -> [u64; 4] {
-        self.status_classes.each_ref().map(Cell::get)
+    pub(crate) fn statuses(&self) -> StatusCounts {
+        self.statuses.borrow().clone()
+    }
+
+    /// Records the time of a measured request that failed.
+    pub(crate) fn failed_after(&self, time: Duration) {
+        self.failure_times.borrow_mut().record(time);
+    }
+
+    pub(crate) fn failure_times(&self) -> Latencies {
+        self.failure_times.borrow().clone()
     }
 
     #[inline]
@@ -168,7 +199,29 @@ impl Tally {
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
-        self.errors.borrow_mut().note(kind, example);
+        let text = example();
+        if matches!(kind, ErrorKind::Refused | ErrorKind::ConnectTimedOut | ErrorKind::ConnectFailed) {
+            self.note_unreachable(&text);
+        }
+        self.errors.borrow_mut().note(kind, || text);
+    }
+
+    /// Notes that connecting failed, unless it had failed before and nothing was answered since.
+    #[cold]
+    fn note_unreachable(&self, error: &str) {
+        let mut unreachable = self.unreachable.borrow_mut();
+        let answered_ever = self.answered_ever.get();
+        if unreachable.as_ref().is_none_or(|earlier| earlier.answered_ever != answered_ever) {
+            *unreachable =
+                Some(Unreachable { since: Instant::now(), answered_ever, error: error.to_string() });
+        }
+    }
+
+    /// Whether connecting failed, and neither succeeded nor was anything answered since: the time and the error.
+    pub(crate) fn unreachable(&self) -> Option<(Instant, String)> {
+        let unreachable = self.unreachable.borrow();
+        let current = unreachable.as_ref().filter(|found| found.answered_ever == self.answered_ever.get())?;
+        Some((current.since, current.error.clone()))
     }
 
     pub(crate) fn open_now(&self) -> usize {

@@ -53,9 +53,27 @@ impl HttpTarget {
         &self.authority
     }
 
+    /// The path without the query, which may be confidential; `?...` stands for a query.
+    pub fn path_without_query(&self) -> String {
+        match self.path.split_once('?') {
+            Some((path, _)) => format!("{path}?..."),
+            None => self.path.clone(),
+        }
+    }
+
     /// The path with its query; at least `/`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+}
+
+impl Target {
+    /// The target as it may be shown to others: without the query of a URL, which may be confidential.
+    pub fn without_query(&self) -> String {
+        match self {
+            Self::Http(target) => format!("http://{}{}", target.authority, target.path_without_query()),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -84,6 +102,9 @@ impl FromStr for Target {
         }
         match text.split_once("://") {
             Some((scheme, _)) => Err(format!("the scheme {scheme:?} is unknown, {FORM}")),
+            None if parse_host(text).is_ok() => {
+                Err(format!("did you mean tcp://{text} or http://{text}/? {FORM}"))
+            }
             None => Err(FORM.to_string()),
         }
     }
@@ -208,6 +229,8 @@ mod tests {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(FORM), "{text}: {error}");
         }
+        let error = "127.0.0.1:7000".parse::<Target>().unwrap_err();
+        assert!(error.starts_with("did you mean tcp://127.0.0.1:7000 or http://127.0.0.1:7000/?"), "{error}");
         assert!("ftp://x/".parse::<Target>().unwrap_err().contains("\"ftp\""));
         assert!("https://x/".parse::<Target>().unwrap_err().contains("not supported"));
         let long = format!("unix:/{}", "x".repeat(200));

@@ -22,8 +22,10 @@ const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
 pub(crate) struct Destination {
     kind: Kind,
     addresses: Vec<Address>,
-    /// The last address that accepted a connection, which is tried first.
-    preferred: Cell<usize>,
+    /// The address that is tried next; connections are distributed over all of them.
+    next_address: Cell<usize>,
+    /// The addresses whose last connection could not be opened; they are tried last.
+    is_failing: Vec<Cell<bool>>,
     /// Source addresses, used in turn; if empty, the kernel chooses.
     sources: Vec<IpAddr>,
     next_source: Cell<usize>,
@@ -48,8 +50,9 @@ impl Destination {
             Target::Unix(address) => (Kind::Unix, vec![*address]),
             Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
         };
-        let (preferred, next_source) = (Cell::new(0), Cell::new(0));
-        Ok(Self { kind, addresses, preferred, sources: sources.clone(), next_source })
+        let (next_address, next_source) = (Cell::new(0), Cell::new(0));
+        let is_failing = addresses.iter().map(|_| Cell::new(false)).collect();
+        Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source })
     }
 
     /// Starts with another source address; each thread starts with a different one.
@@ -80,16 +83,24 @@ impl Destination {
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
-    /// Opens a connection to the first address that accepts it. The timeout applies to each address.
+    /// Opens a connection to the next address, or to the first one that accepts it. The timeout applies to each
+    /// address.
     pub(crate) fn open(&self, timeout: Duration) -> io::Result<Transport> {
+        let count = self.addresses.len();
+        let first = self.next_address.get();
+        self.next_address.set((first + 1) % count.max(1));
+        let in_turn = || (first..first + count).map(|index| index % count);
+        let working: Vec<usize> = match count {
+            1 => vec![0],
+            _ => in_turn().filter(|index| !self.is_failing[*index].get()).collect(),
+        };
+        let failing = in_turn().filter(|index| !working.contains(index));
         let mut last_error = None;
-        for offset in 0..self.addresses.len() {
-            let index = (self.preferred.get() + offset) % self.addresses.len();
-            match self.open_at(self.addresses[index], timeout) {
-                Ok(transport) => {
-                    self.preferred.set(index);
-                    return Ok(transport);
-                }
+        for index in working.iter().copied().chain(failing) {
+            let opened = self.open_at(self.addresses[index], timeout);
+            self.is_failing[index].set(opened.is_err());
+            match opened {
+                Ok(transport) => return Ok(transport),
                 Err(error) => last_error = Some(error),
             }
         }
@@ -180,5 +191,42 @@ pub(crate) fn request_error_kind(error: &io::Error) -> ErrorKind {
             ErrorKind::Reset
         }
         _ => ErrorKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_distributed_over_the_addresses_that_accept_them() {
+        let listeners =
+            ["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"].map(|text| TcpListener::bind(text).unwrap());
+        let addresses: Vec<Address> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().into()).collect();
+        let [first, refusing, last] = listeners;
+        drop(refusing);
+        let peers = fibers::run(move || {
+            let destination = Destination {
+                kind: Kind::Tcp,
+                is_failing: addresses.iter().map(|_| Cell::new(false)).collect(),
+                addresses,
+                next_address: Cell::new(0),
+                sources: Vec::new(),
+                next_source: Cell::new(0),
+            };
+            let open = |_| match destination.open(Duration::from_secs(60)).unwrap() {
+                Transport::Stream(stream) => stream.peername().unwrap(),
+                _ => panic!("it is a stream"),
+            };
+            (0..6).map(open).collect::<Vec<_>>()
+        });
+        let peers = peers.unwrap();
+        for listener in [first, last] {
+            let address: Address = listener.local_addr().unwrap().into();
+            assert!(peers.iter().filter(|peer| **peer == address).count() >= 2, "{address} of {peers:?}");
+        }
     }
 }

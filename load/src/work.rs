@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_net::{DatagramSocket, Stream};
+use ringspun_net::{self as net, DatagramSocket, Stream};
 
 use crate::framing::{Delimiter, Framing};
 use crate::http::Prepared;
@@ -79,6 +79,11 @@ impl Work {
         }
     }
 
+    /// Whether a request may be sent again if its connection was closed before a response.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(self, Self::Exchange(Exchange::Http(prepared)) if prepared.is_idempotent)
+    }
+
     /// Performs the request with this number.
     // Inlined into the path of each request, as calls cost 2 % of its instructions.
     #[inline(always)]
@@ -122,7 +127,9 @@ impl Exchange {
         let message = self.message(request);
         match transport {
             Transport::Stream(stream) => self.perform_over_stream(stream, message),
-            Transport::Datagrams(socket) => self.perform_over_datagrams(socket, message),
+            Transport::Datagrams(socket) => {
+                self.perform_over_datagrams(socket, message, self.message(request.wrapping_sub(1)))
+            }
             Transport::Sink(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -146,13 +153,28 @@ impl Exchange {
                 ([], Some(answer)) => return Ok(answer),
                 (rest, _) => return Ok(Answer::Wrong { text: describe_surplus(rest), in_sync: false }),
             }
-            received = stream.receive()?;
+            received = match stream.receive() {
+                Err(error) if reading.has_begun() && net::interrupt_of(&error).is_none() => {
+                    return Ok(Answer::Broken(error));
+                }
+                received => received?,
+            };
         }
     }
 
-    fn perform_over_datagrams(&self, socket: &DatagramSocket, message: &[u8]) -> io::Result<Answer> {
+    /// `previous` is the message of the request before.
+    fn perform_over_datagrams(
+        &self,
+        socket: &DatagramSocket,
+        message: &[u8],
+        previous: &[u8],
+    ) -> io::Result<Answer> {
         socket.write(message)?;
-        let (bytes, _) = socket.receive()?;
+        let mut bytes = socket.receive()?.0;
+        // A duplicate of the previous response, on a network that duplicates datagrams.
+        while matches!(self, Self::Echo(_)) && *bytes != *message && *bytes == *previous {
+            bytes = socket.receive()?.0;
+        }
         let text = match self {
             Self::Echo(_) if *bytes == *message => None,
             Self::Echo(_) if bytes.len() == message.len() => Some(describe_difference(&bytes, message, 0)),
@@ -167,7 +189,7 @@ impl Exchange {
         };
         Ok(match text {
             None => Answer::Correct(traffic(message.len(), bytes.len())),
-            // It may be a duplicate of an earlier response.
+            // It may belong to an earlier request.
             Some(text) => Answer::Wrong { text, in_sync: false },
         })
     }
@@ -193,7 +215,10 @@ fn receive(transport: &Transport) -> io::Result<Answer> {
         Transport::Datagrams(socket) => socket.receive()?.0.len(),
         Transport::Stream(stream) => match stream.receive()? {
             Some(bytes) => bytes.len(),
-            None => return Ok(Answer::Ended("the target closed the connection".to_string())),
+            None => {
+                let text = "the target closed the connection".to_string();
+                return Ok(Answer::Ended { text, has_begun: false });
+            }
         },
         Transport::Sink(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };

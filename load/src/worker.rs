@@ -31,7 +31,8 @@ use crate::plan::{Length, Pace, Plan, Workload};
 use crate::quantity::format_duration;
 use crate::reading::{Answer, describe_surplus};
 use crate::schedule::Numbers;
-use crate::share::Share;
+use crate::share::{Arrival, NoStart, Share};
+use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::target::Target;
@@ -68,9 +69,14 @@ pub(crate) fn run(
     let run = Rc::new(Worker::new(plan, share, numbers, work, destination, tally, steps));
     let (opened, first_error) = run.open_all()?;
     let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
-    let Some(start) = run.share.meet(has_opened, run.plan.start_at) else {
-        let unknown = || io::Error::other("no connection was made");
-        return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+    let refusal = fibers::event_loop().and_then(|event_loop| event_loop.ring_refusal().map(str::to_string));
+    let start = match run.share.meet(Arrival { has_opened, backend, refusal }, run.plan.start_at) {
+        Ok(start) => start,
+        Err(NoStart::MixedBackends(text)) => return Err(RunError::DoesNotFit(text)),
+        Err(NoStart::Unreachable) => {
+            let unknown = || io::Error::other("no connection was established");
+            return Err(RunError::Unreachable(first_error.unwrap_or_else(unknown)));
+        }
     };
     run.start(start);
 
@@ -156,6 +162,8 @@ struct Worker {
     plan: Plan,
     share: Share,
     work: Work,
+    /// The HTTP statuses that count as success.
+    expected: StatusSet,
     destination: Destination,
     tally: Tally,
     steps: StepTally,
@@ -196,8 +204,13 @@ impl Worker {
             Length::Count(count) => share.of(count),
         };
         let now = Instant::now();
+        let expected = match &plan.workload {
+            Workload::Http(request) => request.expected.clone(),
+            _ => StatusSet::default(),
+        };
         Self {
             work,
+            expected,
             numbers,
             taken: Cell::new(0),
             skip_remainder: Cell::new(0),
@@ -457,6 +470,10 @@ impl Worker {
                     self.withdraw(request);
                     Connection::Reopen
                 }
+                None if sent_count > sent_before && self.may_resend(&clock, now, &answer) => {
+                    self.resend(request);
+                    Connection::Reopen
+                }
                 None => {
                     let Some(next) = self.note_failure(answer, request, service_time) else { return };
                     next
@@ -499,7 +516,7 @@ impl Worker {
                 if request.is_measured {
                     self.tally.got_status(response.status);
                 }
-                if !response.is_success() {
+                if !self.expected.contains(response.status) {
                     return None;
                 }
                 (*traffic, response.closes)
@@ -521,7 +538,29 @@ impl Worker {
 
     /// Whether this is the end of a connection that only receives: how many bytes it gets is unknown in advance.
     fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
-        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended(_))))
+        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended { .. })))
+    }
+
+    /// Whether a request on a reused connection may be sent again on another one: the target had closed the
+    /// connection, probably while the request was on its way.
+    #[cold]
+    fn may_resend(&self, clock: &Clock, now: Instant, answer: &io::Result<Answer>) -> bool {
+        let is_untouched = match answer {
+            Ok(Answer::Ended { has_begun, .. }) => !has_begun,
+            Err(error) => transport::request_error_kind(error) == ErrorKind::Reset,
+            Ok(_) => false,
+        };
+        is_untouched && self.work.is_idempotent() && !self.is_over(clock, now)
+    }
+
+    /// Takes a request back, for the next free connection.
+    #[cold]
+    fn resend(&self, request: Request) {
+        self.count(request, |requests| {
+            requests.sent -= 1;
+            requests.resent += 1;
+        });
+        self.return_request(request);
     }
 
     /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.
@@ -547,7 +586,10 @@ impl Worker {
                 let next = if response.closes { Connection::Reopen } else { Connection::Keep };
                 (ErrorKind::Status, self.describe_status(response.status), next)
             }
-            Ok(Answer::Ended(text)) => (ErrorKind::Closed, text, Connection::ReopenLater),
+            Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
+            Ok(Answer::Broken(error)) => {
+                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
+            }
             Err(error) if net::interrupt_of(&error).is_some() => {
                 if waited < timeout {
                     self.withdraw(request);
@@ -559,22 +601,38 @@ impl Worker {
                     Connection::Reopen,
                 )
             }
-            Err(error) => (transport::request_error_kind(&error), error.to_string(), Connection::ReopenLater),
+            Err(error) => {
+                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
+            }
         };
         self.tally.failed(kind, || text);
+        self.count_failure(request, kind);
+        Some(next)
+    }
+
+    /// Counts a request that failed, without the error, which may concern several requests.
+    #[cold]
+    fn count_failure(&self, request: Request, kind: ErrorKind) {
         self.count(request, |requests| match kind {
             ErrorKind::Wrong => requests.wrong += 1,
             ErrorKind::Status => requests.bad_status += 1,
-            ErrorKind::TimedOut => requests.timed_out += 1,
+            ErrorKind::TimedOut | ErrorKind::ConnectTimedOut => requests.timed_out += 1,
             _ => requests.lost += 1,
         });
-        Some(next)
+        if request.is_measured {
+            self.tally.failed_after(request.due.elapsed());
+        }
+    }
+
+    /// A peer that is gone has no name: the target is named instead.
+    fn describe_break(&self, error: &io::Error) -> String {
+        error.to_string().replace("a lost peer", &self.plan.target.without_query())
     }
 
     fn describe_status(&self, status: u16) -> String {
         match (&self.plan.workload, &self.plan.target) {
             (Workload::Http(request), Target::Http(target)) => {
-                format!("HTTP {status} for {} {}", request.method, target.path())
+                format!("HTTP {status} for {} {}", request.method, target.path_without_query())
             }
             _ => format!("HTTP {status}"),
         }

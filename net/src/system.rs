@@ -90,6 +90,13 @@ pub(crate) fn receive_now(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> 
     }
 }
 
+/// Whether a receive would not have to wait. In a simulation nobody asks.
+pub(crate) fn is_readable(socket: RawFd) -> bool {
+    simulated!(|_simulation| false);
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !matches!(nix::sys::socket::recv(socket, &mut [0], flags), Err(nix::errno::Errno::EAGAIN))
+}
+
 /// Shuts down one or both directions of a socket; the descriptor must be open.
 pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
     simulated!(|simulation| simulation.shutdown(descriptor, how));

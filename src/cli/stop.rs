@@ -42,14 +42,16 @@ impl StopSignals {
         Ok(Self { pipe })
     }
 
-    /// Parks until a signal arrives.
+    /// Parks until a signal arrives, and returns it.
     ///
     /// # Errors
     ///
     /// An interrupt of the fiber.
-    pub fn wait(self) -> io::Result<()> {
+    pub fn wait(self) -> io::Result<Signal> {
         let event_loop = fibers::event_loop().ok_or(io::ErrorKind::Unsupported)?;
-        Stream::from_descriptor(event_loop, self.pipe.into()).read(&mut [0]).map(drop)
+        let mut number = [0];
+        Stream::from_descriptor(event_loop, self.pipe.into()).read(&mut number)?;
+        Ok(Signal::try_from(i32::from(number[0]))?)
     }
 }
 
@@ -61,7 +63,8 @@ extern "C" fn handle(signal: libc::c_int) {
         unsafe { libc::_exit(128 + signal) };
     }
     let errno = Errno::last_raw();
+    let number = [signal as u8];
     // SAFETY: writes one byte from a valid buffer; `write` is async-signal-safe, and the pipe is empty.
-    unsafe { libc::write(PIPE.load(Ordering::Relaxed), [0_u8].as_ptr().cast(), 1) };
+    unsafe { libc::write(PIPE.load(Ordering::Relaxed), number.as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }

@@ -53,7 +53,7 @@ fn connections_are_kept_from_one_request_to_the_next() {
         let report = measure(&[&base, pace].concat(), 0);
         assert_eq!(number(&report["requests"]["answered"]), 200);
         assert_eq!(number(&report["connections"]["opened"]), 3);
-        assert_eq!(report["status_classes"]["2xx"], 200);
+        assert_eq!(report["statuses"]["200"], 200);
         assert_eq!(report["plan"]["http"]["method"], "GET");
         assert!(report["plan"]["payload_bytes"].is_null());
     }
@@ -142,14 +142,15 @@ fn bad_statuses_are_counted_and_named() {
     let requests = &report["requests"];
     assert_eq!((number(&requests["answered"]), number(&requests["bad_status"])), (16, 8));
     assert_eq!(number(&report["connections"]["opened"]), 1);
-    let expected = serde_json::json!({ "2xx": 12, "3xx": 4, "4xx": 0, "5xx": 8 });
-    assert_eq!(report["status_classes"], expected);
+    let expected = serde_json::json!({ "200": 12, "302": 4, "503": 8 });
+    assert_eq!(report["statuses"], expected);
+    assert_eq!(report["failure_time"]["count"], 8);
     let kind = &report["errors"]["kinds"][0];
     assert_eq!((&kind["kind"], &kind["example"]), (&"status".into(), &"HTTP 503 for GET /path".into()));
     let output = load(&[&url, "--count", "24"]);
     let table = text_of(&output);
     for expected in
-        ["GET, closed loop", "\nanswers      12 2xx, 4 3xx, 0 4xx, 8 5xx\n", "8 with a failing status"]
+        ["GET, closed loop", "\nstatuses     12 of 200, 4 of 302, 8 of 503\n", "8 with a failing status"]
     {
         assert!(table.contains(expected), "{expected}: {table}");
     }

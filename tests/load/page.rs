@@ -118,7 +118,7 @@ fn a_page_says_what_the_results_say() {
             {
                 assert!(ids.contains(part), "{part} is missing");
             }
-            assert!(!ids.contains("logs") && !ids.contains("status_classes"));
+            assert!(!ids.contains("logs") && !ids.contains("statuses"));
             assert_eq!(all(page, "h1")[0].text(), Some(target.as_str()));
             let answered = report["requests"]["answered"].as_u64().unwrap();
             assert!(text_in(page, "requests").replace(',', "").contains(&answered.to_string()));
@@ -180,7 +180,7 @@ fn texts_of_others_stay_texts() {
             }
         }
     });
-    let header = format!("X-Test: {HOSTILE}");
+    let header = format!("User-Agent: {HOSTILE}");
     let secret = "Authorization: Basic c2VjcmV0";
     let url = server.replace("tcp://", "http://");
     let arguments = ["--count", "3", "--header", &header, "--header", secret, "--html", &path];

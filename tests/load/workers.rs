@@ -124,7 +124,10 @@ fn a_signal_ends_all_threads_and_also_while_they_wait_to_start() {
         check_sums(&report);
         assert_eq!((&report["requests"]["planned"], number(&report["errors"]["total"])), (&Value::Null, 0));
         match start.is_empty() {
-            true => assert_eq!((output.status.code(), errors.as_str()), (Some(0), "")),
+            true => {
+                let told = "ringspun: the run was stopped early by SIGINT\n";
+                assert_eq!((output.status.code(), errors.as_str()), (Some(130), told));
+            }
             false => {
                 assert_eq!((output.status.code(), number(&report["requests"]["sent"])), (Some(1), 0));
                 assert!(errors.contains("no request was due"), "{errors}");

@@ -44,6 +44,7 @@ fn answers_end_where_their_heads_say() {
         ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", answer(200, true)),
         ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: Keep-Alive\r\n\r\nx", answer(200, false)),
         ("HTTP/1.1 204 No Content\r\n\r\n", answer(204, false)),
+        ("HTTP/1.1 204 Folded\r\nX: a\r\n  b\r\nConnection: close\r\n\r\n", answer(204, true)),
         ("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", answer(304, false)),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx",
@@ -107,7 +108,7 @@ fn what_is_no_http_is_an_error_with_what_was_expected() {
         (format!("{chunked}1\n"), "in the chunked body"),
         (format!("{chunked}1\r\nab"), "in the chunked body"),
         (format!("{chunked}11112222333344445\r\n"), "in the chunked body"),
-        (format!("{head}{}\r\n", "A: b\r\n".repeat(65)), "expected at most 64"),
+        (format!("{head}{}\r\n", "A: b\r\n".repeat(1025)), "expected at most 1024"),
         (format!("{head}A: {}", "b".repeat(HEAD_MAX_BYTES)), "expected at most 65536 bytes"),
         (format!("{head}A: {}\r\n\r\n", "b".repeat(HEAD_MAX_BYTES)), "expected at most 65536 bytes"),
     ] {
@@ -121,8 +122,10 @@ fn what_is_no_http_is_an_error_with_what_was_expected() {
 
 #[test]
 fn heads_at_the_bounds_are_read() {
-    let text = format!("HTTP/1.1 204 X\r\n{}\r\n", "A: b\r\n".repeat(HEADERS_MAX));
-    assert!(read_split(false, text.as_bytes()).is_ok());
+    for count in [HEADERS_FEW, HEADERS_FEW + 1, HEADERS_MAX] {
+        let text = format!("HTTP/1.1 204 X\r\n{}\r\n", "A: b\r\n".repeat(count));
+        assert!(read(false, &[text.as_bytes()]).is_ok());
+    }
     let bare = "HTTP/1.1 204 X\r\nA: \r\n\r\n".len();
     let text = format!("HTTP/1.1 204 X\r\nA: {}\r\n\r\n", "b".repeat(HEAD_MAX_BYTES - bare));
     assert_eq!(text.len(), HEAD_MAX_BYTES);
@@ -162,6 +165,7 @@ fn requests_have_what_servers_need() {
         method: "POST".to_string(),
         headers: vec!["host: other".parse().unwrap(), "X-A:b".parse().unwrap()],
         body: b"12345".to_vec(),
+        ..HttpRequest::default()
     };
     assert_eq!(
         bytes_of(&post, "http://a/"),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::compare::compare;
 use crate::outcome::Traffic;
+use crate::status::StatusCounts;
 
 const PERCENTILES: [f64; 7] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0];
 
@@ -32,6 +33,7 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         step: None,
         errors: 0,
         traffic: Traffic::default(),
+        statuses: StatusCounts::default(),
         response_times: None,
         service_times: latencies(service_ns),
         edge: Duration::from_secs(number + 1),

@@ -7,7 +7,6 @@ use ringspun_fibers as fibers;
 use ringspun_net as net;
 
 use super::{Connection, REOPEN_PAUSE, Request, Wait, Worker};
-use crate::outcome::ErrorKind;
 use crate::transport;
 
 impl Worker {
@@ -23,9 +22,11 @@ impl Worker {
                 Wait::Closed | Wait::Stopped => return,
             };
             self.note_sent(request);
+            self.tally.opening();
             let open = match self.destination.open(self.plan.timeout) {
                 Ok(open) => open,
                 Err(error) => {
+                    self.tally.closed();
                     if !self.note_unopened(&error, request) {
                         return;
                     }
@@ -33,7 +34,7 @@ impl Worker {
                     continue;
                 }
             };
-            self.tally.opened();
+            self.tally.established();
             let connected = Instant::now();
             self.waiting_since[index].set(Some(connected));
             let answer = self.work.perform(&open, index + sent_count);
@@ -65,10 +66,7 @@ impl Worker {
         }
         let kind = transport::connect_error_kind(error);
         self.tally.failed(kind, || transport::describe_connect_error(error));
-        self.count(request, |requests| match kind {
-            ErrorKind::ConnectTimedOut => requests.timed_out += 1,
-            _ => requests.lost += 1,
-        });
+        self.count_failure(request, kind);
         self.pause_after_failure()
     }
 

@@ -14,7 +14,7 @@ use ringspun_net::{self as net, Stream};
 use super::{Clock, Connection, IDLE_WATCH_MIN, REOPEN_PAUSE, Request, Wait, Worker};
 use crate::outcome::ErrorKind;
 use crate::reading::{Answer, Reading, describe_surplus};
-use crate::transport::Transport;
+use crate::transport::{self, Transport};
 use crate::work::Exchange;
 
 /// A request in flight.
@@ -36,6 +36,10 @@ struct Pipeline<'w> {
     batch: Vec<u8>,
     /// The next request, which is not due yet.
     next: Option<Request>,
+    /// Whether a response has arrived on the current connection.
+    is_reused: bool,
+    /// Whether the target closed the current connection.
+    is_closed: bool,
     /// Whether there was room in the pipeline before the next request was due.
     is_awaited: bool,
 }
@@ -62,6 +66,8 @@ impl Worker {
             flights: VecDeque::with_capacity(self.plan.pipeline),
             batch: Vec::new(),
             next: None,
+            is_reused: false,
+            is_closed: false,
             is_awaited: false,
         };
         let mut pause = self.first_pause(index);
@@ -74,6 +80,7 @@ impl Worker {
                 }
             };
             let Transport::Stream(stream) = open else { return };
+            (pipeline.is_reused, pipeline.is_closed) = (false, false);
             let end = self.drive_pipeline(&clock, &mut pipeline, &stream);
             self.waiting_since[index].set(None);
             let Some(end) = end else {
@@ -81,8 +88,12 @@ impl Worker {
                 pipeline.flights.drain(..).for_each(|flight| self.withdraw(flight.request));
                 return;
             };
+            let resends = self.resends(&clock, &pipeline);
             for flight in pipeline.flights.drain(..) {
-                self.count(flight.request, |requests| requests.lost += 1);
+                match resends && !flight.reading.has_begun() {
+                    true => self.resend(flight.request),
+                    false => self.count_failure(flight.request, ErrorKind::Closed),
+                }
             }
             self.tally.closed();
             pause = if end == Connection::ReopenLater { REOPEN_PAUSE } else { Duration::ZERO };
@@ -106,7 +117,7 @@ impl Worker {
                 let written = stream.write(&pipeline.batch);
                 pipeline.batch.clear();
                 if let Err(error) = written {
-                    return self.note_answer(clock, pipeline, Err(error), Instant::now());
+                    return self.end_connection(clock, pipeline, Err(error), Instant::now());
                 }
             }
             let received = match next {
@@ -139,12 +150,38 @@ impl Worker {
                 },
                 Ok(None) => {
                     let end = pipeline.flights.front().map(|oldest| oldest.reading.end())?;
-                    return self.note_answer(clock, pipeline, Ok(end), now);
+                    return self.end_connection(clock, pipeline, Ok(end), now);
                 }
                 Err(error) if net::interrupt_of(&error) == Some(Interrupt::DeadlineExpired) => {}
-                Err(error) => return self.note_answer(clock, pipeline, Err(error), now),
+                Err(error) => return self.end_connection(clock, pipeline, Err(error), now),
             }
         }
+    }
+
+    /// Whether requests in flight are sent again on the next connection, as [`Worker::may_resend`] has it.
+    fn resends(&self, clock: &Clock, pipeline: &Pipeline<'_>) -> bool {
+        let can_resend = pipeline.is_reused && pipeline.is_closed && self.work.is_idempotent();
+        can_resend && !self.is_over(clock, Instant::now())
+    }
+
+    /// Ends a connection that was closed, or broke. Its oldest request fails, unless it is sent again.
+    #[cold]
+    fn end_connection(
+        &self,
+        clock: &Clock,
+        pipeline: &mut Pipeline<'_>,
+        answer: io::Result<Answer>,
+        now: Instant,
+    ) -> Option<Connection> {
+        pipeline.is_closed = match &answer {
+            Ok(_) => true,
+            Err(error) => transport::request_error_kind(error) == ErrorKind::Reset,
+        };
+        let has_begun = pipeline.flights.front().is_none_or(|oldest| oldest.reading.has_begun());
+        if !has_begun && self.resends(clock, pipeline) {
+            return Some(Connection::Reopen);
+        }
+        self.note_answer(clock, pipeline, answer, now)
     }
 
     /// Adds the requests that are due to the pipeline, as far as there is room.
@@ -216,8 +253,10 @@ impl Worker {
         let service_time = now - sent;
         let next = match self.settle(clock, request, now, (service_time, service_time), &answer) {
             Some(next) => {
+                pipeline.is_reused = true;
+                pipeline.is_closed = next == Connection::Reopen;
                 let unanswered = pipeline.flights.len();
-                if next == Connection::Reopen && unanswered > 0 {
+                if pipeline.is_closed && unanswered > 0 && !self.resends(clock, pipeline) {
                     self.tally.failed(ErrorKind::Closed, || {
                         format!("the target closed the connection with {unanswered} requests unanswered")
                     });

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::Worker;
-use crate::outcome::Outcome;
+use super::{REOPEN_PAUSE, Worker};
+use crate::outcome::{Outcome, TargetLoss};
 use crate::plan::Length;
 
 impl Worker {
@@ -25,6 +25,11 @@ impl Worker {
         let cpu = self.cpu.get();
         let cpu_end = cpu.end.unwrap_or_else(|| self.cpu_time());
         let cpu_time = cpu_end.saturating_sub(cpu.begin.unwrap_or_default());
+        // One more attempt must have failed, too.
+        let target_loss = self.tally.unreachable().and_then(|(since, error)| {
+            let before_end = ended_at.saturating_duration_since(since);
+            (before_end >= REOPEN_PAUSE).then_some(TargetLoss { before_end, error })
+        });
         let start = self.clock.get().start;
         let was_stopped = self.stopped_at.get().is_some();
         let mut requests = self.tally.requests();
@@ -37,6 +42,8 @@ impl Worker {
         Outcome {
             backend,
             measured,
+            was_stopped,
+            target_loss,
             workers: 1,
             cpu_time,
             busiest_cpu_time: cpu_time,
@@ -45,9 +52,10 @@ impl Worker {
             requests,
             traffic: self.tally.traffic(),
             errors: self.tally.errors(),
-            status_classes: self.tally.status_classes(),
+            statuses: self.tally.statuses(),
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
+            failure_times: self.tally.failure_times(),
             send_delays: self.tally.send_delays(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
         }

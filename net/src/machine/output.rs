@@ -189,6 +189,12 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.send_now(data, is_small)
     }
 
+    /// Whether a write may return before the kernel has its bytes although nobody has asked for that: on a stream that is
+    /// read again and again, whose next read is what sends them.
+    pub fn is_conversing(&self) -> bool {
+        self.runs_ahead()
+    }
+
     /// Whether small messages are sent with those of other streams.
     #[inline]
     fn shares_sends(&self) -> bool {

@@ -8,10 +8,11 @@ use ringspun_runtime::{Completion, Operation, OperationKind};
 
 use super::budget::Budget;
 use super::chunk::Chunk;
+use super::input::Announced;
 use super::output::Output;
 use super::socket::{Kind, Socket, Taken, errno_of};
 use crate::options::SocketOption;
-use crate::system::option_number;
+use crate::system::{is_readable, option_number, receive_now};
 
 /// Bytes, as a stream brings them.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl Kind for Bytes {
 #[cold]
 fn receive_into_own_memory(socket: &StreamCore, limit: usize) -> io::Result<Chunk> {
     let mut bytes = vec![0; limit.min(OWN_MEMORY_MAX_BYTES)];
-    let count = crate::system::receive_now(socket.descriptor(), &mut bytes)?;
+    let count = receive_now(socket.descriptor(), &mut bytes)?;
     bytes.truncate(count);
     Ok(Chunk::owned(bytes))
 }
@@ -154,16 +155,16 @@ impl StreamCore {
         self.input.weight() > 0
     }
 
-    /// Whether there is something to read, which is left to the next reader.
+    /// Whether there is something to read, or an end or an error to be told, all of which stays where it is.
     pub(crate) fn has_input(&self) -> bool {
-        match self.take(1) {
-            Some(chunk) => {
-                let weight = Bytes::weight(&chunk);
-                self.input.push_front(chunk.kept(), weight);
-                true
-            }
-            None => false,
+        if self.has_unread() {
+            return true;
         }
+        let is_readable = self.input.announced.get() != Announced::Nothing && is_readable(self.descriptor());
+        if !is_readable {
+            self.input.announced.set(Announced::Nothing);
+        }
+        is_readable
     }
 
     /// Puts bytes back in front of what is unread, for the next reader.

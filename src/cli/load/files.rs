@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,7 +15,8 @@ use ringspun_load::{Interval, Recorder, write_log};
 use super::page::Point;
 
 /// The columns of a CSV file (docs/load-logs.md).
-const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
+const CSV_HEAD: &str =
+    "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s,statuses";
 /// The additional column if there are steps.
 const CSV_HEAD_STEP: &str = ",step";
 
@@ -25,7 +26,61 @@ struct IntervalFile {
     writing: JoinHandle<io::Result<()>>,
 }
 
-/// All such files of a run.
+/// A file for results that are written at the end. It is opened before the run, which would be lost otherwise if that
+/// failed, and keeps its content until then.
+pub struct ResultFile {
+    file: File,
+    shown_path: String,
+}
+
+impl ResultFile {
+    /// Opens a file, or creates it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let shown_path = path.display().to_string();
+        match File::options().write(true).create(true).truncate(false).open(path) {
+            Ok(file) => Ok(Self { file, shown_path }),
+            Err(error) => Err(super::cannot_write(&shown_path, &error)),
+        }
+    }
+
+    /// Replaces the content.
+    pub fn write(mut self, text: &str) -> io::Result<()> {
+        // Pipes and devices have no length to set.
+        let _ = self.file.set_len(0);
+        self.file.write_all(text.as_bytes()).map_err(|error| super::cannot_write(&self.shown_path, &error))
+    }
+}
+
+/// Fails if two flags name the same regular file.
+pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
+    let mut known: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path) in files {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else { continue };
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            continue;
+        }
+        let place = place_of(path);
+        if let Some((other, _)) = known.iter().find(|(_, known)| *known == place) {
+            return Err(format!(
+                "{other} and {flag} both write to {}: expected different files",
+                path.display()
+            ));
+        }
+        known.push((flag, place));
+    }
+    Ok(())
+}
+
+/// Where a file is, or will be created, whatever the path looks like.
+fn place_of(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// All interval files of a run.
 #[derive(Default)]
 pub struct IntervalFiles {
     files: Vec<IntervalFile>,
@@ -34,29 +89,33 @@ pub struct IntervalFiles {
 
 impl IntervalFiles {
     /// Creates the files before the run, so that a run does not end with an error about them.
-    pub fn create(hdr: Option<&Path>, csv: Option<&Path>, html: Option<&Path>) -> io::Result<Self> {
+    pub fn create(hdr: Option<&Path>, csv: Option<&Path>, has_page: bool) -> io::Result<Self> {
         let mut files = Self::default();
         if let Some(path) = hdr {
-            files.add(path, write_log)?;
+            let file = File::create(path);
+            files.add(path, file, write_log)?;
         }
         if let Some(path) = csv {
-            files.add(path, write_csv)?;
+            let file = File::create(path);
+            files.add(path, file, write_csv)?;
         }
-        if let Some(path) = html {
+        if has_page {
             let points = files.points.clone();
-            files.add(path, move |_, intervals| collect_points(&points, intervals))?;
+            files
+                .add(Path::new("points"), Ok(()), move |(), intervals| collect_points(&points, intervals))?;
         }
         Ok(files)
     }
 
-    fn add(
+    fn add<T: Send + 'static>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(File, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
+        file: io::Result<T>,
+        write: impl FnOnce(T, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let shown = path.display().to_string();
         let failed = move |error: io::Error| super::cannot_write(&shown, &error);
-        let file = File::create(path).map_err(&failed)?;
+        let file = file.map_err(&failed)?;
         let (sender, intervals) = mpsc::channel();
         let writing = thread::Builder::new()
             .name("interval file".to_string())
@@ -122,9 +181,12 @@ fn csv_row(interval: &Interval) -> String {
         0 => String::new(),
         _ => format!("{:.3}", times.percentile(percentile).as_secs_f64() * 1e6),
     };
+    let statuses: Vec<String> =
+        interval.statuses.iter().map(|(status, count)| format!("{status}:{count}")).collect();
+    let statuses = statuses.join(" ");
     let step = interval.step.map_or(String::new(), |step| format!(",{}", step + 1));
     format!(
-        "{:.3},{:.1},{},{},{},{},{:.0},{:.0}{step}\n",
+        "{:.3},{:.1},{},{},{},{},{:.0},{:.0},{statuses}{step}\n",
         (interval.start + interval.duration).as_secs_f64(),
         per_second(times.count()),
         microseconds(50.0),

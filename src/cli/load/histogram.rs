@@ -78,8 +78,8 @@ mod tests {
         write_bins(&mut text, "response time", &bins).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "response time    up to       responses    share");
-        assert_eq!(lines[2], "                100 us               1   <0.1 %  ▏");
-        assert_eq!(lines[3], "                125 us               0        -");
+        assert_eq!(lines[2], "                100 µs               1   <0.1 %  ▏");
+        assert_eq!(lines[3], "                125 µs               0        -");
         assert!(lines[4].ends_with(&"█".repeat(BAR_COLUMNS)), "{text}");
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
         assert_eq!(lines.len(), 6);

@@ -11,14 +11,16 @@ mod page;
 #[cfg(test)]
 mod reference;
 mod report;
+mod secrets;
 mod steps;
 mod text;
 mod workload;
 
-use std::fs;
+use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
@@ -30,10 +32,12 @@ use super::{CommandLine, limits, output};
 
 /// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
+/// The exit status of a run that was stopped by a signal is this and the signal's number, as in shells.
+const SIGNAL_STATUS: u8 = 128;
 /// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
-use files::IntervalFiles;
+use files::{IntervalFiles, ResultFile};
 use options::Options;
 
 /// The command line of `ringspun load`.
@@ -42,6 +46,7 @@ use options::Options;
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
+  ringspun load http://127.0.0.1:8080/ -c 64 -r 10k -d 1m30s -H 'Accept: text/html'
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
@@ -50,6 +55,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
   ringspun load http://[::1]/items --method PUT --body-file items.json
+  ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
@@ -71,8 +77,8 @@ the next bytes; with churn, a connection.
 With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
 own times. A lost connection loses all its requests in flight and counts as one error.
 
-Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx count
-as successes (redirects are not followed), others as errors. If the target closes a connection after a
+Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
+those of --expect, count as successes (redirects are not followed), others as errors. If the target closes a connection after a
 response, it is reopened; service times do not include this.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
@@ -80,12 +86,13 @@ stalled target then gets fewer requests, which hides the stall. With --rate, req
 rate, whatever the target does (open loop), and response times start when a request is due.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
-Durations have a unit (500us, 3s, 2m); counts and rates may end with k or M (50k).
+Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k).
 
-SIGINT or SIGTERM ends the run early and prints the results so far; a second signal exits immediately.
+SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
-The exit status is 0 if the run completed, 1 if the target could not be reached or answered nothing, 2 if the
-command line is invalid, and 3 if a gate (--fail-if) failed.")]
+The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
+before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, and otherwise 128 and the
+signal's number (130, 143) if the run was stopped early.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -108,12 +115,12 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
     let Some(planned) = options.plan() else {
         let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
-        CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+        reject(&[], ErrorKind::MissingRequiredArgument, message);
     };
+    let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
     let plan = match planned {
         Ok(plan) => plan,
-        // Reported like the values that clap itself rejects.
-        Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
+        Err(error) => reject(&[], ErrorKind::ValueValidation, &error),
     };
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
@@ -121,19 +128,19 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
     let mut hooks = Hooks { observer, stopper: None, recorder: None };
+    let stop_signal = Rc::new(Cell::new(None));
     match StopSignals::take() {
         // An error means that the runtime is ending.
-        Ok(signals) => hooks.stopper = Some(Box::new(move || drop(signals.wait()))),
+        Ok(signals) => {
+            let stop_signal = stop_signal.clone();
+            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
+        }
         Err(error) => output::complain(format_args!(
             "cannot handle signals, which would end the run without results: {error}"
         )),
     }
-    let files = match IntervalFiles::create(
-        options.hdr.as_deref(),
-        options.csv.as_deref(),
-        options.html.as_deref(),
-    ) {
-        Ok(files) => files,
+    let (files, json_file, html_file) = match open_files(&options) {
+        Ok(opened) => opened,
         Err(error) => {
             output::complain(error);
             return ExitCode::FAILURE;
@@ -149,16 +156,17 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let outcome = match measured {
         Ok(outcome) => outcome,
         Err(error) => {
-            output::complain(format_args!("{}: {error}", plan.target));
+            output::complain(format_args!("{}: {error}", plan.target.without_query()));
             return ExitCode::FAILURE;
         }
     };
     let verdicts: Verdicts =
-        options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    let value = json::results(&plan, &outcome, &verdicts);
-    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
-    let written = written.and_then(|points| match &options.html {
-        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
+        options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
+    let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
+    let value = json::results(&plan, &outcome, &verdicts, stop_signal);
+    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref(), json_file);
+    let written = written.and_then(|points| match html_file {
+        Some(file) => file.write(&page_of(&plan, &outcome, &value, began_at, &points)),
         None => Ok(()),
     });
     if let Err(error) = printed.and(written) {
@@ -171,30 +179,73 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     if outcome.requests.answered == 0 {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
-            plan.target,
+            plan.target.without_query(),
             first_reason(&plan, &outcome)
         ));
         return ExitCode::FAILURE;
     }
-    match verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
-        true => ExitCode::from(GATE_BROKEN),
-        false => ExitCode::SUCCESS,
+    if let Some(loss) = &outcome.target_loss {
+        output::complain(format_args!(
+            "{}: the target was lost {} before the end: {}",
+            plan.target.without_query(),
+            load::format_duration(loss.before_end),
+            loss.error
+        ));
+        return ExitCode::FAILURE;
+    }
+    if verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
+        return ExitCode::from(GATE_BROKEN);
+    }
+    match stop_signal {
+        Some(signal) => {
+            output::complain(format_args!("the run was stopped early by {signal}"));
+            ExitCode::from(SIGNAL_STATUS + signal as u8)
+        }
+        None => ExitCode::SUCCESS,
     }
 }
 
-/// Prints the table, and writes the JSON file.
-fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(table) };
+/// Exits like clap does for values that it rejects itself, with the usage of `load` or of a subcommand.
+fn reject(subcommand: &[&str], kind: ErrorKind, message: &str) -> ! {
+    let mut program = CommandLine::command();
+    program.build();
+    let mut command = &mut program;
+    for name in [&["load"], subcommand].concat() {
+        if command.find_subcommand(name).is_none() {
+            break;
+        }
+        command = command.find_subcommand_mut(name).unwrap_or_else(|| unreachable!());
+    }
+    command.error(kind, message).exit()
+}
+
+/// The files to write, with their flags.
+fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 4] {
+    let [json, hdr, csv, html] =
+        [&options.json, &options.hdr, &options.csv, &options.html].map(Option::as_deref);
+    [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html)]
+}
+
+/// Opens all files before the run.
+fn open_files(options: &Options) -> io::Result<(IntervalFiles, Option<ResultFile>, Option<ResultFile>)> {
+    let html = options.html.as_deref().map(ResultFile::open).transpose()?;
+    let intervals = IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref(), html.is_some())?;
+    Ok((intervals, open_json(options.json.as_deref())?, html))
+}
+
+/// Opens the file for JSON, unless it goes to standard output.
+fn open_json(json: Option<&Path>) -> io::Result<Option<ResultFile>> {
+    json.filter(|path| *path != Path::new("-")).map(ResultFile::open).transpose()
+}
+
+/// Prints the table, and writes the JSON file; or prints the JSON instead.
+fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFile>) -> io::Result<()> {
     let rendered = format!("{value:#}\n");
-    if path == Path::new("-") {
-        return output::print(&rendered);
+    match (json, file) {
+        (None, _) => output::print(table),
+        (Some(_), None) => output::print(&rendered),
+        (Some(_), Some(file)) => output::print(table).and_then(|()| file.write(&rendered)),
     }
-    output::print(table)?;
-    write_file(path, &rendered)
-}
-
-fn write_file(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|error| cannot_write(&path.display().to_string(), &error))
 }
 
 fn page_of(
@@ -204,7 +255,7 @@ fn page_of(
     began_at: SystemTime,
     points: &[page::Point],
 ) -> String {
-    let target = plan.target.to_string();
+    let target = plan.target.without_query();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));

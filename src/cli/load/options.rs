@@ -16,13 +16,13 @@ pub struct Options {
     #[arg(value_name = "TARGET", required = true)]
     pub target: Option<Target>,
     /// Number of connections, or of datagram sockets, up to 1M and the limit on open files
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
+    #[arg(short, long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
     /// How long to send requests after the warm-up [default without --count: 10s]
-    #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
+    #[arg(short, long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
     duration: Option<Duration>,
     /// Number of requests to send after the warm-up, over all connections
-    #[arg(long, value_name = "COUNT", value_parser = load::parse_count)]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = load::parse_count)]
     count: Option<u64>,
     #[command(flatten)]
     pace: PaceFlags,
@@ -46,11 +46,12 @@ pub struct Options {
     /// scripts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Exit with status 3 if this condition holds, such as 'p99>5ms', 'errors>0' or 'rate<10k'; repeatable
+    /// Exit with status 3 if this condition holds, such as 'p99>5ms', 'errors>1%' or 'rate<10k'; repeatable
     ///
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests
-    /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors, and unsent.
-    /// Operators: >, >=, < and <=.
+    /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors (a count, or
+    /// with % the share of requests that failed), and unsent. Requests that failed or were not sent count as
+    /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
 }

@@ -24,7 +24,7 @@ impl FromStr for Steps {
 pub struct PaceFlags {
     /// Send requests at this rate per second over all connections (open loop): --rate 50k; or at a rate that
     /// changes linearly over the duration: --rate 1k..50k
-    #[arg(long, value_name = "RATE")]
+    #[arg(short, long, value_name = "RATE")]
     rate: Option<Rates>,
     /// Send requests at a sequence of rates (open loop), here for 30 seconds each: --steps 10k,20k,40k:30s
     ///

@@ -36,7 +36,8 @@ fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
 
 /// A flag with its value name: `--rate RATE`.
 fn heading(argument: &Arg) -> String {
-    let flag = argument.get_long().map(|long| format!("--{long}"));
+    let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
+    let flag = argument.get_long().map(|long| format!("{short}--{long}"));
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let names = argument.get_value_names().unwrap_or_default();
     let value = names.first().filter(|_| takes_value).map(ToString::to_string);

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, error::ErrorKind};
+use clap::{Args, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, format_count, format_duration};
 use serde_json::{Value, json};
 
-use super::{histogram, json::times, page, print, text, write_file};
-use crate::cli::{CommandLine, output};
+use super::files::{ResultFile, check_distinct};
+use super::{histogram, json::times, open_json, page, print, reject, text};
+use crate::cli::output;
 
 /// Merge or compare logs written by --hdr
 #[derive(Args)]
@@ -50,7 +51,11 @@ pub struct Report {
 pub fn report(options: &Report) -> ExitCode {
     if options.compare && options.logs.len() != 2 {
         let message = format!("--compare got {} logs: expected two\n", options.logs.len());
-        CommandLine::command().error(ErrorKind::WrongNumberOfValues, message).exit();
+        reject(&["report"], ErrorKind::WrongNumberOfValues, &message);
+    }
+    let files = [("--json", options.json.as_deref()), ("--html", options.html.as_deref())];
+    if let Err(message) = check_distinct(&files) {
+        reject(&["report"], ErrorKind::ArgumentConflict, &message);
     }
     match try_report(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,12 +81,16 @@ fn try_report(options: &Report) -> Result<(), String> {
             let merged = Merged::new(logs)?;
             let value = merged_value(logs, &merged);
             if let Some(path) = &options.html {
-                write_file(path, &merged_page(logs, &merged, &value)).map_err(|error| error.to_string())?;
+                let page = merged_page(logs, &merged, &value);
+                ResultFile::open(path)
+                    .and_then(|file| file.write(&page))
+                    .map_err(|error| error.to_string())?;
             }
             (merged_table(logs, &merged), value)
         }
     };
-    print(&table, &value, options.json.as_deref()).map_err(|error| error.to_string())
+    let json = options.json.as_deref();
+    open_json(json).and_then(|file| print(&table, &value, json, file)).map_err(|error| error.to_string())
 }
 
 /// One line about a log.

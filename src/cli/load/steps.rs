@@ -42,7 +42,7 @@ pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 
 /// Writes the counts that are missing from the times of a row.
 fn write_shortfall(text: &mut String, step: &StepOutcome) -> std::fmt::Result {
-    for (count, what) in [(step.unanswered(), "failed"), (step.requests.unsent(), "unsent")] {
+    for (count, what) in [(step.requests.failed(), "failed"), (step.requests.unsent(), "unsent")] {
         if count > 0 {
             write!(text, "  {} {what}", format_count(count))?;
         }

@@ -76,7 +76,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     writeln!(
         text,
         "{}: {}, {work}, {pace}, measured for {measured} on {}",
-        plan.target,
+        plan.target.without_query(),
         counted(plan.connections as u64, "connection"),
         outcome.backend
     )?;
@@ -98,17 +98,14 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         (requests.bad_status, "with a failing status"),
         (requests.timed_out, "timed out"),
         (requests.lost, "lost"),
+        (requests.resent, "sent again"),
     ] {
         if count > 0 {
             write!(text, ", {} {what}", format_count(count))?;
         }
     }
     if let Workload::Http(_) = plan.workload {
-        let [success, redirection, client_error, server_error] = outcome.status_classes.map(format_count);
-        write!(
-            text,
-            "\nanswers      {success} 2xx, {redirection} 3xx, {client_error} 4xx, {server_error} 5xx"
-        )?;
+        write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
     write!(
         text,
@@ -139,6 +136,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
+    if outcome.failure_times.count() > 0 {
+        write_row(text, "failed after", &outcome.failure_times)?;
+    }
     match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;
@@ -206,15 +206,28 @@ pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
 
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
-    let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;
-    if unanswered > 0 && requests.answered > 0 {
+    if outcome.was_stopped {
+        writeln!(
+            text,
+            "\nThe run was stopped early: the results cover the time until then, and no gate holds."
+        )?;
+    }
+    if let Some(loss) = &outcome.target_loss {
+        writeln!(
+            text,
+            "\nThe target was lost {} before the end: nothing was answered since, and connecting failed:\n{}",
+            format_duration(loss.before_end),
+            loss.error
+        )?;
+    }
+    if requests.failed() > 0 && requests.answered > 0 {
         writeln!(
             text,
             "\nThe times cover successful requests only; {} failed.",
-            counted(unanswered, "request")
+            counted(requests.failed(), "request")
         )?;
     }
-    if requests.unsent() > 0 {
+    if requests.unsent() > 0 && outcome.target_loss.is_none() {
         writeln!(
             text,
             "\n{} of {} requests were not sent before the end: no connection was free. The times do\nnot \

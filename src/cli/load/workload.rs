@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ringspun_load::{
-    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, Target, Workload,
-    format_count, parse_count,
+    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, StatusSet, Target,
+    Workload, format_count, parse_count,
 };
 use serde_json::{Value, json};
 
@@ -44,8 +44,11 @@ pub struct WorkloadOptions {
     /// HTTP header, such as 'Accept: text/html'; repeatable
     ///
     /// Host is derived from the target unless given here, Content-Length always from the body.
-    #[arg(long, value_name = "HEADER")]
+    #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<Header>,
+    /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
+    #[arg(long, value_name = "STATUSES")]
+    expect: Option<StatusSet>,
     /// HTTP request body
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
@@ -133,6 +136,9 @@ impl WorkloadOptions {
             request.method.clone_from(method);
         }
         request.headers.clone_from(&self.header);
+        if let Some(expected) = &self.expect {
+            request.expected.clone_from(expected);
+        }
         if let Some(path) = &self.body_file {
             request.body = read_file("--body-file", path, BODY_MAX_BYTES)?;
         } else if let Some(body) = &self.body {
@@ -145,6 +151,7 @@ impl WorkloadOptions {
         let flags = [
             ("--method", self.method.is_some()),
             ("--header", !self.header.is_empty()),
+            ("--expect", self.expect.is_some()),
             ("--body", self.body.is_some()),
             ("--body-file", self.body_file.is_some()),
         ];
@@ -286,8 +293,10 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
     };
     let http = match &plan.workload {
         Workload::Http(request) => {
-            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
-            Some(json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() }))
+            let headers: Vec<String> = request.headers.iter().map(Header::redacted).collect();
+            Some(
+                json!({ "method": request.method, "headers": headers, "expected": request.expected.to_string(), "body_bytes": request.body.len() }),
+            )
         }
         _ => None,
     };

@@ -104,46 +104,6 @@
 --- stock
 (ev/take answers) => (false "timeout")
 
-### a listener works in the thread that it is given to
-# Stock never registers the stream with the event loop of its new thread.
-(def listener (net/listen "127.0.0.1" "0"))
-(def [host port] (net/localname listener))
-(def ready (ev/thread-chan 1))
-(ev/spawn-thread
-  (ev/give ready true)
-  (with [peer (net/accept listener)] (net/write peer "from the thread")))
-(ev/take ready)
-(with [client (net/connect host port)] (show (net/read client 100 @"" patience)))
-(os/exit 0)
---- ring
-(net/read client 100 @"" patience) => @"from the thread"
---- stock
-(net/read client 100 @"" patience) !! "timeout"
-
-### a listener that is closed in the turn of an accept
-# Operations go to the kernel together, at the end of the VM's turn, and what other fibers do to the
-# stream before that comes first. Stock tries each at once, with a system call.
-(def listener (net/listen "127.0.0.1" "0"))
-(def [host port] (net/localname listener))
-(def client (net/connect host port))
-(ev/spawn (:close listener))
-(show (net/accept listener))
---- ring
-(net/accept listener) => nil
---- stock
-(net/accept listener) => <core/stream [fd=N]>
-
-### a stream that is closed in the turn of a read
-# As above.
-(def [client peer] (connected))
-(net/write peer "0123456789")
-(ev/spawn (:close client))
-(show (net/read client 4))
---- ring
-(net/read client 4) => nil
---- stock
-(net/read client 4) => @"0123"
-
 ### an empty datagram is sent
 # Stock returns without sending anything.
 (def server (net/listen "127.0.0.1" "0" :datagram))

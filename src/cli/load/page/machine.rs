@@ -1,12 +1,8 @@
-//! Facts about the command, the machine, and the date.
+//! Facts about the machine, and the date.
 
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Headers whose names contain one of these have confidential values.
-const SECRETS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "pass", "session"];
 
 /// Facts about the process and the machine, as rows of names and values.
 pub fn facts() -> Vec<Vec<String>> {
@@ -39,46 +35,6 @@ fn processor_model() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"))?;
     line.split_once(':').map(|(_, model)| model.trim().to_string())
-}
-
-/// The command line of this process, quoted for a shell, without confidential header values.
-pub fn command_line() -> String {
-    shell_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
-}
-
-fn shell_line(arguments: impl IntoIterator<Item = String>) -> String {
-    let mut words = Vec::new();
-    let mut is_header = false;
-    for (index, argument) in arguments.into_iter().enumerate() {
-        // The installation path is irrelevant.
-        let name = Path::new(&argument).file_name().filter(|_| index == 0);
-        let word = match (name, argument.strip_prefix("--header=")) {
-            (Some(name), _) => name.to_string_lossy().into_owned(),
-            (None, Some(header)) => format!("--header={}", without_secret(header)),
-            (None, None) if is_header => without_secret(&argument),
-            (None, None) => argument.clone(),
-        };
-        is_header = argument == "--header";
-        words.push(quoted(&word));
-    }
-    words.join(" ")
-}
-
-fn without_secret(header: &str) -> String {
-    match header.split_once(':') {
-        Some((name, _)) if SECRETS.iter().any(|secret| name.to_ascii_lowercase().contains(secret)) => {
-            format!("{name}: ...")
-        }
-        _ => header.to_string(),
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "@%+=:,./_-".contains(letter);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }
 
 /// Formats a time in UTC, such as `2026-11-23 04:31:16 UTC`.
@@ -114,25 +70,5 @@ mod tests {
         ] {
             assert_eq!(show_date(UNIX_EPOCH + Duration::from_secs(seconds)), date);
         }
-    }
-
-    #[test]
-    fn the_command_line_can_be_pasted_and_keeps_secrets() {
-        let line = |words: &[&str]| shell_line(words.iter().map(ToString::to_string));
-        assert_eq!(
-            line(&["/usr/bin/ringspun", "load", "tcp://[::1]:7", "--fail-if", "p99>5ms", "it's", ""]),
-            "ringspun load 'tcp://[::1]:7' --fail-if 'p99>5ms' 'it'\\''s' ''"
-        );
-        assert_eq!(
-            line(&[
-                "ringspun",
-                "--header",
-                "Authorization: Basic abc",
-                "--header=X-Api-Key:abc",
-                "--header",
-                "A: b"
-            ]),
-            "ringspun --header 'Authorization: ...' '--header=X-Api-Key: ...' --header 'A: b'"
-        );
     }
 }

@@ -53,6 +53,11 @@ impl Point {
         if self.duration_s > 0.0 { self.answered as f64 / self.duration_s } else { 0.0 }
     }
 
+    /// Zero if they are unknown.
+    fn errors_per_s(&self) -> f64 {
+        self.errors.unwrap_or_default() as f64 / self.duration_s.max(1e-3)
+    }
+
     fn end_s(&self) -> f64 {
         self.start_s + self.duration_s
     }

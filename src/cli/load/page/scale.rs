@@ -97,19 +97,22 @@ pub struct LinearScale {
 impl LinearScale {
     /// A scale up to the round number above `high`, with about five ticks.
     pub fn up_to(high: f64) -> Self {
-        let step = round_up(high.max(1e-3) / 5.0);
-        Self { high: (high.max(1e-3) / step * 0.999).ceil() * step, step }
+        // An axis of zeros ends at 1.
+        let high = if high > 0.0 { high } else { 1.0 };
+        let step = round_up(high / 5.0);
+        Self { high: (high / step * 0.999).ceil() * step, step }
     }
 
     pub fn position(&self, value: f64) -> f64 {
         (value / self.high).clamp(0.0, 1.0)
     }
 
-    pub fn ticks(&self, label: impl Fn(f64) -> String) -> Vec<Tick> {
+    /// Ticks whose labels have as many digits as their distance takes, and a unit.
+    pub fn ticks(&self, unit: &str) -> Vec<Tick> {
         let count = (self.high / self.step).round() as u32;
         let tick = |number| {
             let value = f64::from(number) * self.step;
-            Tick { at: self.position(value), label: label(value) }
+            Tick { at: self.position(value), label: short_count(value, self.step) + unit }
         };
         (0..=count).map(tick).collect()
     }
@@ -151,7 +154,7 @@ fn trimmed(value: f64, decimals: usize) -> String {
 
 /// Formats a round time: `1 ms` rather than `1.00 ms`.
 fn short_time(time: Duration) -> String {
-    let text = show_time(time);
+    let text = format_duration(time);
     match text.split_once(' ') {
         Some((number, unit)) if number.contains('.') => {
             format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
@@ -160,18 +163,15 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-/// Formats a time with three digits, for a page.
-pub fn show_time(time: Duration) -> String {
-    format_duration(time).replace(" us", " µs")
-}
-
-/// Formats a number briefly, such as `150k`.
-pub fn short_count(count: f64) -> String {
-    match count {
-        0.0..1e4 => trimmed(count, 1),
-        0.0..1e6 => format!("{}k", trimmed(count / 1e3, 1)),
-        _ => format!("{}M", trimmed(count / 1e6, 2)),
-    }
+/// Formats a number briefly, such as `150k`, with enough decimals to distinguish multiples of `step`.
+fn short_count(count: f64, step: f64) -> String {
+    let (divisor, suffix) = match count {
+        ..1e4 => (1.0, ""),
+        ..1e6 => (1e3, "k"),
+        _ => (1e6, "M"),
+    };
+    let decimals = (-(step / divisor).log10()).ceil().clamp(0.0, 12.0) as usize;
+    trimmed(count / divisor, decimals) + suffix
 }
 
 #[cfg(test)]
@@ -206,9 +206,21 @@ mod tests {
     #[test]
     fn rates_begin_at_zero() {
         let scale = LinearScale::up_to(151_000.0);
-        assert_eq!(labels(&scale.ticks(short_count)), ["0", "50k", "100k", "150k", "200k"]);
-        assert_eq!(labels(&LinearScale::up_to(0.0).ticks(short_count)).first(), Some(&"0"));
-        assert_eq!(short_count(2_500_000.0), "2.5M");
+        assert_eq!(labels(&scale.ticks("")), ["0", "50k", "100k", "150k", "200k"]);
+        assert_eq!(
+            labels(&LinearScale::up_to(2_400_000.0).ticks("/s")),
+            ["0/s", "500k/s", "1M/s", "1.5M/s", "2M/s", "2.5M/s"]
+        );
+    }
+
+    #[test]
+    fn labels_differ_however_small_or_large_the_values_are() {
+        for high in [0.0, 1e-9, 0.004, 0.05, 0.7, 1.0, 3.0, 12.0, 999.0, 9_999.0, 12_345.0, 1.2e6, 3e9] {
+            let ticks = LinearScale::up_to(high).ticks("");
+            let labels = labels(&ticks);
+            assert!(labels.len() >= 4, "{high}: {labels:?}");
+            assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{high}: {labels:?}");
+        }
     }
 
     #[test]

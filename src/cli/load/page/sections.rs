@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use ringspun_load::{Latencies, format_count};
+use ringspun_load::{Latencies, format_count, format_duration};
 use serde_json::Value;
 
 use super::Series;
 use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
-use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks, short_count, show_time};
-use crate::cli::load::histogram::share;
+use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks};
+use crate::cli::load::{histogram::share, secrets};
 
 /// The percentiles in the table.
 const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
@@ -54,8 +54,11 @@ pub fn add_gates(html: &mut String, value: &Value) {
     let Some(gates) = value["gates"].as_array().filter(|gates| !gates.is_empty()) else { return };
     html.push_str("<ul class=\"gates\" id=\"gates\" aria-label=\"Gates\">\n");
     for gate in gates {
-        let is_broken = gate["broken"].as_bool().unwrap_or_default();
-        let (class, verdict) = if is_broken { ("bad", "✗ failed") } else { ("good", "✓ passed") };
+        let (class, verdict) = match gate["broken"].as_bool() {
+            Some(true) => ("bad", "✗ failed"),
+            Some(false) => ("good", "✓ passed"),
+            None => ("open", "? stopped early"),
+        };
         let [condition, measured] =
             ["gate", "value"].map(|name| Escaped(gate[name].as_str().unwrap_or_default()));
         add(
@@ -81,12 +84,14 @@ pub fn add_remarks(html: &mut String, remarks: &str) {
 
 pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
     let mut tiles = Vec::new();
-    if let Some(rate_per_s) = value["rate_per_s"].as_f64() {
+    // Steps are not to be averaged: they have a section of their own.
+    let has_steps = value["steps"].as_array().is_some_and(|steps| steps.len() > 1);
+    if let Some(rate_per_s) = value["rate_per_s"].as_f64().filter(|_| !has_steps) {
         tiles.push(("responses/s", format_count(rate_per_s.round() as u64), ""));
     }
-    if let Some(times) = times.filter(|times| times.count() > 0) {
+    if let Some(times) = times.filter(|times| times.count() > 0 && !has_steps) {
         for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)] {
-            tiles.push((name, show_time(times.percentile(percentile)), ""));
+            tiles.push((name, format_duration(times.percentile(percentile)), ""));
         }
     }
     if let Some(errors) = value["errors"]["total"].as_u64() {
@@ -125,8 +130,10 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning:
     });
     let spots = columns.windows(2).map(|pair| {
         let x = (pair[0] + pair[1]) / 2.0;
-        let shown: Vec<String> =
-            times.iter().map(|(name, times)| format!("{name} {}", show_time(time_at(times, x)))).collect();
+        let shown: Vec<String> = times
+            .iter()
+            .map(|(name, times)| format!("{name} {}", format_duration(time_at(times, x))))
+            .collect();
         let text = format!("p{}: {}", short_percentile(percentile_of(x * nines)), shown.join(", "));
         Spot { from: pair[0], to: pair[1], bar: None, text }
     });
@@ -137,7 +144,7 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning:
     }));
     let head: Vec<&str> = [""].into_iter().chain(times.iter().map(|(name, _)| *name)).collect();
     let row = |name: String, of: &dyn Fn(&Latencies) -> Duration| -> Vec<String> {
-        [name].into_iter().chain(times.iter().map(|(_, times)| show_time(of(times)))).collect()
+        [name].into_iter().chain(times.iter().map(|(_, times)| format_duration(of(times)))).collect()
     };
     let mut rows = vec![row("min".to_string(), &Latencies::min), row("mean".to_string(), &Latencies::mean)];
     for percentile in PERCENTILES {
@@ -224,7 +231,8 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
     let due = due_rates(value, total_s);
     let planned = due.iter().map(|(_, rate_per_s)| *rate_per_s);
     let all = series.iter().flat_map(|series| &series.points);
-    let high = all.map(super::Point::rate_per_s).chain(planned).fold(0.0, f64::max);
+    let high =
+        all.flat_map(|point| [point.rate_per_s(), point.errors_per_s()]).chain(planned).fold(0.0, f64::max);
     let scale = LinearScale::up_to(high * HEADROOM);
     let rate_line = |(one, class): (&Series, &'static str)| Line {
         name: if series.len() > 1 { one.name.clone() } else { "answered".to_string() },
@@ -240,11 +248,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
     {
         let errors = one.points.iter().map(|point| {
             let at = [point.start_s, point.end_s()].map(|second| second / total_s);
-            (
-                at[0],
-                at[1],
-                point.errors.map(|errors| scale.position(errors as f64 / point.duration_s.max(1e-3))),
-            )
+            (at[0], at[1], point.errors.map(|_| scale.position(point.errors_per_s())))
         });
         lines.push(Line { name: "errors".to_string(), class: "errors", pieces: steps(errors) });
     }
@@ -258,7 +262,7 @@ pub fn add_rate(html: &mut String, series: &[Series], value: &Value, unit: &str)
         description: format!("In {unit}; only successful requests count.{}", steps_note(series)),
         x_name: "time since the beginning",
         x_ticks: elapsed_ticks(total_s),
-        y_ticks: scale.ticks(short_count),
+        y_ticks: scale.ticks(""),
         lines,
         spots: seconds_spots(series, total_s),
         table: seconds_table(series, "Rate by second"),
@@ -297,7 +301,7 @@ pub fn add_steps(html: &mut String, value: &Value) {
             false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
         };
         let time = |name: &str| match step["response_time"][name].as_f64() {
-            Some(microseconds) => show_time(Duration::from_nanos((microseconds * 1000.0) as u64)),
+            Some(microseconds) => format_duration(Duration::from_nanos((microseconds * 1000.0) as u64)),
             None => "-".to_string(),
         };
         let seconds = format!("{:.2} s", step["measured_s"].as_f64().unwrap_or_default());
@@ -345,7 +349,7 @@ fn until(point: &super::Point) -> String {
 
 /// Rate, p50, p99, maximum, errors.
 fn cells(point: &super::Point) -> [String; 5] {
-    let time = |index: usize| point.times.map_or("-".to_string(), |times| show_time(times[index]));
+    let time = |index: usize| point.times.map_or("-".to_string(), |times| format_duration(times[index]));
     [
         format_count(point.rate_per_s().round() as u64),
         time(0),
@@ -382,7 +386,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
     let percents = |count: u64| 100.0 * count as f64 / times.count() as f64;
     let y_scale = LinearScale::up_to(percents(most) * HEADROOM);
     let spots = bins.iter().map(|bin| {
-        let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+        let range = format!("{} to {}", format_duration(bin.above), format_duration(bin.up_to));
         Spot {
             from: scale.position(bin.above.max(begin)),
             to: scale.position(bin.up_to),
@@ -398,7 +402,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
         .iter()
         .filter(|bin| bin.count > 0)
         .map(|bin| {
-            let range = format!("{} to {}", show_time(bin.above), show_time(bin.up_to));
+            let range = format!("{} to {}", format_duration(bin.above), format_duration(bin.up_to));
             vec![range, format_count(bin.count), share(bin.count, times.count())]
         })
         .collect();
@@ -410,7 +414,7 @@ pub fn add_histogram(html: &mut String, times: &[(&str, &Latencies)]) {
         ),
         x_name: name,
         x_ticks: scale.ticks(),
-        y_ticks: y_scale.ticks(|percent| format!("{} %", short_count(percent))),
+        y_ticks: y_scale.ticks(" %"),
         lines: Vec::new(),
         spots: spots.collect(),
         table: table("Latency distribution", &["", "responses", "share"], &rows),
@@ -463,7 +467,7 @@ pub fn add_counts(html: &mut String, value: &Value) {
     for (name, heading) in [
         ("requests", "Requests"),
         ("connections", "Connections"),
-        ("status_classes", "Responses by status"),
+        ("statuses", "Responses by status"),
         ("traffic", "Bytes"),
         ("plan", "Plan"),
         ("generator", "Generator"),
@@ -496,7 +500,7 @@ pub fn add_machine(html: &mut String, value: &Value) {
         html,
         format_args!(
             "<section id=\"machine\"><h2>{heading}</h2>\n<pre>{}</pre>\n<div class=\"texts\">{facts}</div></section>\n",
-            Escaped(machine::command_line()),
+            Escaped(secrets::command_line()),
         ),
     );
 }
