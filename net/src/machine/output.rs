@@ -39,7 +39,7 @@ pub struct Output {
     result: Cell<Option<io::Result<u32>>>,
 }
 
-/// What became of [`Socket::try_send`].
+/// What became of `Socket::try_send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// All of the data has been sent, or will be although nobody waits for it.
