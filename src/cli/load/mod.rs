@@ -78,8 +78,8 @@ With --pipeline, a connection sends further requests before earlier ones are ans
 own times. A lost connection loses all its requests in flight and counts as one error.
 
 Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
-those of --expect, count as successes (redirects are not followed), others as errors. If the target closes a connection after a
-response, it is reopened; service times do not include this.
+those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
+target closes after a response or while they are idle are reopened; service times do not include this.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
 stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant
