@@ -311,6 +311,20 @@ fn two_outputs_need_two_files() {
     assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(errors.contains("--csv and --html both write to "), "{errors}");
     assert!(!std::path::Path::new(&path).exists());
+    let output = load(&["tcp://127.0.0.1:9", "--csv", "-", "--json", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{}", error_text(&output));
+}
+
+#[test]
+fn rows_of_seconds_can_go_to_standard_output() {
+    let target = http_server(|_, _| Some(OK.to_string()));
+    let output = load(&[&target, "--count", "20", "--csv", "-"]);
+    assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(0), ""));
+    let text = text_of(&output);
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(rows[0].starts_with("time_s,rate_per_s,"), "{text}");
+    let columns = rows[0].split(',').count();
+    assert!(rows.len() >= 2 && rows.iter().all(|row| row.split(',').count() == columns), "{text}");
 }
 
 #[test]

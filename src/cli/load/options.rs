@@ -39,7 +39,8 @@ pub struct Options {
     /// loop only) and service, for `ringspun load report` and HdrHistogram's tools
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
-    /// Write rate, latencies and errors of each second to a CSV file (described in docs/load-logs.md)
+    /// Write rate, latencies and errors of each second to a CSV file (described in docs/load-logs.md), or with -
+    /// to standard output instead of the table
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Write the results as an HTML page with charts, the command line and the machine; self-contained, without
