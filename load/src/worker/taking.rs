@@ -58,7 +58,7 @@ impl Worker {
     /// the rate rises with the connections.
     pub(super) fn skip_for_ramp_up(&self, numbers: &Numbers, clock: &Clock, now: Instant) {
         let overdue = self.share.count_below(numbers.schedule.due_before(now - clock.start));
-        // For each request that is sent, as many are skipped as there are closed connections per open one.
+        // Per request that is sent, skips one for each connection that is not open, divided by those that are.
         let open = self.tally.open_now().max(1);
         let to_skip = self.skip_remainder.get() + self.connections().saturating_sub(open);
         self.skip_remainder.set(to_skip % open);
