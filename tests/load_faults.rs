@@ -167,7 +167,11 @@ fn statuses_are_counted_one_by_one_in_every_output() {
     });
     let csv = format!("{}/{}-statuses.csv", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let html = csv.replace(".csv", ".html");
-    let report = measure(&[&target, "--count", "20", "--csv", &csv, "--html", &html], 0);
+    let gates = ["--fail-if", "503>4", "--fail-if", "5xx>41%", "--fail-if", "404>0"];
+    let flags = ["--count", "20", "--csv", &csv, "--html", &html];
+    let report = measure(&[&[target.as_str()], &flags[..], &gates].concat(), 0);
+    assert_eq!(report["gates"][1]["value"], "40.000%");
+    measure(&[&target, "--count", "20", "--fail-if", "4xx,5xx>59%"], 3);
     let expected = serde_json::json!({ "200": 8, "429": 4, "502": 4, "503": 4 });
     assert_eq!(report["statuses"], expected);
     assert_eq!(requests(&report, ["answered", "bad_status", "lost"]), [8, 12, 0]);

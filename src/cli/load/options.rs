@@ -51,7 +51,8 @@ pub struct Options {
     ///
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests
     /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors (a count, or
-    /// with % the share of requests that failed), and unsent. Requests that failed or were not sent count as
+    /// with % the share of requests that failed), unsent, and HTTP statuses such as 503 or 5xx (a count, or with %
+    /// a share of the responses). Requests that failed or were not sent count as
     /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
