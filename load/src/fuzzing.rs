@@ -34,7 +34,7 @@ pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
         while !bytes.is_empty() {
             has_begun = true;
             let (rest, answer) = reading.take(bytes);
-            assert!(answer.is_none() || bytes.ends_with(rest), "the rest is no end of what came");
+            assert!(answer.is_none() || bytes.ends_with(rest), "the rest must be the end of the input");
             match answer {
                 None => {
                     assert!(rest.is_empty(), "{} bytes were left of an answer that is not whole", rest.len())

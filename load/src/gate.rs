@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::latencies::Latencies;
 use crate::outcome::Outcome;
 use crate::quantity::{format_count, format_duration, parse_count, parse_duration};
+use crate::status::StatusSet;
 
 /// The expected format, for error messages.
 const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>1% or rate<10k";
@@ -16,7 +17,8 @@ const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5m
 /// The measures are `p50`, `p99.9` and other percentiles of the response times, their `max` and `mean`, `rate`
 /// (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their responses per
 /// second), `errors` (the count of all kinds, or with a limit such as `5%` the share of requests that failed) and
-/// `unsent`. The operators are `>`, `>=`, `<` and `<=`.
+/// `unsent`. HTTP statuses such as `503` or `5xx` are the number of such responses, or with a limit such as `1%`
+/// their share. The operators are `>`, `>=`, `<` and `<=`.
 ///
 /// Requests that failed or could not be sent count as slower than any limit: if 2 % of the requests fail, then p99
 /// exceeds every limit, and so do `max` and `mean`.
@@ -38,13 +40,17 @@ pub struct Gate {
 }
 
 /// A measure and its limit.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Condition {
     Time(TimeMeasure, Duration),
     Rate(RateMeasure, u64),
     Count(CountMeasure, u64),
     /// The share of the sent requests that failed, in percent.
     FailedPercent(f64),
+    /// The number of responses with these HTTP statuses.
+    Status(StatusSet, u64),
+    /// The share of the responses with these HTTP statuses, in percent.
+    StatusPercent(StatusSet, f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,9 +121,10 @@ impl FromStr for Gate {
             "unsent" => count(CountMeasure::Unsent),
             _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
                 Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
+                _ if measure.parse::<StatusSet>().is_ok() => parse_status_limit(measure, limit),
                 _ => Err(format!(
                     "the measure {measure:?} is unknown: expected p50, p99, p99.9 or another percentile, max, mean, \
-                     rate, send-rate, receive-rate, errors or unsent"
+                     rate, send-rate, receive-rate, errors, unsent or an HTTP status"
                 )),
             },
         };
@@ -184,6 +191,18 @@ impl Gate {
                 };
                 Verdict { is_broken: self.comparison.holds(value, limit), value: format_count(value) }
             }
+            Condition::Status(ref statuses, limit) => {
+                let count = outcome.statuses.count_in(statuses);
+                Verdict { is_broken: self.comparison.holds(count, limit), value: format_count(count) }
+            }
+            Condition::StatusPercent(..) if outcome.statuses.total() == 0 => {
+                Verdict { is_broken: true, value: "there was no response".to_string() }
+            }
+            Condition::StatusPercent(ref statuses, limit) => {
+                let (count, total) = (outcome.statuses.count_in(statuses), outcome.statuses.total());
+                let percent = 100.0 * count as f64 / total as f64;
+                Verdict { is_broken: self.comparison.holds(percent, limit), value: format!("{percent:.3}%") }
+            }
             Condition::FailedPercent(_) if outcome.requests.sent == 0 => {
                 Verdict { is_broken: true, value: "no request was sent".to_string() }
             }
@@ -193,6 +212,15 @@ impl Gate {
                 Verdict { is_broken: self.comparison.holds(percent, limit), value: format!("{percent:.3}%") }
             }
         }
+    }
+}
+
+/// A condition on statuses that were parsed before.
+fn parse_status_limit(measure: &str, limit: &str) -> Result<Condition, String> {
+    let statuses = measure.parse()?;
+    match limit.strip_suffix('%') {
+        Some(percent) => Ok(Condition::StatusPercent(statuses, parse_percent(percent)?)),
+        None => Ok(Condition::Status(statuses, parse_count(limit)?)),
     }
 }
 
@@ -223,6 +251,8 @@ mod tests {
         (1..=100).for_each(|milliseconds| times.record(Duration::from_millis(milliseconds)));
         let mut errors = Errors::default();
         (0..3).for_each(|_| errors.note(ErrorKind::Reset, String::new));
+        let mut statuses = StatusCounts::default();
+        [200, 200, 200, 503].iter().for_each(|status| statuses.note(*status));
         Outcome {
             backend: "none",
             measured: Duration::from_secs(2),
@@ -242,7 +272,7 @@ mod tests {
             },
             errors,
             traffic: Traffic { sent_bytes: 6_400, received_bytes: 100_000 },
-            statuses: StatusCounts::default(),
+            statuses,
             response_times: times.clone(),
             service_times: times,
             failure_times: Latencies::new().unwrap(),
@@ -271,6 +301,13 @@ mod tests {
             ("errors>=3", true),
             ("errors>2.9%", true),
             ("errors>2.92%", false),
+            ("503>0", true),
+            ("503>1", false),
+            ("5xx>24%", true),
+            ("400-599>=25%", true),
+            ("5xx>25%", false),
+            ("2xx<80%", true),
+            ("404>0", false),
             ("unsent>6", true),
             ("unsent>7", false),
             ("rate<50", false),
@@ -306,6 +343,9 @@ mod tests {
             "",
             "p99",
             "errors>x%",
+            "600>1",
+            "503>x",
+            "5xx>101%",
             "errors>101%",
             "p99=5ms",
             "p99>",

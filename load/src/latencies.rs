@@ -74,6 +74,24 @@ impl Latencies {
         Duration::from_nanos(self.histogram_ns.value_at_quantile(quantile))
     }
 
+    /// A percentile, if there are enough times to distinguish it from the maximum: at least one must be above it, so that
+    /// p99.9 takes a thousand. The 100th is the maximum.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn example(outcome: &ringspun_load::Outcome) {
+    /// let p99 = outcome.response_times.known_percentile(99.0).map(ringspun_load::format_duration);
+    /// println!("p99: {}", p99.unwrap_or("-".to_string()));
+    /// # }
+    /// ```
+    pub fn known_percentile(&self, percentile: f64) -> Option<Duration> {
+        // Rounding must not turn 1 into 0.999...
+        let above = self.count() as f64 * (100.0 - percentile) / 100.0 + 1e-6;
+        let is_known = self.count() > 0 && (above >= 1.0 || percentile >= 100.0);
+        is_known.then(|| self.percentile(percentile))
+    }
+
     /// The shortest time; zero if there are none.
     pub fn min(&self) -> Duration {
         Duration::from_nanos(self.histogram_ns.min())
@@ -109,6 +127,24 @@ mod tests {
                     assert_eq!(latencies.percentile(above).as_millis() / 10, 100, "{above} % of {all}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn percentiles_need_enough_times() {
+        let known = |count: u64| {
+            let mut latencies = Latencies::new().unwrap();
+            (0..count).for_each(|_| latencies.record(Duration::from_micros(1)));
+            [50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
+                .map(|percentile| latencies.known_percentile(percentile).is_some())
+        };
+        assert_eq!(known(0), [false; 6]);
+        assert_eq!(known(1), [false, false, false, false, false, true]);
+        assert_eq!(known(2), [true, false, false, false, false, true]);
+        for (count, expected) in
+            [(9, 1), (10, 2), (99, 2), (100, 3), (999, 3), (1000, 4), (9999, 4), (10_000, 5)]
+        {
+            assert_eq!(known(count)[..5].iter().filter(|known| **known).count(), expected, "{count}");
         }
     }
 

@@ -147,6 +147,16 @@ impl StatusCounts {
         Self { counts: counts.map(|(count, earlier)| count.saturating_sub(*earlier)).collect() }
     }
 
+    /// The number of responses with a status of a set.
+    pub fn count_in(&self, set: &StatusSet) -> u64 {
+        self.iter().filter(|(status, _)| set.contains(*status)).map(|(_, count)| count).sum()
+    }
+
+    /// The number of responses.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// The statuses that occurred, in ascending order, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
         (MIN..).zip(self.counts.iter().copied()).filter(|(_, count)| *count > 0)

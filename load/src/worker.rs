@@ -12,6 +12,8 @@ mod monitor;
 mod opening;
 mod pipeline;
 mod results;
+mod settling;
+mod taking;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,24 +21,20 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ringspun_fibers::{self as fibers, FiberBuilder, Interrupt, JoinHandle, Runtime};
-use ringspun_net::{self as net, Stream};
+use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
 use ringspun_runtime::Configuration;
 
 use crate::error::RunError;
 use crate::hooks::WorkerHooks;
 use crate::interval::Cutter;
-use crate::outcome::{ErrorKind, Outcome, Requests};
+use crate::outcome::{Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
-use crate::quantity::format_duration;
-use crate::reading::{Answer, describe_surplus};
 use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
-use crate::target::Target;
-use crate::transport::{self, Destination, Transport};
+use crate::transport::{Destination, Transport};
 use crate::work::Work;
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -283,70 +281,6 @@ impl Worker {
         (wait.is_zero() || fibers::sleep(wait).is_ok()) && self.stopped_at.get().is_none()
     }
 
-    /// Whether a connection may still get a request.
-    fn has_requests_left(&self) -> bool {
-        match &self.numbers {
-            None => self.remaining.get() > 0,
-            Some(numbers) => {
-                self.share.global_number(self.taken.get()) < numbers.end || !self.returned.borrow().is_empty()
-            }
-        }
-    }
-
-    /// Takes the next request; `None` at the end. In an open loop it may be due later: only free connections take
-    /// requests, and wait for them.
-    #[inline]
-    fn take_request(&self, clock: &Clock, now: Instant) -> Option<Request> {
-        if self.is_over(clock, now) {
-            return None;
-        }
-        let Some(numbers) = &self.numbers else {
-            let is_measured = now >= clock.measure_from;
-            if is_measured {
-                self.remaining.set(self.remaining.get().checked_sub(1)?);
-            }
-            return Some(Request { due: now, is_measured, step: None });
-        };
-        if let Some(request) = self.returned.borrow_mut().pop_front() {
-            return Some(request);
-        }
-        if now < clock.start + self.plan.ramp_up {
-            self.skip_for_ramp_up(numbers, clock, now);
-        }
-        let number = self.share.global_number(self.taken.get());
-        if number >= numbers.end {
-            return None;
-        }
-        self.taken.set(self.taken.get() + 1);
-        Some(Request {
-            due: clock.start + numbers.schedule.due_after(number),
-            is_measured: number >= numbers.first_measured,
-            step: numbers.step_of(number),
-        })
-    }
-
-    /// During the ramp-up, skips requests that are overdue, and those of connections that are not open yet, so that
-    /// the rate rises with the connections.
-    fn skip_for_ramp_up(&self, numbers: &Numbers, clock: &Clock, now: Instant) {
-        let overdue = self.share.count_below(numbers.schedule.due_before(now - clock.start));
-        // For each request that is sent, as many are skipped as there are closed connections per open one.
-        let open = self.tally.open_now().max(1);
-        let to_skip = self.skip_remainder.get() + self.connections().saturating_sub(open);
-        self.skip_remainder.set(to_skip % open);
-        let skipped = self.taken.get().max(overdue) + (to_skip / open) as u64;
-        let first_measured = self.share.count_below(numbers.first_measured);
-        self.taken.set(skipped.min(first_measured).max(self.taken.get()));
-    }
-
-    /// Returns a request that has not been sent, so that another connection takes it.
-    fn return_request(&self, request: Request) {
-        if self.numbers.is_some() {
-            self.returned.borrow_mut().push_back(request);
-        } else if request.is_measured {
-            self.remaining.set(self.remaining.get().saturating_add(1));
-        }
-    }
-
     /// Updates the counts of a request, if it is measured.
     #[inline]
     fn count(&self, request: Request, change: impl Fn(&mut Requests)) {
@@ -356,56 +290,6 @@ impl Worker {
                 self.steps.count(step, &change);
             }
         }
-    }
-
-    /// Waits until a request is due, on an idle connection if it is one that is kept.
-    #[inline(always)]
-    fn wait_until_due(&self, open: Option<&Transport>, request: Request, now: Instant) -> Wait {
-        if request.due <= now { Wait::Due(now) } else { self.sleep_until_due(open, request, now) }
-    }
-
-    fn sleep_until_due(&self, open: Option<&Transport>, request: Request, now: Instant) -> Wait {
-        let idle = request.due - now;
-        match open {
-            Some(Transport::Stream(stream)) if idle >= IDLE_WATCH_MIN => {
-                match self.watch_idle(stream, idle) {
-                    Wait::Due(_) => {}
-                    ended => return ended,
-                }
-            }
-            _ if fibers::sleep(idle).is_err() => return Wait::Stopped,
-            _ => {}
-        }
-        if self.stopped_at.get().is_some() {
-            return Wait::Stopped;
-        }
-        let now = Instant::now();
-        if request.is_measured {
-            self.tally.sent_late(now.saturating_duration_since(request.due));
-        }
-        Wait::Due(now)
-    }
-
-    /// Waits on an idle connection, on which nothing should happen.
-    fn watch_idle(&self, stream: &Stream, idle: Duration) -> Wait {
-        match fibers::with_deadline(idle, || stream.receive()) {
-            Ok(Some(bytes)) => {
-                self.tally.failed(ErrorKind::Wrong, || describe_surplus(&bytes));
-                Wait::Closed
-            }
-            Err(error) => match net::interrupt_of(&error) {
-                Some(Interrupt::DeadlineExpired) => Wait::Due(Instant::now()),
-                Some(_) => Wait::Stopped,
-                None => self.closed_idle(),
-            },
-            Ok(None) => self.closed_idle(),
-        }
-    }
-
-    #[cold]
-    fn closed_idle(&self) -> Wait {
-        self.tally.closed_idle();
-        Wait::Closed
     }
 
     /// Counts a request as sent.
@@ -493,148 +377,6 @@ impl Worker {
                 let _ = fibers::check();
             }
             sent_count += 1;
-        }
-    }
-
-    /// Counts a request that was answered as expected; `None` if it was not. The times are the service time and, of
-    /// it, the wait for the response, which the timeout applies to: a response that arrives later is none.
-    #[inline(always)]
-    fn settle(
-        &self,
-        clock: &Clock,
-        request: Request,
-        now: Instant,
-        (service_time, waited): (Duration, Duration),
-        answer: &io::Result<Answer>,
-    ) -> Option<Connection> {
-        if waited >= self.plan.timeout {
-            return None;
-        }
-        let (traffic, closes) = match answer {
-            Ok(Answer::Correct(traffic)) => (*traffic, false),
-            Ok(Answer::Response(response, traffic)) => {
-                if request.is_measured {
-                    self.tally.got_status(response.status);
-                }
-                if !self.expected.contains(response.status) {
-                    return None;
-                }
-                (*traffic, response.closes)
-            }
-            _ => return None,
-        };
-        if request.is_measured {
-            let is_after_end = self.is_over(clock, now);
-            self.tally.answered(service_time, || now - request.due, is_after_end, traffic);
-            if let Some(step) = request.step {
-                let times = (now - request.due, service_time);
-                self.steps.answered(step, times, now - clock.start, is_after_end);
-            }
-        } else {
-            self.tally.answered_unmeasured();
-        }
-        Some(if closes { Connection::Reopen } else { Connection::Keep })
-    }
-
-    /// Whether this is the end of a connection that only receives: how many bytes it gets is unknown in advance.
-    fn ends_well(&self, answer: &io::Result<Answer>) -> bool {
-        matches!((&self.work, answer), (Work::Receive(_), Ok(Answer::Ended { .. })))
-    }
-
-    /// Whether a request on a reused connection may be sent again on another one: the target had closed the
-    /// connection, probably while the request was on its way.
-    #[cold]
-    fn may_resend(&self, clock: &Clock, now: Instant, answer: &io::Result<Answer>) -> bool {
-        let is_untouched = match answer {
-            Ok(Answer::Ended { has_begun, .. }) => !has_begun,
-            Err(error) => transport::request_error_kind(error) == ErrorKind::Reset,
-            Ok(_) => false,
-        };
-        is_untouched && self.work.is_idempotent() && !self.is_over(clock, now)
-    }
-
-    /// Takes a request back, for the next free connection.
-    #[cold]
-    fn resend(&self, request: Request) {
-        self.count(request, |requests| {
-            requests.sent -= 1;
-            requests.resent += 1;
-        });
-        self.return_request(request);
-    }
-
-    /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.
-    #[cold]
-    fn note_failure(
-        &self,
-        answer: io::Result<Answer>,
-        request: Request,
-        waited: Duration,
-    ) -> Option<Connection> {
-        let timeout = self.plan.timeout;
-        let late = || format!("no response within {}", format_duration(timeout));
-        let (kind, text, next) = match answer {
-            Ok(Answer::Correct(_)) => (ErrorKind::TimedOut, late(), Connection::Keep),
-            Ok(Answer::Response(response, _)) if waited >= timeout => {
-                let next = if response.closes { Connection::Reopen } else { Connection::Keep };
-                (ErrorKind::TimedOut, late(), next)
-            }
-            Ok(Answer::Wrong { text, in_sync }) => {
-                (ErrorKind::Wrong, text, if in_sync { Connection::Keep } else { Connection::Reopen })
-            }
-            Ok(Answer::Response(response, _)) => {
-                let next = if response.closes { Connection::Reopen } else { Connection::Keep };
-                (ErrorKind::Status, self.describe_status(response.status), next)
-            }
-            Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
-            Ok(Answer::Broken(error)) => {
-                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
-            }
-            Err(error) if net::interrupt_of(&error).is_some() => {
-                if waited < timeout {
-                    self.withdraw(request);
-                    return None;
-                }
-                (
-                    ErrorKind::TimedOut,
-                    format!("no response within {}", format_duration(timeout)),
-                    Connection::Reopen,
-                )
-            }
-            Err(error) => {
-                (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
-            }
-        };
-        self.tally.failed(kind, || text);
-        self.count_failure(request, kind);
-        Some(next)
-    }
-
-    /// Counts a request that failed, without the error, which may concern several requests.
-    #[cold]
-    fn count_failure(&self, request: Request, kind: ErrorKind) {
-        self.count(request, |requests| match kind {
-            ErrorKind::Wrong => requests.wrong += 1,
-            ErrorKind::Status => requests.bad_status += 1,
-            ErrorKind::TimedOut | ErrorKind::ConnectTimedOut => requests.timed_out += 1,
-            _ => requests.lost += 1,
-        });
-        if request.is_measured {
-            self.tally.failed_after(request.due.elapsed());
-        }
-    }
-
-    /// A peer that is gone has no name: the target is named instead.
-    fn describe_break(&self, error: &io::Error) -> String {
-        error.to_string().replace("a lost peer", &self.plan.target.without_query())
-    }
-
-    fn describe_status(&self, status: u16) -> String {
-        match (&self.plan.workload, &self.plan.target) {
-            (Workload::Http(request), Target::Http(target)) => {
-                format!("HTTP {status} for {} {}", request.method, target.path_without_query())
-            }
-            _ => format!("HTTP {status}"),
         }
     }
 }

@@ -165,7 +165,11 @@ fn statuses_are_counted_one_by_one_in_every_output() {
     });
     let csv = format!("{}/{}-statuses.csv", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let html = csv.replace(".csv", ".html");
-    let report = measure(&[&target, "--count", "20", "--csv", &csv, "--html", &html], 0);
+    let gates = ["--fail-if", "503>4", "--fail-if", "5xx>41%", "--fail-if", "404>0"];
+    let flags = ["--count", "20", "--csv", &csv, "--html", &html];
+    let report = measure(&[&[target.as_str()], &flags[..], &gates].concat(), 0);
+    assert_eq!(report["gates"][1]["value"], "40.000%");
+    measure(&[&target, "--count", "20", "--fail-if", "4xx,5xx>59%"], 3);
     let expected = serde_json::json!({ "200": 8, "429": 4, "502": 4, "503": 4 });
     assert_eq!(report["statuses"], expected);
     assert_eq!(requests(&report, ["answered", "bad_status", "lost"]), [8, 12, 0]);
@@ -309,6 +313,20 @@ fn two_outputs_need_two_files() {
     assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(errors.contains("--csv and --html both write to "), "{errors}");
     assert!(!std::path::Path::new(&path).exists());
+    let output = load(&["tcp://127.0.0.1:9", "--csv", "-", "--json", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{}", error_text(&output));
+}
+
+#[test]
+fn rows_of_seconds_can_go_to_standard_output() {
+    let target = http_server(|_, _| Some(OK.to_string()));
+    let output = load(&[&target, "--count", "20", "--csv", "-"]);
+    assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(0), ""));
+    let text = text_of(&output);
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(rows[0].starts_with("time_s,rate_per_s,"), "{text}");
+    let columns = rows[0].split(',').count();
+    assert!(rows.len() >= 2 && rows.iter().all(|row| row.split(',').count() == columns), "{text}");
 }
 
 #[test]

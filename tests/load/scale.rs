@@ -56,9 +56,9 @@ fn connections_come_from_the_source_addresses_in_turn() {
         &[&target, "--connections", "2", "--bind", "127.0.0.2,127.0.0.3", "--rate", "1k", "--count", "10"],
         0,
     );
-    // Each request goes to the next free connection, whose turn it is unless an answer is late.
+    // The next free socket takes a request, whichever it is.
     let counts = counts(&peers, ["127.0.0.2", "127.0.0.3"]);
-    assert!(counts.iter().sum::<usize>() == 10 && !counts.contains(&0), "{counts:?}");
+    assert!(counts.iter().all(|count| *count > 0) && counts.iter().sum::<usize>() == 10, "{counts:?}");
 }
 
 #[test]

@@ -51,11 +51,16 @@ impl ResultFile {
     }
 }
 
-/// Fails if two flags name the same regular file.
+/// Whether a path stands for standard output.
+pub fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Fails if two flags name the same regular file, or standard output.
 pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
     let mut known: Vec<(&str, PathBuf)> = Vec::new();
     for (flag, path) in files {
-        let Some(path) = path.filter(|path| *path != Path::new("-")) else { continue };
+        let Some(path) = path else { continue };
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             continue;
         }
@@ -95,9 +100,13 @@ impl IntervalFiles {
             let file = File::create(path);
             files.add(path, file, write_log)?;
         }
-        if let Some(path) = csv {
-            let file = File::create(path);
-            files.add(path, file, write_csv)?;
+        match csv {
+            Some(path) if is_standard_output(path) => files.add(path, Ok(io::stdout()), print_csv)?,
+            Some(path) => {
+                let file = File::create(path);
+                files.add(path, file, write_csv)?;
+            }
+            None => {}
         }
         if has_page {
             let points = files.points.clone();
@@ -160,8 +169,16 @@ fn lock(points: &Mutex<Vec<Point>>) -> MutexGuard<'_, Vec<Point>> {
     points.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Writes rows to standard output. A reader that is gone is no error.
+fn print_csv(output: io::Stdout, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+    match write_csv(output, intervals) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a row per interval, as soon as it is available.
-fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+fn write_csv(mut file: impl Write, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     let mut intervals = intervals.into_iter().peekable();
     let has_steps = intervals.peek().is_some_and(|interval| interval.step.is_some());
     writeln!(file, "{CSV_HEAD}{}", if has_steps { CSV_HEAD_STEP } else { "" })?;

@@ -37,7 +37,7 @@ const SIGNAL_STATUS: u8 = 128;
 /// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
-use files::{IntervalFiles, ResultFile};
+use files::{IntervalFiles, ResultFile, is_standard_output};
 use options::Options;
 
 /// The command line of `ringspun load`.
@@ -78,8 +78,8 @@ With --pipeline, a connection sends further requests before earlier ones are ans
 own times. A lost connection loses all its requests in flight and counts as one error.
 
 Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
-those of --expect, count as successes (redirects are not followed), others as errors. If the target closes a connection after a
-response, it is reopened; service times do not include this.
+those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
+target closes after a response or while they are idle are reopened; service times do not include this.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
 stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant
@@ -164,7 +164,10 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
     let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
     let value = json::results(&plan, &outcome, &verdicts, stop_signal);
-    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref(), json_file);
+    // The rows of a CSV are instead of the table.
+    let has_printed = options.csv.as_deref().is_some_and(is_standard_output);
+    let table = if has_printed { String::new() } else { text::table(&plan, &outcome) };
+    let printed = print(&table, &value, options.json.as_deref(), json_file);
     let written = written.and_then(|points| match html_file {
         Some(file) => file.write(&page_of(&plan, &outcome, &value, began_at, &points)),
         None => Ok(()),
@@ -235,7 +238,7 @@ fn open_files(options: &Options) -> io::Result<(IntervalFiles, Option<ResultFile
 
 /// Opens the file for JSON, unless it goes to standard output.
 fn open_json(json: Option<&Path>) -> io::Result<Option<ResultFile>> {
-    json.filter(|path| *path != Path::new("-")).map(ResultFile::open).transpose()
+    json.filter(|path| !is_standard_output(path)).map(ResultFile::open).transpose()
 }
 
 /// Prints the table, and writes the JSON file; or prints the JSON instead.

@@ -39,7 +39,8 @@ pub struct Options {
     /// loop only) and service, for `ringspun load report` and HdrHistogram's tools
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
-    /// Write rate, latencies and errors of each second to a CSV file (described in docs/load-logs.md)
+    /// Write rate, latencies and errors of each second to a CSV file (described in docs/load-logs.md), or with -
+    /// to standard output instead of the table
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Write the results as an HTML page with charts, the command line and the machine; self-contained, without
@@ -50,7 +51,8 @@ pub struct Options {
     ///
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests
     /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors (a count, or
-    /// with % the share of requests that failed), and unsent. Requests that failed or were not sent count as
+    /// with % the share of requests that failed), unsent, and HTTP statuses such as 503 or 5xx (a count, or with %
+    /// a share of the responses). Requests that failed or were not sent count as
     /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,

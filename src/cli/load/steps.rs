@@ -6,6 +6,7 @@ use ringspun_load::{Outcome, Pace, Plan, StepOutcome, format_count, format_durat
 use serde_json::{Value, json};
 
 use super::json::{requests_value, times};
+use super::text::show_percentile;
 
 /// The heading of the column of names.
 const HEAD: &str = "response times by step";
@@ -29,11 +30,7 @@ pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         let rate = format!("{}/s", format_count(step.rate_per_s().round() as u64));
         write!(text, "\n{name:<width$}{rate:>13}")?;
         for (_, percentile) in PERCENTILES {
-            let time = match step.response_times.count() {
-                0 => "-".to_string(),
-                _ => format_duration(step.response_times.percentile(percentile)),
-            };
-            write!(text, "{time:>9}")?;
+            write!(text, "{:>9}", show_percentile(&step.response_times, percentile))?;
         }
         write_shortfall(text, step)?;
     }

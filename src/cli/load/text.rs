@@ -175,13 +175,14 @@ pub fn write_head(text: &mut String) -> std::fmt::Result {
 /// Writes a row of it, without the line end.
 pub fn write_row(text: &mut String, name: &str, times: &Latencies) -> std::fmt::Result {
     write!(text, "\n{name:<13}")?;
-    [50.0, 90.0, 99.0, 99.9, 99.99, 100.0].iter().try_for_each(|percentile| {
-        let time = match times.count() {
-            0 => "-".to_string(),
-            _ => format_duration(times.percentile(*percentile)),
-        };
-        write!(text, "{time:>9}")
-    })
+    [50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
+        .iter()
+        .try_for_each(|percentile| write!(text, "{:>9}", show_percentile(times, *percentile)))
+}
+
+/// A percentile, or `-` if there are too few times to know it.
+pub fn show_percentile(times: &Latencies, percentile: f64) -> String {
+    times.known_percentile(percentile).map_or("-".to_string(), format_duration)
 }
 
 fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {

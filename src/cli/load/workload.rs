@@ -294,9 +294,12 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
     let http = match &plan.workload {
         Workload::Http(request) => {
             let headers: Vec<String> = request.headers.iter().map(Header::redacted).collect();
-            Some(
-                json!({ "method": request.method, "headers": headers, "expected": request.expected.to_string(), "body_bytes": request.body.len() }),
-            )
+            Some(json!({
+                "method": request.method,
+                "headers": headers,
+                "expected": request.expected.to_string(),
+                "body_bytes": request.body.len(),
+            }))
         }
         _ => None,
     };

@@ -107,7 +107,7 @@ impl LinearScale {
         (value / self.high).clamp(0.0, 1.0)
     }
 
-    /// Ticks whose labels have as many digits as their distance takes, and a unit.
+    /// Ticks whose labels have enough decimals to differ, and a unit.
     pub fn ticks(&self, unit: &str) -> Vec<Tick> {
         let count = (self.high / self.step).round() as u32;
         let tick = |number| {

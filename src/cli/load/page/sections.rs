@@ -10,7 +10,7 @@ use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
 use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks};
-use crate::cli::load::{histogram::share, secrets};
+use crate::cli::load::{histogram::share, secrets, text::show_percentile};
 
 /// The percentiles in the table.
 const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
@@ -91,7 +91,7 @@ pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
     }
     if let Some(times) = times.filter(|times| times.count() > 0 && !has_steps) {
         for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)] {
-            tiles.push((name, format_duration(times.percentile(percentile)), ""));
+            tiles.push((name, show_percentile(times, percentile), ""));
         }
     }
     if let Some(errors) = value["errors"]["total"].as_u64() {
@@ -148,7 +148,13 @@ pub fn add_percentiles(html: &mut String, times: &[(&str, &Latencies)], meaning:
     };
     let mut rows = vec![row("min".to_string(), &Latencies::min), row("mean".to_string(), &Latencies::mean)];
     for percentile in PERCENTILES {
-        rows.push(row(format!("p{percentile}"), &|times| times.percentile(percentile)));
+        let name = format!("p{percentile}");
+        rows.push(
+            [name]
+                .into_iter()
+                .chain(times.iter().map(|(_, times)| show_percentile(times, percentile)))
+                .collect(),
+        );
     }
     rows.push(row("max".to_string(), &Latencies::max));
     let chart = Chart {
