@@ -10,7 +10,7 @@ use ringspun_runtime::{EventLoop, Wake};
 
 use crate::Address;
 use crate::endpoint::{Endpoint, Peer};
-use crate::error::OperationError;
+use crate::error::{OperationError, closed};
 use crate::machine::{Resolve, SocketKind};
 
 /// The loop of the runtime on this thread.
@@ -36,13 +36,16 @@ pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T)
 /// Outside of a fiber.
 #[inline]
 pub(crate) fn check_loop(event_loop: &Rc<EventLoop>) -> io::Result<()> {
-    if fibers::runs_on(event_loop) { Ok(()) } else { Err(of_another_loop()) }
+    if fibers::runs_on(event_loop) { Ok(()) } else { Err(of_another_loop(event_loop)) }
 }
 
 #[cold]
-fn of_another_loop() -> io::Error {
+fn of_another_loop(event_loop: &EventLoop) -> io::Error {
     // Panics outside of a fiber, where nothing may wait.
     let _ = fibers::waiter();
+    if event_loop.is_shut_down() {
+        return closed(event_loop);
+    }
     let text = "the socket belongs to another event loop than the one that this thread's runtime turns";
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
