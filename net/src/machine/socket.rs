@@ -30,8 +30,10 @@ pub trait Kind: Sized + 'static {
     const ERROR_IS_END: bool;
     /// Whether closing waits until the kernel has let go of the socket, so that its port is free then.
     const CLOSE_FREES_PORT: bool;
-    /// What taking a piece from the kernel costs.
+    /// What taking a piece from the kernel costs, of what the socket's calls may cost in a turn.
     const TAKE_COST: u8;
+    /// That sum.
+    const BUDGET: u8;
 
     /// How much a piece counts in the queue: at least 1.
     fn weight(piece: &Self::Piece) -> usize;
@@ -207,7 +209,7 @@ impl<K: Kind> Socket<K> {
         if input.end.get() != End::NotYet || self.check_open().is_err() {
             return None;
         }
-        if !self.budget.spend(&self.event_loop, K::TAKE_COST) {
+        if !self.budget.spend(&self.event_loop, K::TAKE_COST, K::BUDGET) {
             return None;
         }
         let limit = if input.is_busy() { usize::MAX } else { limit };
