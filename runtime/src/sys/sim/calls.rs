@@ -134,6 +134,11 @@ impl Simulation {
         self.world.borrow().is_readiness_based
     }
 
+    /// After how many pieces that were received one by one a socket counts as busy, and receives ahead of its readers.
+    pub fn busy_after(&self) -> u8 {
+        self.world.borrow().busy_after
+    }
+
     /// The most that one direction of a connection holds, on its way and until it is received.
     pub fn capacity_bytes(&self) -> usize {
         self.world.borrow().capacity_bytes
