@@ -288,7 +288,7 @@ fn copy_of(context: &Context<'_>, data: Janet, offset: usize, limit_bytes: usize
 }
 
 /// Looks at the bytes of a buffer, or of a value that `janet_getbytes` takes.
-fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
+pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller keeps the value alive and has checked that it has bytes, so the VM does not
     // raise. `look` calls nothing of the VM, so the bytes stay where they are.
     unsafe {
@@ -304,9 +304,16 @@ fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
 fn sent_outcome(context: &Context<'_>, sent: std::io::Result<()>) -> Outcome {
     match sent {
         Ok(()) => Outcome::Value(nil()),
-        Err(_) if context.is_stream_closed() => Outcome::Error(string("stream closed")),
-        Err(error) if error.kind() == std::io::ErrorKind::WriteZero => Outcome::Error(string("disconnect")),
-        Err(error) => Outcome::error(&error),
+        Err(error) => Outcome::Error(sent_error(&error, context.is_stream_closed())),
+    }
+}
+
+/// Why something was not sent, as the VM's own functions say it.
+pub(crate) fn sent_error(error: &std::io::Error, is_stream_closed: bool) -> Janet {
+    match error.kind() {
+        _ if is_stream_closed => string("stream closed"),
+        std::io::ErrorKind::WriteZero => string("disconnect"),
+        _ => error_string(error),
     }
 }
 
