@@ -1,13 +1,57 @@
-# Shared by the scripts: where the project is, and what has to be installed before it builds.
-# Sourced, not run.
+# Shared by the scripts: subcommands and their help, what has to be installed before the project builds, and how servers
+# are started and measured. Sourced, not run. The project's folder becomes the current one.
 
 set -euo pipefail
+# Where the script was called: files that its arguments name are relative to it.
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
 # Prints the leading comment block of a script as its help.
-show_help() { sed -n '2,/^$/s/^# \{0,1\}//p' "$1"; }
+show_help() { sed -n '/^#!/d; /^$/q; s/^# \{0,1\}//p' "$1"; }
+
+# Subcommands: `scripts/NAME WHAT ARGUMENTS` runs scripts/FOLDER/WHAT.sh, whose leading comment is its help and the first line
+# of that its summary. Help is printed before anything is built or installed.
+dispatch() { # NAME FOLDER ARGUMENTS...
+    local name=$1 folder=scripts/$2
+    shift 2
+    case "${1:-}" in
+    -h | --help) show_help "scripts/$name"; echo; list_subcommands "$folder"; exit 0 ;;
+    "") { show_help "scripts/$name"; echo; list_subcommands "$folder"; } >&2; exit 2 ;;
+    esac
+    what=$1
+    shift
+    # A name, and no path.
+    if [[ ! "$what" =~ ^[a-z]+$ ]] || [ ! -f "$folder/$what.sh" ]; then
+        say "scripts/$name $what: not known; expected one of:"
+        list_subcommands "$folder" >&2
+        exit 2
+    fi
+    local argument
+    for argument in "$@"; do
+        case "$argument" in -h | --help) show_help "$folder/$what.sh"; exit 0 ;; esac
+    done
+    subcommand="./scripts/$name $what"
+    . "$folder/$what.sh"
+}
+
+list_subcommands() { # FOLDER
+    local file
+    for file in "$1"/*.sh; do printf '  %-14s%s\n' "$(basename "$file" .sh)" "$(sed -n '1s/^# //p' "$file")"; done
+}
+
+# Refuses the arguments of a subcommand.
+refuse() { say "$subcommand: $*; see $subcommand --help"; exit 2; }
+
+expect_no_arguments() { [ $# -eq 0 ] || refuse "$1: expected no arguments"; }
+
+# Fails unless a program is here.
+require() { # PROGRAM HOW TO INSTALL IT
+    command -v "$1" >/dev/null || { say "$1 is missing. Install it with:  $2"; exit 1; }
+}
+
+require_cargo() { command -v cargo >/dev/null || { say "Rust is missing. Install it as https://rustup.rs says."; exit 1; }; }
 
 # The command that installs, as arguments: packages for apt, dnf, pacman, zypper, apk and brew, in this order.
 install_packages() {
@@ -38,33 +82,45 @@ install_packages() {
 
 # Makes sure that everything the build needs is there: Rust, and a C compiler for the Janet VM.
 ensure_build_tools() {
-    if ! command -v cargo >/dev/null; then
-        say "Rust is missing. Install it as https://rustup.rs says, then run this again."
-        exit 1
-    fi
+    require_cargo
     command -v cc >/dev/null || install_packages "a C compiler" "gcc libc6-dev" gcc base-devel gcc "gcc musl-dev" gcc
 }
 
-# What the scripts that measure share: a server on one core, the load on another.
+# Installs a program that is missing and whose package has the same name everywhere, or the name given.
+ensure_program() { # PROGRAM [PACKAGE]
+    local package=${2:-$1}
+    command -v "$1" >/dev/null ||
+        install_packages "$1" "$package" "$package" "$package" "$package" "$package" "$package"
+}
 
-# Makes the folder $work, and sees to it that no server is left behind.
-prepare_measurement() {
-    command -v taskset >/dev/null || install_packages taskset util-linux util-linux util-linux util-linux util-linux util-linux
-    command -v strace >/dev/null || install_packages strace strace strace strace strace strace strace
+ensure_python() { command -v python3 >/dev/null || install_packages python3 python3 python3 python python3 python3 python3; }
+
+# Servers, and what is measured of them.
+
+# Makes the folder $work, and sees to it that neither it nor a server is left behind.
+prepare_servers() {
     work=$(mktemp -d)
-    server=
+    server= pin=()
     trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 }
 
-# Starts a server, pinned, and waits for the line with its $address.
+# The same for measurements: servers run on one core, and load generators are to run on another.
+prepare_measurement() {
+    ensure_program taskset util-linux
+    ensure_program strace
+    prepare_servers
+    pin=(taskset -c 0)
+}
+
+# Starts a server, and waits for the line with its $address.
 start_server() {
     : >"$work/out"
-    taskset -c 0 "$@" >"$work/out" 2>/dev/null &
+    "${pin[@]}" "$@" >"$work/out" 2>/dev/null &
     server=$!
     local tries=0
-    until [ -s "$work/out" ]; do
+    until grep -q : "$work/out"; do
         sleep 0.05; tries=$((tries + 1))
-        [ $tries -lt 200 ] || { say "the server did not start: $*"; exit 1; }
+        [ $tries -lt 200 ] && kill -0 "$server" 2>/dev/null || { say "the server did not start: $*"; exit 1; }
     done
     address=$(grep -oE '[0-9.]+:[0-9]+' "$work/out" | head -1)
 }
@@ -93,4 +149,44 @@ count_calls() { # NAME FILTER COMMAND...
             if ($NF ~ filter) refused = refused " " $NF
         }
         END { printf "%s|%d|%d|%.4f|%s|%s\n", name, echoes, calls, calls / echoes, list, refused }' "$work/calls"
+}
+
+# The processor time of the server so far, in microseconds.
+server_time_us() { awk -v ticks="$(getconf CLK_TCK)" '{ print ($14 + $15) * 1000000 / ticks }' "/proc/$server/stat"; }
+
+# Sets $rounds, $seconds and $json from the arguments that most measurements take.
+parse_rounds() { # DEFAULT ROUNDS, DEFAULT SECONDS, ARGUMENTS...
+    rounds=$1 seconds=$2 json=
+    shift 2
+    while [ $# -gt 0 ]; do
+        case "$1" in
+        --rounds | --seconds)
+            [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || refuse "$1 ${2:-}: expected a positive number"
+            declare -g "${1#--}=$2"; shift 2 ;;
+        --json)
+            [ -n "${2:-}" ] || refuse "--json: expected a file"
+            json=$(cd "$caller" && realpath -m "$2"); shift 2 ;;
+        *) refuse "$1: unknown option" ;;
+        esac
+    done
+}
+
+# Tells progress on a terminal; without arguments, removes what was told.
+tell() { [ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2; }
+
+# A function of awk programs: the median of values[1] to values[count].
+awk_median='function median(values, count,   i, j, moved) {
+    for (i = 2; i <= count; i++)
+        for (j = i; j > 1 && values[j - 1] > values[j]; j--) {
+            moved = values[j]; values[j] = values[j - 1]; values[j - 1] = moved
+        }
+    return values[int((count + 1) / 2)]
+}'
+
+# Runs a Python program of scripts/, which starts the servers of a release build itself.
+run_python() { # PROGRAM ARGUMENTS...
+    local program=scripts/$1
+    shift
+    exec env RINGSPUN_TARGET="$(realpath -m "${CARGO_TARGET_DIR:-target}")" RINGSPUN_CALLER="$caller" PYTHONDONTWRITEBYTECODE=1 \
+        PYTHONPATH=scripts/comparison python3 "$program" "$@"
 }

@@ -1,8 +1,8 @@
-//! Ringspun: an io_uring event-loop runtime with stackful fibers, and a network layer shaped like
-//! Janet's `net/` module.
+//! Ringspun: an io_uring event-loop runtime with stackful fibers, and a network layer modelled on Janet's
+//! `net/` module.
 //!
-//! This is the facade: [`run`] starts fibers on a thread, [`fibers`] and [`net`] are what to use in
-//! them. Each layer is a crate of its own.
+//! This crate is the facade: [`run`] starts fibers on a thread, which use [`fibers`] and [`net`]. Each layer is
+//! a crate of its own.
 //!
 //! ```
 //! use ringspun::net;

@@ -1,22 +1,22 @@
-//! Calls that block, from a fiber: another thread runs them while the fiber is parked.
+//! Blocking calls from a fiber: another thread makes them while the fiber is parked.
 
 use std::any::Any;
 use std::fmt;
 use std::io;
 
+use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::join::panic_text;
-use crate::running::with_current_fiber;
 use crate::wait::{check, wait};
 
-/// Has another thread call `function`, and parks until it has returned: for name lookups, files, and
+/// Calls `function` on another thread and parks until it has returned: for name lookups, files, and
 /// computations that would keep the other fibers waiting. The threads are those of
 /// [`EventLoop::call_blocking`](ringspun_runtime::EventLoop::call_blocking).
 ///
 /// # Errors
 ///
 /// [`BlockingError::Interrupted`] if the fiber is interrupted. A function that has not begun is then never
-/// called; one that has runs on, unobserved, and its result is dropped on its thread.
+/// called; one that has continues, and its result is dropped on its thread.
 /// [`BlockingError::Panicked`] if the function panics, and [`BlockingError::Unavailable`] if there is no
 /// thread to call it and none can be made.
 ///
@@ -38,9 +38,9 @@ use crate::wait::{check, wait};
 pub fn blocking<T: Send + 'static>(
     function: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BlockingError> {
-    // After a cancel, no work should begin.
+    // No work begins after a cancel.
     check()?;
-    let event_loop = with_current_fiber(|fiber| fiber.scheduler().event_loop().clone());
+    let event_loop = with_current(|fiber| fiber.event_loop().clone());
     let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
     wait(|waiter| call.poll(waiter))?.map_err(BlockingError::Panicked)
 }
@@ -83,7 +83,8 @@ impl From<Interrupt> for BlockingError {
 }
 
 impl From<BlockingError> for io::Error {
-    /// As an [`Interrupt`] is converted; a panic is `Other`, with its text and without its payload.
+    /// An interrupt is converted as [`Interrupt`] is; a panic is `Other`, with its message and without its
+    /// payload.
     fn from(error: BlockingError) -> Self {
         match error {
             BlockingError::Interrupted(interrupt) => interrupt.into(),

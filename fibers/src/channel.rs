@@ -5,12 +5,12 @@
 //!   ┌───┬───┬───┐                            ┌───┬───┐
 //!   │ 1 │ 2 │ 3 │ ◄───────────────────────── │ 4 │ 5 │ ◄── give
 //!   └───┴───┴───┘                            └───┴───┘
-//!     └──► taken by the fiber that runs; takers that are parked stand in a line
+//!     └──► taken by the running fiber; parked takers wait in a queue
 //! ```
 //!
-//! Nothing is ever handed to a parked fiber: it is woken, and takes for itself when it runs. So nothing can
-//! get lost with a fiber that is interrupted meanwhile. The taker at place n of the line is promised the
-//! n-th value; whoever leaves the line without taking passes the promise on.
+//! No value is ever handed to a parked fiber: the fiber is woken, and takes a value when it runs. So an
+//! interrupt in between loses nothing. The n-th taker in the queue is promised the n-th value; a taker that
+//! leaves the queue without a value passes its promise on.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,20 +22,19 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::interrupt::Interrupt;
-use crate::select::Selection;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
-/// A queue of values between the fibers of one thread, as Janet's `ev/chan` makes it. Clones are handles to
-/// the same channel; any number of fibers may give and take, and both wait in the order in which they came.
+/// A queue of values between the fibers of one thread, like that of Janet's `ev/chan`. Clones are handles to
+/// the same channel; any number of fibers may give and take, and both are served in the order of their calls.
 ///
-/// It is not `Send`: other threads reach fibers by a [`Remote`](crate::Remote). A channel whose handles are
-/// all in waiting fibers is not closed by that; they wait until they are interrupted.
+/// It is not `Send`: other threads reach fibers through a [`Remote`](crate::Remote). A channel is closed only by
+/// [`close`](Self::close): fibers that hold the last handles wait until they are interrupted.
 ///
 /// # Differences from Janet
 ///
-/// A value whose giver is interrupted is given back, where Janet leaves it in the channel. Values accepted
-/// before [`close`](Self::close) can still be taken, where Janet drops them. With a capacity of zero, giving
-/// always parks until the value has been taken, where Janet goes on at once if a taker waits.
+/// An interrupted giver gets its value back; Janet leaves it in the channel. Values accepted before
+/// [`close`](Self::close) can still be taken; Janet drops them. With a capacity of zero, giving always parks
+/// until the value has been taken; Janet does not park if a taker is waiting.
 ///
 /// # Examples
 ///
@@ -68,7 +67,7 @@ struct State<T> {
     capacity: usize,
     closed: bool,
     values: VecDeque<T>,
-    /// There are none while `values` has room. Sorted by ticket, as the takers are.
+    /// Empty while `values` has room. Sorted by ticket, like the takers.
     offers: VecDeque<Offer<T>>,
     takers: VecDeque<Taker>,
     next_ticket: u64,
@@ -88,16 +87,16 @@ struct Taker {
 /// The parked fiber behind an offer.
 pub(crate) struct Giver {
     pub(crate) waiter: Rc<dyn Wake>,
-    /// The selection, and the number of its clause, if the fiber has more than this one choice.
-    pub(crate) selection: Option<(Rc<Selection>, usize)>,
+    /// Called when the offer has been accepted, before anybody else runs.
+    pub(crate) on_accept: Option<Box<dyn FnOnce()>>,
 }
 
 impl Giver {
-    /// The offer has been accepted. The caller must not hold a channel's state, as other offers of the
-    /// selection are withdrawn here.
+    /// The offer has been accepted. The caller must not hold a channel's state, as a selection withdraws its
+    /// other offers here.
     fn accepted(self) {
-        if let Some((selection, clause)) = self.selection {
-            selection.choose(clause);
+        if let Some(on_accept) = self.on_accept {
+            on_accept();
         }
         self.waiter.wake();
     }
@@ -109,7 +108,7 @@ impl<T> State<T> {
         self.next_ticket
     }
 
-    /// How many values can be taken. Those offered to a closed channel belong to their givers again.
+    /// How many values can be taken. Offers to a closed channel do not count: their givers take them back.
     fn available(&self) -> usize {
         self.values.len() + if self.closed { 0 } else { self.offers.len() }
     }
@@ -122,8 +121,8 @@ impl<T> State<T> {
         self.offers.binary_search_by_key(&ticket, |offer| offer.ticket).ok()
     }
 
-    /// Wakes the last taker that a value is promised to: after the number of values or the line has changed
-    /// by one, the only one who may not know.
+    /// Wakes the last taker that is promised a value. After the number of values or of takers has changed by
+    /// one, it is the only one that may not have been woken.
     fn wake_promised(&self) {
         if let Some(last) = self.available().checked_sub(1)
             && let Some(taker) = self.takers.get(last)
@@ -138,12 +137,12 @@ impl<T> State<T> {
         }
     }
 
-    /// Takes the oldest value, and the giver whose offer is accepted by that.
+    /// Takes the oldest value, together with the giver whose offer thereby is accepted.
     fn pop(&mut self) -> Option<(T, Option<Giver>)> {
         let value = self.values.pop_front();
         if self.closed {
             if self.values.is_empty() {
-                // Those who are left learn that nothing comes any more.
+                // The remaining takers get `Closed`.
                 self.wake_takers();
             }
             return value.map(|value| (value, None));
@@ -164,7 +163,7 @@ impl<T> State<T> {
 
 impl<T> Channel<T> {
     /// A channel that accepts `capacity` values before giving parks. With a capacity of zero, giving always
-    /// parks until somebody takes the value.
+    /// parks until the value is taken.
     pub fn bounded(capacity: usize) -> Self {
         let state = State {
             capacity,
@@ -177,18 +176,18 @@ impl<T> Channel<T> {
         Self { state: Rc::new(RefCell::new(state)) }
     }
 
-    /// A channel to which giving never parks. Its memory is bounded by what is given only.
+    /// A channel to which giving never parks. Nothing bounds its memory.
     pub fn unbounded() -> Self {
         Self::bounded(usize::MAX)
     }
 
-    /// Gives a value to the channel; parks while that is full.
+    /// Gives a value to the channel; parks while the channel is full.
     ///
     /// # Errors
     ///
-    /// [`GiveError`] with the value, if the channel is closed, before or meanwhile, or if the wait is
-    /// interrupted. Without an error the channel has accepted the value, or with a capacity of zero
-    /// somebody has taken it.
+    /// [`GiveError`] with the value if the channel is closed, or is closed while the fiber waits, or if the
+    /// wait is interrupted. Without an error the channel has accepted the value, or with a capacity of zero
+    /// another fiber has taken it.
     ///
     /// # Panics
     ///
@@ -204,7 +203,7 @@ impl<T> Channel<T> {
     /// fibers::run(|| {
     ///     let channel = Channel::bounded(1);
     ///     channel.give("first").unwrap();
-    ///     // It is full, and nobody takes.
+    ///     // It is full, and no fiber takes.
     ///     let late = fibers::with_deadline(Duration::from_millis(1), || channel.give("second"));
     ///     let error = late.unwrap_err();
     ///     assert_eq!(error.cause, ChannelError::Interrupted(Interrupt::DeadlineExpired));
@@ -213,7 +212,7 @@ impl<T> Channel<T> {
     /// .unwrap();
     /// ```
     pub fn give(&self, value: T) -> Result<(), GiveError<T>> {
-        /// Takes the offer back also where the wait unwinds.
+        /// Withdraws the offer, also if the wait unwinds.
         struct Offered<'a, T>(&'a Channel<T>, Option<u64>);
         impl<T> Offered<'_, T> {
             fn withdraw(&mut self) -> Option<T> {
@@ -230,13 +229,14 @@ impl<T> Channel<T> {
         let attempted = self.attempt_give(&mut slot);
         let Some(value) = slot else { return Ok(()) };
         if attempted.is_some() {
+            failed_at_once();
             return Err(GiveError { value, cause: ChannelError::Closed });
         }
         let mut value = Some(value);
         let mut offered = Offered(self, None);
         let waited = wait(|waiter| {
             if let Some(value) = value.take() {
-                offered.1 = Some(self.offer(value, Giver { waiter: waiter.clone(), selection: None }));
+                offered.1 = Some(self.offer(value, Giver { waiter: waiter.clone(), on_accept: None }));
             }
             match offered.1 {
                 Some(ticket) if self.is_offered(ticket) && !self.is_closed() => Poll::Pending,
@@ -257,7 +257,7 @@ impl<T> Channel<T> {
     /// # Errors
     ///
     /// [`ChannelError::Closed`] once the channel is closed and empty; [`ChannelError::Interrupted`] if the
-    /// wait is interrupted, which never costs a value.
+    /// wait is interrupted, which never loses a value.
     ///
     /// # Panics
     ///
@@ -265,20 +265,20 @@ impl<T> Channel<T> {
     pub fn take(&self) -> Result<T, ChannelError> {
         let mut place = Place { channel: self, ticket: None };
         if let Some(taken) = place.attempt_take() {
-            return taken.map_err(ChannelError::from);
+            return taken.inspect_err(|_| failed_at_once()).map_err(ChannelError::from);
         }
         let taken = wait(|waiter| match place.attempt_take() {
             Some(taken) => Poll::Ready(taken),
             None => {
-                place.line_up(waiter);
+                place.enqueue(waiter);
                 Poll::Pending
             }
         });
         taken?.map_err(ChannelError::from)
     }
 
-    /// Closes the channel, for all its handles. Givers that wait get their values back. What has been
-    /// accepted can still be taken; after that, taking is an error. Closing again does nothing.
+    /// Closes the channel for all its handles. Waiting givers get their values back. Accepted values can
+    /// still be taken; after that, taking is an error. Closing again does nothing.
     ///
     /// # Examples
     ///
@@ -309,7 +309,7 @@ impl<T> Channel<T> {
         }
     }
 
-    /// How many values can be taken without parking, those of givers that wait included.
+    /// How many values can be taken without parking, including those of waiting givers.
     pub fn len(&self) -> usize {
         self.state.borrow().available()
     }
@@ -324,7 +324,7 @@ impl<T> Channel<T> {
         Some(self.state.borrow().capacity).filter(|&capacity| capacity < usize::MAX)
     }
 
-    /// Whether giving would park, or fail on a closed channel that is full.
+    /// Whether the channel holds as many values as it accepts, so that giving would park.
     pub fn is_full(&self) -> bool {
         let state = self.state.borrow();
         state.values.len() >= state.capacity
@@ -335,7 +335,7 @@ impl<T> Channel<T> {
         self.state.borrow().closed
     }
 
-    /// Gives what is in the slot if the channel accepts it at once; `None` if it is full.
+    /// Gives the value in the slot if the channel accepts it at once; `None` if the channel is full.
     pub(crate) fn attempt_give(&self, slot: &mut Option<T>) -> Option<Result<(), Closed>> {
         let mut state = self.state.borrow_mut();
         if state.closed {
@@ -349,7 +349,7 @@ impl<T> Channel<T> {
         Some(Ok(()))
     }
 
-    /// Gives a value beyond the capacity if need be. A closed channel drops it.
+    /// Gives a value, if necessary beyond the capacity. A closed channel drops it.
     pub(crate) fn give_at_once(&self, value: T) {
         let mut state = self.state.borrow_mut();
         if state.closed {
@@ -361,7 +361,7 @@ impl<T> Channel<T> {
         state.wake_promised();
     }
 
-    /// Offers a value to those who take, until it is accepted or withdrawn. The channel must be full.
+    /// Offers a value to takers until it is accepted or withdrawn. The channel must be full.
     pub(crate) fn offer(&self, value: T, giver: Giver) -> u64 {
         let mut state = self.state.borrow_mut();
         let ticket = state.ticket();
@@ -379,12 +379,12 @@ impl<T> Channel<T> {
         let mut state = self.state.borrow_mut();
         let place = state.place_of_offer(ticket)?;
         let offer = state.offers.remove(place)?;
-        // The giver goes after the state: it may be the last to hold another channel.
+        // The giver is dropped after the state is released: it may hold the last handle of another channel.
         drop(state);
         Some(offer.value)
     }
 
-    /// The same for all handles to one channel, and for no other channel that exists.
+    /// Identifies the channel: the same for all its handles, and different from every other living channel.
     pub(crate) fn address(&self) -> *const () {
         Rc::as_ptr(&self.state).cast()
     }
@@ -406,27 +406,27 @@ impl<T> fmt::Debug for Channel<T> {
     }
 }
 
-/// A taker's place in the line, once it has one. Leaves it when dropped.
+/// A taker's place in the queue, once it has one. Leaves the queue when dropped.
 pub(crate) struct Place<'a, T> {
     pub(crate) channel: &'a Channel<T>,
     pub(crate) ticket: Option<u64>,
 }
 
 impl<T> Place<'_, T> {
-    /// Takes a value if there are more than those promised to earlier takers; leaves the line then. `None` if
+    /// Takes a value if there are more than are promised to earlier takers, and leaves the queue. `None` if
     /// there is nothing to take yet.
     pub(crate) fn attempt_take(&mut self) -> Option<Result<T, Closed>> {
         let mut state = self.channel.state.borrow_mut();
         if state.available() == 0 {
             return state.closed.then_some(Err(Closed));
         }
-        let in_line = self.ticket.and_then(|ticket| state.place_of_taker(ticket));
-        if in_line.unwrap_or(state.takers.len()) >= state.available() {
+        let in_queue = self.ticket.and_then(|ticket| state.place_of_taker(ticket));
+        if in_queue.unwrap_or(state.takers.len()) >= state.available() {
             return None;
         }
         let (value, accepted) = state.pop()?;
-        // Those behind move up by one place, and there is one value less: nobody has to be told.
-        let left = in_line.and_then(|place| state.takers.remove(place));
+        // Later takers move up by one place, and there is one value less: their promises stay the same.
+        let left = in_queue.and_then(|place| state.takers.remove(place));
         self.ticket = None;
         drop(state);
         drop(left);
@@ -436,7 +436,7 @@ impl<T> Place<'_, T> {
         Some(Ok(value))
     }
 
-    pub(crate) fn line_up(&mut self, waiter: &Rc<dyn Wake>) {
+    pub(crate) fn enqueue(&mut self, waiter: &Rc<dyn Wake>) {
         if self.ticket.is_none() {
             let mut state = self.channel.state.borrow_mut();
             let ticket = state.ticket();
@@ -464,7 +464,7 @@ impl<T> Drop for Place<'_, T> {
     }
 }
 
-/// The channel is closed, and what it had accepted has been taken.
+/// The channel is closed, and all accepted values have been taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -480,7 +480,7 @@ impl std::error::Error for Closed {}
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelError {
-    /// The channel is closed; for a taker, it is empty as well.
+    /// The channel is closed and, for a taker, empty.
     Closed,
     /// The wait was interrupted.
     Interrupted(Interrupt),
@@ -510,7 +510,7 @@ impl From<Interrupt> for ChannelError {
 }
 
 impl From<ChannelError> for io::Error {
-    /// `BrokenPipe` for a closed channel; otherwise as an [`Interrupt`] is converted.
+    /// `BrokenPipe` for a closed channel; an interrupt is converted as [`Interrupt`] is.
     fn from(error: ChannelError) -> Self {
         match error {
             ChannelError::Closed => Self::new(io::ErrorKind::BrokenPipe, Closed),
@@ -519,12 +519,12 @@ impl From<ChannelError> for io::Error {
     }
 }
 
-/// A value that a channel did not accept, and why.
+/// The value that a channel did not accept, and why.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct GiveError<T> {
-    /// What was to be given.
+    /// The value.
     pub value: T,
-    /// Why it was not.
+    /// Why it was not accepted.
     pub cause: ChannelError,
 }
 
@@ -543,7 +543,7 @@ impl<T> fmt::Debug for GiveError<T> {
 impl<T> std::error::Error for GiveError<T> {}
 
 impl<T> From<GiveError<T>> for io::Error {
-    /// As its cause is converted; the value is dropped.
+    /// Converted like its cause; the value is dropped.
     fn from(error: GiveError<T>) -> Self {
         error.cause.into()
     }

@@ -1,29 +1,81 @@
-//! One fiber: its coroutine, and the state that parking and waking turn on.
+//! One fiber: its coroutine, the state that parking and waking turn on, and the queue that a wake puts it into.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use ringspun_runtime::{Wake, prefetch};
+use ringspun_runtime::{EventLoop, Wake, prefetch};
 
-use crate::channel::Channel;
 use crate::interrupt::Interrupt;
-use crate::overflow::Subject;
-use crate::running::Turn;
-use crate::scheduler::Scheduler;
 use crate::stack::FiberStack;
-use crate::supervisor::FiberEvent;
 
 type Body = Coroutine<(), (), (), FiberStack>;
 
-/// How often a fiber may ignore that its runtime ends before its stack is unwound.
-const IGNORED_INTERRUPTS: u32 = 1000;
+/// How many interrupts a fiber may ignore while its runtime ends before its stack is unwound, and how often it may
+/// catch that before it is stopped for good.
+const IGNORED_INTERRUPTS_MAX: u32 = 1000;
+const CAUGHT_UNWINDS_MAX: u32 = 100;
+/// A fiber that unwinds already cannot be unwound. It may have many values to drop, each of which tries to wait.
+const IGNORED_WHILE_PANICKING_MAX: u32 = 100_000;
 
-/// How much of a stack is fetched before its fiber resumes: the frames between where it parks and what runs
-/// in it next.
-const STACK_AHEAD_BYTES: usize = 768;
+/// How much of a stack is prefetched before its fiber resumes: the frames around where it parked.
+const STACK_ABOVE_BYTES: usize = 640;
 const STACK_BELOW_BYTES: usize = 128;
+
+/// What the fibers of one runtime share, and all that they know of it.
+pub(crate) struct RunQueue {
+    event_loop: Rc<EventLoop>,
+    ready: RefCell<Vec<Rc<Fiber>>>,
+    ending: Cell<bool>,
+    /// Fibers that have been stopped, and that the scheduler does not know of yet.
+    stopped: RefCell<Vec<Rc<Fiber>>>,
+}
+
+impl RunQueue {
+    pub(crate) fn new(event_loop: Rc<EventLoop>) -> Rc<Self> {
+        Rc::new(Self {
+            event_loop,
+            ready: RefCell::default(),
+            ending: Cell::new(false),
+            stopped: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
+        &self.event_loop
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.borrow().is_empty()
+    }
+
+    #[inline(always)]
+    pub(crate) fn push(&self, fiber: Rc<Fiber>) {
+        self.ready.borrow_mut().push(fiber);
+    }
+
+    /// Takes what is ready now, and leaves the empty `batch` in its place.
+    pub(crate) fn take(&self, batch: Vec<Rc<Fiber>>) -> Vec<Rc<Fiber>> {
+        self.ready.replace(batch)
+    }
+
+    /// From now on every wait is interrupted.
+    pub(crate) fn end(&self) {
+        self.ending.set(true);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// The fibers that have been stopped since the last call.
+    pub(crate) fn take_stopped(&self) -> Vec<Rc<Fiber>> {
+        self.stopped.take()
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -33,54 +85,59 @@ enum State {
     /// Running, and woken meanwhile: the next park returns at once.
     Notified,
     Parked,
+    /// It has ended, or has been stopped.
     Done,
 }
 
-/// What every wake and resume needs comes first, in this order, in as few cache lines as it goes.
+/// What every wake and resume needs comes first, in as few cache lines as possible.
 #[repr(C)]
 pub(crate) struct Fiber {
     state: Cell<State>,
+    /// Somebody has cancelled the fiber, or its runtime is ending.
     cancelled: Cell<bool>,
     ignored_interrupts: Cell<u32>,
-    scheduler: Rc<Scheduler>,
-    /// Where on its stack the fiber has parked last.
+    queue: Rc<RunQueue>,
+    /// Where on its stack the fiber parked last.
     parked_at: Cell<*const u8>,
     deadline: Cell<Option<Instant>>,
     /// The way back to the scheduler; set by the fiber itself when it starts, null until then.
     yielder: Cell<*const Yielder<(), ()>>,
-    /// Absent before the first resume has been prepared and after the end.
+    /// `None` only while the fiber is made, and after its end.
     body: RefCell<Option<Body>>,
-    /// Where the scheduler lists this fiber.
-    pub(crate) listed_at: Cell<usize>,
-    supervisor: Option<Channel<FiberEvent>>,
-    subject: Subject,
+    /// The scheduler's index of this fiber.
+    pub(crate) listed_at: usize,
+    guard: Range<usize>,
+    stack_size_bytes: usize,
+    id: u64,
+    name: Option<Box<str>>,
 }
 
 /// The panic payload that unwinds a fiber which ignores the end of its runtime.
 pub(crate) struct Unwound;
 
 impl Fiber {
+    /// A fiber that is ready to run `function`, which must not unwind; the caller pushes it into the queue.
     pub(crate) fn new(
-        scheduler: Rc<Scheduler>,
-        id: u64,
-        name: Option<Box<str>>,
-        supervisor: Option<Channel<FiberEvent>>,
+        queue: Rc<RunQueue>,
+        (id, name): (u64, Option<Box<str>>),
+        listed_at: usize,
         stack: FiberStack,
         function: impl FnOnce() + 'static,
     ) -> Rc<Self> {
-        let subject = Subject { guard: stack.guard(), stack_size_bytes: stack.size_bytes(), id, name };
         let fiber = Rc::new(Self {
-            subject,
-            scheduler,
-            supervisor,
             state: Cell::new(State::Ready),
-            body: RefCell::new(None),
-            yielder: Cell::new(std::ptr::null()),
-            parked_at: Cell::new(std::ptr::null()),
-            cancelled: Cell::new(false),
-            deadline: Cell::new(None),
+            cancelled: Cell::new(queue.is_ending()),
             ignored_interrupts: Cell::new(0),
-            listed_at: Cell::new(usize::MAX),
+            queue,
+            parked_at: Cell::new(std::ptr::null()),
+            deadline: Cell::new(None),
+            yielder: Cell::new(std::ptr::null()),
+            body: RefCell::new(None),
+            listed_at,
+            guard: stack.guard(),
+            stack_size_bytes: stack.size_bytes(),
+            id,
+            name,
         });
         let this = Rc::downgrade(&fiber);
         let body = Coroutine::with_stack(stack, move |yielder, ()| {
@@ -93,36 +150,34 @@ impl Fiber {
         fiber
     }
 
-    pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
-        &self.scheduler
-    }
-
     /// Its number and its name.
     pub(crate) fn identity(&self) -> (u64, Option<&str>) {
-        (self.subject.id, self.subject.name.as_deref())
+        (self.id, self.name.as_deref())
     }
 
-    /// What the handler of a stack overflow needs to know of it.
-    pub(crate) fn subject(&self) -> &Subject {
-        &self.subject
+    /// The addresses of its stack's guard.
+    pub(crate) fn guard(&self) -> &Range<usize> {
+        &self.guard
     }
 
-    pub(crate) fn supervisor(&self) -> Option<&Channel<FiberEvent>> {
-        self.supervisor.as_ref()
+    pub(crate) fn stack_size_bytes(&self) -> usize {
+        self.stack_size_bytes
     }
 
-    /// Runs the fiber until it parks or ends; true at its end.
-    pub(crate) fn resume(self: &Rc<Self>) -> bool {
+    pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
+        self.queue.event_loop()
+    }
+
+    /// Runs the fiber until it parks or ends; true once it has ended. Only for [`current::run`](crate::current::run).
+    #[inline]
+    pub(crate) fn resume(&self) -> bool {
         // The borrow lasts while the fiber runs; nothing else looks at the body, and a fiber cannot
         // resume itself.
         let mut body = self.body.borrow_mut();
         let Some(coroutine) = body.as_mut() else { return true };
         debug_assert_eq!(self.state.get(), State::Ready, "only what is in the run queue runs");
         self.state.set(State::Running);
-        let turn = Turn::of(self);
-        let result = coroutine.resume(());
-        drop(turn);
-        match result {
+        match coroutine.resume(()) {
             CoroutineResult::Yield(()) => false,
             CoroutineResult::Return(()) => {
                 self.state.set(State::Done);
@@ -134,6 +189,7 @@ impl Fiber {
     }
 
     /// Parks the running fiber until the next wake; returns at once if one has come already.
+    #[inline]
     pub(crate) fn park(&self) {
         if self.state.get() == State::Notified {
             self.state.set(State::Running);
@@ -141,18 +197,45 @@ impl Fiber {
         }
         debug_assert_eq!(self.state.get(), State::Running, "only the running fiber can park");
         self.state.set(State::Parked);
+        self.suspend();
+    }
+
+    /// Lets the other fibers that are ready run before the running one, and the loop turn.
+    pub(crate) fn give_way(&self) {
+        self.state.set(State::Ready);
+        self.queue.push(Rc::clone(&self.borrowed()));
+        self.suspend();
+    }
+
+    #[inline]
+    fn suspend(&self) {
         let here = 0_u8;
         self.parked_at.set(&raw const here);
         // SAFETY: the fiber set the yielder when it started, on the stack that it still runs on; only
-        // code on that stack gets here, because parking goes through the scheduler's current fiber.
+        // code on that stack gets here, because every caller has the fiber from `current`.
         unsafe { &*self.yielder.get() }.suspend(());
     }
 
-    /// Has the processor fetch the fiber, and what it has on its stack, while those before it in the queue run:
-    /// with thousands of fibers, no cache holds them all.
+    /// This fiber as what wakes it, without a count of its own: a clone is only made where a waiter is left.
+    #[inline]
+    pub(crate) fn waiter(&self) -> ManuallyDrop<Rc<dyn Wake>> {
+        let fiber: Rc<Self> = ManuallyDrop::into_inner(self.borrowed());
+        ManuallyDrop::new(fiber)
+    }
+
+    #[inline]
+    fn borrowed(&self) -> ManuallyDrop<Rc<Self>> {
+        // SAFETY: every fiber lives in an `Rc`, as `new` gives out nothing else, and the result is never dropped,
+        // so that the count stays right. The callers use it only while the fiber runs, and so exists.
+        ManuallyDrop::new(unsafe { Rc::from_raw(self) })
+    }
+
+    /// Prefetches the fiber and the top of its stack while those before it in the queue run: with thousands of
+    /// fibers, no cache holds them all.
+    #[inline]
     fn prefetch(&self) {
-        prefetch(std::ptr::from_ref(self).cast(), size_of::<Self>());
-        prefetch(self.parked_at.get().wrapping_sub(STACK_BELOW_BYTES), STACK_AHEAD_BYTES);
+        prefetch(std::ptr::from_ref(self).cast(), std::mem::offset_of!(Self, listed_at));
+        prefetch(self.parked_at.get().wrapping_sub(STACK_BELOW_BYTES), STACK_BELOW_BYTES + STACK_ABOVE_BYTES);
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -172,7 +255,7 @@ impl Fiber {
     /// The reason for which a wait has to end now, if there is one.
     #[inline]
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
-        if self.cancelled.get() || self.scheduler.is_ending() {
+        if self.cancelled.get() {
             return Some(Interrupt::Cancelled);
         }
         self.deadline.get().filter(|deadline| self.is_over(*deadline)).map(|_| Interrupt::DeadlineExpired)
@@ -181,7 +264,7 @@ impl Fiber {
     /// Out of line, as most waits have no deadline.
     #[cold]
     fn is_over(&self, deadline: Instant) -> bool {
-        self.scheduler.event_loop().now() >= deadline
+        self.event_loop().now() >= deadline
     }
 
     /// As [`interrupt`](Self::interrupt), and counts it as raised.
@@ -195,29 +278,52 @@ impl Fiber {
     #[cold]
     fn raise(&self, interrupt: Interrupt) {
         if interrupt == Interrupt::Cancelled {
-            self.cancelled.set(false);
+            self.cancelled.set(self.queue.is_ending());
         }
-        if self.scheduler.is_ending() && !std::thread::panicking() {
-            let ignored = self.ignored_interrupts.get() + 1;
-            self.ignored_interrupts.set(ignored);
-            if ignored > IGNORED_INTERRUPTS {
-                std::panic::resume_unwind(Box::new(Unwound));
+        self.count_ignored();
+    }
+
+    /// Counts a call that failed at once, with an interrupt or otherwise: a fiber that makes it again and again
+    /// would keep its runtime from ending.
+    #[cold]
+    pub(crate) fn count_ignored(&self) {
+        if !self.queue.is_ending() {
+            return;
+        }
+        let ignored = self.ignored_interrupts.get() + 1;
+        self.ignored_interrupts.set(ignored);
+        if std::thread::panicking() {
+            if ignored > IGNORED_WHILE_PANICKING_MAX {
+                self.stop();
             }
+        } else if ignored > IGNORED_INTERRUPTS_MAX + CAUGHT_UNWINDS_MAX {
+            self.stop();
+        } else if ignored > IGNORED_INTERRUPTS_MAX {
+            std::panic::resume_unwind(Box::new(Unwound));
         }
+    }
+
+    /// Parks the running fiber for good. The scheduler must leak it, as others may still refer to its stack.
+    fn stop(&self) -> ! {
+        self.state.set(State::Done);
+        self.queue.stopped.borrow_mut().push(Rc::clone(&self.borrowed()));
+        self.suspend();
+        // Nobody resumes what is not in the run queue, and no wake puts it there.
+        std::process::abort()
     }
 }
 
 impl Wake for Fiber {
+    #[inline]
     fn wake(self: Rc<Self>) {
-        match self.state.get() {
-            State::Parked => {
-                self.state.set(State::Ready);
-                self.prefetch();
-                let scheduler = self.scheduler.clone();
-                scheduler.make_ready(self);
-            }
-            State::Running => self.state.set(State::Notified),
-            State::Ready | State::Notified | State::Done => {}
+        if self.state.get() == State::Parked {
+            self.state.set(State::Ready);
+            self.prefetch();
+            // SAFETY: the queue outlives the call: the fiber, which holds it, is in it from then on.
+            let queue = unsafe { &*Rc::as_ptr(&self.queue) };
+            queue.push(self);
+        } else if self.state.get() == State::Running {
+            self.state.set(State::Notified);
         }
     }
 }

@@ -8,12 +8,12 @@ use std::io;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
-    /// Somebody cancelled the fiber, or its runtime is ending. A cancel interrupts one wait; the end of
-    /// the runtime interrupts every further one. A fiber that unwinds from a panic cannot wait, and gets
+    /// The fiber has been cancelled, or its runtime is ending. A cancel interrupts one wait; the end of
+    /// the runtime interrupts every later one. A fiber that unwinds from a panic cannot wait and gets
     /// this as well.
     Cancelled,
-    /// The earliest deadline of those that [`with_deadline`](crate::with_deadline) set for the fiber has
-    /// passed. It interrupts every further wait until that call has returned.
+    /// The earliest of the deadlines that [`with_deadline`](crate::with_deadline) set for the fiber has
+    /// passed. It interrupts every wait until that call has returned.
     DeadlineExpired,
 }
 
@@ -30,7 +30,7 @@ impl std::error::Error for Interrupt {}
 
 impl From<Interrupt> for io::Error {
     /// `TimedOut` for a deadline. A cancel is `Other` and not `Interrupted`, because loops such as
-    /// [`io::Read::read_to_end`] take that one for a signal, and try again.
+    /// [`io::Read::read_to_end`] retry on that one, as after a signal.
     fn from(interrupt: Interrupt) -> Self {
         let kind = match interrupt {
             Interrupt::Cancelled => io::ErrorKind::Other,

@@ -1,4 +1,4 @@
-//! Waiting for a fiber's result.
+//! A fiber's result, and waiting for it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -9,12 +9,12 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
+use crate::event::FiberEventKind;
 use crate::fiber::{Fiber, Unwound};
 use crate::interrupt::Interrupt;
-use crate::supervisor::FiberEventKind;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
-/// Where a fiber leaves its result.
+/// Holds a fiber's result until it is joined.
 pub(crate) struct Packet<T> {
     result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
     finished: Cell<bool>,
@@ -26,10 +26,10 @@ impl<T: 'static> Packet<T> {
         Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiners: RefCell::default() })
     }
 
-    /// Runs a fiber's function, and keeps its result or its panic for the joiner. How it ended is also for
+    /// Runs a fiber's function, and keeps its result or its panic for the joiner. Returns how it ended, for
     /// the supervisor.
     pub(crate) fn run(&self, function: impl FnOnce() -> T) -> FiberEventKind {
-        // What a panic leaves half done is only seen by those who join, and they learn of the panic.
+        // Unwind safe: a panic ends the fiber, and the joiner gets the panic.
         let result = catch_unwind(AssertUnwindSafe(function));
         let ending = match &result {
             Ok(_) => FiberEventKind::Returned,
@@ -54,20 +54,28 @@ impl<T: 'static> Packet<T> {
 }
 
 /// A handle to a fiber, from [`spawn`](crate::spawn) or [`FiberBuilder`](crate::FiberBuilder). Dropping it
-/// lets the fiber run on, unobserved: its result, or its panic, is dropped.
+/// detaches the fiber: its result, or its panic, is then discarded.
 pub struct JoinHandle<T> {
-    pub(crate) packet: Rc<Packet<T>>,
-    pub(crate) fiber: Rc<Fiber>,
+    packet: Rc<Packet<T>>,
+    fiber: Rc<Fiber>,
 }
 
 impl<T: 'static> JoinHandle<T> {
-    /// Parks until the fiber has ended, and returns its result, which can be had once.
+    pub(crate) fn new(packet: Rc<Packet<T>>, fiber: Rc<Fiber>) -> Self {
+        Self { packet, fiber }
+    }
+
+    pub(crate) fn into_packet(self) -> Rc<Packet<T>> {
+        self.packet
+    }
+
+    /// Parks until the fiber has ended and returns its result, which can be taken once.
     ///
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the fiber panicked; [`JoinError::Interrupted`] if
-    /// the *waiting* fiber was cancelled or ran out of time, after which it can join again;
-    /// [`JoinError::Taken`] if an earlier join has returned the result, or the payload.
+    /// the *waiting* fiber was cancelled or its deadline passed, after which it can join again;
+    /// [`JoinError::Taken`] if an earlier join has returned the result or the payload.
     ///
     /// # Panics
     ///
@@ -102,7 +110,11 @@ impl<T: 'static> JoinHandle<T> {
             Poll::Pending
         });
         match waited {
-            Ok(result) => result.map_or(Err(JoinError::Taken), |result| result.map_err(JoinError::Panicked)),
+            Ok(Some(result)) => result.map_err(JoinError::Panicked),
+            Ok(None) => {
+                failed_at_once();
+                Err(JoinError::Taken)
+            }
             Err(interrupt) => {
                 if let Some(waiter) = joining {
                     joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, &waiter));
@@ -112,10 +124,10 @@ impl<T: 'static> JoinHandle<T> {
         }
     }
 
-    /// Raises [`Interrupt::Cancelled`] at the point where the fiber waits, or where it waits next.
+    /// Interrupts the fiber's current wait, or else its next one, with [`Interrupt::Cancelled`].
     ///
-    /// An operation in flight is cancelled and waited for; if it succeeds all the same, the fiber gets
-    /// its result, and the interrupt at its next wait. Cancelling a fiber that has ended does nothing;
+    /// An operation in flight is cancelled and waited for; if it succeeds nevertheless, the fiber gets
+    /// its result now and the interrupt at its next wait. Cancelling a fiber that has ended does nothing;
     /// cancelling twice before the fiber has run raises one interrupt.
     ///
     /// # Examples
@@ -137,7 +149,7 @@ impl<T: 'static> JoinHandle<T> {
         self.fiber.clone().cancel();
     }
 
-    /// Whether the fiber has ended, so that [`join`](Self::join) will not park.
+    /// Whether the fiber has ended: [`join`](Self::join) does not park then.
     pub fn is_finished(&self) -> bool {
         self.packet.is_finished()
     }
@@ -160,13 +172,13 @@ pub enum JoinError {
     Taken,
 }
 
-/// What a panic had to say.
+/// The message of a panic.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is not a text")
+        .unwrap_or("non-string panic payload")
 }
 
 impl fmt::Display for JoinError {
@@ -188,8 +200,8 @@ impl fmt::Debug for JoinError {
 impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
-    /// As an [`Interrupt`] is converted; the others are `Other`, a panic with its text and without its
-    /// payload.
+    /// An interrupt is converted as [`Interrupt`] is; the others are `Other`, a panic with its message and
+    /// without its payload.
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Interrupted(interrupt) => interrupt.into(),

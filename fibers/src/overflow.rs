@@ -1,22 +1,13 @@
-//! A stack overflow ends the process with a message that names the fiber, instead of a bare SIGSEGV.
+//! Handles stack overflows: the process ends with a message that names the fiber instead of a bare SIGSEGV.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
+use crate::current::with_running;
 use crate::fiber::Fiber;
-use crate::running::with_running;
-
-/// What the handler needs to know of the running fiber, readable at any instruction.
-pub(crate) struct Subject {
-    pub(crate) guard: Range<usize>,
-    pub(crate) stack_size_bytes: usize,
-    pub(crate) id: u64,
-    pub(crate) name: Option<Box<str>>,
-}
 
 /// The actions that were installed before ours, for SIGSEGV and SIGBUS.
 static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] =
@@ -66,16 +57,15 @@ fn ensure_signal_stack() -> io::Result<()> {
     Ok(())
 }
 
-/// If the fault is in the running fiber's guard, says so and aborts. Any other fault happens again
-/// under the action that was there before ours.
+/// If the fault is in the running fiber's guard, reports the overflow and aborts. Any other fault is left to the
+/// action that was installed before ours.
 extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mut c_void) {
-    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault of our own has a positive code, and
-    // an address; a signal that somebody sent has neither.
+    // SAFETY: the kernel passes a valid siginfo for SA_SIGINFO. A fault has a positive code and an
+    // address; a signal sent by a process has neither.
     let (fault, address) = unsafe { ((*information).si_code > 0, (*information).si_addr() as usize) };
     with_running(|fiber| {
-        let subject = fiber.map(Fiber::subject);
-        if let Some(subject) = subject.filter(|subject| fault && subject.guard.contains(&address)) {
-            report(subject);
+        if let Some(fiber) = fiber.filter(|fiber| fault && fiber.guard().contains(&address)) {
+            report(fiber);
             // SAFETY: abort has no preconditions and is async-signal-safe.
             unsafe { libc::abort() };
         }
@@ -88,29 +78,30 @@ extern "C" fn on_fault(signal: c_int, information: *mut siginfo_t, _context: *mu
         }
     }
     if !fault {
-        // It will not come again by itself.
+        // A signal that was sent does not repeat by itself, as a fault does.
         // SAFETY: raise has no preconditions and is async-signal-safe.
         unsafe { libc::raise(signal) };
     }
 }
 
-fn report(subject: &Subject) {
+fn report(fiber: &Fiber) {
     let mut digits = [0u8; 20];
+    let (id, name) = fiber.identity();
     write_error(b"ringspun: fiber ");
-    write_error(decimal(subject.id, &mut digits));
-    if let Some(name) = &subject.name {
+    write_error(decimal(id, &mut digits));
+    if let Some(name) = name {
         write_error(b" '");
         write_error(name.as_bytes());
         write_error(b"'");
     }
     write_error(b" overflowed its stack of ");
-    write_error(decimal(subject.stack_size_bytes as u64, &mut digits));
+    write_error(decimal(fiber.stack_size_bytes() as u64, &mut digits));
     write_error(b" bytes; give it a larger one with FiberBuilder::stack_size_bytes\n");
 }
 
 fn write_error(bytes: &[u8]) {
-    // SAFETY: the bytes are valid for their length; write is async-signal-safe. Nobody is left to tell
-    // if it fails.
+    // SAFETY: the bytes are valid for their length; write is async-signal-safe. There is no one to report a
+    // failure to.
     let _ = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }
 

@@ -9,15 +9,15 @@ use ringspun_runtime::Wake;
 
 use crate::channel::{Channel, Closed, Giver, Place};
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::{failed_at_once, wait};
 
-/// Carries out one of several operations on channels: the first that is possible, as Janet's `ev/select` and
-/// `ev/rselect` do.
+/// Carries out one of several channel operations: the first that is possible, like Janet's `ev/select` and
+/// `ev/rselect`.
 ///
-/// Each clause has a function for its outcome; that of the clause that is carried out makes the result. The
-/// other clauses leave no trace in their channels. A clause on a closed channel is possible, with [`Closed`]
-/// as its outcome, unless there are values left to take from it. Without any clause, or with none that can
-/// ever be carried out, the wait lasts until an interrupt.
+/// Each clause has a function that turns its outcome into the result. Only one clause is carried out; the others
+/// have no effect on their channels. A clause on a closed channel is possible, with [`Closed`] as its outcome,
+/// unless there are values left to take. Without a clause that can ever be carried out, the wait lasts until
+/// an interrupt.
 ///
 /// # Examples
 ///
@@ -37,21 +37,21 @@ use crate::wait::wait;
 ///     jobs.give(7).unwrap();
 ///     let mut report = Some("idle");
 ///
-///     // Both are possible, so the first goes before; the report stays where it was.
+///     // Both are possible: the first is chosen, and the report stays in its slot.
 ///     let event = Select::new()
 ///         .take(&jobs, Event::Job)
 ///         .give(&reports, &mut report, |_| Event::Reported)
 ///         .wait();
 ///     assert_eq!((event, report), (Ok(Event::Job(Ok(7))), Some("idle")));
 ///
-///     // Now only the second is.
+///     // Now only the second is possible.
 ///     let event = Select::new()
 ///         .take(&jobs, Event::Job)
 ///         .give(&reports, &mut report, |_| Event::Reported)
 ///         .wait();
 ///     assert_eq!((event, report), (Ok(Event::Reported), None));
 ///
-///     // And now neither, so it is the deadline that comes first.
+///     // And now neither is, so the deadline ends the wait.
 ///     let event = fibers::with_deadline(Duration::from_millis(1), || {
 ///         Select::new().take(&jobs, Event::Job).wait()
 ///     });
@@ -74,18 +74,18 @@ impl<'a, R> Select<'a, R> {
     ///
     /// # Panics
     ///
-    /// If another clause gives to this channel: the selection would meet itself.
+    /// If another clause gives to this channel: the selection would exchange a value with itself.
     pub fn take<T>(self, channel: &'a Channel<T>, outcome: impl FnOnce(Result<T, Closed>) -> R + 'a) -> Self {
         self.with(TakeClause { place: Place { channel, ticket: None }, taken: None, outcome })
     }
 
-    /// Adds a clause that gives what is in `slot` to `channel`. The value is still in the slot if the clause
-    /// was not carried out, if the channel was closed, or if the wait was interrupted. With an empty slot the
-    /// clause is never possible, which is a way to leave it out.
+    /// Adds a clause that gives the value in `slot` to `channel`. The value stays in the slot if the clause
+    /// is not carried out, if the channel is closed, or if the wait is interrupted. A clause with an empty slot
+    /// is never possible, which is a way to disable it.
     ///
     /// # Panics
     ///
-    /// If another clause takes from this channel: the selection would meet itself.
+    /// If another clause takes from this channel: the selection would exchange a value with itself.
     pub fn give<T: 'static>(
         self,
         channel: &'a Channel<T>,
@@ -98,14 +98,14 @@ impl<'a, R> Select<'a, R> {
     fn with(mut self, clause: impl Clause<R> + 'a) -> Self {
         let (direction, channel) = clause.target();
         let mut others = self.clauses.iter().map(|other| other.target());
-        let meets_itself = others.any(|(other, to)| other != direction && to == channel);
-        assert!(!meets_itself, "a selection takes from a channel that it also gives to");
+        let is_circular = others.any(|(other, to)| other != direction && to == channel);
+        assert!(!is_circular, "a selection both gives to and takes from one channel");
         self.clauses.push(Box::new(clause));
         self
     }
 
-    /// Parks until a clause is possible, carries it out, and returns what its function makes of the outcome.
-    /// Of several that are possible at once, the one that was added first is chosen.
+    /// Parks until a clause is possible, carries it out, and returns the result of its function. Of several
+    /// that are possible at once, the one that was added first is chosen.
     ///
     /// # Errors
     ///
@@ -137,8 +137,8 @@ impl<'a, R> Select<'a, R> {
         Ok(self.clauses.swap_remove(chosen).finish())
     }
 
-    /// As [`wait`](Self::wait), but of several clauses that are possible at once any may be chosen, so that
-    /// none is kept waiting by those before it.
+    /// Like [`wait`](Self::wait), but chooses at random among the clauses that are possible at once, so that
+    /// earlier clauses do not starve later ones.
     ///
     /// # Errors
     ///
@@ -179,17 +179,17 @@ impl<R> fmt::Debug for Select<'_, R> {
     }
 }
 
-/// What the offers of one waiting selection share. An offer is accepted by another fiber, while that of the
-/// selection is parked; from then on no other offer may be.
+/// Shared by the offers of one waiting selection. Another fiber accepts an offer while the selecting fiber is
+/// parked; from then on no other offer may be accepted.
 #[derive(Default)]
-pub(crate) struct Selection {
+struct Selection {
     chosen: Cell<Option<usize>>,
     offers: RefCell<Vec<Rc<dyn Withdraw>>>,
 }
 
 impl Selection {
-    /// Another fiber has carried out a clause: the other offers are withdrawn before anybody sees them.
-    pub(crate) fn choose(&self, clause: usize) {
+    /// Another fiber has carried out a clause: withdraws the other offers before any fiber sees them.
+    fn choose(&self, clause: usize) {
         self.chosen.set(Some(clause));
         for offer in self.offers.take() {
             offer.withdraw();
@@ -201,7 +201,7 @@ trait Withdraw {
     fn withdraw(&self);
 }
 
-/// An offer of a selection, and where its value goes back to.
+/// An offer of a selection, and the place its value returns to.
 struct Offered<T> {
     channel: Channel<T>,
     ticket: u64,
@@ -223,15 +223,15 @@ enum Direction {
 }
 
 trait Clause<R> {
-    /// The channel, by its address.
+    /// The direction, and the channel by its address.
     fn target(&self) -> (Direction, *const ());
     /// Carries the clause out if it is possible now.
     fn attempt(&mut self) -> bool;
-    /// Sees to it that the waiter is woken when the clause becomes possible.
+    /// Registers the waiter to be woken when the clause becomes possible.
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>);
     /// Undoes `register`.
     fn withdraw(&mut self);
-    /// What the function makes of the outcome, once the clause has been carried out.
+    /// The result of the clause's function, once the clause has been carried out.
     fn finish(self: Box<Self>) -> R;
 }
 
@@ -253,7 +253,7 @@ impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F>
     }
 
     fn register(&mut self, _: &Rc<Selection>, _: usize, waiter: &Rc<dyn Wake>) {
-        self.place.line_up(waiter);
+        self.place.enqueue(waiter);
     }
 
     fn withdraw(&mut self) {
@@ -261,14 +261,15 @@ impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F>
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.taken.unwrap_or(Err(Closed)))
+        let taken = self.taken.unwrap_or(Err(Closed)).inspect_err(|_| failed_at_once());
+        (self.outcome)(taken)
     }
 }
 
 struct GiveClause<'a, T, F> {
     channel: &'a Channel<T>,
     slot: &'a mut Option<T>,
-    /// Present while the value is in the channel, or another fiber has carried the clause out.
+    /// Present while the value is in the channel, or once another fiber has carried out the clause.
     offered: Option<Rc<Offered<T>>>,
     given: Result<(), Closed>,
     outcome: F,
@@ -297,7 +298,9 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
 
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>) {
         let Some(value) = self.slot.take() else { return };
-        let giver = Giver { waiter: waiter.clone(), selection: Some((selection.clone(), number)) };
+        let chosen = selection.clone();
+        let on_accept = Some(Box::new(move || chosen.choose(number)) as Box<dyn FnOnce()>);
+        let giver = Giver { waiter: waiter.clone(), on_accept };
         let ticket = self.channel.offer(value, giver);
         let offered = Rc::new(Offered { channel: self.channel.clone(), ticket, returned: Cell::new(None) });
         selection.offers.borrow_mut().push(offered.clone());
@@ -312,12 +315,12 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
     }
 
     fn finish(self: Box<Self>) -> R {
-        (self.outcome)(self.given)
+        (self.outcome)(self.given.inspect_err(|_| failed_at_once()))
     }
 }
 
-/// A number below `bound`, which is at least one, from a generator of this thread that starts the same in
-/// every run (xorshift64).
+/// A number below `bound`, which is at least one, from this thread's generator (xorshift64), whose seed is
+/// fixed.
 fn random_below(bound: usize) -> usize {
     #[cfg(feature = "simulation")]
     if let Some(simulation) = ringspun_runtime::simulation::current() {

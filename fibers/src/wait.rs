@@ -1,4 +1,4 @@
-//! Waiting: the one way by which a fiber parks, and what is built on it.
+//! Waiting: the only way for a fiber to park, and what is built on it.
 
 use std::rc::Rc;
 use std::task::Poll;
@@ -6,41 +6,61 @@ use std::time::{Duration, Instant};
 
 use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
+use crate::current::{with_current, with_running};
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
-use crate::running::{current_fiber, with_current_fiber, with_running};
 
-/// What wakes the running fiber: the waiter that [`wait`] gives to what it polls.
+/// Wakes the running fiber: the same waiter that [`wait`] passes to `poll`.
 ///
 /// # Panics
 ///
 /// Outside of a fiber.
 #[inline]
 pub fn waiter() -> Rc<dyn Wake> {
-    current_fiber()
+    with_current(|fiber| Rc::clone(&fiber.waiter()))
 }
 
-/// Whether the caller runs in a fiber, and so may wait. Tasks of a [`Remote`](crate::Remote) do not.
+/// Whether the caller runs in a fiber and may wait. Tasks of a [`Remote`](crate::Remote) do not run in one.
 pub fn is_fiber() -> bool {
     with_running(|fiber| fiber.is_some())
 }
 
+/// Whether the caller runs in a fiber whose runtime turns this event loop. What waits for an operation of another loop
+/// would never be woken.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_runtime::{Configuration, EventLoop};
+///
+/// fibers::run(|| {
+///     assert!(fibers::runs_on(&fibers::event_loop().unwrap()));
+///     assert!(!fibers::runs_on(&EventLoop::new(&Configuration::default()).unwrap()));
+/// })
+/// .unwrap();
+/// ```
+#[inline]
+pub fn runs_on(event_loop: &Rc<EventLoop>) -> bool {
+    with_running(|fiber| fiber.is_some_and(|fiber| Rc::ptr_eq(fiber.event_loop(), event_loop)))
+}
+
 /// Parks until `poll` is ready.
 ///
-/// `poll` is called at once, and again after each wake of the waiter it is given. Wakes may be
-/// spurious. This is the seam on which the net layer stands: `poll` starts what there is to start,
-/// leaves the waiter where a completion finds it, and says `Pending`. What is ready goes before an
-/// interrupt: one that is pending is raised only where the fiber would park.
+/// `poll` is called at once, and again after each wake of the waiter that it is passed. Wakes may be
+/// spurious. The net layer is built on this: `poll` starts the operation, stores the waiter for its
+/// completion, and returns `Pending`. A result has priority over an interrupt: a pending interrupt is raised only
+/// where the fiber would park.
 ///
 /// # Errors
 ///
-/// The interrupt that ended the wait; `poll` is not called again, and whoever wrote it takes the
-/// waiter back from where it was left.
+/// The interrupt that ended the wait. `poll` is not called again: the caller removes the waiter from where
+/// `poll` stored it.
 ///
 /// # Panics
 ///
-/// Outside of a fiber. A fiber that goes on for a thousand interrupts after its runtime has begun to end
-/// is unwound from here, by a panic that prints nothing.
+/// Outside of a fiber. A fiber that ignores a thousand interrupts after its runtime has begun to end is
+/// unwound from here, by a panic that prints nothing; see [`Runtime::run`](crate::Runtime::run).
 ///
 /// # Examples
 ///
@@ -76,33 +96,46 @@ pub fn is_fiber() -> bool {
 /// ```
 #[inline]
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
-    let waiter = waiter();
-    with_current_fiber(|fiber| {
+    with_current(|fiber| {
+        let waiter = fiber.waiter();
         loop {
             if let Poll::Ready(value) = poll(&waiter) {
                 return Ok(value);
             }
-            if let Some(interrupt) = fiber.take_interrupt() {
-                return Err(interrupt);
-            }
-            if std::thread::panicking() {
-                // Parking now would show the thread's panic to other fibers.
-                return Err(Interrupt::Cancelled);
-            }
+            may_park(fiber)?;
             park_until(fiber, fiber.deadline(), &waiter);
         }
     })
 }
 
-/// Parks until `poll` is ready, whatever happens: for operations that the kernel works on with memory
+/// The reason why the fiber must not park now, if there is one.
+#[inline]
+fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
+    if let Some(interrupt) = fiber.take_interrupt() {
+        return Err(interrupt);
+    }
+    if std::thread::panicking() {
+        // The panic count belongs to the thread: other fibers would see it.
+        return Err(Interrupt::Cancelled);
+    }
+    Ok(())
+}
+
+/// Tells the running fiber, if there is one, that a call has failed without waiting; see
+/// [`Fiber::count_ignored`]. Unwinds as [`wait`] does.
+pub(crate) fn failed_at_once() {
+    with_running(|fiber| fiber.map(Fiber::count_ignored));
+}
+
+/// Parks until `poll` is ready, also after an interrupt: for operations during which the kernel uses memory
 /// that the fiber lends.
 ///
-/// On an interrupt, `interrupted` is called once, to hurry the operation, and `poll` again after it. The
-/// interrupt itself stays pending: the caller raises it with [`check`] if the operation did not succeed,
-/// or else the fiber's next [`wait`] does. Both are given `operation`, which is what they share.
+/// On an interrupt, `interrupted` is called once, to cancel the operation, and then `poll` again. The
+/// interrupt stays pending: the caller raises it with [`check`] if the operation did not succeed;
+/// otherwise the fiber's next [`wait`] does. Both closures are passed `operation`, the state that they share.
 ///
-/// Neither closure may panic while the operation is in flight, as that would unwind past the memory lent.
-/// Not for fibers that unwind from a panic: parking then shows the thread's panic to other fibers.
+/// Neither closure may panic while the operation is in flight, as that would unwind past the lent memory.
+/// Not for fibers that unwind from a panic: other fibers would see the thread's panic.
 ///
 /// # Panics
 ///
@@ -113,9 +146,9 @@ pub fn wait_for_completion<S, T>(
     mut poll: impl FnMut(&mut S, &Rc<dyn Wake>) -> Poll<T>,
     interrupted: impl FnOnce(&mut S),
 ) -> T {
-    let waiter = waiter();
     let mut interrupted = Some(interrupted);
-    with_current_fiber(|fiber| {
+    with_current(|fiber| {
+        let waiter = fiber.waiter();
         loop {
             if let Poll::Ready(value) = poll(operation, &waiter) {
                 return value;
@@ -126,36 +159,36 @@ pub fn wait_for_completion<S, T>(
                 interrupted(operation);
                 continue;
             }
-            // Once hurried, only the completion counts: an expired timer would wake us for nothing.
+            // Once cancelled, only the completion counts: a deadline would only cause a spurious wake.
             let deadline = fiber.deadline().filter(|_| interrupted.is_some());
             park_until(fiber, deadline, &waiter);
         }
     })
 }
 
-/// Raises the interrupt that is pending for the running fiber, if there is one, without waiting: for
-/// long computations, and before work that should not begin after a cancel.
+/// Raises the running fiber's pending interrupt, if there is one, without waiting: for long computations,
+/// and before work that should not begin after a cancel.
 ///
 /// # Errors
 ///
-/// That interrupt. A cancel is over once it has been raised.
+/// That interrupt. A cancel is raised once.
 ///
 /// # Panics
 ///
 /// Outside of a fiber, and as [`wait`].
 #[inline]
 pub fn check() -> Result<(), Interrupt> {
-    with_current_fiber(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
+    with_current(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
 }
 
-/// The interrupt that is pending for the running fiber, without raising it.
+/// The running fiber's pending interrupt, which stays pending.
 ///
 /// # Panics
 ///
 /// Outside of a fiber.
 #[inline]
 pub fn pending_interrupt() -> Option<Interrupt> {
-    with_current_fiber(|fiber| fiber.interrupt())
+    with_current(|fiber| fiber.interrupt())
 }
 
 #[inline]
@@ -168,14 +201,14 @@ fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
 
 #[cold]
 fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
-    let event_loop = fiber.scheduler().event_loop();
+    let event_loop = fiber.event_loop();
     let timer = event_loop.insert_timer(deadline, waiter.clone());
     fiber.park();
     event_loop.remove_timer(timer);
 }
 
-/// Parks for `duration` at least; a duration of zero does not park. One beyond the clock's range, such as
-/// [`Duration::MAX`], ends by an interrupt only.
+/// Parks for at least `duration`; zero does not park. A duration beyond the clock's range, such as
+/// [`Duration::MAX`], ends only by an interrupt.
 ///
 /// # Errors
 ///
@@ -185,16 +218,15 @@ fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
-    /// Disarms its timer also where the wait unwinds.
+    /// Disarms the timer, also if the wait unwinds.
     struct Timer(Rc<EventLoop>, TimerKey);
     impl Drop for Timer {
         fn drop(&mut self) {
             self.0.remove_timer(self.1);
         }
     }
-    let fiber = current_fiber();
-    let event_loop = fiber.scheduler().event_loop();
-    // A sleep beyond the clock's range has no end of its own.
+    let event_loop = with_current(|fiber| fiber.event_loop().clone());
+    // `None` beyond the clock's range.
     let until = event_loop.now().checked_add(duration);
     let mut timer = None;
     wait(|waiter| {
@@ -210,37 +242,33 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
     })
 }
 
-/// Lets every other ready fiber run first, and the event loop turn once.
+/// Lets every other fiber that is ready run first, and the event loop turn once.
 ///
 /// # Errors
 ///
-/// The interrupt that was pending, without letting others run, or that came meanwhile.
+/// The interrupt that is pending; no other fiber has run then.
 ///
 /// # Panics
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
-    let mut yielded = false;
-    wait(|waiter| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        with_current_fiber(|fiber| fiber.scheduler().wake_later(waiter.clone()));
-        Poll::Pending
+    with_current(|fiber| {
+        may_park(fiber)?;
+        fiber.give_way();
+        Ok(())
     })
 }
 
 /// Runs `function` with a deadline: once `duration` has passed, every wait in it that would park ends with
-/// [`Interrupt::DeadlineExpired`]. Nested deadlines hold together; the earliest counts. Fibers that the
-/// function spawns do not have the deadline.
+/// [`Interrupt::DeadlineExpired`]. Of nested deadlines the earliest counts. Fibers that the function spawns do
+/// not inherit the deadline.
 ///
 /// The function is not stopped between waits, and its result is returned whether or not the deadline
-/// has passed. A duration beyond the clock's range is no deadline.
+/// has passed. A duration beyond the clock's range sets no deadline.
 ///
 /// # Panics
 ///
-/// Outside of a fiber; and with the panic of `function`, after which the deadline is gone.
+/// Outside of a fiber; and with the panic of `function`, after which the deadline is removed.
 ///
 /// # Examples
 ///
@@ -258,20 +286,22 @@ pub fn yield_now() -> Result<(), Interrupt> {
 /// .unwrap();
 /// ```
 pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
-    struct Restore(Rc<Fiber>, Option<Instant>);
+    struct Restore(Option<Instant>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            self.0.set_deadline(self.1);
+            with_running(|fiber| fiber.map(|fiber| fiber.set_deadline(self.0)));
         }
     }
-    let fiber = current_fiber();
-    let outer = fiber.deadline();
-    // A duration beyond the clock's range is no deadline.
-    let own = fiber.scheduler().event_loop().now().checked_add(duration);
-    fiber.set_deadline(match (outer, own) {
-        (Some(outer), Some(own)) => Some(outer.min(own)),
-        (outer, own) => outer.or(own),
+    let outer = with_current(|fiber| {
+        let outer = fiber.deadline();
+        // `None` beyond the clock's range.
+        let own = fiber.event_loop().now().checked_add(duration);
+        fiber.set_deadline(match (outer, own) {
+            (Some(outer), Some(own)) => Some(outer.min(own)),
+            (outer, own) => outer.or(own),
+        });
+        outer
     });
-    let _restore = Restore(fiber, outer);
+    let _restore = Restore(outer);
     function()
 }

@@ -41,6 +41,114 @@ fn a_stack_overflow_names_the_fiber_and_its_stack() {
     assert!(text.contains("fiber 1 'deep thought' overflowed its stack of 49152 bytes"), "{text}");
 }
 
+/// How far below the lowest address of its stack a C function of these tests writes: just there, with a work area
+/// that is larger than many guards, and at the far end of what Linux keeps free below the stacks of threads.
+const STEPS_BEYOND_KIB: [usize; 3] = [1, 100, 1000];
+
+#[test]
+fn a_frame_of_c_that_steps_over_the_end_of_the_stack_meets_the_guard() {
+    const STACK_KIB: usize = 64;
+    if let Some(role) = role() {
+        let beyond_bytes = role.parse::<usize>().unwrap() * 1024;
+        let _ = fibers::run(move || {
+            let sleepers = || {
+                let sleep =
+                    || FiberBuilder::new().stack_size_bytes(STACK_KIB * 1024).spawn(wait_long).unwrap();
+                Vec::from_iter((0..8).map(|_| sleep()))
+            };
+            // Neighbours on both sides, whose stacks are in use.
+            let before = sleepers();
+            let builder = FiberBuilder::new().name("caller of C").stack_size_bytes(STACK_KIB * 1024);
+            let caller = builder.spawn(move || {
+                fibers::yield_now().unwrap();
+                let top_of_stack = 0_u8;
+                let address = (&raw const top_of_stack).addr() - STACK_KIB * 1024 - beyond_bytes;
+                // SAFETY: none; as C code without stack probes does, this writes to what a frame has, and to
+                // nothing between. It is meant to fault.
+                unsafe { std::ptr::without_provenance_mut::<u8>(address).write_volatile(1) };
+            });
+            drop((before, sleepers()));
+            caller.unwrap().join()
+        });
+        return;
+    }
+    for beyond_kib in STEPS_BEYOND_KIB {
+        let test = "a_frame_of_c_that_steps_over_the_end_of_the_stack_meets_the_guard";
+        let output = in_process(test, &beyond_kib.to_string());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{beyond_kib} KiB beyond the stack");
+        assert!(
+            text.contains("'caller of C' overflowed its stack of 65536 bytes"),
+            "{beyond_kib} KiB: {text}"
+        );
+    }
+}
+
+fn wait_long() {
+    let _ = fibers::sleep(Duration::from_secs(3600));
+}
+
+/// What this process has in memory, in KiB.
+#[cfg(target_os = "linux")]
+fn resident_kib() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Starts so many fibers at a time, each of which uses so much of its stack, and waits until all have ended.
+#[cfg(target_os = "linux")]
+fn use_stacks(count: usize, size_kib: usize) {
+    fn burn(kib: usize) -> u8 {
+        let page = std::hint::black_box([kib as u8; 1024]);
+        if kib == 0 { page[0] } else { burn(kib - 1).wrapping_add(page[1023]) }
+    }
+    let use_one = move || {
+        std::hint::black_box(burn(size_kib));
+        fibers::yield_now().unwrap();
+    };
+    let fibers = Vec::from_iter((0..count).map(|_| fibers::spawn(use_one).unwrap()));
+    fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+}
+
+/// Lets the loop be idle until no more than so much is in memory, or long enough to tell that it will not be; what is
+/// in memory then.
+#[cfg(target_os = "linux")]
+fn resident_kib_when_idle(enough_kib: usize) -> usize {
+    for _ in 0..2000 {
+        fibers::sleep(Duration::from_millis(1)).unwrap();
+        if resident_kib() <= enough_kib {
+            break;
+        }
+    }
+    resident_kib()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn stacks_give_back_what_they_no_longer_use() {
+    const SLACK_KIB: usize = 4 * 1024;
+    if role().is_none() {
+        let output = in_process("stacks_give_back_what_they_no_longer_use", "measure");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let measured = fibers::run(|| {
+        // What is not stacks, such as the lists of so many fibers, has its full size from here on.
+        use_stacks(1000, 1);
+        let before = resident_kib();
+        [(1000, 100), (400, 400)].map(|(count, size_kib)| {
+            use_stacks(count, size_kib);
+            (count, size_kib, resident_kib_when_idle(before + SLACK_KIB).saturating_sub(before))
+        })
+    });
+    for (count, size_kib, more_kib) in measured.unwrap() {
+        println!("{count} fibers used {size_kib} KiB each, {more_kib} KiB are left");
+        assert!(more_kib < SLACK_KIB, "{count} fibers that used {size_kib} KiB each leave {more_kib} KiB");
+    }
+}
+
 #[test]
 fn a_fault_elsewhere_is_not_blamed_on_a_fiber() {
     if role().is_some() {
@@ -72,7 +180,8 @@ fn mappings_max() -> usize {
 #[test]
 fn a_million_fibers_park_in_one_process() {
     const FIBERS: usize = 1_000_000;
-    const NEEDED_BYTES: u64 = 8 << 30;
+    // Two pages of its stack, some 2 KiB of page tables, and a little heap.
+    const NEEDED_BYTES: u64 = 12 << 30;
     if role().is_none() {
         if cfg!(target_os = "linux") && !probe::stack_guards().available && mappings_max() < 2 * FIBERS {
             println!(
@@ -91,8 +200,7 @@ fn a_million_fibers_park_in_one_process() {
         assert!(text.contains("parked 1000000"), "{text}");
         return;
     }
-    let runtime = Runtime::new().stack_size_bytes(16 * 1024);
-    let done = runtime.run(|| {
+    let done = Runtime::new().run(|| {
         let handles: Vec<_> = (0..FIBERS)
             .map(|_| fibers::spawn(|| fibers::sleep(Duration::from_secs(3600))).unwrap())
             .collect();

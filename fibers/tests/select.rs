@@ -244,7 +244,7 @@ fn shuffled_every_clause_has_its_chance() {
 }
 
 #[test]
-#[should_panic(expected = "a selection takes from a channel that it also gives to")]
+#[should_panic(expected = "a selection both gives to and takes from one channel")]
 fn a_selection_cannot_meet_itself() {
     let channel = Channel::bounded(0);
     let mut slot = Some(1);

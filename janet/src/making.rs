@@ -4,6 +4,7 @@
 //! once, as in the VM's own functions.
 
 use std::ffi::{CStr, OsStr, c_char};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use ringspun_net::machine::{DatagramCore, Query, Resolve, SocketKind, StreamCore, unbound_socket};
@@ -272,15 +273,17 @@ unsafe extern "C-unwind" fn net_setsockopt(count: i32, arguments: *mut Janet) ->
                     Extra::Flag(option) => option(janet::janet_getboolean(arguments, 2) != 0),
                     Extra::Number(option) => option(janet::janet_getinteger(arguments, 2)),
                 };
-                return carry_out(|| set_option((*stream).handle, known, option));
+                // The VM has just checked that the stream is open.
+                let socket = BorrowedFd::borrow_raw((*stream).handle);
+                return carry_out(|| set_option(socket, known, option));
             }
         }
         stock::call(c"net/setsockopt", count, arguments)
     }
 }
 
-fn set_option(descriptor: i32, name: &CStr, option: SocketOption) -> Verdict {
-    match option.set(descriptor) {
+fn set_option(socket: BorrowedFd, name: &CStr, option: SocketOption) -> Verdict {
+    match option.set(socket) {
         Ok(()) => Verdict::Return(nil()),
         Err(error) => {
             let name = name.to_string_lossy();

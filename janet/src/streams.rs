@@ -127,20 +127,23 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
     }
 }
 
+/// What goes without waiting is sent at once, and the fiber goes on without a yield.
 unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> Verdict {
     let bridge = match this_bridge() {
         Ok(bridge) => bridge,
         Err(verdict) => return verdict,
     };
     let work = match bridge.socket_of(stream) {
-        // What can be sent without waiting is sent: then the fiber goes on, where the VM's own would yield. The socket
-        // sees to it that a fiber cannot keep others from running in this way.
-        Socket::Stream(core) => match with_bytes(data, |bytes| core.try_send(bytes, true)) {
+        Socket::Stream(core) => match with_bytes(data, |bytes| core.try_send(bytes, core.is_conversing())) {
             Ok(Sent::All) => return Verdict::Return(nil()),
-            Ok(Sent::Part(sent)) => Work::Write { machine: Write::after(core, sent), data },
+            Ok(Sent::Part(written)) => Work::Write { machine: Write::after(core, written), data },
             Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
         },
-        Socket::Datagram(core) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
+        Socket::Datagram(core) => match with_bytes(data, |bytes| core.try_send_to(bytes, None)) {
+            Ok(true) => return Verdict::Return(nil()),
+            Ok(false) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
+            Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
+        },
         Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected writable stream")),
     };
     // SAFETY: called by a shim, with its live stream.
@@ -292,6 +295,11 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     let Socket::Datagram(core) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected datagram server"));
     };
+    match with_bytes(data, |bytes| core.try_send_to(bytes, Some(to))) {
+        Ok(true) => return Verdict::Return(nil()),
+        Ok(false) => {}
+        Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
+    }
     let work = Work::SendTo { machine: Box::new(SendTo::new(core, Some(to))), data };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }

@@ -109,7 +109,7 @@
   (def [host port] (net/localname listener))
   (def client (net/connect host port))
   (var served (net/accept listener))
-  # Ports are reused: somebody who looked for another listener may have found this one.
+  # Ports are reused: a client of an earlier listener may have found this one.
   (while (not= (net/peername served) (net/localname client))
     (:close served)
     (set served (net/accept listener)))

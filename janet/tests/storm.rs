@@ -104,7 +104,7 @@ fn two_vms_storm_on_two_threads() {
 }
 
 #[test]
-#[ignore = "a control for scripts/sanitize, which expects the sanitizer to stop it"]
+#[ignore = "a control for scripts/check sanitize, which expects the sanitizer to stop it"]
 fn control_the_vm_writes_to_freed_memory() {
     /// As in `janet.h`.
     #[repr(C)]

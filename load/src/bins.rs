@@ -1,11 +1,11 @@
-//! How times are distributed: a few bins of equal width on a logarithmic scale, for a drawing.
+//! Bins of equal width on a logarithmic scale, to draw a histogram of times.
 
 use std::time::Duration;
 
 use crate::latencies::Latencies;
 
-/// Where bins may end within a power of ten, from fine to coarse. All are near enough to equal steps, and are
-/// numbers that people read.
+/// The upper bounds that bins may have within a power of ten, from fine to coarse: round numbers (preferred
+/// numbers) at nearly equal ratios.
 const SERIES: [&[f64]; 7] = [
     &[
         1.0, 1.06, 1.12, 1.18, 1.25, 1.32, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.12, 2.24, 2.36, 2.5, 2.65,
@@ -22,24 +22,24 @@ const SERIES: [&[f64]; 7] = [
     &[1.0, 3.0],
     &[1.0],
 ];
-/// The times that are recorded have up to this power of ten in nanoseconds.
+/// Recorded times are below ten to this power, in nanoseconds.
 const POWER_MAX: i32 = 13;
 
-/// A part of the range of times.
+/// A range of times, with the count of times in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bin {
-    /// Times in the bin are longer than this.
+    /// The lower bound, exclusive.
     pub above: Duration,
-    /// They are this long, or shorter.
+    /// The upper bound, inclusive.
     pub up_to: Duration,
-    /// How many there are.
+    /// How many times are in the bin.
     pub count: u64,
 }
 
 impl Latencies {
-    /// At most `most` bins of equal width on a logarithmic scale that hold the times between two percentiles,
-    /// as narrow as the round numbers at which they end allow. Those that are shorter are in the first bin, which
-    /// is then from zero on; those that are longer in one more, which ends with the longest. Empty without times.
+    /// Up to `most` bins of equal width on a logarithmic scale that cover the times between two percentiles, as
+    /// narrow as round bounds allow. Shorter times are added to the first bin, which then starts at zero; longer
+    /// ones get an extra bin that ends with the maximum. Empty if there are no times.
     ///
     /// # Examples
     ///
@@ -76,14 +76,14 @@ impl Latencies {
     }
 }
 
-/// The last end below `first`, all up to the first that is not below `last`.
+/// The bounds from the last one below `first` to the first one not below `last`.
 fn ends(series: &[f64], first: Duration, last: Duration) -> Vec<Duration> {
     let all = (0..=POWER_MAX).flat_map(|power| series.iter().map(move |step| step * 10_f64.powi(power)));
     let mut ends: Vec<Duration> = all.map(|end_ns| Duration::from_nanos(end_ns.round() as u64)).collect();
     ends.dedup();
     let from = ends.iter().rposition(|end| *end < first).unwrap_or(0);
     let to = ends.iter().position(|end| *end >= last).unwrap_or(ends.len() - 1);
-    // Times that were rounded up in the histogram may end just behind a bin's end, and then fill no further one.
+    // The histogram rounds times up, which may put `last` just beyond a bound that it belongs to.
     let is_rounded = to > from + 1 && last.as_nanos() as f64 <= ends[to - 1].as_nanos() as f64 * 1.001;
     ends[from..=to - usize::from(is_rounded)].to_vec()
 }

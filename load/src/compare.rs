@@ -1,61 +1,61 @@
-//! Two runs side by side, with a verdict where they differ by more than the noise.
+//! Compares two runs, with a verdict where they differ by more than the noise.
 //!
-//! The noise is taken from the seconds of each run: for a row, each second gives a value, and the median of
-//! these lies within two of them with 95 % confidence, whatever their distribution. Two runs differ if these
-//! ranges do not overlap, if the values of the whole runs differ the same way, and by more than 1 %. A stall
-//! in a few seconds of one run widens no range, and gives no verdict: it may be chance.
+//! The noise is estimated from the one-second intervals of each run: the values of a row, one per second, give a
+//! distribution-free 95 % confidence interval for their median. Two runs differ if these intervals do not
+//! overlap, and the values of the whole runs differ in the same direction and by more than 1 %. A stall in a
+//! few seconds of one run does not widen its interval and yields no verdict: it may be chance.
 
 use std::time::Duration;
 
 use crate::log::{Log, Second};
 
-/// With fewer seconds, no range of theirs holds the median with 95 % confidence.
+/// Fewer values have no 95 % confidence interval for their median.
 const SECONDS_MIN: usize = 6;
-/// Less than this share is never called a difference.
+/// A smaller relative difference never gets a verdict.
 const DIFFERENCE_MIN: f64 = 0.01;
-/// Quantile of the normal distribution that leaves 2.5 % at each side.
+/// The 97.5 % quantile of the normal distribution.
 const NORMAL_QUANTILE: f64 = 1.96;
-/// Shorter intervals are too short to tell a rate, or a tail, like the others.
+/// Shorter intervals are left out: their rates and tails are not comparable with those of whole seconds.
 const SECOND_MIN_S: f64 = 0.5;
 
-/// One value of two runs.
+/// One measure of both runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// `rate`, `p50`, `p90`, `p99`, `p99.9` or `max`.
     pub name: &'static str,
-    /// Of the first run: answers per second for `rate`, otherwise seconds.
+    /// The value of the first run: answers per second for `rate`, otherwise seconds.
     pub a: f64,
-    /// Of the second run.
+    /// The value of the second run.
     pub b: f64,
     /// Whether the second run is better; `None` if the difference is within the noise.
     pub is_b_better: Option<bool>,
 }
 
 impl Row {
-    /// The second by the first; `None` if the first is zero.
+    /// The second value divided by the first; `None` if the first is zero.
     pub fn ratio(&self) -> Option<f64> {
         (self.a > 0.0).then(|| self.b / self.a)
     }
 }
 
-/// Two runs side by side.
+/// The comparison of two runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The rows, in the order in which they are told.
+    /// The rows, in display order.
     pub rows: Vec<Row>,
-    /// Both runs have the seconds that it takes to know the noise, at least 6. Without, there is no verdict.
+    /// Whether both runs are long enough (6 seconds) to estimate the noise. If not, no row has a verdict.
     pub is_noise_known: bool,
 }
 
-/// Compares two runs; their response times, or service times in closed loops.
+/// Compares two runs by their response times, or service times in closed loops.
 ///
 /// # Errors
 ///
-/// One is of a closed and one of an open loop, whose times mean different things.
+/// One log is of a closed loop and the other of an open loop: their times are not comparable.
 pub fn compare(a: &Log, b: &Log) -> Result<Comparison, String> {
     if a.response_times.is_some() != b.response_times.is_some() {
         return Err(format!(
-            "one of {} and {} is of a closed loop, the other of an open one: expected the same kind of loop",
+            "{} and {} are of different kinds, one of a closed and one of an open loop: expected the same kind",
             a.name, b.name
         ));
     }
@@ -90,15 +90,15 @@ fn seconds_of(time: Duration) -> f64 {
     time.as_secs_f64()
 }
 
-/// Two of the values between which their distribution's median lies, with a confidence of 95 % or more.
+/// A confidence interval for the median of the values' distribution, at 95 % or more.
 fn median_range(mut values: Vec<f64>) -> Option<(f64, f64)> {
     if values.len() < SECONDS_MIN {
         return None;
     }
     values.sort_by(f64::total_cmp);
     let count = values.len() as f64;
-    // How many values are below the median has a binomial distribution, near enough a normal one. Rounding
-    // down makes the range wider.
+    // The number of values below the median is binomially distributed, here approximated by the normal
+    // distribution. Rounding down widens the interval.
     let skipped = ((count - NORMAL_QUANTILE * count.sqrt()) / 2.0).floor().max(1.0) as usize - 1;
     Some((values[skipped], values[values.len() - 1 - skipped]))
 }

@@ -1,17 +1,17 @@
-//! How the end of an answer is known that is no echo and no HTTP.
+//! How the end of a response is found in protocols other than echo and HTTP.
 
 use std::fmt;
 
-/// How long a delimiter may be, in bytes.
+/// The maximum length of a delimiter, in bytes.
 pub const DELIMITER_MAX_BYTES: usize = 1024;
 
-/// How the end of an answer is known. Over UDP every datagram is an answer, which has to be as long, or to end
-/// so.
+/// How the end of a response is found. Over UDP each datagram is a response, which must have this length or
+/// end with this delimiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// After this many bytes.
+    /// A response has this many bytes, at least one.
     Length(u64),
-    /// With these bytes, up to [`DELIMITER_MAX_BYTES`].
+    /// A response ends with these bytes, 1 to [`DELIMITER_MAX_BYTES`].
     Delimiter(Vec<u8>),
 }
 
@@ -27,24 +27,24 @@ impl fmt::Display for Framing {
 impl Framing {
     pub(crate) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Length(0) => Err("an answer of 0 bytes: expected 1 or more".to_string()),
-            Self::Delimiter(delimiter) if !(1..=DELIMITER_MAX_BYTES).contains(&delimiter.len()) => {
-                Err(format!("a delimiter of {} bytes: expected 1 to {DELIMITER_MAX_BYTES}", delimiter.len()))
-            }
+            Self::Length(0) => Err("the length of responses is 0 bytes: expected 1 or more".to_string()),
+            Self::Delimiter(delimiter) if !(1..=DELIMITER_MAX_BYTES).contains(&delimiter.len()) => Err(
+                format!("the delimiter has {} bytes: expected 1 to {DELIMITER_MAX_BYTES}", delimiter.len()),
+            ),
             _ => Ok(()),
         }
     }
 }
 
-/// Finds bytes in others that come in pieces (the algorithm of Knuth, Morris and Pratt).
+/// Finds a delimiter in bytes that arrive in pieces (Knuth-Morris-Pratt).
 pub(crate) struct Delimiter {
     bytes: Vec<u8>,
-    /// For each length of a match, the length of the longest shorter one that it ends with.
+    /// The failure function: for each length of a match, the length of its longest proper border.
     shorter: Vec<usize>,
 }
 
 impl Delimiter {
-    /// `bytes` are not empty.
+    /// `bytes` must not be empty.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let mut delimiter = Self { shorter: vec![0; bytes.len() + 1], bytes };
         let mut matched = 0;
@@ -55,7 +55,7 @@ impl Delimiter {
         delimiter
     }
 
-    /// How much is matched after another byte; `matched` is less than all.
+    /// The length of the match after one more byte. `matched` is less than the delimiter's length.
     fn advance(&self, mut matched: usize, byte: u8) -> usize {
         while self.bytes[matched] != byte {
             if matched == 0 {
@@ -66,13 +66,13 @@ impl Delimiter {
         matched + 1
     }
 
-    /// Where behind the delimiter the bytes go on, or `None` if it does not end in them. `matched` is how much
-    /// of it has come before, and afterwards; zero at first.
+    /// The position after the delimiter, or `None` if it does not end in these bytes. `matched` carries the
+    /// length of the match from one piece to the next; it starts at zero.
     pub(crate) fn find_end(&self, matched: &mut usize, bytes: &[u8]) -> Option<usize> {
         let mut position = 0;
         while let Some(byte) = bytes.get(position) {
             position += 1;
-            // Most bytes match nothing, and go by fast.
+            // Skip quickly to the next byte that can begin a match.
             if *matched == 0 && *byte != self.bytes[0] {
                 position += bytes[position..].iter().position(|byte| *byte == self.bytes[0])?;
                 continue;
@@ -85,7 +85,7 @@ impl Delimiter {
         None
     }
 
-    /// Whether the bytes end with it.
+    /// Whether the bytes end with the delimiter.
     pub(crate) fn ends(&self, bytes: &[u8]) -> bool {
         bytes.ends_with(&self.bytes)
     }

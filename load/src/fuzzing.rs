@@ -1,4 +1,4 @@
-//! What `tests/fuzz` looks at from outside of the crate; no part of its interface.
+//! Entry points for `tests/fuzz`; not part of the public interface.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -8,23 +8,24 @@ use crate::interval::Interval;
 use crate::log::{Log, write_log};
 use crate::outcome::Traffic;
 use crate::reading::{Answer, Reading};
+use crate::status::StatusCounts;
 
-/// What came back on one connection.
+/// The responses read from one connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answers {
-    /// The status and the length in bytes of each answer that came whole.
+    /// The status and the length in bytes of each complete response.
     pub whole: Vec<(u16, u64)>,
-    /// Whether something came that was no answer, or the last one was cut off.
+    /// Whether the bytes were not HTTP, or the last response was truncated.
     pub is_broken: bool,
 }
 
-/// Reads the answers of a target that sends these pieces, none of them empty, and closes the connection then.
+/// Reads the responses of a target that sends these non-empty pieces and then closes the connection.
 ///
 /// # Panics
 ///
-/// If the reader gives back bytes that it was not given.
+/// If the reader returns bytes that are not the end of its input.
 pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
-    let request = Prepared { bytes: Vec::new(), is_head, closes: false };
+    let request = Prepared { bytes: Vec::new(), is_head, is_idempotent: true, closes: false };
     let mut answers = Answers { whole: Vec::new(), is_broken: false };
     let mut reading = Reading::http(&request);
     let mut has_begun = false;
@@ -33,7 +34,7 @@ pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
         while !bytes.is_empty() {
             has_begun = true;
             let (rest, answer) = reading.take(bytes);
-            assert!(answer.is_none() || bytes.ends_with(rest), "the rest is no end of what came");
+            assert!(answer.is_none() || bytes.ends_with(rest), "the rest must be the end of the input");
             match answer {
                 None => {
                     assert!(rest.is_empty(), "{} bytes were left of an answer that is not whole", rest.len())
@@ -54,25 +55,25 @@ pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
     answers
 }
 
-/// Adds an answer, and tells whether another may follow.
+/// Adds a response; returns whether another may follow.
 fn take(answers: &mut Answers, answer: Answer) -> bool {
     match answer {
         Answer::Response(response, traffic) => {
             answers.whole.push((response.status, traffic.received_bytes));
             !response.closes
         }
-        Answer::Right(_) | Answer::Wrong { .. } | Answer::Ended(_) => {
+        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended { .. } | Answer::Broken(_) => {
             answers.is_broken = true;
             false
         }
     }
 }
 
-/// Writes all that a log has as one interval, without what came after the end.
+/// Writes the times of a log as a single interval.
 ///
 /// # Errors
 ///
-/// A histogram cannot be written.
+/// A histogram cannot be serialized.
 pub fn rewrite_log(log: &Log) -> io::Result<Vec<u8>> {
     let interval = Interval {
         measured_from: SystemTime::UNIX_EPOCH,
@@ -82,6 +83,7 @@ pub fn rewrite_log(log: &Log) -> io::Result<Vec<u8>> {
         step: None,
         errors: 0,
         traffic: Traffic::default(),
+        statuses: StatusCounts::default(),
         response_times: log.response_times.clone(),
         service_times: log.service_times.clone(),
         edge: Duration::MAX,

@@ -1,22 +1,47 @@
-//! HTTP/1.1 from the client's side: the request that is sent over and over, and a reader for its answers.
+//! HTTP/1.1, client side: the request that is sent repeatedly, and a parser for its responses.
 //!
-//! The reader keeps nothing but the part of a head that has come so far. A head that comes in one piece, as
-//! nearly all do, is read where it is, so that an answer takes no memory to allocate. Bodies are counted and
-//! dropped.
+//! The parser buffers only an incomplete head. A head that arrives in one piece, as nearly all do, is parsed in
+//! place, without an allocation. Bodies are counted and discarded.
 
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::str::FromStr;
 
+use crate::status::StatusSet;
 use crate::target::HttpTarget;
 
-/// How long the body of a request may be, in bytes.
+/// The maximum length of a request's body, in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024 * 1024;
-/// What the head of an answer may have, as servers limit it for requests.
+/// Limits for the head of a response.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
-const HEADERS_MAX: usize = 64;
-/// How much of an answer that is no HTTP is shown.
+/// The usual number of headers, for which there is room on the stack.
+const HEADERS_FEW: usize = 64;
+const HEADERS_MAX: usize = 1024;
+/// The methods that are idempotent.
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"];
+/// How many bytes of a malformed response are shown.
 const SHOWN_BYTES: usize = 32;
+
+/// Headers whose values may be shown. Others may carry credentials, whatever their names.
+const HARMLESS: [&str; 17] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expect",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "pragma",
+    "range",
+    "te",
+    "user-agent",
+];
 
 /// A header of a request, such as `Accept: text/html`.
 ///
@@ -27,7 +52,7 @@ const SHOWN_BYTES: usize = 32;
 ///
 /// let header: Header = "Accept: text/html".parse().unwrap();
 /// assert_eq!(header.to_string(), "Accept: text/html");
-/// assert!("Content-Length: 5".parse::<Header>().unwrap_err().contains("set from the body"));
+/// assert!("Content-Length: 5".parse::<Header>().unwrap_err().contains("derived from the body"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -35,23 +60,43 @@ pub struct Header {
     value: String,
 }
 
+impl Header {
+    /// The header as it may be shown to others: without its value, unless it is one that never is confidential, such
+    /// as `Accept`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::Header;
+    ///
+    /// let header: Header = "Authorization: Bearer abc".parse().unwrap();
+    /// assert_eq!(header.redacted(), "Authorization: ...");
+    /// ```
+    pub fn redacted(&self) -> String {
+        match HARMLESS.iter().any(|harmless| self.name.eq_ignore_ascii_case(harmless)) {
+            true => self.to_string(),
+            false => format!("{}: ...", self.name),
+        }
+    }
+}
+
 impl FromStr for Header {
     type Err = String;
 
-    /// The error says what is wrong and what was expected; whoever asked names the value in front of it.
+    /// The error says what is wrong and what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
         if !is_token(name) {
             return Err(format!(
-                "{name:?} is no header's name: expected letters, digits and signs such as -, without spaces"
+                "{name:?} is not a header name: expected letters, digits and characters such as -, without spaces"
             ));
         }
         let value = value.trim_matches([' ', '\t']);
         if let Some(bad) = value.chars().find(|character| character.is_control() && *character != '\t') {
-            return Err(format!("a header's value with {bad:?}: expected no control characters"));
+            return Err(format!("the header value contains {bad:?}: expected no control characters"));
         }
         if ["content-length", "transfer-encoding"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
-            return Err(format!("{name} is set from the body: expected another header"));
+            return Err(format!("{name} is derived from the body: expected another header"));
         }
         Ok(Self { name: name.to_string(), value: value.to_string() })
     }
@@ -63,44 +108,50 @@ impl fmt::Display for Header {
     }
 }
 
-/// What RFC 9110 calls a token: methods and names of headers are.
+/// A token as defined by RFC 9110: methods and header names are tokens.
 fn is_token(text: &str) -> bool {
-    let is_sign = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_sign(byte))
+    let is_punctuation = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_punctuation(byte))
 }
 
-/// The request that is sent over and over to an HTTP server. `Host` is set from the target unless a header is
-/// given for it, and `Content-Length` from the body.
+/// The request that is sent repeatedly to an HTTP server. `Host` is derived from the target unless it is among
+/// the headers, and `Content-Length` from the body.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// Such as `GET`, and that at first; any but `CONNECT`, after which no HTTP follows.
+    /// The method; `GET` by default. `CONNECT` is not supported.
     pub method: String,
-    /// Headers besides `Host` and `Content-Length`; none at first.
+    /// Additional headers; none by default.
     pub headers: Vec<Header>,
-    /// What follows the headers, up to [`BODY_MAX_BYTES`]; empty at first. It is sent whole before the answer
-    /// is read.
+    /// The statuses that count as success; 2xx and 3xx by default. Others are errors.
+    pub expected: StatusSet,
+    /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,
 }
 
 impl Default for HttpRequest {
     fn default() -> Self {
-        Self { method: "GET".to_string(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            method: "GET".to_string(),
+            headers: Vec::new(),
+            expected: StatusSet::default(),
+            body: Vec::new(),
+        }
     }
 }
 
 impl HttpRequest {
     pub(crate) fn check(&self) -> Result<(), String> {
         if !is_token(&self.method) || self.method == "CONNECT" {
-            return Err(format!("method {:?}: expected one such as GET or POST", self.method));
+            return Err(format!("the method is {:?}: expected a method such as GET or POST", self.method));
         }
         if self.body.len() > BODY_MAX_BYTES {
-            return Err(format!("a body of {} bytes: expected {BODY_MAX_BYTES} at most", self.body.len()));
+            return Err(format!("the body has {} bytes: expected at most {BODY_MAX_BYTES}", self.body.len()));
         }
         Ok(())
     }
 
-    /// Whether the target is to end the connection after its answer.
+    /// Whether the request asks the target to close the connection after its response.
     pub(crate) fn asks_to_close(&self) -> bool {
         self.headers.iter().any(|header| {
             header.name.eq_ignore_ascii_case("connection")
@@ -108,7 +159,7 @@ impl HttpRequest {
         })
     }
 
-    /// All bytes of the request.
+    /// The bytes of the request.
     pub(crate) fn bytes(&self, target: &HttpTarget) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, target.path());
         if !self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
@@ -125,12 +176,14 @@ impl HttpRequest {
     }
 }
 
-/// A request as it is sent.
+/// A serialized request.
 pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
-    /// The answer has no body, whatever its headers say.
+    /// The response has no body, whatever its headers say.
     pub(crate) is_head: bool,
-    /// It asks the target to end the connection after the answer, which then need not say that it does.
+    /// The request may be sent again if its connection was closed before a response (RFC 9110, section 9.2.2).
+    pub(crate) is_idempotent: bool,
+    /// The request asks the target to close the connection; the response need not repeat it.
     pub(crate) closes: bool,
 }
 
@@ -139,56 +192,51 @@ impl Prepared {
         Self {
             bytes: request.bytes(target),
             is_head: request.method == "HEAD",
+            is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
             closes: request.asks_to_close(),
         }
     }
 }
 
-/// An answer that has come whole.
+/// A complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Response {
     /// From 200 to 599.
     pub(crate) status: u16,
-    /// Nothing comes after it on its connection.
+    /// The connection ends after it.
     pub(crate) closes: bool,
 }
 
-impl Response {
-    pub(crate) fn is_success(self) -> bool {
-        self.status < 400
-    }
-}
-
-/// Reads one answer from its pieces.
+/// Parses one response, which may arrive in pieces.
 pub(crate) struct ResponseReader {
     is_head: bool,
-    /// The head so far, if it did not come in one piece.
+    /// The incomplete head, if it did not arrive in one piece.
     head: Vec<u8>,
     response: Response,
     expected: Expected,
 }
 
-/// What comes next.
+/// What the parser expects next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Head,
-    /// That many bytes of the body.
+    /// This many bytes of the body.
     Body(u64),
     Chunks(Chunks),
-    /// All bytes until the connection ends.
+    /// All bytes until the end of the connection.
     End,
     Nothing,
 }
 
 impl ResponseReader {
-    /// `is_head` tells that the answer is one to HEAD.
+    /// `is_head`: the request was HEAD.
     pub(crate) fn new(is_head: bool) -> Self {
         let response = Response { status: 0, closes: false };
         Self { is_head, head: Vec::new(), response, expected: Expected::Head }
     }
 
-    /// Takes what has come. Returns what comes behind the answer, and the answer when it is whole; the error
-    /// says what is not as HTTP has it.
+    /// Parses received bytes. Returns the bytes after the response, and the response once it is complete. The
+    /// error describes a violation of HTTP.
     #[inline]
     pub(crate) fn take<'b>(&mut self, mut bytes: &'b [u8]) -> Result<(&'b [u8], Option<Response>), String> {
         while !bytes.is_empty() && self.expected != Expected::Nothing {
@@ -214,19 +262,19 @@ impl ResponseReader {
         Ok((bytes, (self.expected == Expected::Nothing).then_some(self.response)))
     }
 
-    /// The answer, if the end of the connection is its end; the error says what is missing.
+    /// Ends the response with the connection. The error says what is missing.
     pub(crate) fn end(&self) -> Result<Response, String> {
         let missing = match self.expected {
             Expected::End | Expected::Nothing => return Ok(self.response),
-            Expected::Head if self.head.is_empty() => "before it answered".to_string(),
-            Expected::Head => "within the head of its answer".to_string(),
-            Expected::Body(missing) => format!("with {missing} bytes of its answer's body missing"),
-            Expected::Chunks(_) => "before the last chunk of its answer".to_string(),
+            Expected::Head if self.head.is_empty() => "before responding".to_string(),
+            Expected::Head => "within the head of its response".to_string(),
+            Expected::Body(missing) => format!("with {missing} bytes of the response body missing"),
+            Expected::Chunks(_) => "before the last chunk of its response".to_string(),
         };
         Err(format!("the target closed the connection {missing}"))
     }
 
-    /// Takes a head, or a part of one, and returns what comes behind it.
+    /// Parses a head, or a part of one; returns the bytes after it.
     fn take_head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], String> {
         let kept_bytes = self.head.len();
         if kept_bytes == 0 {
@@ -238,7 +286,7 @@ impl ResponseReader {
             return Ok(&bytes[head_bytes..]);
         }
         self.head.extend_from_slice(bytes);
-        // Only the end of a line can be the end of the head.
+        // A head ends with a line, so that nothing needs parsing before a line ends.
         if !bytes.contains(&b'\n') && self.head.len() <= HEAD_MAX_BYTES {
             return Ok(&[]);
         }
@@ -252,7 +300,7 @@ impl ResponseReader {
     fn begin_body(&mut self, head: &Head) -> Result<(), String> {
         self.response = Response { status: head.status, closes: head.closes };
         self.expected = match (head.status, head.length) {
-            (101, _) => return Err("HTTP 101: expected to stay with HTTP/1.1".to_string()),
+            (101, _) => return Err("HTTP 101: expected no change of protocol".to_string()),
             (100..200, _) => Expected::Head,
             (204 | 304, _) => Expected::Nothing,
             (200..600, _) if self.is_head => Expected::Nothing,
@@ -269,7 +317,7 @@ impl ResponseReader {
     }
 }
 
-/// What a head says about what follows.
+/// What a head says about the rest of the response.
 struct Head {
     status: u16,
     closes: bool,
@@ -283,26 +331,60 @@ enum BodyLength {
     UntilEnd,
 }
 
-/// Reads a head and its length in bytes; `None` if it is not whole.
+/// Parses a head; returns its length in bytes, too, or `None` if it is incomplete.
 #[inline]
 fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_FEW];
+    match parse_head_into(bytes, &mut headers) {
+        Err(HeadError::TooManyHeaders) => parse_long_head(bytes),
+        Err(HeadError::Invalid(text)) => Err(text),
+        Ok(head) => Ok(head),
+    }
+}
+
+/// Parses a head with an unusual number of headers.
+#[cold]
+fn parse_long_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
+    parse_head_into(bytes, &mut vec![MaybeUninit::uninit(); HEADERS_MAX]).map_err(|error| match error {
+        HeadError::TooManyHeaders => {
+            format!("the response has too many headers: expected at most {HEADERS_MAX}")
+        }
+        HeadError::Invalid(text) => text,
+    })
+}
+
+/// Why a head could not be parsed.
+enum HeadError {
+    TooManyHeaders,
+    Invalid(String),
+}
+
+impl From<String> for HeadError {
+    fn from(text: String) -> Self {
+        Self::Invalid(text)
+    }
+}
+
+#[inline]
+fn parse_head_into<'b>(
+    bytes: &'b [u8],
+    headers: &mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<Option<(usize, Head)>, HeadError> {
     let mut parsed = httparse::Response::new(&mut []);
-    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        bytes,
-        &mut headers,
-    );
+    let mut config = httparse::ParserConfig::default();
+    // Obsolete, but a client has to accept it (RFC 9112, section 5.2).
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, headers);
     let head_bytes = match parsing {
         Ok(httparse::Status::Complete(head_bytes)) if head_bytes <= HEAD_MAX_BYTES => head_bytes,
         Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX_BYTES => return Ok(None),
         Ok(_) => {
-            return Err(format!("the answer's head is too long: expected {HEAD_MAX_BYTES} bytes at most"));
+            let text =
+                format!("the head of the response is too long: expected at most {HEAD_MAX_BYTES} bytes");
+            return Err(text.into());
         }
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(format!("the answer has too many headers: expected {HEADERS_MAX} at most"));
-        }
-        Err(error) => return Err(describe_garbage(bytes, error)),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
+        Err(error) => return Err(describe_garbage(bytes, error).into()),
     };
     let is_old = parsed.version == Some(0);
     let mut head = Head { status: parsed.code.unwrap_or(0), closes: is_old, length: BodyLength::UntilEnd };
@@ -313,7 +395,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
             for text in header.value.split(|byte| *byte == b',') {
                 let length = parse_length(text)?;
                 if content_length.is_some_and(|other| other != length) {
-                    return Err("the answer has two values of Content-Length: expected one".to_string());
+                    let text = "the response has two different values of Content-Length: expected one";
+                    return Err(text.to_string().into());
                 }
                 content_length = Some(length);
             }
@@ -334,7 +417,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, String> {
             }
         }
     }
-    // The coding says more than a length beside it.
+    // RFC 9112: Transfer-Encoding overrides Content-Length.
     if let Some(length) = content_length
         && !is_coded
     {
@@ -351,21 +434,21 @@ fn parse_length(text: &[u8]) -> Result<u64, String> {
         _ => None,
     };
     let length = if digits.is_empty() { None } else { digits.iter().try_fold(0, add) };
-    length.ok_or_else(|| format!("Content-Length is {}: expected a number", show_bytes(text)))
+    length.ok_or_else(|| format!("Content-Length is {}: expected a number", quote_bytes(text)))
 }
 
 #[cold]
 fn describe_garbage(bytes: &[u8], error: httparse::Error) -> String {
-    format!("{} came back ({error}): expected an answer of HTTP/1.1", show_bytes(bytes))
+    format!("{} was received ({error}): expected an HTTP/1.1 response", quote_bytes(bytes))
 }
 
-/// The beginning of some bytes, for messages.
-fn show_bytes(bytes: &[u8]) -> String {
+/// Quotes the first bytes, for messages.
+fn quote_bytes(bytes: &[u8]) -> String {
     let more = if bytes.len() > SHOWN_BYTES { "..." } else { "" };
     format!("\"{}{more}\"", bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii())
 }
 
-/// Skips as much as is missing, and tells whether that was all.
+/// Skips up to `missing` bytes; returns whether none are missing any more.
 #[inline]
 fn skip<'a>(bytes: &'a [u8], missing: &mut u64) -> (&'a [u8], bool) {
     let skipped = bytes.len().min(usize::try_from(*missing).unwrap_or(usize::MAX));
@@ -373,33 +456,33 @@ fn skip<'a>(bytes: &'a [u8], missing: &mut u64) -> (&'a [u8], bool) {
     (&bytes[skipped..], *missing == 0)
 }
 
-/// Where in the chunked transfer coding (RFC 9112, section 7.1) a body stands.
+/// The state of a body in the chunked transfer coding (RFC 9112, section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunks {
-    /// In the hexadecimal size of a chunk, after that many digits.
+    /// In the hexadecimal size of a chunk, after this many digits.
     Size { bytes: u64, digits: u8 },
-    /// After the size, in what may stand behind it on its line.
+    /// In the chunk extension, after the size.
     Extension { bytes: u64 },
-    /// Before the line feed behind a size.
+    /// Before the line feed after a size.
     SizeEnd { bytes: u64 },
-    /// In the data of a chunk, with this much missing.
+    /// In the data of a chunk, with this many bytes missing.
     Data { missing: u64 },
-    /// Before the carriage return behind the data.
+    /// Before the carriage return after the data.
     DataReturn,
-    /// Before the line feed behind the data.
+    /// Before the line feed after the data.
     DataEnd,
-    /// At the beginning of a line behind the last chunk.
+    /// At the beginning of a trailer line.
     Trailer,
-    /// Within such a line.
+    /// Within a trailer line.
     TrailerLine,
     /// Before the last line feed.
     LastEnd,
-    /// Behind it all.
+    /// After the body.
     Over,
 }
 
 impl Chunks {
-    /// Takes bytes up to the end of the body, and returns what comes behind it.
+    /// Parses bytes up to the end of the body; returns the bytes after it.
     fn take<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], String> {
         while let [first, rest @ ..] = bytes {
             bytes = rest;
@@ -433,7 +516,7 @@ impl Chunks {
                 }
                 (_, byte) => {
                     return Err(format!(
-                        "\"{}\" in the chunked body of the answer: expected a chunk's size, data and line ends",
+                        "\"{}\" in the chunked body of the response: expected chunk sizes, data and line ends",
                         byte.escape_ascii()
                     ));
                 }

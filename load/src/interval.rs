@@ -1,73 +1,77 @@
-//! What a run found out second by second, handed out while it lasts.
+//! Results per second, reported while a run lasts.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::latencies::Latencies;
 use crate::outcome::Traffic;
+use crate::status::StatusCounts;
 use crate::tally::Tally;
 
-/// How long an interval is, but for the last one.
+/// The length of all intervals but the last.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A part of the measured part of a run: a second, what is left of one at its end, or the time after it.
+/// A second of the measurement, the rest at its end, or the time after it.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// When the measured part began, by the clock on the wall.
+    /// When the measurement began (wall clock).
     pub measured_from: SystemTime,
-    /// When the interval began, from the beginning of the measured part.
+    /// When the interval began, relative to the beginning of the measurement.
     pub start: Duration,
-    /// How long it was: about a second, and longer where the generator was too busy to look.
+    /// Its length: about a second, or more if the generator was too busy to end it in time.
     pub duration: Duration,
-    /// The run's duration was over. In here are the answers that came then, which the rate does not count.
+    /// The measurement was over: this holds the responses that arrived later, which no rate counts.
     pub is_after_end: bool,
-    /// The step of the rate in which it began, counted from 0; `None` without steps.
+    /// The index of the step in which it began; `None` without steps.
     pub step: Option<usize>,
-    /// Errors of all kinds.
+    /// The number of errors of all kinds.
     pub errors: u64,
-    /// Bytes of the requests that were answered in the interval, and of their answers; none after the end.
+    /// Bytes of the requests answered in the interval and of their responses; zero after the end.
     pub traffic: Traffic,
-    /// The times of the answers that came in the interval, from when their requests were due. `None` in a
-    /// closed loop, where they are the service times.
+    /// How many requests were answered in the interval with each HTTP status.
+    pub statuses: StatusCounts,
+    /// Response times of the responses that arrived in the interval. `None` in a closed loop, where they equal
+    /// the service times.
     pub response_times: Option<Latencies>,
-    /// The times of the same answers from when their requests were sent.
+    /// Service times of the same responses.
     pub service_times: Latencies,
-    /// Where it was to end, if it was cut at the end of a second or of a step: the last of those edges. The
-    /// longest time there is, if it was cut because the run ended.
+    /// The scheduled end (of a second or a step) at which it was cut; `Duration::MAX` if the end of the run cut
+    /// it.
     pub(crate) edge: Duration,
 }
 
 impl Interval {
-    /// The response times; in a closed loop the service times, as a request is due there when it is sent.
+    /// The response times; in a closed loop the service times, as requests are due when they are sent.
     pub fn times(&self) -> &Latencies {
         self.response_times.as_ref().unwrap_or(&self.service_times)
     }
 }
 
-/// Told what each second of the measured part brought, and then the rest. It takes the time of the
-/// generator's thread, so that work like writing files belongs on another thread. It must not park.
+/// Receives the interval of each second of the measurement, and then the rest. It runs on the generator's
+/// thread, so that slow work such as writing files belongs on another thread. It must not park.
 pub type Recorder = Box<dyn FnMut(Interval)>;
 
-/// Cuts the measured part into intervals.
+/// Divides the measurement into intervals.
 pub(crate) struct Cutter {
     recorder: Recorder,
     measure_from: Instant,
     measured_from: SystemTime,
-    /// Where the last cut was.
+    /// The beginning of the current interval.
     start: Instant,
     next_at: Instant,
-    /// The step that lasts, and when it and those after it end, but for the last.
+    /// The current step, and the ends of it and of later steps but the last.
     step: Option<usize>,
     step_ends: VecDeque<Instant>,
     errors_before: u64,
     traffic_before: Traffic,
-    /// The warm-up is over, whose errors are of no interval.
+    statuses_before: StatusCounts,
+    /// The warm-up, whose errors belong to no interval, is over.
     has_begun: bool,
 }
 
 impl Cutter {
-    /// To be made when the clock of the run has been set. `step_ends` is `None` without steps.
+    /// Requires that the run's clock has been set. `step_ends` is `None` without steps.
     pub(crate) fn new(
         recorder: Recorder,
         measure_from: Instant,
@@ -85,15 +89,16 @@ impl Cutter {
             step_ends: step_ends.unwrap_or_default(),
             errors_before: tally.error_count(),
             traffic_before: tally.traffic(),
+            statuses_before: tally.statuses(),
         }
     }
 
-    /// When the next interval is full, or a step ends.
+    /// When the current interval ends: after a second, or with a step.
     pub(crate) fn next_at(&self) -> Instant {
         self.step_ends.front().map_or(self.next_at, |step_end| self.next_at.min(*step_end))
     }
 
-    /// Cuts if it is time. `now` is not after the end of the measured part.
+    /// Ends the current interval if it is time. `now` must not be after the end of the measurement.
     pub(crate) fn look(&mut self, tally: &Tally, now: Instant) {
         if !self.has_begun && now >= self.measure_from {
             self.has_begun = true;
@@ -104,13 +109,14 @@ impl Cutter {
         }
     }
 
-    /// Hands out what is left, when all connections are done.
+    /// Reports the rest, after all connections are done.
     pub(crate) fn finish(mut self, tally: &Tally, ended_at: Instant) {
         if ended_at > self.start || tally.has_current_times() {
             self.cut(tally, ended_at.max(self.start));
         }
         let (response_times, service_times) = tally.times_after_end();
         let errors = tally.error_count() - self.errors_before;
+        let statuses = tally.statuses().since(&self.statuses_before);
         if service_times.count() > 0 || errors > 0 {
             let rest = Interval {
                 measured_from: self.measured_from,
@@ -120,6 +126,7 @@ impl Cutter {
                 step: self.step,
                 errors,
                 traffic: Traffic::default(),
+                statuses,
                 response_times,
                 service_times,
                 edge: Duration::MAX,
@@ -130,7 +137,7 @@ impl Cutter {
 
     fn cut(&mut self, tally: &Tally, now: Instant) {
         let (response_times, service_times) = tally.take_times();
-        let (error_count, traffic) = (tally.error_count(), tally.traffic());
+        let (error_count, traffic, statuses) = (tally.error_count(), tally.traffic(), tally.statuses());
         let mut edge = None;
         while self.next_at <= now {
             edge = Some(self.next_at);
@@ -153,6 +160,7 @@ impl Cutter {
                 sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
                 received_bytes: traffic.received_bytes - self.traffic_before.received_bytes,
             },
+            statuses: statuses.since(&self.statuses_before),
             response_times,
             service_times,
             edge: edge.map_or(Duration::MAX, |edge| edge - self.measure_from),
@@ -160,6 +168,7 @@ impl Cutter {
         self.start = now;
         self.errors_before = error_count;
         self.traffic_before = traffic;
+        self.statuses_before = statuses;
         (self.recorder)(interval);
     }
 }

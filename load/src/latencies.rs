@@ -1,17 +1,17 @@
-//! How long things took: a histogram.
+//! Histograms of times.
 
 use std::io;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told from longer ones: an hour.
+/// The longest time that can be recorded: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
-/// A value is off by less than one part in a thousand.
+/// Values are accurate to one part in a thousand.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// Times, recorded in nanoseconds with three significant digits, up to an hour; what is longer counts as
-/// an hour. Recording one takes no memory.
+/// A histogram of times in nanoseconds, with three significant digits, up to an hour; longer times count as an
+/// hour. Recording does not allocate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latencies {
     histogram_ns: Histogram<u64>,
@@ -29,7 +29,7 @@ impl Latencies {
         self.histogram_ns.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(LONGEST_NS));
     }
 
-    /// Takes times as they are in a log; what is longer than an hour is an error.
+    /// Converts a histogram from a log. A time above an hour is an error.
     pub(crate) fn from_histogram(histogram_ns: &Histogram<u64>) -> Result<Self, String> {
         let mut latencies = Self::new().map_err(|error| error.to_string())?;
         latencies.histogram_ns.add(histogram_ns).map_err(|_| {
@@ -42,49 +42,67 @@ impl Latencies {
         &self.histogram_ns
     }
 
-    /// Adds the times of another.
+    /// Adds the times of another histogram.
     pub(crate) fn add(&mut self, other: &Self) {
-        // The bounds of all are the same, so that there is nothing to fail on.
+        // Cannot fail, as all histograms have the same bounds.
         let _ = self.histogram_ns.add(&other.histogram_ns);
     }
 
-    /// Returns the times, and begins anew. A new histogram costs less than to copy and to clear this one, as
-    /// the kernel gives zeroed memory where it is touched.
+    /// Returns the times and leaves an empty histogram. A new one is cheaper than copying and clearing, as the
+    /// kernel provides zeroed memory only where it is touched.
     pub(crate) fn take(&mut self) -> Self {
         let empty = Histogram::new_from(&self.histogram_ns);
         Self { histogram_ns: std::mem::replace(&mut self.histogram_ns, empty) }
     }
 
-    /// How many times were recorded.
+    /// The number of recorded times.
     pub fn count(&self) -> u64 {
         self.histogram_ns.len()
     }
 
-    /// How many of them are longer than `time`, as far as three digits tell.
+    /// The number of times longer than `time`, to three digits.
     pub fn count_above(&self, time: Duration) -> u64 {
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.count() - self.histogram_ns.count_between(0, time_ns.min(LONGEST_NS))
     }
 
-    /// The time that this percentage of all took, or less; zero if there is none.
+    /// A percentile, from 0 to 100; zero if there are no times.
     pub fn percentile(&self, percentile: f64) -> Duration {
-        // 99.9 % of 15,000 are 14,985, of which floating-point numbers make a little more, and that would be rounded
-        // up to one more. HdrHistogram's own implementations lower the percentile as well.
+        // 99.9 % of 15,000 is 14,985, but slightly more in floating point, which would be rounded up to the next
+        // value. HdrHistogram's own implementations lower the percentile as well.
         let quantile = percentile / 100.0 * (1.0 - 4.0 * f64::EPSILON);
         Duration::from_nanos(self.histogram_ns.value_at_quantile(quantile))
     }
 
-    /// The shortest; zero if there is none.
+    /// A percentile, if there are enough times to distinguish it from the maximum: at least one must be above it, so that
+    /// p99.9 takes a thousand. The 100th is the maximum.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn example(outcome: &ringspun_load::Outcome) {
+    /// let p99 = outcome.response_times.known_percentile(99.0).map(ringspun_load::format_duration);
+    /// println!("p99: {}", p99.unwrap_or("-".to_string()));
+    /// # }
+    /// ```
+    pub fn known_percentile(&self, percentile: f64) -> Option<Duration> {
+        // Rounding must not turn 1 into 0.999...
+        let above = self.count() as f64 * (100.0 - percentile) / 100.0 + 1e-6;
+        let is_known = self.count() > 0 && (above >= 1.0 || percentile >= 100.0);
+        is_known.then(|| self.percentile(percentile))
+    }
+
+    /// The shortest time; zero if there are none.
     pub fn min(&self) -> Duration {
         Duration::from_nanos(self.histogram_ns.min())
     }
 
-    /// The longest; zero if there is none.
+    /// The longest time; zero if there are none.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.histogram_ns.max())
     }
 
-    /// The mean; zero if there is none.
+    /// The mean; zero if there are no times.
     pub fn mean(&self) -> Duration {
         Duration::from_nanos(self.histogram_ns.mean() as u64)
     }
@@ -109,6 +127,24 @@ mod tests {
                     assert_eq!(latencies.percentile(above).as_millis() / 10, 100, "{above} % of {all}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn percentiles_need_enough_times() {
+        let known = |count: u64| {
+            let mut latencies = Latencies::new().unwrap();
+            (0..count).for_each(|_| latencies.record(Duration::from_micros(1)));
+            [50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
+                .map(|percentile| latencies.known_percentile(percentile).is_some())
+        };
+        assert_eq!(known(0), [false; 6]);
+        assert_eq!(known(1), [false, false, false, false, false, true]);
+        assert_eq!(known(2), [true, false, false, false, false, true]);
+        for (count, expected) in
+            [(9, 1), (10, 2), (99, 2), (100, 3), (999, 3), (1000, 4), (9999, 4), (10_000, 5)]
+        {
+            assert_eq!(known(count)[..5].iter().filter(|known| **known).count(), expected, "{count}");
         }
     }
 

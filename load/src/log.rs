@@ -1,12 +1,12 @@
-//! Interval logs in the format of HdrHistogram (version 1.3, with compressed V2 histograms): written while a
-//! run lasts, read, and merged.
+//! Interval logs in the format of HdrHistogram (version 1.3, with compressed V2 histograms): writing them during
+//! a run, reading, and merging them.
 //!
-//! Each interval is a line tagged `service`, and in an open loop one tagged `response` as well. In a closed
-//! loop the two would be the same. The histograms are in nanoseconds. The column with the longest time, which
-//! is for people only, is in milliseconds, as HdrHistogram's own writer has it.
+//! Each interval is a line tagged `service`; in an open loop there is also a line tagged `response`, which would
+//! be the same in a closed loop. The histograms are in nanoseconds. The column with the maximum, which is only
+//! for people, is in milliseconds, as HdrHistogram's own writer has it.
 //!
-//! Answers that came when the run's duration was over follow a comment `#[AfterEnd]`: their times count, the
-//! rate leaves them out. HdrHistogram's tools take them for another interval.
+//! Responses that arrived after the end of the measurement follow a comment `#[AfterEnd]`: their times count,
+//! but rates exclude them. HdrHistogram's tools treat them as another interval.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -32,21 +32,21 @@ const SERVICE: &str = "service";
 const RESPONSE: &str = "response";
 const AFTER_END: &str = "[AfterEnd]";
 const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
-/// How compressed histograms of the second version begin, with the length of what is compressed behind it.
+/// The first bytes of a compressed V2 histogram; the length of the compressed data follows.
 const COMPRESSED_COOKIE: [u8; 4] = 0x1C84_9314_u32.to_be_bytes();
 const COMPRESSED_HEAD_BYTES: usize = 8;
-/// Before the counts stand the cookie, their length in bytes, an offset, digits, two bounds and a ratio.
+/// The header: the cookie, the length of the counts in bytes, an offset, digits, two bounds and a ratio.
 const HEAD_BYTES: usize = 40;
 const PAYLOAD_LENGTH_AT: usize = 4;
-/// The smallest number there is, which is no count, and which the library negates.
+/// The encoding of `i64::MIN`, which is not a valid count, and on which the library's negation would overflow.
 const NO_COUNT: [u8; 9] = [0xFF; 9];
-/// Sums of more would go over their bounds: a thousand years of a million answers per second have half as many.
+/// A bound that keeps sums from overflowing: twice as much as a million per second for a thousand years.
 const ANSWERED_MAX: u64 = 1 << 56;
-/// With three digits, a histogram of all times has half a megabyte at most.
+/// A generous bound: with three digits, a histogram has at most half a megabyte.
 const HISTOGRAM_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Writes intervals as a log, each when it comes. The start and the base time are when the measured part
-/// began. Nothing is written if there is no interval.
+/// Writes intervals as a log, each as soon as it is available. The start time and the base time are the
+/// beginning of the measurement. Without any interval, nothing is written.
 ///
 /// # Errors
 ///
@@ -56,13 +56,13 @@ pub fn write_log(writer: impl Write, intervals: impl IntoIterator<Item: Borrow<I
     let Some(measured_from) = intervals.peek().map(|first| first.borrow().measured_from) else {
         return Ok(());
     };
-    // Whole lines, so that a log of a run that was killed can be read.
+    // Flushed line by line, so that the log of a killed run is readable.
     let mut writer = LineWriter::new(writer);
     let mut serializer = V2DeflateSerializer::new();
     let mut log = IntervalLogWriterBuilder::new()
         .add_comment("[Histogram log format version 1.3]")
         .add_comment(
-            "Written by ringspun load. Times in nanoseconds; the column of the longest in milliseconds.",
+            "Written by ringspun load. Times are in nanoseconds, the column with the maximum in milliseconds.",
         )
         .with_start_time(measured_from)
         .with_base_time(measured_from)
@@ -86,7 +86,7 @@ pub fn write_log(writer: impl Write, intervals: impl IntoIterator<Item: Borrow<I
     writer.flush()
 }
 
-/// Why a log could not be read: the file, the line if it is about one, and what is wrong.
+/// Why a log could not be read: the file, the line if known, and the reason.
 #[derive(Debug)]
 pub struct LogError {
     name: String,
@@ -106,41 +106,41 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
-/// An interval of a log, without its histogram. It is about a second long.
+/// An interval of a log, about a second long, without its histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Second {
     /// When it began, in seconds since 1970.
     pub start_s: f64,
-    /// How long it was, in seconds.
+    /// Its length, in seconds.
     pub duration_s: f64,
-    /// How many answers came in it.
+    /// The number of responses in it.
     pub answered: u64,
-    /// Their p50, p90, p99, p99.9 and the longest, of the response times where the log has them.
+    /// Their p50, p90, p99, p99.9 and maximum: of response times where the log has them, else of service times.
     pub times: [Duration; 5],
 }
 
-/// What is in a log.
+/// The content of a log.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Log {
     /// The name of the file.
     pub name: String,
-    /// The measured part, interval by interval, without what came after its end.
+    /// The intervals of the measurement, without those after its end.
     pub seconds: Vec<Second>,
-    /// How many answers came after the end.
+    /// The number of responses after the end.
     pub answered_after_end: u64,
-    /// All response times; `None` in the log of a closed loop, where they are the service times.
+    /// All response times; `None` for a closed loop, where they equal the service times.
     pub response_times: Option<Latencies>,
     /// All service times.
     pub service_times: Latencies,
 }
 
 impl Log {
-    /// Reads a log that [`write_log`] wrote.
+    /// Reads a log written by [`write_log`].
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or a line is not what it should be.
+    /// The file cannot be read, or a line is malformed.
     pub fn read(path: &Path) -> Result<Self, LogError> {
         let name = path.display().to_string();
         match fs::read(path) {
@@ -153,7 +153,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// A line is not what it should be.
+    /// A line is malformed.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self, LogError> {
         let error = |line, reason| LogError { name: name.to_string(), line, reason };
         let mut reader = Reader::new().map_err(|failed| error(None, failed.to_string()))?;
@@ -163,39 +163,39 @@ impl Log {
         reader.finish(name).map_err(|reason| error(None, reason))
     }
 
-    /// When the measured part began, in seconds since 1970.
+    /// When the measurement began, in seconds since 1970.
     pub fn start_s(&self) -> f64 {
         self.seconds.first().map_or(0.0, |second| second.start_s)
     }
 
-    /// When the measured part was over, in seconds since 1970.
+    /// When the measurement ended, in seconds since 1970.
     pub fn end_s(&self) -> f64 {
         self.seconds.last().map_or(0.0, |second| second.start_s + second.duration_s)
     }
 
-    /// How long the measured part was, in seconds.
+    /// The length of the measurement, in seconds.
     pub fn measured_s(&self) -> f64 {
         self.end_s() - self.start_s()
     }
 
-    /// How many answers are in the log.
+    /// The number of responses in the log.
     pub fn answered(&self) -> u64 {
         self.service_times.count()
     }
 
-    /// Answers in the measured part, per second.
+    /// Responses per second during the measurement.
     pub fn rate_per_s(&self) -> f64 {
         let seconds = self.measured_s();
         let answered = self.answered().saturating_sub(self.answered_after_end);
         if seconds > 0.0 { answered as f64 / seconds } else { 0.0 }
     }
 
-    /// The response times; in a closed loop the service times, as a request is due there when it is sent.
+    /// The response times; in a closed loop the service times, as requests are due when they are sent.
     pub fn times(&self) -> &Latencies {
         self.response_times.as_ref().unwrap_or(&self.service_times)
     }
 
-    /// Answers in a span of time. An interval that is not all in it counts by its share.
+    /// Responses in a time span. An interval that lies partly inside counts proportionally.
     fn answered_between(&self, start_s: f64, end_s: f64) -> f64 {
         let shares = self.seconds.iter().map(|second| {
             let inside_s = (second.start_s + second.duration_s).min(end_s) - second.start_s.max(start_s);
@@ -206,17 +206,17 @@ impl Log {
     }
 }
 
-/// What logs of several machines say together.
+/// The merged logs of several machines.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Merged {
-    /// How long all of them measured at the same time, in seconds; zero if they never did.
+    /// The length of the time in which all of them measured, in seconds; zero if there is none.
     pub common_s: f64,
-    /// Answers per second of all in that time; `None` if there was none.
+    /// Responses per second of all machines in that time; `None` if there is none.
     pub rate_per_s: Option<f64>,
-    /// How many answers are in the logs.
+    /// The number of responses in the logs.
     pub answered: u64,
-    /// How many of those came after the end of their run.
+    /// How many of those arrived after the end of their measurement.
     pub answered_after_end: u64,
     /// All response times; `None` in closed loops.
     pub response_times: Option<Latencies>,
@@ -229,7 +229,7 @@ impl Merged {
     ///
     /// # Errors
     ///
-    /// There is none, or one of a closed and one of an open loop, whose times mean different things.
+    /// There is no log, or the logs mix closed and open loops, whose times are not comparable.
     pub fn new(logs: &[Log]) -> Result<Self, String> {
         let (first, others) = logs.split_first().ok_or("no log: expected at least one")?;
         let mut merged = Self {
@@ -248,7 +248,7 @@ impl Merged {
                     let loops = [merged.is_some(), !merged.is_some()]
                         .map(|is_open| if is_open { "an open loop" } else { "a closed loop" });
                     return Err(format!(
-                        "{} is of {}, {} of {}: expected logs of the same kind of loop",
+                        "{} is the log of {}, {} of {}: expected logs of the same kind of loop",
                         first.name, loops[0], log.name, loops[1]
                     ));
                 }
@@ -267,8 +267,8 @@ impl Merged {
     }
 }
 
-/// Reads a histogram as it is in a log, without base64. How long what follows is, its head says, and the library
-/// would make room for as much before it looks: 4 GB, if a few bytes say so.
+/// Reads a decoded histogram of a log. Its header states the length of what follows, and the library allocates
+/// that much before reading: up to 4 GB for a few malicious bytes, so that the length is checked here first.
 fn read_histogram(bytes: &[u8]) -> Result<Histogram<u64>, String> {
     let mut inflated = Vec::new();
     let plain = match bytes.split_at_checked(COMPRESSED_HEAD_BYTES) {
@@ -286,15 +286,15 @@ fn read_histogram(bytes: &[u8]) -> Result<Histogram<u64>, String> {
         plain.get(PAYLOAD_LENGTH_AT..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
     let follow = plain.len().saturating_sub(HEAD_BYTES);
     if stated.is_none_or(|stated| stated as usize > follow) {
-        return Err(format!("it is cut off: {follow} bytes follow its head"));
+        return Err(format!("it is truncated: {follow} bytes follow its header"));
     }
     if plain.get(HEAD_BYTES..).unwrap_or_default().windows(NO_COUNT.len()).any(|window| window == NO_COUNT) {
-        return Err("it has a count that is none".to_string());
+        return Err("it contains an invalid count".to_string());
     }
     Deserializer::new().deserialize(&mut &*plain).map_err(|error| error.to_string())
 }
 
-/// A log while it is read.
+/// The state of reading a log.
 struct Reader {
     base_s: f64,
     is_after_end: bool,
@@ -302,7 +302,7 @@ struct Reader {
     response: Part,
 }
 
-/// The lines with one tag.
+/// What the lines with one tag contain.
 struct Part {
     lines: usize,
     seconds: Vec<Second>,
@@ -330,7 +330,7 @@ impl Reader {
             self.is_after_end = true;
             return Ok(());
         }
-        // The last line of a file may have no end, and the parser wants one.
+        // The parser requires a line end, which the last line of a file may lack.
         let ended = [text, b"\n"].concat();
         match IntervalLogIterator::new(&ended).next() {
             None | Some(Ok(LogEntry::StartTime(_))) => Ok(()),
@@ -340,7 +340,7 @@ impl Reader {
             }
             Some(Ok(LogEntry::Interval(interval))) => self.read_interval(&interval),
             Some(Err(_)) => {
-                Err("is not a line of an interval log: expected Tag=NAME,START,LENGTH,MAX,HISTOGRAM \
+                Err("not a line of an interval log: expected Tag=NAME,START,LENGTH,MAX,HISTOGRAM \
                  or a comment"
                     .to_string())
             }
@@ -351,7 +351,7 @@ impl Reader {
         let part = match interval.tag().map(|tag| tag.as_str()) {
             Some(SERVICE) => &mut self.service,
             Some(RESPONSE) => &mut self.response,
-            Some(other) => return Err(format!("the tag {other}: expected {RESPONSE} or {SERVICE}")),
+            Some(other) => return Err(format!("the tag is {other}: expected {RESPONSE} or {SERVICE}")),
             None => return Err(format!("there is no tag: expected Tag={RESPONSE} or Tag={SERVICE}")),
         };
         let bytes = STANDARD
@@ -361,7 +361,7 @@ impl Reader {
             read_histogram(&bytes).map_err(|error| format!("the histogram cannot be read: {error}"))?;
         let answered = part.times.count().saturating_add(histogram.len());
         if answered > ANSWERED_MAX {
-            return Err(format!("{answered} answers up to here: expected {ANSWERED_MAX} at most"));
+            return Err(format!("{answered} responses up to here: expected at most {ANSWERED_MAX}"));
         }
         let times = Latencies::from_histogram(&histogram)?;
         part.lines += 1;
@@ -382,15 +382,13 @@ impl Reader {
     fn finish(self, name: &str) -> Result<Log, String> {
         let Self { service, response, .. } = self;
         if service.lines == 0 {
-            return Err(format!(
-                "there is no interval with the tag {SERVICE}: is this a log of ringspun load?"
-            ));
+            return Err(format!("no interval has the tag {SERVICE}: is this a log of ringspun load?"));
         }
         let is_open_loop = response.lines > 0;
         if is_open_loop && (response.lines, response.times.count()) != (service.lines, service.times.count())
         {
             return Err(format!(
-                "{} lines with {} response times, but {} with {} service times: the log is not complete",
+                "{} lines with {} response times, but {} with {} service times: the log is incomplete",
                 response.lines,
                 response.times.count(),
                 service.lines,

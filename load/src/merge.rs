@@ -1,15 +1,14 @@
-//! What several threads found out, as if one had done it all.
+//! Merges the results of several threads.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::companions::{Observer, Standing};
+use crate::hooks::{Observer, Snapshot};
 use crate::interval::{Interval, Recorder};
-use crate::outcome::{Connections, Outcome, Requests, Traffic};
-use crate::steps::StepOutcome;
+use crate::outcome::{Connections, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 
 impl Requests {
-    /// Adds the counts of another thread. What was planned is that of the whole run in each.
+    /// Adds the counts of another thread. `planned` is that of the whole run in each of them.
     fn add(&mut self, other: &Self) {
         self.planned = self.planned.and(other.planned);
         self.sent += other.sent;
@@ -19,6 +18,7 @@ impl Requests {
         self.bad_status += other.bad_status;
         self.timed_out += other.timed_out;
         self.lost += other.lost;
+        self.resent += other.resent;
     }
 }
 
@@ -34,6 +34,7 @@ impl Connections {
         self.wanted += other.wanted;
         self.opened += other.opened;
         self.open_max += other.open_max;
+        self.closed_idle += other.closed_idle;
     }
 }
 
@@ -48,22 +49,27 @@ impl StepOutcome {
 }
 
 impl Outcome {
-    /// Adds what another thread found out in the same run.
+    /// Adds the results of another thread of the same run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.measured = self.measured.max(other.measured);
+        self.was_stopped |= other.was_stopped;
+        // The target is lost if no thread reached it.
+        self.target_loss = match (self.target_loss.take(), &other.target_loss) {
+            (Some(a), Some(b)) => Some(TargetLoss { before_end: a.before_end.min(b.before_end), ..a }),
+            _ => None,
+        };
         self.workers += other.workers;
         self.started_late = self.started_late.max(other.started_late);
-        self.processor_time += other.processor_time;
-        self.busiest_processor_time = self.busiest_processor_time.max(other.busiest_processor_time);
+        self.cpu_time += other.cpu_time;
+        self.busiest_cpu_time = self.busiest_cpu_time.max(other.busiest_cpu_time);
         self.connections.add(&other.connections);
         self.requests.add(&other.requests);
         self.traffic.add(&other.traffic);
         self.errors.add(&other.errors);
-        for (count, others) in self.status_classes.iter_mut().zip(other.status_classes) {
-            *count += others;
-        }
+        self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);
+        self.failure_times.add(&other.failure_times);
         self.send_delays.add(&other.send_delays);
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);
@@ -71,13 +77,13 @@ impl Outcome {
     }
 }
 
-/// The intervals of several threads, which cut them each when they come to it.
+/// Merges the intervals of several threads, each of which ends its intervals when it gets to it.
 pub(crate) struct IntervalMerger {
     recorder: Recorder,
-    /// Those that are not handed out yet, of each thread; a thread that has ended has no more to come.
+    /// For each thread, the intervals that have not been reported yet.
     pending: Vec<VecDeque<Interval>>,
     has_ended: Vec<bool>,
-    /// Where the last one that was handed out ended.
+    /// The end of the last reported interval.
     end: Duration,
 }
 
@@ -87,39 +93,39 @@ impl IntervalMerger {
         Self { recorder, pending, has_ended: vec![false; workers], end: Duration::ZERO }
     }
 
-    /// Takes what one thread hands out.
+    /// Takes an interval of a thread.
     pub(crate) fn take(&mut self, worker: usize, interval: Interval) {
         self.pending[worker].push_back(interval);
-        self.hand_out();
+        self.report();
     }
 
-    /// A thread has handed out all.
+    /// A thread has no more intervals.
     pub(crate) fn end(&mut self, worker: usize) {
         self.has_ended[worker] = true;
-        self.hand_out();
+        self.report();
         if self.has_ended.iter().all(|has_ended| *has_ended) {
             let rest: Vec<Interval> = self.pending.iter_mut().flat_map(|queue| queue.drain(..)).collect();
             let (after_end, rest): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|interval| interval.is_after_end);
-            self.hand_out_sum(rest);
-            self.hand_out_sum(after_end);
+            self.report_sum(rest);
+            self.report_sum(after_end);
         }
     }
 
-    /// Hands out what is complete: up to each edge at which all threads that go on have made a cut. One that
-    /// was too busy to cut at an edge makes the interval longer, as it does alone.
-    fn hand_out(&mut self) {
+    /// Reports what is complete: up to each scheduled end at which all running threads ended an interval. If one
+    /// was too busy to do so, the merged interval is longer, as it is with a single thread.
+    fn report(&mut self) {
         while let Some(edge) = self.common_edge() {
             let mut parts = Vec::new();
             for (queue, has_ended) in self.pending.iter_mut().zip(&self.has_ended) {
                 let count = queue.partition_point(|interval| {
-                    // The last one of a thread that has ended was not cut at an edge.
+                    // The last interval of a finished thread does not end at a scheduled end.
                     let is_last = *has_ended && !interval.is_after_end && interval.start < edge;
                     interval.edge <= edge || is_last
                 });
                 parts.extend(queue.drain(..count));
             }
-            self.hand_out_sum(parts);
+            self.report_sum(parts);
         }
     }
 
@@ -131,11 +137,12 @@ impl IntervalMerger {
         edges.find(|edge| others.iter().all(|queue| queue.iter().any(|interval| interval.edge == *edge)))
     }
 
-    fn hand_out_sum(&mut self, parts: Vec<Interval>) {
+    fn report_sum(&mut self, parts: Vec<Interval>) {
         let end = parts.iter().map(|part| part.start + part.duration).fold(self.end, Duration::max);
         let sum = parts.into_iter().reduce(|mut sum, part| {
             sum.errors += part.errors;
             sum.traffic.add(&part.traffic);
+            sum.statuses.add(&part.statuses);
             sum.service_times.add(&part.service_times);
             if let (Some(times), Some(others)) = (&mut sum.response_times, &part.response_times) {
                 times.add(others);
@@ -152,30 +159,30 @@ impl IntervalMerger {
     }
 }
 
-/// How several threads stand.
-pub(crate) struct StandingMerger {
+/// Merges the progress of several threads.
+pub(crate) struct SnapshotMerger {
     observer: Observer,
-    /// What each has told last, and whether that was after the observer was told.
-    latest: Vec<(Option<Standing>, bool)>,
+    /// The latest snapshot of each thread, and whether it is newer than the last report.
+    latest: Vec<(Option<Snapshot>, bool)>,
     has_ended: Vec<bool>,
 }
 
-impl StandingMerger {
+impl SnapshotMerger {
     pub(crate) fn new(observer: Observer, workers: usize) -> Self {
         let latest = (0..workers).map(|_| (None, false)).collect();
         Self { observer, latest, has_ended: vec![false; workers] }
     }
 
-    /// Tells the observer when all threads that go on have told how they stand.
-    pub(crate) fn take(&mut self, worker: usize, standing: Standing) {
-        self.latest[worker] = (Some(standing), true);
+    /// Reports once all running threads have a new snapshot.
+    pub(crate) fn take(&mut self, worker: usize, snapshot: Snapshot) {
+        self.latest[worker] = (Some(snapshot), true);
         let is_fresh = |((_, is_fresh), has_ended): (&(_, bool), &bool)| *is_fresh || *has_ended;
         if self.latest.iter().zip(&self.has_ended).all(is_fresh) {
-            let standings = self.latest.iter_mut().filter_map(|(standing, is_fresh)| {
+            let snapshots = self.latest.iter_mut().filter_map(|(snapshot, is_fresh)| {
                 *is_fresh = false;
-                standing.clone()
+                snapshot.clone()
             });
-            let sum = standings.reduce(|mut sum, part| {
+            let sum = snapshots.reduce(|mut sum, part| {
                 sum.rate_per_s += part.rate_per_s;
                 sum.errors += part.errors;
                 sum.connections_open += part.connections_open;
@@ -188,11 +195,11 @@ impl StandingMerger {
         }
     }
 
-    /// A thread has ended: from now on it answers nothing.
+    /// A thread has ended, and contributes no rate and no connections from now on.
     pub(crate) fn end(&mut self, worker: usize) {
         self.has_ended[worker] = true;
-        if let (Some(standing), _) = &mut self.latest[worker] {
-            (standing.rate_per_s, standing.connections_open) = (0.0, 0);
+        if let (Some(snapshot), _) = &mut self.latest[worker] {
+            (snapshot.rate_per_s, snapshot.connections_open) = (0.0, 0);
         }
     }
 }
@@ -205,11 +212,12 @@ mod tests {
 
     use super::*;
     use crate::latencies::Latencies;
+    use crate::status::StatusCounts;
 
-    /// Cut at no edge.
+    /// No scheduled end.
     const LAST: u64 = u64::MAX;
 
-    /// An interval from one millisecond to another, cut at an edge, with a time.
+    /// An interval between two milliseconds, with a scheduled end and one service time.
     fn interval(start_ms: u64, end_ms: u64, edge_ms: u64) -> Interval {
         let mut service_times = Latencies::new().unwrap();
         service_times.record(Duration::from_millis(1));
@@ -221,14 +229,15 @@ mod tests {
             step: None,
             errors: 1,
             traffic: Traffic::default(),
+            statuses: StatusCounts::default(),
             response_times: None,
             service_times,
             edge: if edge_ms == LAST { Duration::MAX } else { Duration::from_millis(edge_ms) },
         }
     }
 
-    /// What is handed out: when it starts and ends, and how many intervals are in it.
-    fn handed_out(takes: &[(usize, Option<Interval>)]) -> Vec<(u64, u64, u64)> {
+    /// The reported intervals: start, end, and number of merged intervals.
+    fn reported(takes: &[(usize, Option<Interval>)]) -> Vec<(u64, u64, u64)> {
         let found = Rc::new(RefCell::new(Vec::new()));
         let kept = found.clone();
         let recorder = move |interval: Interval| {
@@ -248,7 +257,7 @@ mod tests {
 
     #[test]
     fn intervals_that_were_cut_at_the_same_edge_are_one() {
-        let found = handed_out(&[
+        let found = reported(&[
             (0, Some(interval(0, 1001, 1000))),
             (0, Some(interval(1001, 2000, 2000))),
             (1, Some(interval(0, 1003, 1000))),
@@ -263,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_edge_that_one_thread_missed_is_none() {
-        let found = handed_out(&[
+        let found = reported(&[
             (0, Some(interval(0, 1000, 1000))),
             (1, Some(interval(0, 2900, 2000))),
             (0, Some(interval(1000, 2000, 2000))),
@@ -277,7 +286,7 @@ mod tests {
     fn a_thread_that_has_ended_is_not_waited_for() {
         let mut after_end = interval(3500, 3600, LAST);
         after_end.is_after_end = true;
-        let found = handed_out(&[
+        let found = reported(&[
             (0, Some(interval(0, 500, LAST))),
             (0, None),
             (1, Some(interval(0, 1000, 1000))),

@@ -1,22 +1,22 @@
-//! The bytes that are sent: slices of one memory, so that a request takes none of its own.
+//! The bytes that are sent: slices of one buffer, so that requests do not allocate.
 
 use crate::payload::{Payload, Sizes};
 
-/// A generated message starts at one of this many places in the pattern: a prime, so that no power of two in a
-/// server's buffers agrees with it.
+/// Generated messages start at this many different offsets in the pattern: a prime, so that errors at powers of
+/// two, as in a server's buffers, are detected.
 const STARTS: usize = 251;
 
-/// The bytes of all messages. Generated ones start at places that differ from each message to the next: an
-/// answer to another request than the last is wrong, and nothing is copied or kept per connection.
+/// The bytes of all messages. Consecutive generated messages start at different offsets, so that an echo of an
+/// earlier request is detected without copying or keeping anything per connection.
 pub(crate) struct Messages {
     bytes: Vec<u8>,
     choice: Choice,
 }
 
 enum Choice {
-    /// All of these.
+    /// All bytes, always.
     All,
-    /// As many of them from different starts.
+    /// This many bytes, from varying offsets.
     Fixed(usize),
     Sized(Sizes),
 }
@@ -29,12 +29,12 @@ impl Messages {
             Payload::Generated(_) if payload.min_bytes() == max_bytes => Choice::Fixed(max_bytes),
             Payload::Generated(sizes) => Choice::Sized(sizes.clone()),
         };
-        // Shifted from one period to the next, so that a message has no period that hides lost bytes.
+        // Each period is shifted against the one before: a periodic message would hide lost bytes.
         let byte_at = |position: usize| ((position % STARTS) + 7 * (position / STARTS)) as u8;
         Self { bytes: (0..max_bytes + STARTS).map(byte_at).collect(), choice }
     }
 
-    /// The message of a request, by its number.
+    /// The message for a request number.
     #[inline]
     pub(crate) fn message(&self, request: usize) -> &[u8] {
         let length = match &self.choice {

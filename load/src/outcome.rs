@@ -1,36 +1,37 @@
-//! What a run has found out.
+//! The results of a run.
 
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::steps::StepOutcome;
+use crate::status::StatusCounts;
+use crate::steps::Step;
 
-/// What can go wrong with a connection or a request.
+/// The kinds of errors of connections and requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Nobody listens there. Over UDP, where there is no connecting, a request is lost with it.
+    /// A connection was refused. Over UDP, which has no connections, this loses a request.
     Refused,
-    /// A connection was not made within the timeout.
+    /// A connection was not established within the timeout.
     ConnectTimedOut,
-    /// A connection could not be made for another reason.
+    /// A connection could not be established for another reason.
     ConnectFailed,
-    /// The target reset a connection. The request in flight is lost.
+    /// The target reset a connection, losing the requests in flight.
     Reset,
-    /// The target closed a connection before it had answered. The request in flight is lost.
+    /// The target closed a connection before it responded, losing the requests in flight.
     Closed,
-    /// A request was not answered within the timeout. Its connection is closed, as a late answer could be
-    /// taken for the next one, and another is opened.
+    /// A request was not answered within the timeout. Its connection is replaced, as a late response could be
+    /// mistaken for the next one.
     TimedOut,
-    /// An answer had other bytes than the request, or was no answer of HTTP.
+    /// A response had unexpected bytes, or was not valid HTTP.
     Wrong,
-    /// An answer of HTTP has a status that is neither 2xx nor 3xx.
+    /// An HTTP response had an unexpected status ([`HttpRequest::expected`](crate::HttpRequest::expected)).
     Status,
     /// A request failed for another reason.
     Failed,
 }
 
 impl ErrorKind {
-    /// All kinds, in the order in which they are told.
+    /// All kinds, in display order.
     pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::ConnectTimedOut,
@@ -43,7 +44,7 @@ impl ErrorKind {
         Self::Failed,
     ];
 
-    /// The kind in a word, which may be relied on.
+    /// A stable identifier of the kind.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -59,8 +60,7 @@ impl ErrorKind {
     }
 }
 
-/// What went wrong, by kind, from the beginning of a run: also what happened during the warm-up, whose requests
-/// are not counted otherwise.
+/// Errors by kind, since the beginning of the run: unlike other counts, they include the warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors {
     counts: [u64; ErrorKind::ALL.len()],
@@ -68,13 +68,13 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Counts an error. The first of each kind is kept as its example.
+    /// Counts an error. The first message of each kind is kept as an example.
     pub(crate) fn note(&mut self, kind: ErrorKind, example: impl FnOnce() -> String) {
         self.counts[kind as usize] += 1;
         self.examples[kind as usize].get_or_insert_with(example);
     }
 
-    /// Adds those of another thread.
+    /// Adds the errors of another thread.
     pub(crate) fn add(&mut self, other: &Self) {
         for (count, others) in self.counts.iter_mut().zip(other.counts) {
             *count += others;
@@ -86,116 +86,167 @@ impl Errors {
         }
     }
 
-    /// How many errors there were of a kind.
+    /// The number of errors of a kind.
     pub fn count(&self, kind: ErrorKind) -> u64 {
         self.counts[kind as usize]
     }
 
-    /// The text of the first error of a kind, if there was one.
+    /// The message of the first error of a kind, if there was one.
     pub fn example(&self, kind: ErrorKind) -> Option<&str> {
         self.examples[kind as usize].as_deref()
     }
 
-    /// How many errors there were.
+    /// The number of errors of all kinds.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// Counts of connections, or of sockets for datagrams.
+/// Counts of connections, or of datagram sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
-    /// How many the plan asked for.
+    /// The planned number.
     pub wanted: usize,
-    /// How many were opened, those included that took the place of lost ones.
+    /// How many were opened, including replacements of lost ones.
     pub opened: u64,
-    /// The most that were open at once; with several threads, the most of each together.
+    /// The maximum open at the same time; with churn, including those being established. With several threads, the
+    /// sum of their maxima.
     pub open_max: usize,
+    /// How many the target closed while they were idle, which is not an error; they were reopened.
+    pub closed_idle: u64,
 }
 
-/// Counts of requests, of which the [`Workload`](crate::Workload) says what they are. Those of the warm-up are not
-/// among them. Of those sent, each is in exactly one of
-/// `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
+/// Counts of requests (the [`Workload`](crate::Workload) defines what a request is), without those of the warm-up.
+/// Each sent request is in exactly one of `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// How many were to be sent. A closed loop that ends by time has no such number, nor has a run that was
-    /// stopped early.
+    /// The planned number; `None` for a closed loop limited by duration, and for a run that was stopped early.
     pub planned: Option<u64>,
-    /// How many were sent, or begun to be.
+    /// How many were sent, at least in part.
     pub sent: u64,
-    /// How many came back as they were sent; of HTTP, how many got an answer with status 2xx or 3xx.
+    /// How many were answered as expected; for HTTP, with an expected status.
     pub answered: u64,
-    /// How many of those answered came back when the run's duration was over.
+    /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
-    /// How many came back changed; of HTTP, how many got what is no answer.
+    /// How many got unexpected bytes, or an invalid HTTP response.
     pub wrong: u64,
-    /// How many got an answer of HTTP with another status than 2xx or 3xx.
+    /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
-    /// How many did not come back within the timeout.
+    /// How many were not answered within the timeout.
     pub timed_out: u64,
     /// How many were lost with their connection.
     pub lost: u64,
+    /// How many were sent again on another connection, because the target closed a reused one before a response
+    /// began; HTTP requests with idempotent methods only. Each counts once as sent.
+    pub resent: u64,
 }
 
-/// Bytes of requests and of their answers, as the target and this side gave them to the kernel: headers of
-/// HTTP are among them, those of IP and TCP are not.
+/// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP
+/// or IP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes of requests.
     pub sent_bytes: u64,
-    /// Bytes of answers.
+    /// Bytes of responses.
     pub received_bytes: u64,
 }
 
 impl Requests {
-    /// How many were to be sent and were not: in an open loop, because their connection still waited for
-    /// earlier answers when the run ended; or because it was lost for good.
+    /// How many were sent and failed.
+    pub fn failed(&self) -> u64 {
+        self.wrong + self.bad_status + self.timed_out + self.lost
+    }
+
+    /// How many were planned but not sent: because their connection was still waiting for earlier responses when
+    /// the run ended, or could not be reopened.
     pub fn unsent(&self) -> u64 {
         self.planned.map_or(0, |planned| planned.saturating_sub(self.sent))
     }
 }
 
-/// What a run has found out.
+/// The results of a step.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct StepOutcome {
+    /// The step.
+    pub step: Step,
+    /// How long it lasted: less than planned if the run was stopped early.
+    pub measured: Duration,
+    /// The number of expected responses that arrived during the step, also those to requests of earlier steps.
+    pub answered_in_time: u64,
+    /// Counts of the requests that were due in the step. `answered_after_end` refers to the end of the whole
+    /// measurement.
+    pub requests: Requests,
+    /// Response times of those requests.
+    pub response_times: Latencies,
+    /// Service times of those requests.
+    pub service_times: Latencies,
+}
+
+impl StepOutcome {
+    /// Expected responses per second during the step. It is below the step's rate if the target or the generator
+    /// could not keep up.
+    pub fn rate_per_s(&self) -> f64 {
+        let seconds = self.measured.as_secs_f64();
+        if seconds > 0.0 { self.answered_in_time as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// The loss of the target: from some time on nothing was answered, and connections could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLoss {
+    /// How long before the end of the run it happened.
+    pub before_end: Duration,
+    /// The error of the first attempt to connect.
+    pub error: String,
+}
+
+/// The results of a run.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The backend of the event loop that it ran on.
+    /// The backend of the event loop.
     pub backend: &'static str,
-    /// How long the measured part took: the plan's duration, or the time until the last answer.
+    /// The length of the measurement: the plan's duration, or the time until the last response.
     pub measured: Duration,
-    /// On how many threads it ran.
+    /// Whether the run was stopped early ([`Hooks::stopper`](crate::Hooks::stopper)).
+    pub was_stopped: bool,
+    /// Whether the target was lost before the end.
+    pub target_loss: Option<TargetLoss>,
+    /// The number of threads.
     pub workers: usize,
-    /// The processor time that this process took in the measured part; with several threads, that of those.
-    pub processor_time: Duration,
-    /// The processor time of the busiest of the threads.
-    pub busiest_processor_time: Duration,
-    /// How much later it began than it was to ([`Plan::start_at`](crate::Plan::start_at)).
+    /// The CPU time of this process during the measurement; with several threads, the sum of theirs.
+    pub cpu_time: Duration,
+    /// The CPU time of the busiest thread.
+    pub busiest_cpu_time: Duration,
+    /// How much later than [`Plan::start_at`](crate::Plan::start_at) it started.
     pub started_late: Duration,
     /// Counts of connections.
     pub connections: Connections,
     /// Counts of requests.
     pub requests: Requests,
-    /// Bytes of the requests that were answered rightly before the measured part was over, which are those of
-    /// the rate, and of their answers.
+    /// Bytes of the requests that were answered as expected during the measurement, and of their responses.
     pub traffic: Traffic,
-    /// What went wrong.
+    /// Errors by kind.
     pub errors: Errors,
-    /// How many of the requests got an answer with status 2xx, 3xx, 4xx and 5xx; zeros without HTTP.
-    pub status_classes: [u64; 4],
-    /// How long answers took from when their requests were due. In a closed loop a request is due when it is
-    /// sent. Only requests that were answered rightly are in here.
+    /// How many requests were answered with each HTTP status.
+    pub statuses: StatusCounts,
+    /// Response times of the requests that were answered as expected, from when they were due. In a closed loop
+    /// requests are due when they are sent.
     pub response_times: Latencies,
-    /// How long the same answers took from when their requests were sent.
+    /// Service times of those requests.
     pub service_times: Latencies,
-    /// How much later than due requests were sent whose connection was free: the delay of the generator itself,
-    /// which the response times contain. Empty in a closed loop.
+    /// Times of the requests that were sent and failed, from when they were due until that was known.
+    pub failure_times: Latencies,
+    /// Delays of the generator itself, which the response times include: how much later than due requests were
+    /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,
-    /// What each step brought; empty without [`Pace::Steps`](crate::Pace::Steps).
+    /// Results per step; empty without [`Pace::Steps`](crate::Pace::Steps).
     pub steps: Vec<StepOutcome>,
 }
 
 impl Outcome {
-    /// Requests that were answered in the measured part, per second.
+    /// Requests answered per second of the measurement.
     pub fn rate_per_s(&self) -> f64 {
         self.per_s(self.requests.answered - self.requests.answered_after_end)
     }
@@ -205,7 +256,7 @@ impl Outcome {
         self.per_s(self.traffic.sent_bytes)
     }
 
-    /// Bytes of their answers, per second.
+    /// Bytes of their responses, per second.
     pub fn received_bytes_per_s(&self) -> f64 {
         self.per_s(self.traffic.received_bytes)
     }
@@ -215,11 +266,11 @@ impl Outcome {
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
-    /// How busy the generator's thread, or the busiest of them, was in the measured part, in percent. Near 100, the latencies include
-    /// time that answers waited for the generator itself.
+    /// CPU utilization of the generator's busiest thread during the measurement, in percent. Near 100, latencies
+    /// include queueing in the generator itself.
     pub fn busy_percent(&self) -> f64 {
         let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { 100.0 * self.busiest_processor_time.as_secs_f64() / seconds } else { 0.0 }
+        if seconds > 0.0 { 100.0 * self.busiest_cpu_time.as_secs_f64() / seconds } else { 0.0 }
     }
 }
 

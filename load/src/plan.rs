@@ -1,4 +1,4 @@
-//! What a run is to do.
+//! The description of a run.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -6,92 +6,90 @@ use std::time::{Duration, SystemTime};
 use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
-use crate::steps::Step;
+use crate::steps::{RATE_MAX_PER_S, Step};
 use crate::target::Target;
 
-/// How long one message of an echo may be over a stream, in bytes, and all requests together that are sent on
-/// a connection before the first is answered. They have to fit into the buffers between the two ends while
-/// the target does not read because it is answering, or both would wait for each other.
+/// The maximum size of an echo message over a stream, and of all pipelined requests in flight on a connection, in
+/// bytes. They must fit into the socket buffers: a target that does not read while it responds would otherwise
+/// deadlock with the generator.
 pub const STREAM_PAYLOAD_MAX_BYTES: usize = 65_536;
-/// How long one message may be over a stream that is no echo, in bytes.
+/// The maximum size of a message over a stream in workloads other than echo, in bytes.
 pub const MESSAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
-/// How long one datagram may be over UDP, in bytes: 64 KiB with the headers of IPv4 and UDP.
+/// The maximum size of a datagram over UDP, in bytes: 64 KiB minus the headers of IPv4 and UDP.
 pub const DATAGRAM_PAYLOAD_MAX_BYTES: usize = 65_507;
-/// The highest rate of an open loop, in requests per second.
-pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
-/// The most connections of one run.
+/// The maximum number of connections.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
-/// The most threads of one run.
+/// The maximum number of threads.
 pub const WORKERS_MAX: usize = 1024;
-/// No duration of a plan is longer: a thousand days.
+/// The maximum of all durations in a plan: a thousand days.
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 24 * 3600);
 
 /// When requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Each connection sends its next request when the one before it is answered. A stall of the target
-    /// delays the requests that would have shown it, so latencies look better than users find them.
+    /// Closed loop: each connection sends its next request when the previous one is answered. A stall of the
+    /// target also delays the requests that would have shown it, so that latencies look better than they are
+    /// for users (coordinated omission).
     Closed,
-    /// Requests are due at a constant rate, from 1 to [`RATE_MAX_PER_S`] per second over all connections,
-    /// which take turns. One that is due while its connection waits for an answer is sent after that, and
-    /// its response time counts from when it was due.
+    /// Open loop: requests are due at a constant rate, from 1 to [`RATE_MAX_PER_S`] per second over all
+    /// connections. The next free connection takes the next request. If none is free when a request is due, it
+    /// is sent as soon as one is, and its response time includes that wait.
     Open {
         /// Requests per second.
         rate_per_s: u64,
     },
-    /// As in an open loop, but with rates that change from step to step. The plan's length is that of the steps
-    /// together: [`Plan::set_steps`] sets both. During the warm-up the first step's rate is held.
+    /// An open loop with a rate per step. The plan's length must be the sum of the steps: [`Plan::set_steps`] sets
+    /// both. The warm-up uses the first rate.
     Steps(Vec<Step>),
 }
 
 /// When a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// No request is sent once this much time has passed after the warm-up. Those in flight are waited for.
+    /// Sends requests for this long after the warm-up, then waits for those in flight.
     Duration(Duration),
-    /// That many requests are sent after the warm-up.
+    /// Sends this many requests after the warm-up.
     Count(u64),
 }
 
-/// What every connection does, over and over. What a request is, and when it is answered, depends on it.
+/// What each connection does repeatedly. It defines what a request is, and when it counts as answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// Sends a message and waits until the target has sent it back. For TCP, UDP and Unix sockets, as the
-    /// following ones.
+    /// Sends a message and waits for the same bytes. For TCP, UDP and Unix sockets, as are the next four.
     Echo {
-        /// What the messages contain.
+        /// The content of the messages.
         payload: Payload,
     },
-    /// Sends a message and waits for an answer, whatever is in it.
+    /// Sends a message and waits for a response with any content.
     Request {
-        /// What the messages contain.
+        /// The content of the messages.
         payload: Payload,
-        /// How the end of an answer is known.
+        /// How the end of a response is found.
         framing: Framing,
     },
-    /// Only sends. A message is answered when the kernel has taken it. What the target sends is dropped.
+    /// Only sends. A message counts as answered when the kernel has accepted it. Received bytes are discarded.
     Send {
-        /// What the messages contain.
+        /// The content of the messages.
         payload: Payload,
     },
-    /// Only receives. A request is the wait for what comes next: for bytes, however many come at once, or for a
-    /// datagram. That the target ends a connection that brought something is no error: another one is made.
+    /// Only receives. A request is the wait for the next bytes, however many arrive at once, or for the next
+    /// datagram. If the target closes a connection that has received something, it is reopened without an error.
     Receive {
-        /// With one, each connection sends one message first, to ask for what is to come.
+        /// If present, each connection first sends one such message, such as a subscription.
         payload: Option<Payload>,
     },
-    /// Connects and closes. A request is a connection, and answered when it is made. For TCP and Unix sockets.
+    /// Connects and closes. A request is a connection; it counts as answered when it is established. For TCP and
+    /// Unix sockets.
     Churn {
-        /// With one, each connection sends one message before it is closed, and is answered when the target has
-        /// sent it back.
+        /// If present, each connection sends one message and counts as answered when the echo has arrived.
         payload: Option<Payload>,
     },
-    /// Sends a request and waits for its answer. For HTTP.
+    /// Sends a request and waits for its response. For HTTP.
     Http(HttpRequest),
 }
 
 impl Workload {
-    /// The workload in a word, which may be relied on.
+    /// A stable identifier of the workload.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Echo { .. } => "echo",
@@ -103,7 +101,7 @@ impl Workload {
         }
     }
 
-    /// What its messages contain, if it sends any; `None` for HTTP, too.
+    /// The content of its messages; `None` if it sends none, and for HTTP.
     pub fn payload(&self) -> Option<&Payload> {
         match self {
             Self::Echo { payload } | Self::Request { payload, .. } | Self::Send { payload } => Some(payload),
@@ -113,7 +111,7 @@ impl Workload {
     }
 }
 
-/// What a run is to do.
+/// The description of a run.
 ///
 /// # Examples
 ///
@@ -127,48 +125,48 @@ impl Workload {
 /// plan.length = Length::Duration(Duration::from_secs(3));
 /// assert_eq!(plan.check(), Ok(()));
 /// plan.workload = Workload::Echo { payload: 0.into() };
-/// assert_eq!(plan.check().unwrap_err(), "a payload of 0 bytes: expected 1 to 65536");
+/// assert_eq!(plan.check().unwrap_err(), "the payload has 0 bytes: expected 1 to 65536");
 /// ```
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whom to send requests to.
+    /// The server to measure.
     pub target: Target,
-    /// How many connections to hold open, or sockets for datagrams; 1 at first.
+    /// The number of connections, or of datagram sockets; 1 by default.
     pub connections: usize,
-    /// What each of them does; at first echoes of 64 bytes, or `GET` where the target is for HTTP.
+    /// What each connection does; by default echoes of 64 bytes, or `GET` for HTTP targets.
     pub workload: Workload,
-    /// How many requests each connection may have sent that are not answered yet; 1 at first. For exchanges
-    /// over streams: echoes, requests and HTTP. In a closed loop there are always so many, and each answer
-    /// is followed by the next request; in an open loop a request waits when there are so many. All of them
-    /// together are no longer than [`STREAM_PAYLOAD_MAX_BYTES`]. When a connection is lost, so are all.
+    /// The maximum number of unanswered requests per connection; 1 by default. More than 1 requires a workload
+    /// with responses over streams: echo, request or HTTP. A closed loop keeps this many in flight; in an open
+    /// loop, requests wait if this many are. Together they may have [`STREAM_PAYLOAD_MAX_BYTES`]. A lost
+    /// connection loses all of them.
     pub pipeline: usize,
-    /// When requests are sent; closed at first.
+    /// When requests are sent; by default in a closed loop.
     pub pace: Pace,
-    /// When the run ends; after 10 seconds at first.
+    /// When the run ends; by default after 10 seconds.
     pub length: Length,
-    /// On how many threads to run, each with an event loop of its own and an equal share of the connections; 1
-    /// at first, which is the thread that calls.
+    /// The number of threads, each with its own event loop and an equal share of the connections; by default 1,
+    /// the calling thread.
     pub workers: usize,
-    /// When to begin to send requests, by the clock on the wall, so that several machines begin together. The
-    /// connections are opened before, and the ramp-up and the warm-up follow. At once where it is absent or has
-    /// passed, as soon as the connections are open.
+    /// When to start sending (wall clock), so that several machines start together. Connections are opened before
+    /// that time; ramp-up and warm-up follow it. If absent or in the past, the run starts as soon as the
+    /// connections are open.
     pub start_at: Option<SystemTime>,
-    /// Local addresses to open connections from, in turn; the kernel chooses where there is none, as at first.
+    /// Source addresses for connections, used in turn; empty by default, which lets the kernel choose.
     pub sources: Vec<IpAddr>,
-    /// How long to take to open the connections, evenly one after the other; zero, all at once, at first. Each
-    /// sends requests as soon as it is open, and in an open loop none that were due before. None of this time is
-    /// counted; the warm-up follows.
+    /// The time over which to spread the opening of connections; zero by default. Each connection sends requests
+    /// as soon as it is open, without catching up on earlier ones. Nothing in this time is counted. The warm-up
+    /// follows.
     pub ramp_up: Duration,
-    /// How long requests are sent before any is counted; zero at first.
+    /// How long to send requests before the measurement; zero by default.
     pub warmup: Duration,
-    /// How long to wait for a connection, and for an answer; 5 seconds at first. What takes longer is given
-    /// up at most an eighth of it later, and at most 100 ms later.
+    /// The maximum time to wait for a connection and for a response; 5 seconds by default. Kept exactly: what
+    /// arrives later counts as timed out.
     pub timeout: Duration,
 }
 
 impl Plan {
-    /// One connection, 64 bytes or a `GET`, a closed loop for 10 seconds.
+    /// A plan with the defaults: one connection, messages of 64 bytes or `GET`, a closed loop for 10 seconds.
     pub fn new(target: Target) -> Self {
         let workload = match target {
             Target::Http(_) => Workload::Http(HttpRequest::default()),
@@ -190,22 +188,22 @@ impl Plan {
         }
     }
 
-    /// Makes the run an open loop with these steps, and as long as they are together.
+    /// Sets the pace to these steps, and the length to their sum.
     pub fn set_steps(&mut self, steps: Vec<Step>) {
         self.length = Length::Duration(total(&steps));
         self.pace = Pace::Steps(steps);
     }
 
-    /// How long requests are sent before any is counted.
+    /// The time before the measurement: ramp-up and warm-up.
     pub(crate) fn lead(&self) -> Duration {
         self.ramp_up.saturating_add(self.warmup)
     }
 
-    /// Whether the plan can be run.
+    /// Checks the values of the plan.
     ///
     /// # Errors
     ///
-    /// A text with the first value that is out of bounds, and what was expected.
+    /// A message that names the first invalid value and what was expected.
     pub fn check(&self) -> Result<(), String> {
         self.check_workload()?;
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
@@ -220,18 +218,18 @@ impl Plan {
         }
         if let (Target::Unix(_), Some(source)) = (&self.target, self.sources.first()) {
             return Err(format!(
-                "the source address {source} with {}: expected tcp://, udp:// or http://",
+                "the source address {source} cannot be used with {}: expected tcp://, udp:// or http://",
                 self.target
             ));
         }
         self.check_pace()?;
         if self.timeout.is_zero() {
-            return Err("a timeout of 0: expected more".to_string());
+            return Err("the timeout is 0: expected more".to_string());
         }
         let length = match self.length {
-            Length::Count(0) => return Err("a count of 0 requests: expected 1 or more".to_string()),
+            Length::Count(0) => return Err("the count is 0 requests: expected 1 or more".to_string()),
             Length::Count(_) => Duration::ZERO,
-            Length::Duration(Duration::ZERO) => return Err("a duration of 0: expected more".to_string()),
+            Length::Duration(Duration::ZERO) => return Err("the duration is 0: expected more".to_string()),
             Length::Duration(duration) => duration,
         };
         for (name, duration) in [
@@ -241,7 +239,7 @@ impl Plan {
             ("duration", length),
         ] {
             if duration > DURATION_MAX {
-                return Err(format!("a {name} of {} s: expected 1000 days or less", duration.as_secs()));
+                return Err(format!("the {name} is {} s: expected 1000 days or less", duration.as_secs()));
             }
         }
         Ok(())
@@ -251,22 +249,21 @@ impl Plan {
         match &self.pace {
             Pace::Closed => Ok(()),
             Pace::Open { rate_per_s } if !(1..=RATE_MAX_PER_S).contains(rate_per_s) => {
-                Err(format!("a rate of {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"))
+                Err(format!("the rate is {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"))
             }
             Pace::Open { .. } => Ok(()),
             Pace::Steps(steps) => {
                 steps.iter().try_for_each(Step::check)?;
-                let first = steps.first().ok_or("no step: expected one or more")?;
+                let first = steps.first().ok_or("there are no steps: expected one or more")?;
                 if first.from_per_s == 0 && !self.lead().is_zero() {
                     return Err(format!(
-                        "a ramp-up or a warm-up before a rate of {first}: expected a first rate of 1 or more, \
-                         which they hold"
+                        "a ramp-up or a warm-up needs a rate, but the first step starts with {first}: expected 1 or more"
                     ));
                 }
                 match self.length == Length::Duration(total(steps)) {
                     true => Ok(()),
                     false => Err(format!(
-                        "a length of {:?} with steps: expected that of all steps, {:?}",
+                        "the length is {:?} with steps: expected the sum of the steps, {:?}",
                         self.length,
                         total(steps)
                     )),
@@ -280,17 +277,19 @@ impl Plan {
         match (workload, target) {
             (Workload::Http(request), Target::Http(_)) => request.check()?,
             (Workload::Http(_), _) => {
-                return Err(format!("requests of HTTP to {target}: expected http://HOST:PORT/PATH"));
+                return Err(format!(
+                    "HTTP requests cannot be sent to {target}: expected http://HOST:PORT/PATH"
+                ));
             }
             (_, Target::Http(_)) => {
                 let name = workload.name();
-                return Err(format!("the workload {name} for {target}: expected a request of HTTP"));
+                return Err(format!("the workload {name} is not for {target}: expected an HTTP request"));
             }
             (Workload::Churn { .. }, Target::Udp(_)) => {
-                return Err(format!("the workload churn for {target}: expected tcp or unix"));
+                return Err(format!("the workload churn is not for {target}: expected tcp or unix"));
             }
             (Workload::Receive { .. }, _) if self.pace != Pace::Closed => {
-                return Err("a rate for the workload receive: expected one that sends".to_string());
+                return Err("the workload receive has no rate: expected a workload that sends".to_string());
             }
             (Workload::Request { framing, .. }, _) => framing.check()?,
             _ => {}
@@ -303,7 +302,7 @@ impl Plan {
             };
             for bytes in [payload.min_bytes(), payload.max_bytes()] {
                 if !(1..=max_bytes).contains(&bytes) {
-                    return Err(format!("a payload of {bytes} bytes: expected 1 to {max_bytes}"));
+                    return Err(format!("the payload has {bytes} bytes: expected 1 to {max_bytes}"));
                 }
             }
         }
@@ -316,19 +315,19 @@ impl Plan {
             _ if depth == 1 => return Ok(()),
             (_, Target::Udp(_)) => {
                 return Err(format!(
-                    "a pipeline of {depth} over UDP, where answers have no order: expected more connections"
+                    "pipelining ({depth}) needs ordered responses, which UDP lacks: expected more connections instead"
                 ));
             }
             (Workload::Http(request), Target::Http(_)) if request.asks_to_close() => {
                 return Err(format!(
-                    "a pipeline of {depth} with Connection: close: expected connections that are kept"
+                    "pipelining ({depth}) contradicts the header Connection: close: expected persistent connections"
                 ));
             }
             (Workload::Http(request), Target::Http(target)) => request.bytes(target).len(),
             (Workload::Echo { payload } | Workload::Request { payload, .. }, _) => payload.max_bytes(),
             (workload, _) => {
                 return Err(format!(
-                    "a pipeline of {depth} for the workload {}: expected requests with answers",
+                    "pipelining ({depth}) is not for the workload {}: expected a workload with responses",
                     workload.name()
                 ));
             }
@@ -336,8 +335,8 @@ impl Plan {
         match STREAM_PAYLOAD_MAX_BYTES / request_bytes.max(1) {
             max if (1..=max).contains(&depth) => Ok(()),
             max => Err(format!(
-                "a pipeline of {depth} requests of {request_bytes} bytes: expected 1 to {}, or \
-                 {STREAM_PAYLOAD_MAX_BYTES} bytes together",
+                "the pipeline depth is {depth} with requests of {request_bytes} bytes: expected 1 to {}, or \
+                 {STREAM_PAYLOAD_MAX_BYTES} bytes in total",
                 max.max(1)
             )),
         }
@@ -367,13 +366,13 @@ mod tests {
             (Plan { workload: echo(65_508), ..plan("udp://localhost:1") }, "expected 1 to 65507"),
             (
                 Plan { workload: Workload::Echo { payload: sizes("0-5") }, ..good.clone() },
-                "payload of 0 bytes",
+                "payload has 0 bytes",
             ),
             (
                 Plan { workload: Workload::Send { payload: 0.into() }, ..good.clone() },
                 "expected 1 to 67108864",
             ),
-            (Plan { workload: request(Framing::Length(0)), ..good.clone() }, "answer of 0 bytes"),
+            (Plan { workload: request(Framing::Length(0)), ..good.clone() }, "responses is 0 bytes"),
             (Plan { workload: request(Framing::Delimiter(vec![])), ..good.clone() }, "expected 1 to 1024"),
             (
                 Plan { workload: Workload::Churn { payload: None }, ..plan("udp://a:1") },
@@ -385,28 +384,28 @@ mod tests {
                     pace: Pace::Open { rate_per_s: 1 },
                     ..good.clone()
                 },
-                "expected one that sends",
+                "expected a workload that sends",
             ),
             (
                 Plan { pipeline: 0, ..good.clone() },
-                "a pipeline of 0 requests of 64 bytes: expected 1 to 1024",
+                "the pipeline depth is 0 with requests of 64 bytes: expected 1 to 1024",
             ),
             (Plan { pipeline: 1025, ..good.clone() }, "expected 1 to 1024"),
             (
                 Plan { pipeline: 2, workload: Workload::Receive { payload: None }, ..good.clone() },
-                "expected requests with answers",
+                "expected a workload with responses",
             ),
             (Plan { pipeline: 2, ..plan("udp://localhost:1") }, "expected more connections"),
             (Plan { pipeline: 70_000, ..http.clone() }, "expected 1 to 1872, or 65536 bytes"),
-            (Plan { workload: echo(64), ..http.clone() }, "expected a request of HTTP"),
+            (Plan { workload: echo(64), ..http.clone() }, "expected an HTTP request"),
             (Plan { workload: http.workload.clone(), ..good.clone() }, "expected http://HOST:PORT/PATH"),
             (Plan { connections: 0, ..good.clone() }, "0 connections: expected 1"),
             (Plan { connections: 1_000_001, ..good.clone() }, "1000001 connections: expected 1 to 1000000"),
             (Plan { pace: Pace::Open { rate_per_s: 0 }, ..good.clone() }, "0 requests/s: expected 1 to"),
             (Plan { length: Length::Count(0), ..good.clone() }, "0 requests: expected 1"),
-            (Plan { length: Length::Duration(Duration::ZERO), ..good.clone() }, "duration of 0: expected"),
-            (Plan { timeout: Duration::ZERO, ..good.clone() }, "timeout of 0: expected"),
-            (Plan { warmup: Duration::MAX, ..good.clone() }, "warm-up of"),
+            (Plan { length: Length::Duration(Duration::ZERO), ..good.clone() }, "duration is 0: expected"),
+            (Plan { timeout: Duration::ZERO, ..good.clone() }, "timeout is 0: expected"),
+            (Plan { warmup: Duration::MAX, ..good.clone() }, "warm-up is"),
         ];
         for (plan, expected) in bad {
             let error = plan.check().unwrap_err();

@@ -1,17 +1,19 @@
-//! Durations and counts as people write them, and as they like to read them.
+//! Parses and formats durations, counts and sizes.
 
 use std::time::Duration;
 
-/// What a duration looks like, for messages.
-const DURATION_FORM: &str = "expected a number with a unit (ns, us, ms, s, m or h), such as 500us, 3s or 2m";
-/// What a count looks like, for messages.
+/// The expected format of a duration, for error messages.
+const DURATION_FORM: &str =
+    "expected numbers with a unit (ns, us, ms, s, m or h), such as 500us, 3s or 1h30m";
+/// The expected format of a count, for error messages.
 const COUNT_FORM: &str = "expected a whole number, with k for thousands or M for millions, such as 64 or 50k";
 
-/// Reads a duration: a number, which may have a fraction, and `ns`, `us`, `ms`, `s`, `m` or `h`.
+/// Parses a duration: a decimal number with the unit `ns`, `us` (or `µs`), `ms`, `s`, `m` or `h`, or several with
+/// descending units.
 ///
 /// # Errors
 ///
-/// A text that says what was expected; whoever asked names the value in front of it.
+/// A message that says what was expected; callers put the value in front of it.
 ///
 /// # Examples
 ///
@@ -23,22 +25,28 @@ const COUNT_FORM: &str = "expected a whole number, with k for thousands or M for
 /// assert!(ringspun_load::parse_duration("3").unwrap_err().contains("with a unit"));
 /// ```
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|letter: char| letter.is_ascii_alphabetic()).ok_or(DURATION_FORM)?;
-    let (number, unit) = text.split_at(unit_at);
-    let unit_s = match unit {
-        "ns" => 1e-9,
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(DURATION_FORM.to_string()),
-    };
-    let value = parse_decimal(number).ok_or(DURATION_FORM)?;
-    Duration::try_from_secs_f64(value * unit_s).map_err(|_| format!("is too long, {DURATION_FORM}"))
+    let (mut rest, mut seconds, mut last_unit_s) = (text, 0.0, f64::INFINITY);
+    while !rest.is_empty() || last_unit_s.is_infinite() {
+        let unit_at = rest.find(char::is_alphabetic).ok_or(DURATION_FORM)?;
+        let (number, behind) = rest.split_at(unit_at);
+        let unit_end = behind.find(|letter: char| !letter.is_alphabetic()).unwrap_or(behind.len());
+        let unit_s = match &behind[..unit_end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(DURATION_FORM.to_string()),
+        };
+        let value = parse_decimal(number).filter(|_| unit_s < last_unit_s).ok_or(DURATION_FORM)?;
+        seconds += value * unit_s;
+        (rest, last_unit_s) = (&behind[unit_end..], unit_s);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("is too long, {DURATION_FORM}"))
 }
 
-/// Reads a count: a number with `k` or `M` behind it, or nothing. `1.5k` is 1,500.
+/// Parses a count: a number, optionally with the suffix `k` or `M`. `1.5k` is 1,500.
 ///
 /// # Errors
 ///
@@ -56,33 +64,33 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
         None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
     };
     let value = parse_decimal(number).ok_or(COUNT_FORM)? * factor;
-    // Above this, not every whole number has an f64 of its own.
+    // Above 2^53, f64 does not represent every integer.
     if value.fract() != 0.0 || value > (1_u64 << f64::MANTISSA_DIGITS) as f64 {
         return Err(COUNT_FORM.to_string());
     }
     Ok(value as u64)
 }
 
-/// Only digits with at most one point: what else `f64` would read, such as `inf` and `1e9`, is a slip here.
+/// Digits with at most one point. Other formats of `f64`, such as `inf` and `1e9`, are rejected as mistakes.
 fn parse_decimal(text: &str) -> Option<f64> {
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|_| is_decimal)
 }
 
-/// Writes a duration with three digits and a unit, such as `12.3 ms`.
+/// Formats a duration with three digits and a unit, such as `12.3 ms`.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// assert_eq!(ringspun_load::show_duration(Duration::from_nanos(12_345_678)), "12.3 ms");
+/// assert_eq!(ringspun_load::format_duration(Duration::from_nanos(12_345_678)), "12.3 ms");
 /// ```
-pub fn show_duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos() as f64;
     let (value, unit) = match nanoseconds {
         0.0..999.5 => (nanoseconds, "ns"),
-        0.0..999.5e3 => (nanoseconds / 1e3, "us"),
+        0.0..999.5e3 => (nanoseconds / 1e3, "µs"),
         0.0..999.5e6 => (nanoseconds / 1e6, "ms"),
         _ => (nanoseconds / 1e9, "s"),
     };
@@ -95,14 +103,14 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-/// Writes a number of bytes with three digits and a unit, such as `12.3 MB`. `kB` is a thousand.
+/// Formats a number of bytes with three digits and a decimal unit, such as `12.3 MB`.
 ///
 /// # Examples
 ///
 /// ```
-/// assert_eq!(ringspun_load::show_bytes(12_345_678.0), "12.3 MB");
+/// assert_eq!(ringspun_load::format_bytes(12_345_678.0), "12.3 MB");
 /// ```
-pub fn show_bytes(bytes: f64) -> String {
+pub fn format_bytes(bytes: f64) -> String {
     let (value, unit) = match bytes {
         ..999.5 => return format!("{bytes:.0} B"),
         ..999.5e3 => (bytes / 1e3, "kB"),
@@ -117,14 +125,14 @@ pub fn show_bytes(bytes: f64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-/// Writes a whole number with commas between the thousands, such as `1,234,567`.
+/// Formats an integer with thousands separators, such as `1,234,567`.
 ///
 /// # Examples
 ///
 /// ```
-/// assert_eq!(ringspun_load::show_count(1_234_567), "1,234,567");
+/// assert_eq!(ringspun_load::format_count(1_234_567), "1,234,567");
 /// ```
-pub fn show_count(count: u64) -> String {
+pub fn format_count(count: u64) -> String {
     let digits = count.to_string();
     let mut shown = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -150,6 +158,9 @@ mod tests {
             ("0.5ms", 500_000),
             ("2m", 120_000_000_000),
             ("1h", 3_600_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1m0.5s", 60_500_000_000),
+            ("5µs", 5_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanoseconds)), "{text}");
         }
@@ -157,9 +168,24 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_gets_the_form_that_was_expected() {
-        for text in ["", "3", "s", "3 s", "-3s", "3sec", "1e3s", "infs", "3..0s", "99999999999999999999h"] {
+        for text in [
+            "",
+            "3",
+            "s",
+            "3 s",
+            "-3s",
+            "3sec",
+            "1e3s",
+            "infs",
+            "3..0s",
+            "99999999999999999999h",
+            "30m1h",
+            "1s1s",
+            "1h30",
+            "s1",
+        ] {
             let error = parse_duration(text).unwrap_err();
-            assert!(error.contains("such as 500us, 3s or 2m"), "{text}: {error}");
+            assert!(error.contains("such as 500us, 3s or 1h30m"), "{text}: {error}");
         }
     }
 
@@ -179,14 +205,14 @@ mod tests {
         for (nanoseconds, shown) in [
             (0, "0 ns"),
             (999, "999 ns"),
-            (1_000, "1.00 us"),
-            (12_340, "12.3 us"),
-            (99_960, "100 us"),
+            (1_000, "1.00 µs"),
+            (12_340, "12.3 µs"),
+            (99_960, "100 µs"),
             (999_700, "1.00 ms"),
             (123_456_789, "123 ms"),
             (61_000_000_000, "61.0 s"),
         ] {
-            assert_eq!(show_duration(Duration::from_nanos(nanoseconds)), shown);
+            assert_eq!(format_duration(Duration::from_nanos(nanoseconds)), shown);
         }
     }
 
@@ -201,14 +227,14 @@ mod tests {
             (123_456_789.0, "123 MB"),
             (61e9, "61.0 GB"),
         ] {
-            assert_eq!(show_bytes(bytes), shown);
+            assert_eq!(format_bytes(bytes), shown);
         }
     }
 
     #[test]
     fn counts_are_shown_with_commas() {
         for (count, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (123_456_789, "123,456,789")] {
-            assert_eq!(show_count(count), shown);
+            assert_eq!(format_count(count), shown);
         }
     }
 }

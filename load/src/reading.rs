@@ -1,25 +1,34 @@
-//! Reading one answer from the pieces in which it comes.
+//! Reads one response, which may arrive in pieces.
+
+use std::io;
 
 use crate::framing::Delimiter;
 use crate::http::{Prepared, Response, ResponseReader};
 use crate::outcome::Traffic;
 
-/// How the target answered.
+/// The target's answer to a request.
 pub(crate) enum Answer {
-    Right(Traffic),
-    /// One of HTTP, whatever its status.
+    Correct(Traffic),
+    /// An HTTP response, whatever its status.
     Response(Response, Traffic),
-    /// Other bytes than were expected.
+    /// Other bytes than expected.
     Wrong {
         text: String,
-        /// What comes next is the answer to the next request.
-        in_step: bool,
+        /// The next bytes on the connection belong to the next request.
+        in_sync: bool,
     },
-    /// The target closed the connection too early: what was missing.
-    Ended(String),
+    /// The target closed the connection before the response was complete.
+    Ended {
+        /// What was missing.
+        text: String,
+        /// Whether a part of the response had arrived.
+        has_begun: bool,
+    },
+    /// The connection broke after a part of the response.
+    Broken(io::Error),
 }
 
-/// What is known of an answer that has not come whole.
+/// The state of an incomplete response.
 pub(crate) struct Reading<'w> {
     expected: Expected<'w>,
     sent_bytes: usize,
@@ -34,23 +43,23 @@ enum Expected<'w> {
 }
 
 impl<'w> Reading<'w> {
-    /// The same bytes as the request's.
+    /// Expects the bytes of the request.
     #[inline]
     pub(crate) fn echo(message: &'w [u8]) -> Self {
         Self::new(Expected::Echo { message, wrong: None }, message.len())
     }
 
-    /// That many bytes, at least one.
+    /// Expects this many bytes, at least one.
     pub(crate) fn length(bytes: u64, sent_bytes: usize) -> Self {
         Self::new(Expected::Length(bytes), sent_bytes)
     }
 
-    /// Bytes up to a delimiter.
+    /// Expects bytes up to a delimiter.
     pub(crate) fn delimiter(delimiter: &'w Delimiter, sent_bytes: usize) -> Self {
         Self::new(Expected::Delimiter { delimiter, matched: 0 }, sent_bytes)
     }
 
-    /// An answer of HTTP.
+    /// Expects an HTTP response.
     #[inline]
     pub(crate) fn http(request: &Prepared) -> Self {
         let reader = ResponseReader::new(request.is_head);
@@ -62,8 +71,8 @@ impl<'w> Reading<'w> {
         Self { expected, sent_bytes, received_bytes: 0 }
     }
 
-    /// Takes what has come, at least one byte. Returns what comes behind the answer, and the answer when it is
-    /// whole; what comes behind an answer that is out of step means nothing.
+    /// Reads received bytes, at least one. Returns the bytes after the response, and the answer once it is
+    /// complete. After an answer that is out of sync, the rest has no meaning.
     #[inline]
     pub(crate) fn take<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], Option<Answer>) {
         match &mut self.expected {
@@ -78,8 +87,8 @@ impl<'w> Reading<'w> {
                     return (rest, None);
                 }
                 let answer = match wrong.take() {
-                    None => Answer::Right(self.traffic()),
-                    Some(text) => Answer::Wrong { text, in_step: true },
+                    None => Answer::Correct(self.traffic()),
+                    Some(text) => Answer::Wrong { text, in_sync: true },
                 };
                 (rest, Some(answer))
             }
@@ -88,12 +97,12 @@ impl<'w> Reading<'w> {
                 let taken = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
                 self.received_bytes += taken;
                 let is_whole = taken as u64 == missing;
-                (&bytes[taken..], is_whole.then(|| Answer::Right(self.traffic())))
+                (&bytes[taken..], is_whole.then(|| Answer::Correct(self.traffic())))
             }
             Expected::Delimiter { delimiter, matched } => match delimiter.find_end(matched, bytes) {
                 Some(end) => {
                     self.received_bytes += end;
-                    (&bytes[end..], Some(Answer::Right(self.traffic())))
+                    (&bytes[end..], Some(Answer::Correct(self.traffic())))
                 }
                 None => {
                     self.received_bytes += bytes.len();
@@ -110,7 +119,7 @@ impl<'w> Reading<'w> {
                     response.closes |= *closes;
                     (rest, Some(Answer::Response(response, self.traffic())))
                 }
-                Err(text) => (&[], Some(Answer::Wrong { text, in_step: false })),
+                Err(text) => (&[], Some(Answer::Wrong { text, in_sync: false })),
             },
         }
     }
@@ -120,37 +129,48 @@ impl<'w> Reading<'w> {
         Traffic { sent_bytes: self.sent_bytes as u64, received_bytes: self.received_bytes as u64 }
     }
 
-    /// What the end of the connection makes of it.
+    /// The answer if the connection ends now.
     pub(crate) fn end(&self) -> Answer {
         let came = self.received_bytes;
         let missing = match &self.expected {
             Expected::Echo { message, .. } => {
                 format!("with {} of {} bytes unanswered", message.len() - came, message.len())
             }
-            Expected::Length(length) => format!("after {came} of {length} bytes of its answer"),
-            Expected::Delimiter { .. } => format!("after {came} bytes of its answer, without the delimiter"),
+            Expected::Length(length) => format!("after {came} of {length} bytes of the response"),
+            Expected::Delimiter { .. } => {
+                format!("after {came} bytes of the response, without the delimiter")
+            }
             Expected::Http { reader, .. } => match reader.end() {
                 Ok(response) => return Answer::Response(response, self.traffic()),
-                Err(text) => return Answer::Ended(text),
+                Err(text) => return Answer::Ended { text, has_begun: self.has_begun() },
             },
         };
-        Answer::Ended(format!("the target closed the connection {missing}"))
+        let text = format!("the target closed the connection {missing}");
+        Answer::Ended { text, has_begun: self.has_begun() }
+    }
+
+    /// Whether a part of the response has arrived.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.received_bytes > 0
     }
 }
 
-/// Tells of bytes behind the last answer that was asked for.
+/// Describes bytes that follow the last expected response.
 #[cold]
 pub(crate) fn describe_surplus(bytes: &[u8]) -> String {
-    format!("bytes came behind the answer: {}, expected none", bytes.len())
+    format!("surplus data after the response: {} B, expected none", bytes.len())
 }
 
-/// Names the first byte that differs; `start` is where the bytes stand in the message.
+/// Describes the first byte that differs; `start` is the position of the bytes in the message.
 #[cold]
 pub(crate) fn describe_difference(received: &[u8], expected: &[u8], start: usize) -> String {
     let difference =
         received.iter().zip(expected).enumerate().find(|(_, (received, expected))| received != expected);
     difference.map_or_else(String::new, |(index, (received, expected))| {
-        format!("byte {} came back as {received:#04x}, {expected:#04x} was sent", start + index)
+        format!(
+            "byte {} came back as {received:#04x}: expected {expected:#04x}, as it was sent",
+            start + index
+        )
     })
 }
 
@@ -158,7 +178,7 @@ pub(crate) fn describe_difference(received: &[u8], expected: &[u8], start: usize
 mod tests {
     use super::*;
 
-    /// Feeds pieces. What came behind the answer, and whether it was right, once it is whole.
+    /// Reads pieces; returns the bytes after the response and whether it was correct, once it is complete.
     fn read<'b>(
         mut reading: Reading<'_>,
         pieces: &[&'b [u8]],
@@ -166,8 +186,9 @@ mod tests {
         pieces.iter().find_map(|piece| {
             let (rest, answer) = reading.take(piece);
             let result = match answer? {
-                Answer::Right(traffic) | Answer::Response(_, traffic) => Ok(traffic),
-                Answer::Wrong { text, .. } | Answer::Ended(text) => Err(text),
+                Answer::Correct(traffic) | Answer::Response(_, traffic) => Ok(traffic),
+                Answer::Wrong { text, .. } | Answer::Ended { text, .. } => Err(text),
+                Answer::Broken(error) => Err(error.to_string()),
             };
             Some((rest, result))
         })
@@ -176,7 +197,7 @@ mod tests {
     #[test]
     fn answers_end_where_they_should_and_leave_the_rest() {
         let delimiter = Delimiter::new(b"\r\n".to_vec());
-        let request = Prepared { bytes: Vec::new(), is_head: false, closes: false };
+        let request = Prepared { bytes: Vec::new(), is_head: false, is_idempotent: true, closes: false };
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         for (make, text) in [
             (&(|| Reading::echo(b"12345")) as &dyn Fn() -> Reading<'static>, &b"12345"[..]),
@@ -188,7 +209,7 @@ mod tests {
         check(&|| Reading::http(&request), head);
     }
 
-    /// The answer and what comes behind it, in one piece, and in two at every place.
+    /// The response and the bytes after it, in one piece, and split at every position.
     fn check<'w>(make: &dyn Fn() -> Reading<'w>, answer: &[u8]) {
         let bytes = [answer, b"next"].concat();
         for place in 0..bytes.len() {
@@ -211,8 +232,11 @@ mod tests {
         let mut reading = Reading::echo(b"12345");
         assert!(reading.take(b"12x").1.is_none());
         let (rest, answer) = reading.take(b"456");
-        let Some(Answer::Wrong { text, in_step: true }) = answer else { panic!("the answer is wrong") };
-        assert_eq!((rest, text.as_str()), (&b"6"[..], "byte 2 came back as 0x78, 0x33 was sent"));
+        let Some(Answer::Wrong { text, in_sync: true }) = answer else { panic!("the answer is wrong") };
+        assert_eq!(
+            (rest, text.as_str()),
+            (&b"6"[..], "byte 2 came back as 0x78: expected 0x33, as it was sent")
+        );
     }
 
     #[test]
@@ -220,11 +244,11 @@ mod tests {
         let delimiter = Delimiter::new(b"\n".to_vec());
         for (mut reading, expected) in [
             (Reading::echo(b"12345"), "with 3 of 5 bytes unanswered"),
-            (Reading::length(9, 3), "after 2 of 9 bytes of its answer"),
-            (Reading::delimiter(&delimiter, 3), "after 2 bytes of its answer, without the delimiter"),
+            (Reading::length(9, 3), "after 2 of 9 bytes of the response"),
+            (Reading::delimiter(&delimiter, 3), "after 2 bytes of the response, without the delimiter"),
         ] {
             assert!(reading.take(b"12").1.is_none());
-            let Answer::Ended(text) = reading.end() else { panic!("that was no answer") };
+            let Answer::Ended { text, has_begun: true } = reading.end() else { panic!("that was no answer") };
             assert_eq!(text, format!("the target closed the connection {expected}"));
         }
     }

@@ -7,10 +7,10 @@ use crate::steps::Step;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Requests at one rate, or at one that rises or falls evenly. The first is due at the beginning.
+/// Requests at a constant or linearly changing rate. The first is due at the beginning of the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stage {
-    /// When it begins, after the start of the schedule.
+    /// When it begins, relative to the start of the schedule.
     start: Duration,
     /// The number of its first request.
     first: u64,
@@ -20,16 +20,15 @@ struct Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rate {
     Constant { per_s: u64 },
-    Even { from_per_s: u64, to_per_s: u64, duration_ns: u64 },
+    Linear { from_per_s: u64, to_per_s: u64, duration_ns: u64 },
 }
 
 impl Rate {
-    /// `step` was checked by a [`Plan`]: its rates are up to a thousand million, and it takes up to a day. Sums
-    /// with 128 bits hold that.
+    /// Requires a checked step: rates up to 1e9 per second and up to a day keep the sums below within 128 bits.
     fn of(step: Step) -> Self {
         match step.from_per_s == step.to_per_s {
             true => Self::Constant { per_s: step.from_per_s },
-            false => Self::Even {
+            false => Self::Linear {
                 from_per_s: step.from_per_s,
                 to_per_s: step.to_per_s,
                 duration_ns: u64::try_from(step.duration.as_nanos()).unwrap_or(u64::MAX),
@@ -37,17 +36,17 @@ impl Rate {
         }
     }
 
-    /// How long after the beginning a request is due, rounded down to a nanosecond for each request on its own,
-    /// so that no error adds up.
+    /// When a request is due, relative to the beginning. Each request is rounded down to a nanosecond on its own,
+    /// so that errors do not accumulate.
     fn due_after(self, request: u64) -> Duration {
         match self {
             Self::Constant { per_s } => {
-                // Taken apart, so that no product exceeds 64 bits.
+                // Split, so that no product exceeds 64 bits.
                 let part_ns = (request % per_s) * SECOND_NS / per_s;
                 Duration::new(request / per_s, part_ns as u32)
             }
-            Self::Even { duration_ns, .. } => {
-                // The last nanosecond at whose beginning no more requests were due than those before this one.
+            Self::Linear { duration_ns, .. } => {
+                // The last nanosecond before which no more requests are due than those before this one.
                 let target = 2 * u128::from(duration_ns) * u128::from(request) * u128::from(SECOND_NS);
                 let (mut low_ns, mut high_ns) = (0, duration_ns);
                 while low_ns < high_ns {
@@ -63,13 +62,13 @@ impl Rate {
         }
     }
 
-    /// How many requests are due before that much of it has passed.
+    /// The number of requests that are due before this time.
     fn due_before(self, elapsed: Duration) -> u64 {
         let requests = match self {
             Self::Constant { per_s } => {
                 (elapsed.as_nanos() * u128::from(per_s)).div_ceil(u128::from(SECOND_NS))
             }
-            Self::Even { duration_ns, .. } => {
+            Self::Linear { duration_ns, .. } => {
                 let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).min(duration_ns);
                 self.area(elapsed_ns).div_ceil(2 * u128::from(duration_ns) * u128::from(SECOND_NS))
             }
@@ -77,12 +76,12 @@ impl Rate {
         requests.try_into().unwrap_or(u64::MAX)
     }
 
-    /// The requests until a time, as the area under a straight line: the sum of the triangle of the falling part
-    /// and that of the rising one, in units that leave no fraction (request-seconds by 2e9 times the duration).
+    /// The number of requests until a time, which is the area under the rate's line, scaled by 2e9 times the
+    /// duration in nanoseconds to stay an integer.
     fn area(self, elapsed_ns: u64) -> u128 {
         match self {
             Self::Constant { .. } => 0,
-            Self::Even { from_per_s, to_per_s, duration_ns } => {
+            Self::Linear { from_per_s, to_per_s, duration_ns } => {
                 let (elapsed, duration) = (u128::from(elapsed_ns), u128::from(duration_ns));
                 u128::from(from_per_s) * elapsed * (2 * duration - elapsed)
                     + u128::from(to_per_s) * elapsed * elapsed
@@ -91,20 +90,20 @@ impl Rate {
     }
 }
 
-/// All requests of an open loop, in the order in which they are due, whatever became of those before them.
+/// The due times of an open loop, in order; they do not depend on what becomes of earlier requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// At least one. The last one has no end of its own.
+    /// At least one; the last one never ends.
     stages: Vec<Stage>,
 }
 
 impl Schedule {
-    /// A constant rate, from 1 to a thousand million, which a [`Plan`] checks.
+    /// A constant rate, from 1 to 1e9 per second, as checked by [`Plan`].
     fn constant(per_s: u64) -> Self {
         Self { stages: vec![Stage { start: Duration::ZERO, first: 0, rate: Rate::Constant { per_s } }] }
     }
 
-    /// Steps one after the other. The rate of the first one is held for `lead` before them.
+    /// Steps in sequence, preceded by the first rate for `lead`.
     fn of_steps(lead: Duration, steps: &[Step]) -> Self {
         let lead_rate = steps.first().map_or(0, |step| step.from_per_s);
         let lead = Step { from_per_s: lead_rate, to_per_s: lead_rate, duration: lead };
@@ -119,20 +118,20 @@ impl Schedule {
         Self { stages: stages.collect() }
     }
 
-    /// How long after the start a request is due.
+    /// When a request is due, relative to the start.
     #[inline]
     pub(crate) fn due_after(&self, request: u64) -> Duration {
         let stage = self.stage_by(|stage| stage.first <= request);
         stage.start + stage.rate.due_after(request - stage.first)
     }
 
-    /// How many requests are due before that much time has passed.
+    /// The number of requests that are due before this time.
     pub(crate) fn due_before(&self, elapsed: Duration) -> u64 {
         let stage = self.stage_by(|stage| stage.start < elapsed);
         stage.first.saturating_add(stage.rate.due_before(elapsed.saturating_sub(stage.start)))
     }
 
-    /// The last stage of which `is_begun` holds, as it does of those before it.
+    /// The last stage for which `is_begun` holds; it holds for all stages before it, too.
     #[inline]
     fn stage_by(&self, is_begun: impl Fn(&Stage) -> bool) -> &Stage {
         let count = self.stages.partition_point(is_begun);
@@ -140,13 +139,13 @@ impl Schedule {
     }
 }
 
-/// The numbers of requests in an open loop.
+/// The requests of an open loop by number: due times, steps, and which ones are measured.
 #[derive(Clone)]
 pub(crate) struct Numbers {
     pub(crate) schedule: Schedule,
     pub(crate) first_measured: u64,
     pub(crate) end: u64,
-    /// The number of the first request of each step; empty without steps.
+    /// The first request of each step; empty without steps.
     step_starts: Vec<u64>,
 }
 
@@ -174,13 +173,13 @@ impl Numbers {
         Some(Self { schedule, first_measured, end, step_starts })
     }
 
-    /// How many requests are due in each step.
+    /// The number of requests in each step.
     pub(crate) fn planned_by_step(&self) -> Vec<u64> {
         let ends = self.step_starts.iter().copied().skip(1).chain([self.end]);
         self.step_starts.iter().zip(ends).map(|(start, end)| end - start).collect()
     }
 
-    /// The step in which a request is due, counted from 0; `None` before the first, and without steps.
+    /// The index of the step in which a request is due; `None` before the first, and without steps.
     #[inline]
     pub(crate) fn step_of(&self, request: u64) -> Option<usize> {
         self.step_starts.partition_point(|first| *first <= request).checked_sub(1)

@@ -1,39 +1,52 @@
-//! The counts of a run while it runs.
+//! Counts and times of a run in progress.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+use crate::status::StatusCounts;
 
-/// The counts of a run, kept by its fibers, all of one thread.
+/// Counts and times of one thread's share of a run.
 pub(crate) struct Tally {
     wanted: usize,
     opened: Cell<u64>,
     open: Cell<usize>,
     open_max: Cell<usize>,
-    /// Right answers from the beginning, those of the warm-up included.
+    closed_idle: Cell<u64>,
+    unreachable: RefCell<Option<Unreachable>>,
+    /// Expected responses, including the warm-up.
     answered_ever: Cell<u64>,
     requests: Cell<Requests>,
     traffic: Cell<Traffic>,
     errors: RefCell<Errors>,
-    /// Answers with status 2xx, 3xx, 4xx and 5xx.
-    status_classes: [Cell<u64>; 4],
+    /// Responses by HTTP status.
+    statuses: RefCell<StatusCounts>,
+    /// Times of requests that failed, from when they were due.
+    failure_times: RefCell<Latencies>,
     service_times: RefCell<Times>,
-    /// Absent in a closed loop, where it would be the same.
+    /// Absent in a closed loop, where they equal the service times.
     response_times: Option<RefCell<Times>>,
-    /// How much later than due requests were sent whose connection was free.
+    /// How much later than due requests were sent although their connection was free.
     send_delays: RefCell<Latencies>,
 }
 
-/// Times of one kind. Each is recorded once; sums are made when they are asked for.
+/// A failure to connect.
+struct Unreachable {
+    since: Instant,
+    /// How many requests had been answered by then.
+    answered_ever: u64,
+    error: String,
+}
+
+/// Times of one kind. Each is recorded into one histogram; they are added up on demand.
 struct Times {
-    /// Since the last interval was cut off.
+    /// Of the current interval.
     current: Latencies,
-    /// Before that.
+    /// Of earlier intervals.
     past: Latencies,
-    /// When the run's duration was over.
+    /// After the end of the measurement.
     after_end: Latencies,
 }
 
@@ -72,11 +85,14 @@ impl Tally {
             opened: Cell::new(0),
             open: Cell::new(0),
             open_max: Cell::new(0),
+            closed_idle: Cell::new(0),
+            unreachable: RefCell::default(),
             answered_ever: Cell::new(0),
             requests: Cell::default(),
             traffic: Cell::default(),
             errors: RefCell::default(),
-            status_classes: Default::default(),
+            statuses: RefCell::default(),
+            failure_times: RefCell::new(Latencies::new()?),
             service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
@@ -88,16 +104,32 @@ impl Tally {
     }
 
     pub(crate) fn opened(&self) {
-        self.opened.set(self.opened.get() + 1);
+        self.established();
+        self.opening();
+    }
+
+    /// Counts a connection as open, which is not established yet.
+    pub(crate) fn opening(&self) {
         self.open.set(self.open.get() + 1);
         self.open_max.set(self.open_max.get().max(self.open.get()));
+    }
+
+    /// Counts a connection as established, which counts as open already.
+    pub(crate) fn established(&self) {
+        self.unreachable.take();
+        self.opened.set(self.opened.get() + 1);
     }
 
     pub(crate) fn closed(&self) {
         self.open.set(self.open.get() - 1);
     }
 
-    /// Counts a request of the measured part, of which `change` knows something new.
+    /// Counts a connection that the target closed while it was idle.
+    pub(crate) fn closed_idle(&self) {
+        self.closed_idle.set(self.closed_idle.get() + 1);
+    }
+
+    /// Updates the counts of measured requests.
     #[inline]
     pub(crate) fn count(&self, change: impl FnOnce(&mut Requests)) {
         let mut requests = self.requests.get();
@@ -105,13 +137,13 @@ impl Tally {
         self.requests.set(requests);
     }
 
-    /// Counts a right answer of the warm-up.
+    /// Counts an expected response during the warm-up.
     #[inline]
     pub(crate) fn answered_unmeasured(&self) {
         self.answered_ever.set(self.answered_ever.get() + 1);
     }
 
-    /// Counts a right answer of the measured part. The response time is asked for in an open loop only.
+    /// Counts an expected response to a measured request. The response time is computed in an open loop only.
     #[inline]
     pub(crate) fn answered(
         &self,
@@ -138,17 +170,23 @@ impl Tally {
         }
     }
 
-    /// Counts an answer of HTTP; its status is from 200 to 599.
+    /// Counts an HTTP response.
     #[inline]
     pub(crate) fn got_status(&self, status: u16) {
-        let class = usize::from(status / 100).wrapping_sub(2);
-        if let Some(count) = self.status_classes.get(class) {
-            count.set(count.get() + 1);
-        }
+        self.statuses.borrow_mut().note(status);
     }
 
-    pub(crate) fn status_classes(&self) -> [u64; 4] {
-        self.status_classes.each_ref().map(Cell::get)
+    pub(crate) fn statuses(&self) -> StatusCounts {
+        self.statuses.borrow().clone()
+    }
+
+    /// Records the time of a measured request that failed.
+    pub(crate) fn failed_after(&self, time: Duration) {
+        self.failure_times.borrow_mut().record(time);
+    }
+
+    pub(crate) fn failure_times(&self) -> Latencies {
+        self.failure_times.borrow().clone()
     }
 
     #[inline]
@@ -161,7 +199,29 @@ impl Tally {
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
-        self.errors.borrow_mut().note(kind, example);
+        let text = example();
+        if matches!(kind, ErrorKind::Refused | ErrorKind::ConnectTimedOut | ErrorKind::ConnectFailed) {
+            self.note_unreachable(&text);
+        }
+        self.errors.borrow_mut().note(kind, || text);
+    }
+
+    /// Notes that connecting failed, unless it had failed before and nothing was answered since.
+    #[cold]
+    fn note_unreachable(&self, error: &str) {
+        let mut unreachable = self.unreachable.borrow_mut();
+        let answered_ever = self.answered_ever.get();
+        if unreachable.as_ref().is_none_or(|earlier| earlier.answered_ever != answered_ever) {
+            *unreachable =
+                Some(Unreachable { since: Instant::now(), answered_ever, error: error.to_string() });
+        }
+    }
+
+    /// Whether connecting failed, and neither succeeded nor was anything answered since: the time and the error.
+    pub(crate) fn unreachable(&self) -> Option<(Instant, String)> {
+        let unreachable = self.unreachable.borrow();
+        let current = unreachable.as_ref().filter(|found| found.answered_ever == self.answered_ever.get())?;
+        Some((current.since, current.error.clone()))
     }
 
     pub(crate) fn open_now(&self) -> usize {
@@ -189,20 +249,24 @@ impl Tally {
     }
 
     pub(crate) fn connections(&self) -> Connections {
-        Connections { wanted: self.wanted, opened: self.opened.get(), open_max: self.open_max.get() }
+        Connections {
+            wanted: self.wanted,
+            opened: self.opened.get(),
+            open_max: self.open_max.get(),
+            closed_idle: self.closed_idle.get(),
+        }
     }
 
     pub(crate) fn service_times(&self) -> Latencies {
         self.service_times.borrow().all()
     }
 
-    /// In a closed loop, a request is due when it is sent.
+    /// In a closed loop these are the service times, as requests are due when they are sent.
     pub(crate) fn response_times(&self) -> Latencies {
         self.response_times.as_ref().unwrap_or(&self.service_times).borrow().all()
     }
 
-    /// Response times, if they are kept, and service times since this was called last, without those of
-    /// after the end.
+    /// Takes the response times (if separate) and service times since the last call, without those after the end.
     pub(crate) fn take_times(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow_mut().take_current());
         (response_times, self.service_times.borrow_mut().take_current())
@@ -212,7 +276,7 @@ impl Tally {
         self.service_times.borrow().current.count() > 0
     }
 
-    /// Response times, if they are kept, and service times of after the end.
+    /// Response times (if separate) and service times after the end.
     pub(crate) fn times_after_end(&self) -> (Option<Latencies>, Latencies) {
         let response_times = self.response_times.as_ref().map(|times| times.borrow().after_end.clone());
         (response_times, self.service_times.borrow().after_end.clone())

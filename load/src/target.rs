@@ -1,18 +1,17 @@
-//! What to aim at.
+//! Targets, as written on the command line.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ringspun_net::{Address, Endpoint};
 
-/// What a target looks like, for messages.
+/// The expected format, for error messages.
 const FORM: &str =
     "expected tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME or http://HOST:PORT/PATH";
 
 /// The server to measure: `tcp://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a name in
-/// Linux's abstract namespace, or `http://host:port/path?query`, on port 80 without another. An IPv6 address
-/// stands in brackets. A host's name is looked up once, when a
-/// run begins.
+/// Linux's abstract namespace, or `http://host:port/path?query` with the default port 80. IPv6 addresses are
+/// in brackets. Host names are resolved once, when a run begins.
 ///
 /// # Examples
 ///
@@ -31,11 +30,11 @@ pub enum Target {
     Udp(Endpoint),
     /// Connections to a Unix stream socket.
     Unix(Address),
-    /// Requests of HTTP/1.1 over TCP.
+    /// HTTP/1.1 requests over TCP.
     Http(HttpTarget),
 }
 
-/// What an `http:` URL says.
+/// The parts of an `http:` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     endpoint: Endpoint,
@@ -44,14 +43,22 @@ pub struct HttpTarget {
 }
 
 impl HttpTarget {
-    /// Where to connect to.
+    /// The endpoint to connect to.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The host, and the port if it was given, as they stand in the header `Host`.
+    /// The host with the port if given, as in the header `Host`.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// The path without the query, which may be confidential; `?...` stands for a query.
+    pub fn path_without_query(&self) -> String {
+        match self.path.split_once('?') {
+            Some((path, _)) => format!("{path}?..."),
+            None => self.path.clone(),
+        }
     }
 
     /// The path with its query; at least `/`.
@@ -60,71 +67,88 @@ impl HttpTarget {
     }
 }
 
+impl Target {
+    /// The target as it may be shown to others: without the query of a URL, which may be confidential.
+    pub fn without_query(&self) -> String {
+        match self {
+            Self::Http(target) => format!("http://{}{}", target.authority, target.path_without_query()),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 
-    /// The error says what is wrong and what was expected; whoever asked names the value in front of it.
+    /// The error says what is wrong and what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(place) = text.strip_prefix("tcp://") {
-            return parse_host(place).map(Self::Tcp);
+        if let Some(location) = text.strip_prefix("tcp://") {
+            return parse_host(location).map(Self::Tcp);
         }
-        if let Some(place) = text.strip_prefix("udp://") {
-            return parse_host(place).map(Self::Udp);
+        if let Some(location) = text.strip_prefix("udp://") {
+            return parse_host(location).map(Self::Udp);
         }
-        if let Some(place) = text.strip_prefix("http://") {
-            return parse_http(place).map(Self::Http);
+        if let Some(location) = text.strip_prefix("http://") {
+            return parse_http(location).map(Self::Http);
         }
         if text.starts_with("https://") {
-            return Err(format!("there is no TLS: https cannot be measured, {FORM}"));
+            return Err(format!("https is not supported yet, {FORM}"));
         }
         if let Some(name) = text.strip_prefix("unix:") {
             if !name.starts_with(['/', '@']) {
-                return Err(format!("a Unix socket has a whole path or an abstract name, {FORM}"));
+                return Err(format!("a Unix socket has an absolute path or an abstract name, {FORM}"));
             }
             return Address::unix(name).map(Self::Unix).map_err(|error| error.to_string());
         }
         match text.split_once("://") {
-            Some((scheme, _)) => Err(format!("{scheme:?} is no kind of target, {FORM}")),
+            Some((scheme, _)) => Err(format!("the scheme {scheme:?} is unknown, {FORM}")),
+            None if parse_host(text).is_ok() => {
+                Err(format!("did you mean tcp://{text} or http://{text}/? {FORM}"))
+            }
             None => Err(FORM.to_string()),
         }
     }
 }
 
-fn parse_http(place: &str) -> Result<HttpTarget, String> {
-    let (authority, rest) = place.split_at(place.find(['/', '?', '#']).unwrap_or(place.len()));
+fn parse_http(location: &str) -> Result<HttpTarget, String> {
+    let (authority, rest) = location.split_at(location.find(['/', '?', '#']).unwrap_or(location.len()));
     if authority.contains('@') {
-        return Err(format!("a user's name in a URL is not sent: --header 'Authorization: ...' is, {FORM}"));
+        return Err(format!(
+            "user names in URLs are not supported: use --header 'Authorization: ...', {FORM}"
+        ));
     }
     let is_sendable = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     if !rest.bytes().all(is_sendable) {
-        return Err(format!("{rest:?} is no path: signs such as spaces, é and # are written %20, {FORM}"));
+        return Err(format!(
+            "the path {rest:?} contains characters that must be percent-encoded (a space is %20), {FORM}"
+        ));
     }
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let endpoint = match has_port {
         true => parse_host(authority)?,
         false => parse_host(&format!("{authority}:80"))?,
     };
-    // A bad host would make the head of every request one that nobody understands.
+    // A malformed host would make every request malformed.
     if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("{authority:?} is no host, {FORM}"));
+        return Err(format!("{authority:?} is not a host, {FORM}"));
     }
     let slash = if rest.starts_with('/') { "" } else { "/" };
     Ok(HttpTarget { endpoint, authority: authority.to_string(), path: format!("{slash}{rest}") })
 }
 
-/// The host is looked up when it is used. The port's number is checked here: the resolver cuts one that is
-/// too large down to 16 bits, and nobody can be reached at port 0.
-fn parse_host(place: &str) -> Result<Endpoint, String> {
-    let (host, port) = place.rsplit_once(':').ok_or(FORM)?;
+/// The host is resolved later. A port number is checked here, because the resolver truncates it to 16 bits, and
+/// port 0 cannot be reached.
+fn parse_host(location: &str) -> Result<Endpoint, String> {
+    let (host, port) = location.rsplit_once(':').ok_or(FORM)?;
     if host.is_empty() || port.is_empty() {
         return Err(FORM.to_string());
     }
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err(format!("an IPv6 address stands in brackets, as in tcp://[::1]:7000, {FORM}"));
+        return Err(format!("IPv6 addresses must be in brackets, as in tcp://[::1]:7000, {FORM}"));
     }
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return Err(format!("port {port:?} is not from 1 to 65535, {FORM}"));
+        return Err(format!("the port is {port:?}: expected 1 to 65535, {FORM}"));
     }
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host) {
         "" => Err(FORM.to_string()),
@@ -205,8 +229,10 @@ mod tests {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(FORM), "{text}: {error}");
         }
+        let error = "127.0.0.1:7000".parse::<Target>().unwrap_err();
+        assert!(error.starts_with("did you mean tcp://127.0.0.1:7000 or http://127.0.0.1:7000/?"), "{error}");
         assert!("ftp://x/".parse::<Target>().unwrap_err().contains("\"ftp\""));
-        assert!("https://x/".parse::<Target>().unwrap_err().contains("no TLS"));
+        assert!("https://x/".parse::<Target>().unwrap_err().contains("not supported"));
         let long = format!("unix:/{}", "x".repeat(200));
         assert!(long.parse::<Target>().unwrap_err().contains("expected 1 to"));
     }

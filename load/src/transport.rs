@@ -1,4 +1,4 @@
-//! The socket of one connection, and how it is made.
+//! Opens connections: resolves the target, and connects sockets.
 
 use std::cell::Cell;
 use std::io;
@@ -14,17 +14,19 @@ use crate::outcome::ErrorKind;
 use crate::plan::Plan;
 use crate::target::Target;
 
-/// The stack of a fiber that only reads.
+/// The stack of the fiber that drains a sink.
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
 
-/// Where the target is: all the addresses that its name stands for.
+/// The resolved target: all addresses of its name.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct Destination {
     kind: Kind,
     addresses: Vec<Address>,
-    /// The address that answered last, which is tried first.
-    preferred: Cell<usize>,
-    /// Where connections come from, in turn; empty where the kernel chooses.
+    /// The address that is tried next; connections are distributed over all of them.
+    next_address: Cell<usize>,
+    /// The addresses whose last connection could not be opened; they are tried last.
+    is_failing: Vec<Cell<bool>>,
+    /// Source addresses, used in turn; if empty, the kernel chooses.
     sources: Vec<IpAddr>,
     next_source: Cell<usize>,
 }
@@ -36,9 +38,9 @@ enum Kind {
     Unix,
 }
 
-impl Place {
-    /// Looks the target up, for as long as the timeout allows.
-    pub(crate) fn look_up(plan: &Plan) -> io::Result<Self> {
+impl Destination {
+    /// Resolves the target, within the timeout.
+    pub(crate) fn resolve(plan: &Plan) -> io::Result<Self> {
         let Plan { target, timeout, sources, .. } = plan;
         let timeout = *timeout;
         let look_up = |endpoint: &Endpoint| fibers::with_deadline(timeout, || net::addresses(endpoint));
@@ -48,23 +50,23 @@ impl Place {
             Target::Unix(address) => (Kind::Unix, vec![*address]),
             Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
         };
-        let (preferred, next_source) = (Cell::new(0), Cell::new(0));
-        Ok(Self { kind, addresses, preferred, sources: sources.clone(), next_source })
+        let (next_address, next_source) = (Cell::new(0), Cell::new(0));
+        let is_failing = addresses.iter().map(|_| Cell::new(false)).collect();
+        Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source })
     }
 
-    /// Begins with another of the source addresses, as several threads have to.
+    /// Starts with another source address; each thread starts with a different one.
     pub(crate) fn starting_with_source(self, number: usize) -> Self {
         self.next_source.set(number.checked_rem(self.sources.len()).unwrap_or(0));
         self
     }
 
-    /// To how many addresses connections may go.
+    /// The number of addresses that connections may go to.
     pub(crate) fn address_count(&self) -> usize {
         self.addresses.len()
     }
 
-    /// The source address whose turn it is, with a port that the kernel chooses. Those of another family than
-    /// the target's address are left out.
+    /// The next source address of the target's family, with a port chosen by the kernel.
     fn take_source(&self, address: &Address) -> io::Result<Option<SocketAddr>> {
         if self.sources.is_empty() {
             return Ok(None);
@@ -77,20 +79,28 @@ impl Place {
             }
         }
         let text =
-            format!("no source address is of the same family, IPv4 or IPv6, as the target's {address}");
+            format!("no source address has the family (IPv4 or IPv6) of the target's address {address}");
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
-    /// Opens a connection to the first address that takes it; the timeout is for each.
+    /// Opens a connection to the next address, or to the first one that accepts it. The timeout applies to each
+    /// address.
     pub(crate) fn open(&self, timeout: Duration) -> io::Result<Transport> {
+        let count = self.addresses.len();
+        let first = self.next_address.get();
+        self.next_address.set((first + 1) % count.max(1));
+        let in_turn = || (first..first + count).map(|index| index % count);
+        let working: Vec<usize> = match count {
+            1 => vec![0],
+            _ => in_turn().filter(|index| !self.is_failing[*index].get()).collect(),
+        };
+        let failing = in_turn().filter(|index| !working.contains(index));
         let mut last_error = None;
-        for offset in 0..self.addresses.len() {
-            let index = (self.preferred.get() + offset) % self.addresses.len();
-            match self.open_at(self.addresses[index], timeout) {
-                Ok(transport) => {
-                    self.preferred.set(index);
-                    return Ok(transport);
-                }
+        for index in working.iter().copied().chain(failing) {
+            let opened = self.open_at(self.addresses[index], timeout);
+            self.is_failing[index].set(opened.is_err());
+            match opened {
+                Ok(transport) => return Ok(transport),
                 Err(error) => last_error = Some(error),
             }
         }
@@ -111,7 +121,7 @@ impl Place {
             Some(source) => net::connect_from(source, address),
         })?;
         if self.kind == Kind::Tcp {
-            // The last part of a long message must not wait for an acknowledgement of the parts before it.
+            // Without it, the end of a long message would wait for the acknowledgement of its beginning.
             stream.set_option(SocketOption::NoDelay(true))?;
         }
         Ok(Transport::Stream(stream))
@@ -125,8 +135,8 @@ pub(crate) enum Transport {
     Datagrams(DatagramSocket),
 }
 
-/// A stream that is only written to. What the target sends is read and dropped, as its buffers would fill up
-/// otherwise, and it might stop reading.
+/// A stream that is only written to. What the target sends is read and discarded: otherwise buffers would fill
+/// up, and the target might stop reading.
 pub(crate) struct Sink {
     stream: Rc<Stream>,
 }
@@ -135,7 +145,7 @@ impl Sink {
     pub(crate) fn new(stream: Stream) -> io::Result<Self> {
         let stream = Rc::new(stream);
         let read = stream.clone();
-        // An error here is met by the writer as well.
+        // The writer gets any error as well.
         let drain = move || while let Ok(Some(_)) = read.receive() {};
         FiberBuilder::new().stack_size_bytes(SINK_STACK_SIZE_BYTES).spawn(drain)?;
         Ok(Self { stream })
@@ -147,13 +157,13 @@ impl Sink {
 }
 
 impl Drop for Sink {
-    /// The reader holds the stream, too, and ends by this.
+    /// Ends the draining fiber, which also holds the stream.
     fn drop(&mut self) {
         self.stream.close();
     }
 }
 
-/// What kept a connection from being made.
+/// The kind of an error of connecting.
 pub(crate) fn connect_error_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
@@ -162,18 +172,18 @@ pub(crate) fn connect_error_kind(error: &io::Error) -> ErrorKind {
     }
 }
 
-/// The text of such an error, with its reason where that is not plain.
+/// Describes an error of connecting, with the cause where the kernel's text does not say it.
 pub(crate) fn describe_connect_error(error: &io::Error) -> String {
     match net::errno_of(error) {
         Some(number) if number == Errno::EADDRNOTAVAIL as i32 => format!(
-            "{error}: no local port is free for the target; each is taken as long as its connection is open, and \
-             for about a minute after it was closed on this side; more source addresses (--bind) have more ports"
+            "{error}: no local port is free; a port stays in use until about a minute after its connection was \
+             closed on this side; more source addresses (--bind) have more ports"
         ),
         _ => error.to_string(),
     }
 }
 
-/// What ended a request, other than the timeout.
+/// The kind of an error of a request, other than a timeout.
 pub(crate) fn request_error_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
@@ -181,5 +191,42 @@ pub(crate) fn request_error_kind(error: &io::Error) -> ErrorKind {
             ErrorKind::Reset
         }
         _ => ErrorKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_distributed_over_the_addresses_that_accept_them() {
+        let listeners =
+            ["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"].map(|text| TcpListener::bind(text).unwrap());
+        let addresses: Vec<Address> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().into()).collect();
+        let [first, refusing, last] = listeners;
+        drop(refusing);
+        let peers = fibers::run(move || {
+            let destination = Destination {
+                kind: Kind::Tcp,
+                is_failing: addresses.iter().map(|_| Cell::new(false)).collect(),
+                addresses,
+                next_address: Cell::new(0),
+                sources: Vec::new(),
+                next_source: Cell::new(0),
+            };
+            let open = |_| match destination.open(Duration::from_secs(60)).unwrap() {
+                Transport::Stream(stream) => stream.peername().unwrap(),
+                _ => panic!("it is a stream"),
+            };
+            (0..6).map(open).collect::<Vec<_>>()
+        });
+        let peers = peers.unwrap();
+        for listener in [first, last] {
+            let address: Address = listener.local_addr().unwrap().into();
+            assert!(peers.iter().filter(|peer| **peer == address).count() >= 2, "{address} of {peers:?}");
+        }
     }
 }

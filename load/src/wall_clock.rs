@@ -1,18 +1,18 @@
-//! Points in time as people and scripts write them.
+//! Parses points in time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a point in time looks like, for messages.
+/// The expected format, for error messages.
 const FORM: &str =
     "expected a time such as 2030-01-31T12:00:00Z or 2030-01-31T12:00:00+01:00, or seconds since 1970";
 const DAY_S: u64 = 24 * 3600;
 
-/// Reads a point in time: RFC 3339, with `Z` or an offset, or whole or decimal seconds since 1970, as
-/// `date +%s` writes them. A leap second counts as the one after it.
+/// Parses a point in time: RFC 3339 with `Z` or an offset, or seconds since 1970 (as printed by `date +%s`),
+/// optionally with a fraction. A leap second counts as the second after it.
 ///
 /// # Errors
 ///
-/// A text that says what was expected; whoever asked names the value in front of it.
+/// A message that says what was expected; callers put the value in front of it.
 ///
 /// # Examples
 ///
@@ -33,7 +33,7 @@ fn parse_seconds(text: &str) -> Option<Duration> {
     Some(Duration::new(digits(whole)?, parse_fraction_ns(fraction)?))
 }
 
-/// `YYYY-MM-DDTHH:MM:SS`, perhaps a fraction, and `Z` or an offset. Times before 1970 are none.
+/// `YYYY-MM-DDTHH:MM:SS`, an optional fraction, and `Z` or an offset; not before 1970.
 fn parse_rfc3339(text: &str) -> Option<Duration> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let zone_at = time.find(['Z', 'z', '+', '-'])?;
@@ -59,7 +59,7 @@ fn offset_s(text: &str) -> Option<u64> {
     (hour < 24 && minute < 60).then_some(hour * 3600 + minute * 60)
 }
 
-/// Numbers of fixed lengths, with a sign between them.
+/// Numbers with fixed numbers of digits, with separators between them.
 fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
     let parts: Vec<&str> = text.split(separator).collect();
     let mut values = [0; N];
@@ -73,7 +73,7 @@ fn digits(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Digits behind a point, of which those after the ninth are cut off.
+/// Decimals, truncated after the ninth digit.
 fn parse_fraction_ns(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let nine: String = text.chars().chain("000000000".chars()).take(9).collect();
@@ -92,7 +92,7 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1..=rest[0]).contains(&day) {
         return None;
     }
-    // The leap years from 1 on, up to a year.
+    // The number of leap years from 1 up to a year.
     let leaps = |year: u64| year / 4 - year / 100 + year / 400;
     let years = (year - 1970) * 365 + leaps(year - 1) - leaps(1969);
     Some(years + before.iter().sum::<u64>() + day - 1)

@@ -1,5 +1,5 @@
-//! A run on several threads: each has a share of the connections and an event loop of its own, and what they
-//! find out is added up on the thread that asked for the run, which is idle otherwise.
+//! A run on several threads, each with its own event loop and a share of the connections. The calling thread merges
+//! their results.
 
 use std::cell::Cell;
 use std::io;
@@ -12,74 +12,75 @@ use std::thread;
 use ringspun_fibers as fibers;
 use ringspun_net::Stream;
 
-use crate::companions::{Companions, Standing, Watchers};
+use crate::error::RunError;
+use crate::hooks::{Hooks, Snapshot, WorkerHooks};
 use crate::interval::Interval;
-use crate::merge::{IntervalMerger, StandingMerger};
+use crate::merge::{IntervalMerger, SnapshotMerger};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::run::{RunError, run_share, runtime};
 use crate::share::Share;
-use crate::transport::Place;
+use crate::transport::Destination;
+use crate::worker;
 
-/// What a thread tells.
+/// A message from a thread.
 enum Message {
     Interval(Interval),
-    Standing(Standing),
+    Snapshot(Snapshot),
     Ended(Box<Result<Outcome, RunError>>),
 }
 
-/// By which a thread tells, with its number.
+/// The sending end of a thread, with its index.
 #[derive(Clone)]
-struct Teller {
+struct Reporter {
     worker: usize,
     sender: Sender<(usize, Message)>,
 }
 
-impl Teller {
+impl Reporter {
     fn tell(&self, message: Message) {
-        // Who is not listening any more has failed, and says so.
+        // A receiver that is gone has failed, and reports that itself.
         let _ = self.sender.send((self.worker, message));
     }
 
-    /// What goes along with the thread's share of the run, which ends early when the other end of `stopped` is
-    /// shut down or closed.
-    fn watchers(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> Watchers {
-        let mut watchers = Watchers { observer: None, stopper: None, recorder: None };
+    /// The hooks of the thread's share of the run, which stops early when the other end of `stopped` is shut down or
+    /// closed.
+    fn hooks(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> WorkerHooks {
+        let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
         if is_recorded {
-            let teller = self.clone();
-            watchers.recorder = Some(Box::new(move |interval| teller.tell(Message::Interval(interval))));
+            let reporter = self.clone();
+            hooks.recorder = Some(Box::new(move |interval| reporter.tell(Message::Interval(interval))));
         }
         if is_watched {
-            watchers.observer = Some(Box::new(move |standing| self.tell(Message::Standing(standing))));
+            hooks.observer = Some(Box::new(move |snapshot| self.tell(Message::Snapshot(snapshot))));
         }
-        watchers.stopper = Some(Box::new(move || {
+        hooks.stopper = Some(Box::new(move || {
             if let Some(event_loop) = fibers::event_loop() {
-                // The end, or an interrupt at the end of the run.
+                // Returns at end-of-file, or when interrupted at the end of the run.
                 let _ = Stream::from_descriptor(event_loop, stopped.into()).read(&mut [0]);
             }
         }));
-        watchers
+        hooks
     }
 }
 
-/// Runs a plan on as many threads as it says. In a fiber.
-pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<Outcome, RunError> {
-    let Companions { observer, stopper, recorder } = companions;
+/// Runs a plan on several threads. Must be called in a fiber.
+pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Result<Outcome, RunError> {
+    let Hooks { observer, stopper, recorder } = hooks;
     let (sender, messages) = mpsc::channel();
     let mut stops = Vec::new();
     let mut threads = Vec::new();
     let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
-    let mut standings = observer.map(|observer| StandingMerger::new(observer, plan.workers));
+    let mut snapshots = observer.map(|observer| SnapshotMerger::new(observer, plan.workers));
     for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
         let (stop, stopped) = UnixStream::pair().map_err(RunError::Failed)?;
         stops.push(stop);
-        let (plan, place) = (plan.clone(), place.clone().starting_with_source(worker));
-        let teller = Teller { worker, sender: sender.clone() };
-        let (is_recorded, is_watched) = (intervals.is_some(), standings.is_some());
+        let (plan, destination) = (plan.clone(), destination.clone().starting_with_source(worker));
+        let reporter = Reporter { worker, sender: sender.clone() };
+        let (is_recorded, is_watched) = (intervals.is_some(), snapshots.is_some());
         let work = move || {
-            let ended = teller.clone();
-            let watch = move || teller.watchers(is_recorded, is_watched, stopped);
-            let outcome = runtime().run(move || run_share(plan, place, share, watch()));
+            let ended = reporter.clone();
+            let watch = move || reporter.hooks(is_recorded, is_watched, stopped);
+            let outcome = worker::runtime().run(move || worker::run(plan, destination, share, watch()));
             let outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
             ended.tell(Message::Ended(Box::new(outcome)));
         };
@@ -93,7 +94,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
         let (stops, has_ended) = (stops.clone(), has_ended.clone());
         let stopping = move || {
             stopper();
-            // At the end of the runtime it returns as well.
+            // It also returns when the runtime ends.
             if !has_ended.get() {
                 stop_all(&stops);
             }
@@ -102,7 +103,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
     }
     let mut merged = Ok(None);
     let mut messages = messages;
-    // Until all threads have gone, each with all that it had to tell.
+    // Until all threads have ended and their messages are processed.
     while let (returned, Some((worker, message))) = receive(messages)? {
         messages = returned;
         match message {
@@ -111,14 +112,14 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
                     intervals.take(worker, interval);
                 }
             }
-            Message::Standing(standing) => {
-                if let Some(standings) = &mut standings {
-                    standings.take(worker, standing);
+            Message::Snapshot(snapshot) => {
+                if let Some(snapshots) = &mut snapshots {
+                    snapshots.take(worker, snapshot);
                 }
             }
             Message::Ended(outcome) => {
                 intervals.iter_mut().for_each(|intervals| intervals.end(worker));
-                standings.iter_mut().for_each(|standings| standings.end(worker));
+                snapshots.iter_mut().for_each(|snapshots| snapshots.end(worker));
                 merged = merge(merged, *outcome);
                 if merged.is_err() {
                     stop_all(&stops);
@@ -134,16 +135,16 @@ pub(crate) fn run(plan: &Plan, place: &Place, companions: Companions) -> Result<
     }
 }
 
-/// Has all threads end the run.
+/// Stops all threads.
 fn stop_all(stops: &[UnixStream]) {
     for stop in stops {
-        // A thread that has ended needs no telling.
+        // Fails if the thread has ended already.
         let _ = stop.shutdown(Shutdown::Both);
     }
 }
 
-/// Waits for a message, on a thread for calls that block. Returns the messages to come as well; `None` when all
-/// threads have ended.
+/// Waits for a message, on a thread for blocking calls, and returns the receiver as well. `None` when all threads
+/// have ended.
 fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), RunError> {
     fibers::blocking(move || {
         let message = messages.recv().ok();
@@ -154,7 +155,7 @@ fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), R
 
 type Messages = Receiver<(usize, Message)>;
 
-/// The first error stands for all.
+/// Merges an outcome; the first error wins.
 fn merge(
     merged: Result<Option<Outcome>, RunError>,
     outcome: Result<Outcome, RunError>,

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_load::{Companions, Latencies, Length, Outcome, Pace, Plan};
+use ringspun_load::{Hooks, Latencies, Length, Outcome, Pace, Plan};
 use ringspun_net as net;
 
 const STALL: Duration = Duration::from_millis(1500);
@@ -50,7 +50,7 @@ fn measure_pipeline(pace: Pace, pipeline: usize) -> Outcome {
     plan.pipeline = pipeline;
     plan.length = Length::Count(REQUESTS);
     plan.timeout = Duration::from_secs(60);
-    let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
+    let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();
     server.join().unwrap();
     assert_eq!((outcome.requests.sent, outcome.requests.answered), (REQUESTS, REQUESTS));
     assert_eq!(outcome.errors.total(), 0);
@@ -105,7 +105,7 @@ fn what_could_not_be_sent_in_time_is_told() {
     plan.pace = Pace::Open { rate_per_s: 200 };
     // Over before the stall is: of 200 requests, those after the 50th wait on its connection.
     plan.length = Length::Duration(Duration::from_secs(1));
-    let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
+    let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();
     server.join().unwrap();
     let requests = outcome.requests;
     assert_eq!((requests.planned, requests.sent, requests.unsent()), (Some(200), 50, 150));

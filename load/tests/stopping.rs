@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{Backlog, listen};
 use ringspun_fibers as fibers;
-use ringspun_load::{Companions, Plan};
+use ringspun_load::{Hooks, Plan};
 
 #[test]
 fn a_connection_that_is_being_made_again_when_the_run_is_ended_is_no_error() {
@@ -37,8 +37,7 @@ fn a_connection_that_is_being_made_again_when_the_run_is_ended_is_no_error() {
         // Long enough for the connection to be tried again, which takes until the timeout.
         fibers::sleep(Duration::from_millis(500)).unwrap();
     };
-    let outcome =
-        ringspun_load::run(&plan, Companions { stopper: Some(Box::new(stopper)), ..Companions::default() });
+    let outcome = ringspun_load::run(&plan, Hooks { stopper: Some(Box::new(stopper)), ..Hooks::default() });
     let outcome = outcome.unwrap();
     // The one that the server closed.
     assert_eq!(outcome.errors.total(), 1, "{:?}", outcome.errors);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_load::{Companions, ErrorKind, Length, Pace, Plan};
+use ringspun_load::{ErrorKind, Hooks, Length, Pace, Plan};
 use ringspun_net as net;
 
 const TIMEOUT: Duration = Duration::from_millis(40);
@@ -51,7 +51,7 @@ fn a_request_ends_once_however_close_its_answer_is_to_the_timeout() {
         (Pace::Open { rate_per_s: 3500 }, 3),
     ] {
         (plan.pace, plan.pipeline) = (pace, pipeline);
-        let outcome = ringspun_load::run(&plan, Companions::default()).unwrap();
+        let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();
         let requests = outcome.requests;
         let ends = requests.answered + requests.wrong + requests.timed_out + requests.lost;
         assert_eq!(

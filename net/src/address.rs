@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -178,22 +178,45 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The local address of a socket; the descriptor must be open.
+/// The local address of a socket.
 ///
 /// # Errors
 ///
 /// The kernel's, from `getsockname(2)`.
-pub fn local_address(descriptor: RawFd) -> io::Result<Address> {
-    system::local_address(descriptor).map(Address)
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let address = ringspun_net::local_address(&listener)?;
+/// assert_eq!(address.to_string(), listener.local_addr()?.to_string());
+/// # Ok(())
+/// # }
+/// ```
+pub fn local_address(socket: impl AsFd) -> io::Result<Address> {
+    system::local_address(socket.as_fd().as_raw_fd()).map(Address)
 }
 
-/// The address of a socket's peer; the descriptor must be open.
+/// The address of a socket's peer.
 ///
 /// # Errors
 ///
 /// The kernel's, from `getpeername(2)`.
-pub fn peer_address(descriptor: RawFd) -> io::Result<Address> {
-    system::peer_address(descriptor).map(Address)
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+/// let peer = ringspun_net::peer_address(&client)?;
+/// assert_eq!(peer.to_string(), listener.local_addr()?.to_string());
+/// # Ok(())
+/// # }
+/// ```
+pub fn peer_address(socket: impl AsFd) -> io::Result<Address> {
+    system::peer_address(socket.as_fd().as_raw_fd()).map(Address)
 }
 
 #[cfg(test)]

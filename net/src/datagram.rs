@@ -21,7 +21,7 @@ use crate::machine::{
 use crate::options::SocketOption;
 use crate::stream::Received;
 use crate::system::shutdown;
-use crate::waiting::{current_loop, resolve, wait_on, within};
+use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
 /// A socket of separate messages: UDP (`udp(7)`) or a Unix datagram socket (`unix(7)`). Dropping it closes
 /// it.
@@ -134,8 +134,8 @@ impl DatagramSocket {
         Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
     }
 
-    /// Adopts a datagram socket. `event_loop` is that of this thread's runtime ([`fibers::event_loop`]): on
-    /// another, nothing would ever arrive.
+    /// Adopts a datagram socket. `event_loop` is that of this thread's runtime ([`fibers::event_loop`]): with another,
+    /// every call that has to wait fails.
     pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
         Self::from_core(DatagramCore::new(event_loop, descriptor))
     }
@@ -157,8 +157,11 @@ impl DatagramSocket {
         let poll = |machine: &mut ReceiveFrom, waiter: &Rc<_>| {
             machine.poll(waiter, &mut |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
         };
-        wait_on(machine, self.read_timeout.get(), poll, |machine, waiter| machine.abandon(waiter, &[]))
-            .map_err(|error| self.failed("receive on", error))
+        let event_loop = self.core.event_loop();
+        wait_on(event_loop, machine, self.read_timeout.get(), poll, |machine, waiter| {
+            machine.abandon(waiter, &[])
+        })
+        .map_err(|error| self.failed("receive on", error))
     }
 
     /// As [`recv_from`](Self::recv_from), for connected sockets: returns only the count.
@@ -191,7 +194,7 @@ impl DatagramSocket {
             };
             Poll::Ready(Ok((Received::new(bytes), source)))
         };
-        wait_on(self.core.clone(), self.read_timeout.get(), poll, |core, waiter| {
+        wait_on(self.core.event_loop(), self.core.clone(), self.read_timeout.get(), poll, |core, waiter| {
             core.leave_readers(waiter);
         })
         .map_err(|error| self.failed("receive on", error))
@@ -236,6 +239,7 @@ impl DatagramSocket {
             if self.core.try_send_to(data, to)? {
                 return Ok(());
             }
+            check_loop(self.core.event_loop())?;
             let result = fibers::wait_for_completion(
                 &mut SendTo::new(self.core.clone(), to),
                 |machine, waiter| {
@@ -281,7 +285,7 @@ impl DatagramSocket {
     /// [`Closed`], or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// The address of the peer (`getpeername(2)`).
@@ -291,7 +295,7 @@ impl DatagramSocket {
     /// [`Closed`], or the kernel's, such as not being connected.
     pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        peer_address(self.core.descriptor())
+        peer_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket.
@@ -325,7 +329,7 @@ impl DatagramSocket {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed socket", Closed.into());
         }
-        match local_address(self.core.descriptor()) {
+        match self.core.socket().and_then(local_address) {
             Ok(address) => OperationError::wrap(operation, address, error),
             Err(_) => OperationError::wrap(operation, "a socket", error),
         }

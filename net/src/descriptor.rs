@@ -57,7 +57,7 @@ impl Drop for Descriptor {
     }
 }
 
-/// Makes a socket of an address's family, close-on-exec.
+/// Makes a socket of an address's family, close-on-exec and non-blocking.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
     system::socket(family, kind.socket_type())

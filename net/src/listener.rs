@@ -2,16 +2,21 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
 use ringspun_fibers as fibers;
 
 use crate::address::{Address, local_address};
 use crate::endpoint::Peer;
-use crate::error::{OperationError, interrupt_of, is_closed};
+use crate::error::{OperationError, errno_of, interrupt_of, is_closed};
 use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, Reuse, SocketKind, is_exhausted, listen_on};
 use crate::options::SocketOption;
 use crate::stream::Stream;
 use crate::waiting::{current_loop, resolve, wait_on};
+
+/// How often [`Listener::accept_loop`] logs that it has run out of descriptors or memory.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
 /// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
 /// [`close`](Self::close) does.
@@ -20,6 +25,22 @@ use crate::waiting::{current_loop, resolve, wait_on};
 #[derive(Debug)]
 pub struct Listener {
     core: Rc<ListenerCore>,
+}
+
+/// Logs that connections wait because a limit is reached, unless that was logged recently.
+#[cold]
+fn warn_of_exhaustion(error: &io::Error, warned_at: &mut Option<Instant>) {
+    let now = Instant::now();
+    if warned_at.is_some_and(|warned_at: Instant| now - warned_at < WARNING_PERIOD) {
+        return;
+    }
+    *warned_at = Some(now);
+    let limit = match (errno_of(error), getrlimit(Resource::RLIMIT_NOFILE)) {
+        (Some(libc::EMFILE), Ok((soft, _))) => format!("the limit on open files (RLIMIT_NOFILE) is {soft}"),
+        (Some(libc::ENFILE), _) => "the system's limit on open files (fs.file-max) is reached".to_string(),
+        _ => "the kernel is out of memory for sockets".to_string(),
+    };
+    tracing::warn!(%error, "new connections wait: {limit}");
 }
 
 /// Listens for connections over TCP, or to a Unix stream socket; port 0 lets the kernel choose one, which
@@ -92,14 +113,14 @@ impl Listener {
     /// Outside of a fiber.
     pub fn accept(&self) -> io::Result<Stream> {
         let machine = Accept::new(self.core.clone());
-        wait_on(machine, None, Accept::poll, Accept::abandon)
+        wait_on(self.core.event_loop(), machine, None, Accept::poll, Accept::abandon)
             .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
             .map_err(|error| self.failed(error))
     }
 
     /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
     /// own, as Janet's `net/accept-loop` does. When descriptors or memory run out, it waits for some to
-    /// come back, 50 ms at a time. A handler that panics ends its own connection only.
+    /// come back, 50 ms at a time, and logs a warning that names the limit, at most every 10 seconds. A handler that panics ends its own connection only.
     ///
     /// # Errors
     ///
@@ -137,11 +158,13 @@ impl Listener {
     /// ```
     pub fn accept_loop(&self, handler: impl Fn(Stream) + 'static) -> io::Result<()> {
         let handler = Rc::new(handler);
+        let mut warned_at = None;
         loop {
             let stream = match self.accept() {
                 Ok(stream) => stream,
                 Err(error) if is_closed(&error) => return Ok(()),
                 Err(error) if is_exhausted(&error) => {
+                    warn_of_exhaustion(&error, &mut warned_at);
                     fibers::sleep(EXHAUSTED_PAUSE)?;
                     continue;
                 }
@@ -162,7 +185,7 @@ impl Listener {
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket. Connections inherit most of them (`socket(7)`, `tcp(7)`).
@@ -172,7 +195,7 @@ impl Listener {
     /// The kernel's; [`Closed`](crate::Closed).
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.core.check_open()?;
-        option.set(self.core.descriptor())
+        option.set(self.core.socket()?)
     }
 
     /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
@@ -184,7 +207,7 @@ impl Listener {
     }
 
     fn failed(&self, error: io::Error) -> io::Error {
-        match local_address(self.core.descriptor()) {
+        match self.core.socket().and_then(local_address) {
             Ok(address) if !self.core.is_closed() => OperationError::wrap("accept on", address, error),
             _ => OperationError::wrap("accept on", "a closed listener", error),
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use crate::system::set_option;
 
@@ -48,12 +48,26 @@ pub enum SocketOption {
 }
 
 impl SocketOption {
-    /// Sets the option on a socket; the descriptor must be open.
+    /// Sets the option on a socket.
     ///
     /// # Errors
     ///
     /// The kernel's, from `setsockopt(2)`.
-    pub fn set(self, descriptor: RawFd) -> io::Result<()> {
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use ringspun_net::SocketOption;
+    ///
+    /// let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// SocketOption::Broadcast(true).set(&socket)?;
+    /// assert!(socket.broadcast()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set(self, socket: impl AsFd) -> io::Result<()> {
+        let descriptor = socket.as_fd().as_raw_fd();
         let (level, name) = self.level_and_name();
         match self {
             Self::Broadcast(on)

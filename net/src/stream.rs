@@ -17,7 +17,7 @@ use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError, WriteInterrupted};
 use crate::machine::{Amount, Chunk, Connect, Read, Sent, SocketKind, StreamCore, Write};
 use crate::options::SocketOption;
-use crate::waiting::{current_loop, resolve, wait_on, within};
+use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
 /// A connected stream of bytes. Dropping it closes it.
 ///
@@ -127,7 +127,8 @@ fn connect_to(
     sources: Vec<Address>,
 ) -> io::Result<Stream> {
     let connected = wait_on(
-        Connect::new(event_loop, addresses, sources),
+        &event_loop,
+        Connect::new(event_loop.clone(), addresses, sources),
         None,
         |machine, waiter| machine.poll(waiter).map_err(io::Error::from),
         Connect::abandon,
@@ -142,7 +143,7 @@ impl Stream {
     }
 
     /// Adopts a connected stream socket, such as one inherited from another process. `event_loop` is that
-    /// of this thread's runtime ([`fibers::event_loop`]): on another, nothing would ever arrive.
+    /// of this thread's runtime ([`fibers::event_loop`]): with another, every call that has to wait fails.
     pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
         Self::from_core(StreamCore::new(event_loop, descriptor))
     }
@@ -255,6 +256,7 @@ impl Stream {
         mut poll: impl FnMut(&Rc<dyn ringspun_runtime::Wake>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
         wait_on(
+            self.core.event_loop(),
             (),
             self.read_timeout.get(),
             |(), waiter| poll(waiter),
@@ -331,6 +333,7 @@ impl Stream {
             Ok(Sent::Part(count)) => count,
             Err(error) => return Err((0, WriteError::Failed(error))),
         };
+        check_loop(self.core.event_loop()).map_err(|error| (sent, WriteError::Failed(error)))?;
         let mut machine = Write::after(self.core.clone(), sent);
         let result = fibers::wait_for_completion(
             &mut machine,
@@ -367,6 +370,7 @@ impl Stream {
             return Ok(());
         }
         wait_on(
+            self.core.event_loop(),
             (),
             self.write_timeout.get(),
             |(), waiter| self.core.poll_behind(waiter),
@@ -392,7 +396,7 @@ impl Stream {
     /// [`Closed`], or the kernel's.
     pub fn localname(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        local_address(self.core.descriptor())
+        local_address(self.core.socket()?)
     }
 
     /// The address of the peer (`getpeername(2)`).
@@ -402,7 +406,7 @@ impl Stream {
     /// [`Closed`], or the kernel's, such as not being connected any more.
     pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
-        peer_address(self.core.descriptor())
+        peer_address(self.core.socket()?)
     }
 
     /// Sets an option of the socket, such as [`SocketOption::NoDelay`].
@@ -481,7 +485,7 @@ impl Stream {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed stream", Closed.into());
         }
-        match peer_address(self.core.descriptor()) {
+        match self.core.socket().and_then(peer_address) {
             Ok(address) => OperationError::wrap(operation, address, error),
             Err(_) => OperationError::wrap(operation, "a lost peer", error),
         }

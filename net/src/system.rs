@@ -23,7 +23,7 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec and non-blocking.
+/// Makes a socket, close-on-exec and non-blocking: code that is lent its descriptor must not stop the whole loop.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
     #[cfg(not(target_vendor = "apple"))]
@@ -88,6 +88,13 @@ pub(crate) fn receive_now(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> 
             received => return Ok(received?),
         }
     }
+}
+
+/// Whether a receive would not have to wait. In a simulation nobody asks.
+pub(crate) fn is_readable(socket: RawFd) -> bool {
+    simulated!(|_simulation| false);
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !matches!(nix::sys::socket::recv(socket, &mut [0], flags), Err(nix::errno::Errno::EAGAIN))
 }
 
 /// Shuts down one or both directions of a socket; the descriptor must be open.

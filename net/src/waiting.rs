@@ -10,7 +10,7 @@ use ringspun_runtime::{EventLoop, Wake};
 
 use crate::Address;
 use crate::endpoint::{Endpoint, Peer};
-use crate::error::OperationError;
+use crate::error::{OperationError, closed};
 use crate::machine::{Resolve, SocketKind};
 
 /// The loop of the runtime on this thread.
@@ -29,14 +29,37 @@ pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T)
     }
 }
 
-/// Parks until `poll` is ready. An interrupt ends the wait, and `abandon` is called with what was left to be
-/// woken.
+/// Fails in a fiber of another runtime than that which turns `event_loop`: nothing would ever wake it.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+#[inline]
+pub(crate) fn check_loop(event_loop: &Rc<EventLoop>) -> io::Result<()> {
+    if fibers::runs_on(event_loop) { Ok(()) } else { Err(of_another_loop(event_loop)) }
+}
+
+#[cold]
+fn of_another_loop(event_loop: &EventLoop) -> io::Error {
+    // Panics outside of a fiber, where nothing may wait.
+    let _ = fibers::waiter();
+    if event_loop.is_shut_down() {
+        return closed(event_loop);
+    }
+    let text = "the socket belongs to another event loop than the one that this thread's runtime turns";
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// Parks until `poll` is ready, for something of `event_loop`. An interrupt ends the wait, and `abandon` is called with
+/// what was left to be woken.
 pub(crate) fn wait_on<M, T>(
+    event_loop: &Rc<EventLoop>,
     mut machine: M,
     timeout: Option<Duration>,
     mut poll: impl FnMut(&mut M, &Rc<dyn Wake>) -> Poll<io::Result<T>>,
     abandon: impl FnOnce(M, &Rc<dyn Wake>),
 ) -> io::Result<T> {
+    check_loop(event_loop)?;
     fibers::check()?;
     let waited = within(timeout, || fibers::wait(|waiter| poll(&mut machine, waiter)));
     waited.unwrap_or_else(|interrupt| {
@@ -53,7 +76,8 @@ pub(crate) fn resolve(
     passive: bool,
 ) -> io::Result<Vec<Address>> {
     let machine = Resolve::endpoint(event_loop, endpoint, kind, passive)?;
-    wait_on(machine, None, |machine, waiter| machine.poll(waiter).map_err(io::Error::from), |_, _| {})
+    let poll = |machine: &mut Resolve, waiter: &Rc<_>| machine.poll(waiter).map_err(io::Error::from);
+    wait_on(event_loop, machine, None, poll, |_, _| {})
 }
 
 /// The address that a name stands for, the first of them if there are several: Janet's `net/address`.

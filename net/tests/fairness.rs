@@ -17,7 +17,7 @@ use crate::common::run;
 
 const OTHERS: usize = 64;
 const REQUEST: [u8; 64] = [7; 64];
-/// How much of the flood is served in the end: what nobody can be kept waiting for.
+/// How much of the flood is served in all: far more than may be served while another waits.
 const FLOOD_BYTES: usize = 32 << 20;
 const ROUND_TRIPS: usize = 100;
 /// Receive buffers of which a fiber echoes the bytes before another one runs: four at once, and one that it waits for.

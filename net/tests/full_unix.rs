@@ -56,7 +56,7 @@ fn a_send_to_a_full_queue_goes_on_when_there_is_room() {
         for _ in 0..queued {
             assert_eq!(server.recv_from(&mut buffer)?.0, FILLING.len());
         }
-        server.set_read_timeout(Some(Duration::from_secs(5)));
+        server.set_read_timeout(Some(Duration::from_secs(60)));
         let mut received = Vec::new();
         for _ in &sent {
             let (count, _) = server.recv_from(&mut buffer)?;
@@ -147,7 +147,7 @@ fn a_connect_to_a_full_backlog_waits_and_can_be_ended() {
         let connecting = fibers::spawn(move || net::connect(endpoint.as_str()))?;
         fibers::sleep(SOON)?;
         drop(listener.accept()?);
-        fibers::with_deadline(Duration::from_secs(5), || connecting.join()).unwrap()?;
+        fibers::with_deadline(Duration::from_secs(60), || connecting.join()).unwrap()?;
         drop(filling);
         Ok(())
     });

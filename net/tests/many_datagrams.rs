@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringspun_fibers::{self as fibers, Channel};
+use ringspun_fibers::{self as fibers, Channel, JoinHandle};
 use ringspun_net::{self as net, DatagramSocket, is_closed};
 
 const PEERS: usize = 100;
@@ -24,6 +24,8 @@ const LONGEST_BYTES: usize = 65_507;
 const IN_FLIGHT: usize = 4;
 /// How long a paced peer waits for its answer before it goes on: only a drop comes to it.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often the counts are looked at, 5 ms apart, before the test fails: a minute.
+const LOOKS_MAX: u32 = 12_000;
 
 /// A small generator of numbers (xorshift; Marsaglia, 2003).
 struct Random(u64);
@@ -109,6 +111,82 @@ fn inode(socket: &DatagramSocket) -> u64 {
     fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino()
 }
 
+/// What the server has done.
+#[derive(Default)]
+struct Served {
+    received: Cell<usize>,
+    answered: Cell<usize>,
+}
+
+/// Echoes every datagram until the socket is closed.
+fn echo(server: &DatagramSocket, served: &Served) -> io::Result<()> {
+    loop {
+        let (bytes, source) = match server.receive() {
+            Ok(received) => received,
+            Err(error) if is_closed(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        served.received.set(served.received.get() + 1);
+        server.send_to(&source, &bytes)?;
+        served.answered.set(served.answered.get() + 1);
+    }
+}
+
+fn connect_peers(server: &DatagramSocket) -> io::Result<Vec<Rc<Peer>>> {
+    let peer = |number| {
+        let socket = net::connect_datagram(server.localname()?)?;
+        let (unanswered, answers, answered) = (RefCell::default(), Cell::new(0), Channel::unbounded());
+        Ok(Rc::new(Peer { number, socket, unanswered, answers, answered }))
+    };
+    (0..PEERS).map(peer).collect()
+}
+
+type Running = Vec<JoinHandle<io::Result<()>>>;
+
+/// Starts a fiber for each of the peers.
+fn for_each_peer(
+    peers: &[Rc<Peer>],
+    body: impl Fn(&Peer) -> io::Result<()> + Clone + 'static,
+) -> io::Result<Running> {
+    let spawn = |peer: &Rc<Peer>| {
+        let (peer, body) = (peer.clone(), body.clone());
+        fibers::spawn(move || body(&peer))
+    };
+    peers.iter().map(spawn).collect()
+}
+
+fn join(fibers: Running) -> io::Result<()> {
+    fibers.into_iter().try_for_each(|fiber| fiber.join().unwrap())
+}
+
+/// Waits until all that was sent has arrived or is counted as dropped, in both directions; returns how many were
+/// dropped on their way and how many answers were.
+fn wait_for_all(
+    sent: usize,
+    server: &DatagramSocket,
+    served: &Served,
+    peers: &[Rc<Peer>],
+) -> io::Result<(usize, usize)> {
+    let mut looks = 0;
+    loop {
+        let drops = drops_by_inode();
+        let there = drops[&inode(server)];
+        let back: usize = peers.iter().map(|peer| drops[&inode(&peer.socket)]).sum();
+        let answers: usize = peers.iter().map(|peer| peer.answers.get()).sum();
+        let (received, answered) = (served.received.get(), served.answered.get());
+        if received + there == sent && answers + back == answered && received == answered {
+            return Ok((there, back));
+        }
+        looks += 1;
+        assert!(
+            looks < LOOKS_MAX,
+            "sent {sent}, received {received} and dropped {there}; answered {answered}, received {answers} and \
+             dropped {back}",
+        );
+        fibers::sleep(Duration::from_millis(5))?;
+    }
+}
+
 #[test]
 fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
     if !cfg!(target_os = "linux") {
@@ -119,115 +197,44 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
         let paced_datagrams = paced_datagrams();
         let pattern = Rc::new(pattern());
         let server = Rc::new(net::listen_datagram("127.0.0.1:0")?);
-        let (received, answered) = (Rc::new(Cell::new(0_usize)), Rc::new(Cell::new(0_usize)));
+        let served = Rc::new(Served::default());
         let echo = {
-            let (server, received, answered) = (server.clone(), received.clone(), answered.clone());
-            fibers::spawn(move || -> io::Result<()> {
-                loop {
-                    let (bytes, source) = match server.receive() {
-                        Ok(received) => received,
-                        Err(error) if is_closed(&error) => return Ok(()),
-                        Err(error) => return Err(error),
-                    };
-                    received.set(received.get() + 1);
-                    server.send_to(&source, &bytes)?;
-                    answered.set(answered.get() + 1);
-                }
-            })?
+            let (server, served) = (server.clone(), served.clone());
+            fibers::spawn(move || echo(&server, &served))?
         };
-        let peers: Vec<Rc<Peer>> = (0..PEERS)
-            .map(|number| {
-                let socket = net::connect_datagram(server.localname()?)?;
-                let peer = Peer {
-                    number,
-                    socket,
-                    unanswered: RefCell::default(),
-                    answers: Cell::new(0),
-                    answered: Channel::unbounded(),
-                };
-                Ok(Rc::new(peer))
-            })
-            .collect::<io::Result<_>>()?;
-        let receiving: Vec<_> = peers
-            .iter()
-            .map(|peer| {
-                let (peer, pattern) = (peer.clone(), pattern.clone());
-                fibers::spawn(move || peer.receive(&pattern))
-            })
-            .collect::<io::Result<_>>()?;
+        let peers = connect_peers(&server)?;
+        let bytes = pattern.clone();
+        let receiving = for_each_peer(&peers, move |peer| peer.receive(&bytes))?;
 
         // Whoever holds one of these has a datagram in flight.
-        let permits = Channel::bounded(IN_FLIGHT);
-        let paced: Vec<_> = peers
-            .iter()
-            .map(|peer| {
-                let (peer, pattern, permits) = (peer.clone(), pattern.clone(), permits.clone());
-                fibers::spawn(move || -> io::Result<()> {
-                    let mut random = Random(peer.number as u64 + 1);
-                    for _ in 0..paced_datagrams / PEERS {
-                        permits.give(()).unwrap();
-                        peer.send(&mut random, &pattern)?;
-                        let _ = fibers::with_deadline(PATIENCE, || peer.answered.take());
-                        permits.take().unwrap();
-                    }
-                    Ok(())
-                })
-            })
-            .collect::<io::Result<_>>()?;
-        for fiber in paced {
-            fiber.join().unwrap()?;
-        }
-        let lost_while_paced = paced_datagrams - peers.iter().map(|peer| peer.answers.get()).sum::<usize>();
-        let blasting: Vec<_> = peers
-            .iter()
-            .map(|peer| {
-                let (peer, pattern) = (peer.clone(), pattern.clone());
-                fibers::spawn(move || -> io::Result<()> {
-                    let mut random = Random(peer.number as u64 + 1000);
-                    for _ in 0..BLASTED / PEERS {
-                        peer.send(&mut random, &pattern)?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect::<io::Result<_>>()?;
-        for fiber in blasting {
-            fiber.join().unwrap()?;
-        }
-
-        // All that was sent has arrived or is counted as dropped, in both directions.
-        let sent = paced_datagrams + BLASTED;
-        let mut looks = 0;
-        let (dropped_there, dropped_back) = loop {
-            let drops = drops_by_inode();
-            let there = drops[&inode(&server)];
-            let back: usize = peers.iter().map(|peer| drops[&inode(&peer.socket)]).sum();
-            let answers: usize = peers.iter().map(|peer| peer.answers.get()).sum();
-            if received.get() + there == sent && answers + back == answered.get() && received == answered {
-                break (there, back);
+        let (permits, bytes) = (Channel::bounded(IN_FLIGHT), pattern.clone());
+        join(for_each_peer(&peers, move |peer| {
+            let mut random = Random(peer.number as u64 + 1);
+            for _ in 0..paced_datagrams / PEERS {
+                permits.give(()).unwrap();
+                peer.send(&mut random, &bytes)?;
+                let _ = fibers::with_deadline(PATIENCE, || peer.answered.take());
+                permits.take().unwrap();
             }
-            looks += 1;
-            assert!(
-                looks < 2000,
-                "sent {sent}, received {} and dropped {there}; answered {}, received {answers} and \
-                 dropped {back}",
-                received.get(),
-                answered.get(),
-            );
-            fibers::sleep(Duration::from_millis(5))?;
-        };
+            Ok(())
+        })?)?;
+        let lost_while_paced = paced_datagrams - peers.iter().map(|peer| peer.answers.get()).sum::<usize>();
+        join(for_each_peer(&peers, move |peer| {
+            let mut random = Random(peer.number as u64 + 1000);
+            (0..BLASTED / PEERS).try_for_each(|_| peer.send(&mut random, &pattern))
+        })?)?;
+
+        let sent = paced_datagrams + BLASTED;
+        let (dropped_there, dropped_back) = wait_for_all(sent, &server, &served, &peers)?;
         println!(
             "{sent} datagrams: {dropped_there} dropped by the kernel on their way, {dropped_back} of \
              {} answers on theirs ({lost_while_paced} while paced)",
-            answered.get()
+            served.answered.get()
         );
         server.close();
         echo.join().unwrap()?;
-        for (peer, fiber) in peers.iter().zip(receiving) {
-            peer.socket.close();
-            fiber.join().unwrap()?;
-        }
-        Ok(())
+        peers.iter().for_each(|peer| peer.socket.close());
+        join(receiving)
     })
     .unwrap()
     .unwrap();

@@ -1,5 +1,5 @@
-//! Peers that do not read what is written to them: the fibers that write wait, and hold no more than one write and what a
-//! stream may receive ahead. What is on the heap is counted by the allocator, so that nothing else is measured.
+//! Peers that do not read what is written to them: the fibers that write wait, and hold no more than one write and what
+//! a stream may receive ahead. What is on the heap is counted by the allocator, so that nothing else is measured.
 
 mod common;
 
@@ -117,7 +117,7 @@ fn writers_to_peers_that_never_read_wait_and_hold_nothing() {
         // A write lends what it is given, so that waiting costs no copy.
         assert_at_most(most, before, CONNECTION_BYTES);
 
-        // A peer that reads in the end gets its writer to go on.
+        // A peer that reads at last lets its writer go on.
         let (stuck, mut buffer) = (written.get(), vec![0; 1 << 20]);
         while written.get() == stuck {
             match (&clients[0]).read(&mut buffer) {

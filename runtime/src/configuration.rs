@@ -28,9 +28,21 @@ pub struct Configuration {
     /// are just as far apart. A loop that waits for longer sleeps at once; with zero, every loop does. `None` leaves it to
     /// the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, and without that it is 50 µs.
     pub spin_max: Option<Duration>,
-    /// Whether what is in flight on a ring is cancelled before a SIGTERM, SIGINT or SIGHUP of which the default action
-    /// ends the process, and at an `exit(3)` of the loop's thread: see [`EventLoop`](crate::EventLoop#ending-the-process).
-    /// Concerns io_uring alone.
+    /// Whether the sockets of a ring are let go of before the process ends by a signal or an exit.
+    ///
+    /// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although
+    /// the process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
+    /// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless this is
+    /// false, in these cases (Linux 6.0):
+    ///
+    /// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
+    ///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
+    ///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
+    ///   signal. A handler that the program installs later replaces it, and should have the loop shut down. The first
+    ///   process of a container, which has no default action, gets no handler.
+    /// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
+    ///
+    /// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
     pub cancel_at_termination: bool,
 }
 

@@ -3,23 +3,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::blocking::{BlockingCall, BlockingCalls};
-use crate::buffers::{Buffer, BufferPool, datagram};
+use crate::buffers::{BufferPool, datagram};
 use crate::completion::RawCompletion;
 use crate::configuration::Configuration;
-use crate::operation::{Address, Completion, Operation, OperationKey, OperationKind, Owner};
+use crate::operation::{Operation, OperationKey, Owner};
 use crate::process::{Gate, ProcessMark};
 use crate::ready::ReadyQueue;
 use crate::receive_buffers::ReceiveBuffers;
+use crate::send_soon::SendSoon;
 use crate::slots::Slots;
 use crate::spin::Spin;
 use crate::sys::{Backend, Buffers};
 use crate::timers::{TimerKey, Timers};
-use crate::wake::{RemoteWaker, Wake};
+use crate::wake::{RemoteWaker, Sweep, Wake};
+
+mod delivery;
+mod direct;
+mod sweeping;
 
 /// How long a turn may wait for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub enum Wait {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LoopStatistics {
-    /// Operations whose terminal completion has not been handed to its owner.
+    /// Operations whose terminal completion has not been handed to its owner, and messages whose batch is not over.
     pub operations_in_flight: usize,
     /// Timers armed.
     pub timers: usize,
@@ -43,21 +47,6 @@ pub struct LoopStatistics {
     pub buffers_lent: usize,
     /// Blocking calls that wait or run, abandoned ones that still run among them.
     pub blocking_calls: usize,
-}
-
-/// Spent send buffers kept for reuse, and the largest worth keeping.
-const SPARE_SEND_BUFFERS: usize = 64;
-const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
-
-/// How often [`Sweep`]s are asked whether they are still in use.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
-/// ahead of its reader.
-pub trait Sweep {
-    /// Called by the loop some 50 ms after [`EventLoop::sweep_later`], and again after another 50 ms for as long as
-    /// it returns true. It may submit and cancel; it must not block or panic.
-    fn sweep(self: Rc<Self>) -> bool;
 }
 
 /// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
@@ -85,18 +74,8 @@ pub trait Sweep {
 ///
 /// # Ending the process
 ///
-/// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although the
-/// process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
-/// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless
-/// [`Configuration::cancel_at_termination`] is false, in these cases:
-///
-/// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
-///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
-///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
-///   signal. A handler that the program installs later replaces it, and should let the loop shut down.
-/// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
-///
-/// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
+/// A process that ends lets go of a ring's sockets a little later than of others, except as
+/// [`Configuration::cancel_at_termination`] tells.
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
@@ -107,14 +86,15 @@ pub struct EventLoop {
     streams: ReceiveBuffers,
     datagrams: ReceiveBuffers,
     spare_sends: RefCell<Vec<Vec<u8>>>,
+    soon: RefCell<SendSoon>,
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
     turns: Cell<u32>,
     /// To be woken at the end of the next turn.
     next_turn: RefCell<Vec<Rc<dyn Wake>>>,
     swept: RefCell<Vec<Rc<dyn Sweep>>>,
-    /// When to sweep; none, if there is nobody to ask.
-    sweep_at: Cell<Option<Instant>>,
+    /// The turn in which that was done last, or begun, and since when the loop has been idle.
+    swept_in: Cell<(u32, Option<Instant>)>,
     gate: Gate,
     is_readiness_based: bool,
 }
@@ -150,12 +130,13 @@ impl EventLoop {
             streams: ReceiveBuffers::new(&buffers.streams),
             datagrams: ReceiveBuffers::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
+            soon: RefCell::default(),
             blocking: BlockingCalls::new(waker.clone()),
             waker,
             turns: Cell::new(0),
             next_turn: RefCell::default(),
             swept: RefCell::default(),
-            sweep_at: Cell::new(None),
+            swept_in: Cell::new((0, None)),
             gate: Gate::new(ProcessMark::new()?),
         }))
     }
@@ -186,70 +167,6 @@ impl EventLoop {
             self.backend.borrow_mut().submit(key.to_user_data(), operation, &mut ready);
         }
         key
-    }
-
-    /// Sends what the socket has room for, by a call of `send(2)` that does not wait. That is what to do where each
-    /// send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first messages of a
-    /// connection, and for large ones; io_uring takes many small sends in one call.
-    ///
-    /// It overtakes sends that are in flight for the same socket: there must be none.
-    ///
-    /// # Errors
-    ///
-    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
-    pub fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-        self.check_running()?;
-        self.backend.borrow().try_send(socket, data)
-    }
-
-    /// Sends a datagram whole, by a call of `sendto(2)` that does not wait, to `destination` or to the peer that the
-    /// socket is connected to.
-    ///
-    /// # Errors
-    ///
-    /// Those of `sendto(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
-    pub fn try_send_to(
-        &self,
-        socket: BorrowedFd<'_>,
-        data: &[u8],
-        destination: Option<&Address>,
-    ) -> io::Result<usize> {
-        self.check_running()?;
-        self.backend.borrow().try_send_to(socket, data, destination)
-    }
-
-    /// Receives what is there, up to `limit_bytes` or what one of the loop's buffers holds, by a call of `recv(2)` that
-    /// does not wait. An empty buffer is the end of the stream.
-    ///
-    /// [`Operation::Poll`] and [`Operation::PollInput`] tell when there may be something.
-    ///
-    /// # Errors
-    ///
-    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is free;
-    /// `ECANCELED` on a loop that is shutting down.
-    #[inline]
-    pub fn try_receive(&self, socket: BorrowedFd<'_>, limit_bytes: usize) -> io::Result<Buffer> {
-        self.check_running()?;
-        let pool = &self.streams.pool;
-        let Some(id) = pool.take_returned() else {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        };
-        let size_bytes = pool.buffer_size_bytes().min(limit_bytes);
-        // SAFETY: the buffer is at least that long, and nobody else uses it while it is taken.
-        let received = unsafe { self.backend.borrow().try_receive(socket, pool.address(id), size_bytes) };
-        match received {
-            Ok(count) => Ok(pool.lend(id, 0, count)),
-            Err(error) => {
-                pool.put_back(id);
-                Err(error)
-            }
-        }
-    }
-
-    fn check_running(&self) -> io::Result<()> {
-        if self.gate.is_open() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
     }
 
     /// Whether this loop's backend makes a system call for each send and receive, so that these are best made
@@ -326,22 +243,25 @@ impl EventLoop {
         let timeout = match wait {
             _ if fed || !waiting.is_empty() => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
-            Wait::Block => {
-                self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.now()))
-            }
+            Wait::Block => self.longest_wait(),
         };
         self.reap(timeout)?;
+        let is_idle = wait == Wait::Block && self.ready.borrow().is_empty();
         self.dispatch();
+        if !self.swept.borrow().is_empty() {
+            self.sweep_if_due(is_idle);
+        }
         waiting.into_iter().for_each(Wake::wake);
         self.blocking.wake_ended();
         self.fire_timers();
         Ok(())
     }
 
-    /// When the loop has something to do by itself.
-    fn next_deadline(&self) -> Option<Instant> {
+    /// How long it takes until the loop has something to do by itself.
+    fn longest_wait(&self) -> Option<Duration> {
         let timer = self.timers.borrow().next_deadline();
-        timer.into_iter().chain(self.sweep_at.get()).min()
+        let timer = timer.map(|deadline| deadline.saturating_duration_since(self.now()));
+        timer.into_iter().chain(self.longest_wait_for_sweep()).min()
     }
 
     /// The loop's clock, which is monotonic, read now.
@@ -443,53 +363,6 @@ impl EventLoop {
         self.turns.get()
     }
 
-    /// Has `user` asked in a while, and then again and again, whether it is still in use ([`Sweep::sweep`]).
-    pub fn sweep_later(&self, user: Rc<dyn Sweep>) {
-        if !self.gate.is_open() {
-            return;
-        }
-        if self.sweep_at.get().is_none() {
-            self.sweep_at.set(self.now().checked_add(SWEEP_INTERVAL));
-        }
-        self.swept.borrow_mut().push(user);
-    }
-
-    fn buffers_for(&self, kind: OperationKind) -> Option<&ReceiveBuffers> {
-        match kind {
-            OperationKind::Receive => Some(&self.streams),
-            OperationKind::ReceiveFrom => Some(&self.datagrams),
-            _ => None,
-        }
-    }
-
-    /// Submits receives again that met a lack of buffers; true if there were any.
-    fn feed_starved(&self) -> bool {
-        let mut fed = false;
-        for buffers in [&self.streams, &self.datagrams] {
-            if buffers.has_starved() {
-                for _ in 0..buffers.feedable() {
-                    let Some(key) = buffers.pop_starved() else { break };
-                    if let Some(operation) = self.slots.borrow_mut().get_mut(key) {
-                        let ready = &mut self.ready.borrow_mut();
-                        self.backend.borrow_mut().submit(key.to_user_data(), operation, ready);
-                        fed = true;
-                    }
-                }
-            }
-        }
-        fed
-    }
-
-    /// Cancels a receive that waits for buffers; true if it was one.
-    fn cancel_starved(&self, key: OperationKey) -> bool {
-        let is_starved = (self.streams.has_starved() && self.streams.withdraw(key))
-            || (self.datagrams.has_starved() && self.datagrams.withdraw(key));
-        if is_starved {
-            self.ready.borrow_mut().push_back(RawCompletion::failed(key, libc::ECANCELED));
-        }
-        is_starved
-    }
-
     /// A handle that ends this loop's turn from another thread or from a signal handler.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
@@ -512,7 +385,7 @@ impl EventLoop {
     /// What the loop holds at the moment.
     pub fn statistics(&self) -> LoopStatistics {
         LoopStatistics {
-            operations_in_flight: self.slots.borrow().len(),
+            operations_in_flight: self.slots.borrow().len() + self.soon.borrow().len(),
             timers: self.timers.borrow().len(),
             buffers_lent: usize::from(self.streams.pool.lent()) + usize::from(self.datagrams.pool.lent()),
             blocking_calls: self.blocking.outstanding(),
@@ -540,8 +413,12 @@ impl EventLoop {
         for key in in_flight {
             self.cancel(key);
         }
-        while self.slots.borrow().len() > 0 {
-            self.reap(None)?;
+        loop {
+            let (in_flight, messages) = (self.slots.borrow().len(), self.soon.borrow().len());
+            if in_flight + messages == 0 {
+                break;
+            }
+            self.reap(if in_flight > 0 { None } else { Some(Duration::ZERO) })?;
             self.dispatch();
         }
         self.let_go();
@@ -551,7 +428,6 @@ impl EventLoop {
     /// Drops whoever waits for something other than an operation.
     fn let_go(&self) {
         drop((self.timers.take(), self.next_turn.take(), self.swept.take()));
-        self.sweep_at.set(None);
         self.blocking.close();
     }
 
@@ -562,111 +438,21 @@ impl EventLoop {
         let mut backend = self.backend.borrow_mut();
         let waited = self.spin.borrow_mut().wait(&mut backend, timeout, &mut ready);
         backend.end_turn();
+        if backend.has_submitted_all() {
+            self.soon.borrow_mut().enter();
+        }
         waited
     }
 
-    /// Hands what has been reaped to the owners. No borrow is held while an owner runs. Completions that
-    /// owners cause meanwhile are for the next turn: between the two, those who were woken give their
-    /// buffers back.
-    fn dispatch(&self) {
-        let batch = self.ready.borrow().len();
-        for _ in 0..batch {
-            let raw = {
-                let mut ready = self.ready.borrow_mut();
-                let Some(raw) = ready.pop_front() else { return };
-                // By its turn, what it needs is there: at 1,000 connections an echo takes 1 % less time.
-                if let Some(next_but_one) = ready.get(1) {
-                    self.slots.borrow().prefetch(next_but_one.key);
-                }
-                raw
-            };
-            self.deliver(raw);
-        }
-    }
-
-    #[inline(always)]
-    fn deliver(&self, mut raw: RawCompletion) {
-        if raw.result < 0 && self.deals_with(&mut raw) {
-            return;
-        }
-        let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
-            debug_assert!(false, "a completion for an operation that is over: {raw:?}");
-            return;
-        };
-        let count = raw.result.max(0) as u32;
-        let unsent = found.spent.and_then(|bytes| self.recycle_send_buffer(bytes, count));
-        let (count, buffer) = match raw.buffer {
-            None => (count, None),
-            Some(id) if found.kind == OperationKind::ReceiveFrom => {
-                // A datagram starts after the head that its buffer begins with.
-                let head = datagram::BYTES_START as u32;
-                (count.saturating_sub(head), Some(self.datagrams.pool.lend(id, head, count)))
-            }
-            Some(id) => (count, Some(self.streams.pool.lend(id, 0, count))),
-        };
-        let result = match raw.result {
-            0.. => Ok(count),
-            error => Err(io::Error::from_raw_os_error(-error)),
-        };
-        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
-    }
-
-    /// Deals with failures that do not concern the owner: a cancel that missed, and a lack of buffers, of which the
-    /// operation stays in its slot until it is submitted again, unless it has been cancelled.
-    #[cold]
-    fn deals_with(&self, raw: &mut RawCompletion) -> bool {
-        if raw.cancel_missed {
-            self.cancel(raw.key);
-            return true;
-        }
-        if raw.result != -libc::ENOBUFS || raw.more || !self.gate.is_open() {
-            return false;
-        }
-        if self.slots.borrow().is_cancelled(raw.key) {
-            raw.result = -libc::ECANCELED;
-            return false;
-        }
-        let kind = self.slots.borrow().get(raw.key).map(Operation::kind);
-        let buffers = kind.and_then(|kind| self.buffers_for(kind));
-        buffers.inspect(|buffers| buffers.starve(raw.key)).is_some()
-    }
-
-    /// Keeps a buffer for another send, unless it was sent in part.
-    #[inline(never)]
-    fn recycle_send_buffer(&self, mut bytes: Vec<u8>, sent_bytes: u32) -> Option<Vec<u8>> {
-        if sent_bytes > 0 && (sent_bytes as usize) < bytes.len() {
-            return Some(bytes);
-        }
-        let mut spare = self.spare_sends.borrow_mut();
-        if spare.len() < SPARE_SEND_BUFFERS && bytes.capacity() <= SPARE_SEND_BUFFER_MAX_BYTES {
-            bytes.clear();
-            spare.push(bytes);
-        }
-        None
-    }
-
     fn fire_timers(&self) {
-        if self.next_deadline().is_none() {
+        if self.timers.borrow().len() == 0 {
             return;
         }
         let now = self.now();
         loop {
-            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { break };
+            let Some(waiter) = self.timers.borrow_mut().pop_due(now) else { return };
             waiter.wake();
         }
-        if self.sweep_at.get().is_some_and(|at| at <= now) {
-            self.sweep(now);
-        }
-    }
-
-    #[cold]
-    fn sweep(&self, now: Instant) {
-        self.sweep_at.set(None);
-        let asked = self.swept.take();
-        let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
-        let mut swept = self.swept.borrow_mut();
-        swept.extend(still);
-        self.sweep_at.set(if swept.is_empty() { None } else { now.checked_add(SWEEP_INTERVAL) });
     }
 }
 

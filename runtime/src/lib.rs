@@ -87,6 +87,8 @@ mod ready;
 #[cfg(unix)]
 mod receive_buffers;
 #[cfg(unix)]
+mod send_soon;
+#[cfg(unix)]
 mod slots;
 #[cfg(unix)]
 mod spin;
@@ -104,7 +106,7 @@ pub use buffers::Buffer;
 #[cfg(unix)]
 pub use configuration::Configuration;
 #[cfg(unix)]
-pub use event_loop::{EventLoop, LoopStatistics, Sweep, Wait};
+pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]
 pub use operation::{
     Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
@@ -113,11 +115,13 @@ pub use operation::{
 #[cfg(unix)]
 pub use prefetch::prefetch;
 #[cfg(unix)]
+pub use send_soon::Batch;
+#[cfg(unix)]
 pub use sys::{BackendKind, probe};
 #[cfg(unix)]
 pub use timers::TimerKey;
 #[cfg(unix)]
-pub use wake::{RemoteWaker, Wake};
+pub use wake::{RemoteWaker, Sweep, Wake};
 
 /// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).
 #[cfg(feature = "simulation")]

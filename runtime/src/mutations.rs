@@ -1,5 +1,5 @@
 //! Deliberate bugs, of the kinds that such a runtime must not have: a simulation that does not find them is not
-//! worth running. `scripts/simulate --mutations` has it find each.
+//! worth running. `scripts/check simulation --mutations` has it find each.
 
 use std::cell::Cell;
 

@@ -142,6 +142,8 @@ pub enum OperationKind {
     Poll,
     /// [`Operation::PollInput`]
     PollInput,
+    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), of which something is left to send.
+    SendSoon,
 }
 
 impl Operation {
@@ -248,7 +250,8 @@ pub struct Completion {
     /// What an [`Operation::Receive`] or [`Operation::ReceiveFrom`] received; `None` at the end of the
     /// stream and for an error.
     pub buffer: Option<Buffer>,
-    /// All bytes of an [`Operation::Send`] that was cut short, if the loop owned them.
+    /// All bytes of an [`Operation::Send`] that was cut short, if the loop owned them; of
+    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), those that have not been sent.
     pub unsent: Option<Vec<u8>>,
 }
 

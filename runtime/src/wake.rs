@@ -21,6 +21,14 @@ pub trait Wake {
     fn wake(self: Rc<Self>);
 }
 
+/// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
+/// ahead of its reader.
+pub trait Sweep {
+    /// Called by the loop after [`EventLoop::sweep_later`](crate::EventLoop::sweep_later), when it has been idle for 50 ms or has turned 1,024 times, and
+    /// again after as long while this returns true. It may submit and cancel; it must not block or panic.
+    fn sweep(self: Rc<Self>) -> bool;
+}
+
 /// Ends a turn of an event loop from any thread or from a signal handler, through an `eventfd(2)`, or a pipe
 /// on systems that have none.
 ///
@@ -204,7 +212,7 @@ mod signal {
     }
 }
 
-/// The orders in which threads can take their steps; `scripts/check-loom` runs these.
+/// The orders in which threads can take their steps; `scripts/check loom` runs these.
 #[cfg(all(test, loom))]
 mod interleavings {
     use loom::sync::Mutex;

@@ -1,4 +1,4 @@
-//! The loop itself in a simulation, seed by seed. `scripts/simulate` has the workloads on fibers.
+//! The loop itself in a simulation, seed by seed. `scripts/check simulation` has the workloads on fibers.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

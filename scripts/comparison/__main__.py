@@ -188,7 +188,7 @@ def main():
     results["took_s"] = round(time.time() - began)
     progress("")
     if options.json:
-        with open(os.path.join(os.environ["COMPARE_CALLER"], options.json), "w") as file:
+        with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump(results, file, indent=1)
     if options.cells:
         print(document.tables(results))

@@ -14,7 +14,7 @@ SERVER_CORE, LOAD_CORE = 0, 1
 # The name under which the Janet VM runs on its own event loop.
 STOCK = "stock"
 START_S, END_S = 20, 8
-TARGET = os.environ["COMPARE_TARGET"]
+TARGET = os.environ["RINGSPUN_TARGET"]
 RINGSPUN = f"{TARGET}/release/ringspun"
 BENCHES = f"{TARGET}/benches/release"
 

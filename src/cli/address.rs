@@ -1,26 +1,26 @@
-//! Addresses on the command line.
+//! Parses addresses on the command line.
 
 use ringspun::net::{Address, Endpoint};
 
-/// Reads HOST:PORT. The host and a port's name are looked up when the address is used; a port's number
-/// is checked here, because the resolver cuts one that is too large down to 16 bits.
+/// Parses HOST:PORT. Host names and service names are resolved when the address is used. A port number is checked
+/// here, because the resolver truncates it to 16 bits.
 ///
-/// The message says what is wrong; clap names the value and the option in front of it.
+/// The error says what is wrong; clap puts the option and the value in front of it.
 pub fn parse_host(text: &str) -> Result<Endpoint, String> {
     let expected = "expected HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000";
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     if ["", "[]"].contains(&host) {
-        return Err(format!("there is no host, {expected}"));
+        return Err(format!("the host is missing, {expected}"));
     }
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && port.parse::<u16>().is_err() {
-        return Err(format!("port {port:?} is not from 0 to 65535, {expected}"));
+        return Err(format!("the port is {port:?}: expected 0 to 65535, {expected}"));
     }
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok(Endpoint::new(host, port))
 }
 
-/// Reads the name of a Unix socket.
+/// Parses the address of a Unix socket: a path, or `@` and an abstract name.
 pub fn parse_unix(text: &str) -> Result<Address, String> {
     Address::unix(text).map_err(|error| error.to_string())
 }

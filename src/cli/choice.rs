@@ -1,26 +1,26 @@
-//! Which command line is Janet's, and which is ours.
+//! Decides whether a command line is for Janet or for a subcommand of ours.
 //!
-//! Janet programs start themselves again, by `(dyn *executable*)`, with the arguments that `janet` takes.
-//! There is no place for the word `janet` in that, so it has to be understood from the rest.
+//! Janet programs run `(dyn *executable*)` with the arguments of `janet`, without a subcommand, so that the
+//! decision has to follow from the other arguments and the environment.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::Command;
 
-/// Set to [`JANET`] in what Janet programs start.
+/// This environment variable is [`JANET`] in processes that Janet programs start.
 pub const VARIABLE: &str = "RINGSPUN_COMMAND";
-/// The value of [`VARIABLE`], the subcommand, and the name of the program that we stand in for.
+/// The value of [`VARIABLE`], the subcommand, and the program name under which we act as Janet.
 pub const JANET: &str = "janet";
 
-/// The arguments for Janet, if a command line is Janet's; `arguments` begin with the program's name, and
-/// `variable` is the value of [`VARIABLE`]. The first of these decides:
+/// Returns Janet's arguments, if the command line is for Janet. `arguments` start with the program name, and
+/// `variable` is the value of [`VARIABLE`]. The first rule that applies decides:
 ///
-/// 1. A program called `janet` is Janet.
-/// 2. A subcommand of ours is that; what follows `janet` is Janet's.
-/// 3. What a Janet program has started is Janet, also without any arguments.
-/// 4. A first argument that is a flag, and none of ours, is Janet's; so is one that names a file.
-///    That is for programs that a Janet program has started with an environment of their own.
+/// 1. If the program name is `janet`, all arguments are for Janet.
+/// 2. If the first argument is a subcommand, it is ours; after `janet`, the rest is for Janet.
+/// 3. If `variable` says that a Janet program started this process, it is Janet, also without arguments.
+/// 4. If the first argument is a flag unknown to us, or names a file, it is Janet. This covers processes that a
+///    Janet program started with a different environment.
 /// 5. Anything else is ours.
 pub fn for_janet<'a>(
     arguments: &'a [OsString],
@@ -39,12 +39,12 @@ pub fn for_janet<'a>(
     if ours.find_subcommand(first).is_some() {
         return None;
     }
-    let is_janets = started_by_janet || is_flag_of_others(first, ours) || names_file(first);
+    let is_janets = started_by_janet || is_unknown_flag(first, ours) || names_file(first);
     is_janets.then_some(rest)
 }
 
-fn is_flag_of_others(argument: &OsStr, ours: &Command) -> bool {
-    // A flag that is no Unicode text is none of ours.
+fn is_unknown_flag(argument: &OsStr, ours: &Command) -> bool {
+    // All our flags are valid Unicode.
     let text = argument.to_string_lossy();
     let is_ours = |flag: &clap::Arg| match text.strip_prefix("--") {
         Some(long) => flag.get_long() == Some(long),
@@ -53,7 +53,7 @@ fn is_flag_of_others(argument: &OsStr, ours: &Command) -> bool {
     text.starts_with('-') && !ours.get_arguments().any(is_ours)
 }
 
-/// Whether there is something to read, such as a file or a pipe.
+/// Whether the argument names something readable, such as a file or a pipe.
 fn names_file(argument: &OsStr) -> bool {
     Path::new(argument).metadata().is_ok_and(|metadata| !metadata.is_dir())
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::super::CommandLine;
     use super::for_janet;
 
-    /// What Janet gets of a command line.
+    /// Janet's arguments of a command line.
     fn choose(arguments: &[&str], variable: Option<&str>) -> Option<Vec<String>> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         let mut ours = CommandLine::command();
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(choose(arguments, variable), None, "{arguments:?} {variable:?}");
     }
 
-    /// The last `count` arguments are Janet's.
+    /// The last `count` arguments are for Janet.
     fn is_janets(arguments: &[&str], variable: Option<&str>, count: usize) {
         let expected = arguments[arguments.len() - count..].iter().map(ToString::to_string).collect();
         assert_eq!(choose(arguments, variable), Some(expected), "{arguments:?} {variable:?}");

@@ -1,7 +1,6 @@
-//! The command line: what can be asked for, and who answers.
+//! The command line interface.
 //!
-//! The exit status is 0 when what was asked for was done, 1 when it failed while running, and 2 when it
-//! could not be understood. `load` adds 3, for a gate that breaks.
+//! Exit status: 0 for success, 1 for a failure, 2 for an invalid command line. `load` adds 3 for a failed gate.
 
 mod address;
 mod choice;
@@ -10,6 +9,7 @@ mod editor;
 mod janet;
 mod limits;
 mod load;
+mod logging;
 mod output;
 mod serve;
 mod stop;
@@ -22,14 +22,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   ringspun janet server.janet           run a Janet program on Ringspun's network layer
-  ringspun serve echo --tcp [::1]:7000  send back whatever comes in on a port
-  ringspun load tcp://[::1]:7000        measure a server that does that
-  ringspun doctor                       see what this machine allows, and how far it goes
+  ringspun serve echo --tcp [::1]:7000  run an echo server
+  ringspun load tcp://[::1]:7000        measure it
+  ringspun doctor                       check this machine's features and limits
 
-Where Janet is expected, it is Janet: under the name `janet`, in whatever a Janet program starts, and when
-the first argument is a flag of Janet's or a file:
+The program acts as `janet` if it is installed under that name, in processes started by Janet programs, and
+if the first argument is a flag of Janet or a file:
   ringspun -e '(print (+ 1 2))'
-  ringspun server.janet";
+  ringspun server.janet
+
+Warnings and errors are logged to standard error; RINGSPUN_LOG=off, error, info, debug or trace changes that.";
 
 /// Massively concurrent servers on io_uring and stackful fibers.
 #[derive(Parser)]
@@ -41,26 +43,26 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run Janet, with its network module on Ringspun's event loop
+    /// Run Janet with its network module on Ringspun's event loop
     ///
-    /// Takes what the `janet` command takes: a script and its arguments, -e, a REPL without either. Sets
-    /// RINGSPUN_COMMAND=janet for what it starts, which is then Janet without this word.
+    /// Takes the arguments of the `janet` command: a script and its arguments, or -e; without any, it starts a
+    /// REPL. Sets RINGSPUN_COMMAND=janet for child processes, which then act as Janet without this subcommand.
     #[command(disable_help_flag = true)]
     Janet {
-        /// Janet's own options, a script, and the script's arguments
+        /// Options of Janet, a script, and its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run a built-in server, until SIGINT or SIGTERM
+    /// Run a built-in server until SIGINT or SIGTERM
     Serve {
         #[command(subcommand)]
         server: serve::Server,
     },
-    /// Measure a server that echoes, or one of HTTP: its rate, its latencies, and its errors
+    /// Measure a server: throughput, latencies, and errors
     Load(Box<load::Load>),
-    /// Tell whether Ringspun can run here, and what limits the number of connections
+    /// Check whether Ringspun can run here, and what limits the number of connections
     ///
-    /// The exit status is 0 if Ringspun can run here, and 1 if it cannot.
+    /// The exit status is 0 if Ringspun can run here, otherwise 1.
     Doctor {
         /// Print the report as JSON
         #[arg(long)]
@@ -68,12 +70,13 @@ enum Command {
     },
 }
 
-/// Runs the command that the process was started with; `arguments` begin with the program's name.
+/// Runs the command line; `arguments` start with the program name.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    logging::start();
     let name = arguments.first().cloned().unwrap_or_default();
     let mut ours = CommandLine::command();
     ours.build();
-    // Janet has flags of its own, and `--` means something to it: clap must not see them.
+    // Janet's flags, and its own meaning of `--`, must not get to clap.
     let variable = std::env::var_os(choice::VARIABLE);
     if let Some(for_janet) = choice::for_janet(&arguments, variable.as_deref(), &ours) {
         return janet::janet(&name, for_janet);

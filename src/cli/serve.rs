@@ -1,4 +1,4 @@
-//! `ringspun serve`: servers that show what the runtime does, and that load generators can be aimed at.
+//! `ringspun serve`: built-in servers, for demonstration and as targets of load generators.
 
 use std::cell::Cell;
 use std::io;
@@ -14,23 +14,23 @@ use ringspun::net::{self, Address, DatagramSocket, Endpoint, Listener, SocketOpt
 use super::stop::StopSignals;
 use super::{address, limits, output};
 
-/// The stack of a connection's fiber. An idle one touches a page or two of it; the rest costs nothing.
+/// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
 
-/// How often `--statistics` tells them.
+/// The period of `--statistics`.
 const STATISTICS_EVERY: Duration = Duration::from_secs(1);
 
 /// The built-in servers.
 #[derive(Subcommand)]
 pub enum Server {
-    /// Send every byte back to where it came from
+    /// Send all received bytes back
     #[command(after_help = "\
 Examples:
   ringspun serve echo --tcp 127.0.0.1:0
   ringspun serve echo --tcp [::1]:7000 --udp [::1]:7000 --unix /run/echo.socket
 
-Prints the addresses it is bound to, one in a line; port 0 lets the kernel choose one. Raises the limit on
-open files as far as it is allowed to. The path of a Unix socket must not exist, and is removed in the end.")]
+Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
+open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.")]
     Echo(EchoServer),
 }
 
@@ -39,27 +39,27 @@ open files as far as it is allowed to. The path of a Unix socket must not exist,
 pub struct EchoServer {
     #[command(flatten)]
     places: Places,
-    /// Write what the event loop holds to standard error, each second, as a line of JSON
+    /// Write the resources held by the event loop to standard error every second, as a line of JSON
     #[arg(long)]
     statistics: bool,
 }
 
-/// Where to listen: at one place, or at several.
+/// The addresses to listen on, at least one.
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 pub struct Places {
-    /// Listen for TCP connections here; [::1]:PORT for IPv6
+    /// Accept TCP connections on this address; [::1]:PORT for IPv6
     #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
     tcp: Vec<Endpoint>,
-    /// Receive UDP datagrams here; [::1]:PORT for IPv6
+    /// Receive UDP datagrams on this address; [::1]:PORT for IPv6
     #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
     udp: Vec<Endpoint>,
-    /// Listen for connections at this path, or after an @ at this abstract name
+    /// Accept connections on this Unix socket: a path, or @ and an abstract name
     #[arg(long, value_name = "PATH", value_parser = address::parse_unix)]
     unix: Vec<Address>,
 }
 
-/// A socket that is served.
+/// A listening socket.
 #[derive(Clone)]
 enum Socket {
     Connections(&'static str, Rc<Listener>),
@@ -75,14 +75,14 @@ impl Socket {
     }
 }
 
-/// What has been served.
+/// Counts of what was served.
 #[derive(Default)]
 struct Served {
     connections: Cell<u64>,
     datagrams: Cell<u64>,
 }
 
-/// Serves until a signal comes.
+/// Serves until a signal arrives.
 pub fn serve(server: Server) -> ExitCode {
     let Server::Echo(EchoServer { places, statistics }) = server;
     if let Err(message) = limits::raise_open_files() {
@@ -92,7 +92,7 @@ pub fn serve(server: Server) -> ExitCode {
     match echo_server(places, statistics) {
         Ok(served) => {
             for path in paths {
-                // Ours, as listening there has not failed. If it is gone already, all the better.
+                // Created by us, as listening on it succeeded. It may be gone already.
                 let _ = std::fs::remove_file(path);
             }
             let connections = counted(served.connections.get(), "connection");
@@ -125,7 +125,7 @@ fn echo_server(places: Places, statistics: bool) -> io::Result<Rc<Served>> {
         let sockets = listen(&places)?;
         let (signals, stopping) = (StopSignals::take()?, sockets.clone());
         fibers::spawn(move || {
-            // An error is the end of the runtime.
+            // An error means that the runtime is ending.
             if signals.wait().is_ok() {
                 stopping.iter().for_each(Socket::close);
             }
@@ -143,7 +143,7 @@ fn echo_server(places: Places, statistics: bool) -> io::Result<Rc<Served>> {
                 fibers::spawn(move || serve_socket(socket, served))
             })
             .collect::<io::Result<_>>()?;
-        // Each returns when its socket is closed. The end of this fiber then ends the connections.
+        // Each returns when its socket is closed; when this fiber ends, the runtime ends all connections.
         for fiber in serving {
             fiber.join().map_err(io::Error::from)??;
         }
@@ -151,9 +151,9 @@ fn echo_server(places: Places, statistics: bool) -> io::Result<Rc<Served>> {
     })?
 }
 
-/// Tells what the loop holds, for as long as it runs: a server that leaks shows it here first.
+/// Reports the resources of the event loop while it runs, which reveals leaks early.
 fn tell_statistics(served: &Served) {
-    // An error is the end of the runtime.
+    // An error means that the runtime is ending.
     while fibers::sleep(STATISTICS_EVERY).is_ok() {
         let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
         let held = event_loop.statistics();
@@ -183,7 +183,7 @@ fn listen(places: &Places) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Tells whoever started the server where it listens, and that it does.
+/// Reports the bound addresses once the server is listening.
 fn announce(sockets: &[Socket]) -> io::Result<()> {
     let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
     for socket in sockets {
@@ -201,12 +201,12 @@ fn serve_socket(socket: Socket, served: Rc<Served>) -> io::Result<()> {
     match socket {
         Socket::Connections(kind, listener) => listener.accept_loop(move |stream| {
             if kind == "tcp" {
-                // The last part of a long answer must not wait for an acknowledgement of the parts before it. A
-                // connection that is gone already finds out below.
+                // Without it, the end of a long response would wait for the acknowledgement of its beginning. If
+                // this fails, so does the echo below.
                 let _ = stream.set_option(SocketOption::NoDelay(true));
             }
             served.connections.set(served.connections.get() + 1);
-            // A connection that breaks concerns its peer, who knows.
+            // A broken connection is only of interest to its peer.
             let _ = echo(&stream);
         }),
         Socket::Datagrams(socket) => echo_datagrams(&socket, &served),
@@ -229,7 +229,7 @@ fn echo_datagrams(socket: &DatagramSocket, served: &Served) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         served.datagrams.set(served.datagrams.get() + 1);
-        // An answer that cannot be sent is lost, as datagrams are.
+        // Datagrams may be lost; so may this response.
         let _ = socket.send_to(&source, &bytes);
     }
 }

@@ -1,7 +1,7 @@
-//! Stopping by signal what runs until then: SIGINT and SIGTERM become bytes in a pipe, which a fiber waits for.
+//! SIGINT and SIGTERM as bytes in a socket pair, which a fiber waits for.
 //!
-//! A thread for them would cost each system call of the others: with several threads, the kernel counts
-//! references to a descriptor for as long as a call uses it, and the C library prepares each to be cancelled.
+//! A signal thread would slow down every system call of the process: with several threads, the kernel counts
+//! references to descriptors during each call, and the C library makes each call cancellable.
 
 use std::io;
 use std::os::fd::IntoRawFd;
@@ -13,26 +13,26 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use ringspun::fibers;
 use ringspun::net::Stream;
 
-/// Where the handler writes to; -1 before there is anything.
+/// The descriptor that the handler writes to; -1 before it exists.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
-/// A signal has come.
+/// Whether a signal has arrived.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// SIGINT and SIGTERM, taken over from the kernel's default action.
+/// Handles SIGINT and SIGTERM instead of their default action.
 pub struct StopSignals {
     pipe: UnixStream,
 }
 
 impl StopSignals {
-    /// Takes the signals over. The second one ends the process at once.
+    /// Installs the handlers. A second signal ends the process immediately.
     ///
     /// # Errors
     ///
-    /// The kernel's, if no descriptors are left.
+    /// The kernel's error, such as too many open files.
     pub fn take() -> io::Result<Self> {
         let (pipe, end) = UnixStream::pair()?;
         end.set_nonblocking(true)?;
-        // Open for as long as the process lives: a signal may come at any time.
+        // Never closed: a signal may arrive at any time.
         PIPE.store(end.into_raw_fd(), Ordering::Relaxed);
         let action = SigAction::new(SigHandler::Handler(handle), SaFlags::SA_RESTART, SigSet::empty());
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -42,26 +42,29 @@ impl StopSignals {
         Ok(Self { pipe })
     }
 
-    /// Parks until one of them has come.
+    /// Parks until a signal arrives, and returns it.
     ///
     /// # Errors
     ///
     /// An interrupt of the fiber.
-    pub fn wait(self) -> io::Result<()> {
+    pub fn wait(self) -> io::Result<Signal> {
         let event_loop = fibers::event_loop().ok_or(io::ErrorKind::Unsupported)?;
-        Stream::from_descriptor(event_loop, self.pipe.into()).read(&mut [0]).map(drop)
+        let mut number = [0];
+        Stream::from_descriptor(event_loop, self.pipe.into()).read(&mut number)?;
+        Ok(Signal::try_from(i32::from(number[0]))?)
     }
 }
 
-/// Runs in the middle of anything.
+/// The signal handler.
 extern "C" fn handle(signal: libc::c_int) {
     if STOPPING.swap(true, Ordering::Relaxed) {
-        // The status by which shells tell of a signal.
-        // SAFETY: ends the process and runs nothing of it.
+        // The exit status by which shells report a signal.
+        // SAFETY: `_exit` is async-signal-safe.
         unsafe { libc::_exit(128 + signal) };
     }
     let errno = Errno::last_raw();
-    // SAFETY: one byte, which is there. The pipe is empty, so that it fits.
-    unsafe { libc::write(PIPE.load(Ordering::Relaxed), [0_u8].as_ptr().cast(), 1) };
+    let number = [signal as u8];
+    // SAFETY: writes one byte from a valid buffer; `write` is async-signal-safe, and the pipe is empty.
+    unsafe { libc::write(PIPE.load(Ordering::Relaxed), number.as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }

@@ -126,7 +126,7 @@ mod counting {
         number.ok_or_else(|| Failure::Usage(format!("{flag} {value}: expected a positive number")))
     }
 
-    /// A server that is killed in the end.
+    /// A server that is killed when it is dropped.
     struct Server {
         child: Child,
         address: String,
@@ -237,10 +237,17 @@ mod counting {
         let (count, echoes, each) = (rounds.iter().sum::<u64>(), active * plan.rounds, format!("{rounds:?}"));
         rounds.sort_unstable();
         println!(
-            r#"{{"connections":{},"active":{active},"echoes":{echoes},"instructions":{count},"instructions_per_echo":{:.1},"median_per_echo":{:.1},"rounds":{each}}}"#,
+            concat!(
+                r#"{{"connections":{},"active":{},"echoes":{},"instructions":{},"#,
+                r#""instructions_per_echo":{:.1},"median_per_echo":{:.1},"rounds":{}}}"#
+            ),
             plan.connections,
+            active,
+            echoes,
+            count,
             count as f64 / echoes as f64,
-            (rounds[(rounds.len() - 1) / 2] + rounds[rounds.len() / 2]) as f64 / 2.0 / active as f64
+            (rounds[(rounds.len() - 1) / 2] + rounds[rounds.len() / 2]) as f64 / 2.0 / active as f64,
+            each
         );
         Ok(())
     }

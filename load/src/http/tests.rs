@@ -44,6 +44,7 @@ fn answers_end_where_their_heads_say() {
         ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", answer(200, true)),
         ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: Keep-Alive\r\n\r\nx", answer(200, false)),
         ("HTTP/1.1 204 No Content\r\n\r\n", answer(204, false)),
+        ("HTTP/1.1 204 Folded\r\nX: a\r\n  b\r\nConnection: close\r\n\r\n", answer(204, true)),
         ("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", answer(304, false)),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx",
@@ -79,7 +80,7 @@ fn an_answer_without_a_length_lasts_until_the_end() {
 #[test]
 fn an_answer_that_is_cut_off_is_none() {
     for (text, expected) in [
-        ("", "before it answered"),
+        ("", "before responding"),
         ("HTTP/1.1 200 OK\r\nConte", "within the head"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "with 4 bytes"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", "before the last chunk"),
@@ -95,21 +96,21 @@ fn what_is_no_http_is_an_error_with_what_was_expected() {
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
     for (text, expected) in [
         ("SSH-2.0-OpenSSH\r\n".to_string(), "\"SSH-2.0"),
-        ("HTTP/2.0 200 OK\r\n\r\n".to_string(), "expected an answer of HTTP/1.1"),
+        ("HTTP/2.0 200 OK\r\n\r\n".to_string(), "expected an HTTP/1.1 response"),
         ("HTTP/1.1 700 What\r\nContent-Length: 0\r\n\r\n".to_string(), "from 100 to 599"),
         ("HTTP/1.1 101 Switching\r\n\r\n".to_string(), "HTTP 101"),
         (format!("{head}Content-Length: -1\r\n\r\n"), "Content-Length is \"-1\": expected a number"),
         (format!("{head}Content-Length:\r\n\r\n"), "expected a number"),
         (format!("{head}Content-Length: 18446744073709551616\r\n\r\n"), "expected a number"),
-        (format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), "two values"),
+        (format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), "two different values"),
         (format!("{chunked}x"), "\"x\" in the chunked body"),
         (format!("{chunked}\r\n"), "in the chunked body"),
         (format!("{chunked}1\n"), "in the chunked body"),
         (format!("{chunked}1\r\nab"), "in the chunked body"),
         (format!("{chunked}11112222333344445\r\n"), "in the chunked body"),
-        (format!("{head}{}\r\n", "A: b\r\n".repeat(65)), "expected 64 at most"),
-        (format!("{head}A: {}", "b".repeat(HEAD_MAX_BYTES)), "expected 65536 bytes at most"),
-        (format!("{head}A: {}\r\n\r\n", "b".repeat(HEAD_MAX_BYTES)), "expected 65536 bytes at most"),
+        (format!("{head}{}\r\n", "A: b\r\n".repeat(1025)), "expected at most 1024"),
+        (format!("{head}A: {}", "b".repeat(HEAD_MAX_BYTES)), "expected at most 65536 bytes"),
+        (format!("{head}A: {}\r\n\r\n", "b".repeat(HEAD_MAX_BYTES)), "expected at most 65536 bytes"),
     ] {
         for piece_bytes in [7, text.len()] {
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(piece_bytes).collect();
@@ -121,8 +122,10 @@ fn what_is_no_http_is_an_error_with_what_was_expected() {
 
 #[test]
 fn heads_at_the_bounds_are_read() {
-    let text = format!("HTTP/1.1 204 X\r\n{}\r\n", "A: b\r\n".repeat(HEADERS_MAX));
-    assert!(read_split(false, text.as_bytes()).is_ok());
+    for count in [HEADERS_FEW, HEADERS_FEW + 1, HEADERS_MAX] {
+        let text = format!("HTTP/1.1 204 X\r\n{}\r\n", "A: b\r\n".repeat(count));
+        assert!(read(false, &[text.as_bytes()]).is_ok());
+    }
     let bare = "HTTP/1.1 204 X\r\nA: \r\n\r\n".len();
     let text = format!("HTTP/1.1 204 X\r\nA: {}\r\n\r\n", "b".repeat(HEAD_MAX_BYTES - bare));
     assert_eq!(text.len(), HEAD_MAX_BYTES);
@@ -162,6 +165,7 @@ fn requests_have_what_servers_need() {
         method: "POST".to_string(),
         headers: vec!["host: other".parse().unwrap(), "X-A:b".parse().unwrap()],
         body: b"12345".to_vec(),
+        ..HttpRequest::default()
     };
     assert_eq!(
         bytes_of(&post, "http://a/"),
@@ -175,16 +179,16 @@ fn requests_have_what_servers_need() {
 fn bad_headers_and_methods_are_named() {
     for (text, expected) in [
         ("Accept", "'Name: value'"),
-        (": x", "\"\" is no header's name"),
-        ("A b: x", "\"A b\" is no header's name"),
+        (": x", "\"\" is not a header name"),
+        ("A b: x", "\"A b\" is not a header name"),
         ("A: x\r\nB: y", "'\\r'"),
-        ("transfer-encoding: chunked", "set from the body"),
+        ("transfer-encoding: chunked", "derived from the body"),
     ] {
         let error = text.parse::<Header>().unwrap_err();
         assert!(error.contains(expected) && error.contains("expected"), "{text}: {error}");
     }
     for method in ["", "GET /", "CONNECT"] {
         let request = HttpRequest { method: method.to_string(), ..HttpRequest::default() };
-        assert!(request.check().unwrap_err().contains("expected one such as GET"), "{method}");
+        assert!(request.check().unwrap_err().contains("expected a method such as GET"), "{method}");
     }
 }

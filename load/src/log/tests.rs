@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::compare::compare;
 use crate::outcome::Traffic;
+use crate::status::StatusCounts;
 
 const PERCENTILES: [f64; 7] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0];
 
@@ -32,6 +33,7 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         step: None,
         errors: 0,
         traffic: Traffic::default(),
+        statuses: StatusCounts::default(),
         response_times: None,
         service_times: latencies(service_ns),
         edge: Duration::from_secs(number + 1),
@@ -106,7 +108,7 @@ fn closed_and_open_loops_do_not_mix() {
     let logs = [parsed("a.hdr", open_loop(&[1])), parsed("b.hdr", vec![interval(0, times_ns(1))])];
     assert!(logs[1].response_times.is_none());
     let error = Merged::new(&logs).unwrap_err();
-    assert!(error.contains("a.hdr is of an open loop, b.hdr of a closed loop"), "{error}");
+    assert!(error.contains("a.hdr is the log of an open loop, b.hdr of a closed loop"), "{error}");
     assert!(compare(&logs[0], &logs[1]).is_err());
 }
 
@@ -130,9 +132,9 @@ fn a_broken_line_is_named_with_its_file() {
     let histogram = good.lines().last().unwrap().rsplit(',').next().unwrap();
     let half = &histogram[..histogram.len() / 8 * 4];
     for (line, reason) in [
-        ("nonsense".to_string(), "is not a line of an interval log"),
-        (format!("Tag=service,x,1.0,2.0,{histogram}"), "is not a line of an interval log"),
-        (format!("Tag=other,1.0,1.0,2.0,{histogram}"), "the tag other: expected response or service"),
+        ("nonsense".to_string(), "not a line of an interval log"),
+        (format!("Tag=service,x,1.0,2.0,{histogram}"), "not a line of an interval log"),
+        (format!("Tag=other,1.0,1.0,2.0,{histogram}"), "the tag is other: expected response or service"),
         (format!("1.0,1.0,2.0,{histogram}"), "there is no tag"),
         ("Tag=service,1.0,1.0,2.0,HIST!".to_string(), "not base64"),
         ("Tag=service,1.0,1.0,2.0,AAAAAAAA".to_string(), "the histogram cannot be read"),
@@ -143,8 +145,8 @@ fn a_broken_line_is_named_with_its_file() {
     }
     let cut = format!("{good}Tag=response,1.0,1.0,2.0,{histogram}\n");
     let error = Log::parse("a.hdr", cut.as_bytes()).unwrap_err().to_string();
-    assert!(error.starts_with("a.hdr: ") && error.contains("not complete"), "{error}");
-    assert!(Log::parse("a.hdr", b"").unwrap_err().to_string().contains("there is no interval"));
+    assert!(error.starts_with("a.hdr: ") && error.contains("incomplete"), "{error}");
+    assert!(Log::parse("a.hdr", b"").unwrap_err().to_string().contains("no interval"));
 }
 
 #[test]

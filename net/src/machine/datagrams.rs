@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -58,6 +58,7 @@ impl Kind for Datagrams {
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
     const TAKE_COST: u8 = Budget::MESSAGE;
+    const BUDGET: u8 = Budget::OF_SHARED_SOCKET;
 
     #[inline]
     fn weight(arrived: &Arrived) -> usize {
@@ -65,7 +66,7 @@ impl Kind for Datagrams {
     }
 
     fn output_of(descriptor: &OwnedFd) -> Sends {
-        let is_unix = local_address(descriptor.as_raw_fd()).is_ok_and(|address| address.is_unix());
+        let is_unix = local_address(descriptor).is_ok_and(|address| address.is_unix());
         Sends { in_flight: RefCell::default(), pausing: WaitList::default(), is_unix }
     }
 
@@ -139,11 +140,11 @@ impl DatagramCore {
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn try_send_to(&self, data: &[u8], destination: Option<Address>) -> io::Result<bool> {
         self.check_open()?;
-        if !self.budget.spend(self.event_loop(), Budget::MESSAGE) {
+        if !self.budget.spend(self.event_loop(), Budget::MESSAGE, Datagrams::BUDGET) {
             return Ok(false);
         }
         let destination = destination.map(Address::raw);
-        match self.event_loop().try_send_to(self.borrow()?, data, destination.as_ref()) {
+        match self.event_loop().try_send_to(self.socket()?, data, destination.as_ref()) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),

@@ -1,7 +1,7 @@
 //! Listening: a socket bound to the first address that can be had.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::resolve::SocketKind;
 use crate::address::Address;
@@ -27,10 +27,10 @@ pub enum Reuse {
 impl Reuse {
     fn allow(self, descriptor: &OwnedFd, address: &Address) -> io::Result<()> {
         if self != Self::Nothing {
-            SocketOption::ReuseAddress(true).set(descriptor.as_raw_fd())?;
+            SocketOption::ReuseAddress(true).set(descriptor)?;
         }
         if self == Self::Port && !address.is_unix() {
-            SocketOption::ReusePort(true).set(descriptor.as_raw_fd())?;
+            SocketOption::ReusePort(true).set(descriptor)?;
         }
         Ok(())
     }

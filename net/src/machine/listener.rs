@@ -26,6 +26,7 @@ impl Kind for Connections {
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
     const TAKE_COST: u8 = Budget::MESSAGE;
+    const BUDGET: u8 = Budget::OF_SHARED_SOCKET;
 
     fn weight(_: &OwnedFd) -> usize {
         1
@@ -38,7 +39,7 @@ impl Kind for Connections {
     }
 
     fn take_now(socket: &ListenerCore, _: usize) -> io::Result<Taken<OwnedFd>> {
-        accept_now(socket.borrow()?).map(|piece| Taken::Piece { piece, is_last: false })
+        accept_now(socket.socket()?).map(|piece| Taken::Piece { piece, is_last: false })
     }
 
     fn piece_of(_: &ListenerCore, completion: Completion) -> Option<OwnedFd> {

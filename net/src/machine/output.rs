@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringspun_runtime::{Operation, OperationKey, SendData, TimerKey, Wake};
+use ringspun_runtime::{Batch, Operation, OperationKey, SendData, TimerKey, Wake};
 
 use super::budget::Budget;
 use super::socket::{Kind, Socket, errno_of};
@@ -39,7 +39,7 @@ pub struct Output {
     result: Cell<Option<io::Result<u32>>>,
 }
 
-/// What became of [`Socket::try_send`].
+/// What became of `Socket::try_send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// All of the data has been sent, or will be although nobody waits for it.
@@ -55,7 +55,9 @@ enum State {
     InFlight(OperationKey),
     /// In flight, but nobody will take the result.
     Abandoned(OperationKey),
-    /// So many bytes are in flight for a write that has returned. Nobody may cancel this.
+    /// A message has joined a batch, for a write that has returned. Once the batch is over, the output is idle.
+    Soon(Batch),
+    /// So many bytes, the rest of such a message, are in flight. Nobody may cancel this.
     Behind {
         send: OperationKey,
         total: u32,
@@ -73,19 +75,12 @@ enum State {
     Finished,
 }
 
-impl State {
-    fn is_in_flight(self) -> bool {
-        matches!(self, Self::InFlight(_) | Self::Abandoned(_)) || self.is_behind()
-    }
+/// Follows a batch with a message of a socket that is shut down or closed after it.
+struct AfterBatch<K: Kind>(Rc<Socket<K>>);
 
-    fn is_behind(self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::Ending { .. })
-    }
-}
-
-impl Output {
-    pub(crate) fn is_in_flight(&self) -> bool {
-        self.state.get().is_in_flight()
+impl<K: Kind<Output = Output>> Wake for AfterBatch<K> {
+    fn wake(self: Rc<Self>) {
+        self.0.look_after_batch();
     }
 }
 
@@ -103,8 +98,57 @@ impl<K: Kind<Output = Output>> Socket<K> {
         &self.output.writers
     }
 
+    #[inline]
     pub(crate) fn output_is_idle(&self) -> bool {
-        self.output.state.get() == State::Idle
+        match self.output.state.get() {
+            State::Idle => true,
+            State::Soon(batch) => self.event_loop().is_over(batch),
+            _ => false,
+        }
+    }
+
+    /// Whether anything is in flight.
+    pub(crate) fn output_is_in_flight(&self) -> bool {
+        match self.output.state.get() {
+            State::InFlight(_) | State::Abandoned(_) => true,
+            _ => self.is_behind(),
+        }
+    }
+
+    /// Whether what a write has left behind is in flight.
+    fn is_behind(&self) -> bool {
+        match self.output.state.get() {
+            State::Soon(batch) => !self.event_loop().is_over(batch),
+            State::Behind { .. } | State::Ending { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a message waits for its batch to be over, of which nothing is told.
+    fn is_in_batch(&self) -> bool {
+        matches!(self.output.state.get(), State::Soon(batch) if !self.event_loop().is_over(batch))
+    }
+
+    /// Has a writer who waits for its turn look again in the next turn of the loop, where nothing else would tell it.
+    pub(crate) fn wait_for_batch(&self, waiter: &Rc<dyn Wake>) {
+        if self.is_in_batch() {
+            self.event_loop().wake_next_turn(waiter.clone());
+        }
+    }
+
+    fn follow_batch(self: &Rc<Self>) {
+        self.event_loop().wake_next_turn(Rc::new(AfterBatch(self.clone())));
+    }
+
+    #[cold]
+    fn look_after_batch(self: &Rc<Self>) {
+        if self.is_in_batch() {
+            return self.follow_batch();
+        }
+        if self.output_is_idle() {
+            self.shut_down_behind();
+        }
+        self.close_descriptor_when_idle();
     }
 
     /// Starts a send. The output must be idle.
@@ -120,7 +164,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     /// | the output is | the stream is | the data | what is done |
     /// | --- | --- | --- | --- |
     /// | taken | any | any | nothing: the writer joins the queue |
-    /// | free | busy, on a ring | small, may stay behind | a copy is submitted, and the writer goes on |
+    /// | free | busy, on a ring | small, may stay behind | a copy joins the batch of this turn, and the writer goes on |
     /// | free | busy, on a ring | small | nothing: it is submitted with those of other streams |
     /// | free | any | else, and budget is left | `send(2)`; of the rest, a send is submitted |
     /// | free | any | else | nothing: it is submitted, so that other fibers run |
@@ -140,13 +184,15 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
         let is_small = data.len() <= SMALL_MAX_BYTES;
         if is_small && self.shares_sends() {
-            if may_stay_behind {
-                self.send_behind(data);
-                return Ok(Sent::All);
-            }
-            return Ok(Sent::Part(0));
+            return if may_stay_behind { self.send_soon(data) } else { Ok(Sent::Part(0)) };
         }
         self.send_now(data, is_small)
+    }
+
+    /// Whether a write may return before the kernel has its bytes although nobody has asked for that: on a stream that is
+    /// read again and again, whose next read is what sends them.
+    pub fn is_conversing(&self) -> bool {
+        self.runs_ahead()
     }
 
     /// Whether small messages are sent with those of other streams.
@@ -157,13 +203,13 @@ impl<K: Kind<Output = Output>> Socket<K> {
     }
 
     fn send_now(&self, data: &[u8], is_small: bool) -> io::Result<Sent> {
-        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len())) {
+        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len()), K::BUDGET) {
             return Ok(Sent::Part(0));
         }
         if is_small {
             self.output.sent.set((self.output.sent.get() + 1).min(BUSY_AFTER));
         }
-        match self.event_loop().try_send(self.borrow()?, data) {
+        match self.event_loop().try_send(self.socket()?, data) {
             Ok(count) if count == data.len() => Ok(Sent::All),
             Ok(count) => Ok(Sent::Part(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Part(0)),
@@ -171,14 +217,13 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Starts to send a copy of the data, for a write that does not wait for it.
     #[inline]
-    fn send_behind(self: &Rc<Self>, data: &[u8]) {
-        let mut copy = self.event_loop().take_send_buffer();
-        copy.extend_from_slice(data);
-        let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(copy) };
-        let send = self.event_loop().submit(operation, self.clone());
-        self.output.state.set(State::Behind { send, total: data.len() as u32 });
+    fn send_soon(self: &Rc<Self>, data: &[u8]) -> io::Result<Sent> {
+        // Without room in the batch, the writer waits.
+        Ok(self.event_loop().send_soon(self.socket()?, data, self.clone()).map_or(Sent::Part(0), |batch| {
+            self.output.state.set(State::Soon(batch));
+            Sent::All
+        }))
     }
 
     /// Ready when nothing that a write has left behind is in flight any more.
@@ -191,6 +236,10 @@ impl<K: Kind<Output = Output>> Socket<K> {
         match self.output.state.get() {
             State::Behind { .. } => {
                 self.output.writers.add(waiter);
+                return Poll::Pending;
+            }
+            State::Soon(_) if self.is_in_batch() => {
+                self.wait_for_batch(waiter);
                 return Poll::Pending;
             }
             State::Ending { .. } => {
@@ -224,12 +273,15 @@ impl<K: Kind<Output = Output>> Socket<K> {
     /// # Errors
     ///
     /// The kernel's; [`Closed`](crate::Closed) on a closed stream.
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    pub fn shutdown(self: &Rc<Self>, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
-        if how == Shutdown::Read || !self.output.state.get().is_behind() {
+        if how == Shutdown::Read || !self.is_behind() {
             return shutdown(self.descriptor(), how);
         }
         self.output.shuts_down_behind.set(true);
+        if self.is_in_batch() {
+            self.follow_batch();
+        }
         if how == Shutdown::Both { shutdown(self.descriptor(), Shutdown::Read) } else { Ok(()) }
     }
 
@@ -276,19 +328,17 @@ impl<K: Kind<Output = Output>> Socket<K> {
             State::Behind { send, .. } => {
                 self.output.state.set(State::Ending { send, timer: self.ending_timer(), is_time_up: false });
             }
+            State::Soon(_) if self.is_in_batch() => self.follow_batch(),
             State::Lost(_) => self.reset_at_close(),
             _ => {}
         }
     }
 
     /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
-    /// what the peer finds is up to the parent. In a forked child,
     /// what the peer finds is up to the parent.
     fn reset_at_close(&self) {
         if self.event_loop().check_process().is_ok() {
-            if self.event_loop().check_process().is_ok() {
-                let _ = reset_at_close(self.descriptor());
-            }
+            let _ = reset_at_close(self.descriptor());
         }
     }
 
@@ -316,6 +366,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
             State::Finished => drop(self.take_output_result()),
             State::Idle
             | State::Abandoned(_)
+            | State::Soon(_)
             | State::Behind { .. }
             | State::Ending { .. }
             | State::Lost(_) => {}
@@ -334,6 +385,27 @@ impl<K: Kind<Output = Output>> Socket<K> {
                 self.output.state.set(State::Finished);
                 self.output.result.set(Some(result));
             }
+        }
+        self.output.writers.wake_first();
+    }
+
+    /// The kernel has not taken all of a message.
+    #[cold]
+    pub(super) fn message_completed(self: &Rc<Self>, result: io::Result<u32>, rest: Vec<u8>) {
+        let errno = result.err().map(|error| errno_of(&error)).filter(|errno| *errno != libc::EAGAIN);
+        self.output.state.set(match errno {
+            Some(errno) => State::Lost(errno),
+            None => {
+                let total = rest.len() as u32;
+                let send = self.send_rest(rest, 0);
+                match self.is_closed() {
+                    true => State::Ending { send, timer: self.ending_timer(), is_time_up: false },
+                    false => State::Behind { send, total },
+                }
+            }
+        });
+        if errno.is_some() && self.is_closed() {
+            self.reset_at_close();
         }
         self.output.writers.wake_first();
     }

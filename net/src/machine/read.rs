@@ -54,10 +54,14 @@ impl Read {
             self.remaining -= count;
             // What has been received already is given, too.
             if !self.fill && !self.stream.has_unread() {
-                return Poll::Ready(Ok(self.received));
+                break;
             }
         }
-        if self.received > 0 && !self.fill || self.remaining == 0 && (self.fill || self.stream.has_input()) {
+        let has_all = match self.received {
+            0 => self.remaining == 0 && self.stream.has_input(),
+            _ => self.remaining == 0 || !self.fill,
+        };
+        if has_all {
             return Poll::Ready(Ok(self.received));
         }
         match self.stream.input_ended() {

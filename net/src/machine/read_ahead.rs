@@ -40,25 +40,29 @@ impl<T> Default for LeftBehind<T> {
 pub(crate) struct ReadAhead<T> {
     /// A process has it too, and there is no telling for how long.
     forbidden: Cell<bool>,
+    is_shared: Cell<bool>,
     left_behind: RefCell<Option<LeftBehind<T>>>,
 }
 
 impl<T> ReadAhead<T> {
     /// `left_behind` is what came with a socket that was handed over.
     pub(crate) fn new(left_behind: Option<LeftBehind<T>>) -> Self {
-        Self { forbidden: Cell::new(false), left_behind: RefCell::new(left_behind) }
+        let is_shared = Cell::new(left_behind.is_some());
+        Self { forbidden: Cell::new(false), is_shared, left_behind: RefCell::new(left_behind) }
     }
 
     pub(crate) fn is_allowed(&self) -> bool {
         let mut left_behind = self.left_behind.borrow_mut();
-        left_behind.take_if(|left_behind| left_behind.is_over());
+        if left_behind.take_if(|left_behind| left_behind.is_over()).is_some() {
+            self.is_shared.set(false);
+        }
         left_behind.is_none() && !self.forbidden.get()
     }
 
     /// Whether there are other descriptors, so that each look at the kernel may find what nothing told of.
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {
-        self.left_behind.borrow().is_some()
+        self.is_shared.get()
     }
 
     pub(crate) fn forbid(&self) {
@@ -67,6 +71,7 @@ impl<T> ReadAhead<T> {
 
     /// What the other descriptors' readers need to have, from now on.
     pub(crate) fn share(&self) -> LeftBehind<T> {
+        self.is_shared.set(true);
         self.left_behind.borrow_mut().get_or_insert_default().clone()
     }
 
@@ -84,6 +89,7 @@ impl<T> ReadAhead<T> {
 
     /// This descriptor is closed: those that are left may be one only.
     pub(crate) fn end(&self) {
+        self.is_shared.set(false);
         let left_behind = self.left_behind.take();
         drop(left_behind);
     }

@@ -30,8 +30,10 @@ pub trait Kind: Sized + 'static {
     const ERROR_IS_END: bool;
     /// Whether closing waits until the kernel has let go of the socket, so that its port is free then.
     const CLOSE_FREES_PORT: bool;
-    /// What taking a piece from the kernel costs.
+    /// What taking a piece from the kernel costs, of what the socket's calls may cost in a turn.
     const TAKE_COST: u8;
+    /// That sum.
+    const BUDGET: u8;
 
     /// How much a piece counts in the queue: at least 1.
     fn weight(piece: &Self::Piece) -> usize;
@@ -76,7 +78,7 @@ pub trait Kind: Sized + 'static {
     fn attach(detached: Self::Detached) -> Self::Piece;
 
     /// Takes a completion of the output side.
-    fn output_completed(_: &Rc<Socket<Self>>, _: Completion) {}
+    fn output_completed(_: &Rc<Socket<Self>>, _: OperationKind, _: Completion) {}
 
     /// Ends what the output side has in flight, as the socket is being closed.
     fn end_output(_: &Rc<Socket<Self>>) {}
@@ -162,7 +164,7 @@ impl<K: Kind> Socket<K> {
     }
 
     /// The descriptor, for a call that is over before this is closed.
-    pub(super) fn borrow(&self) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
         self.descriptor.borrow().ok_or_else(|| closed(&self.event_loop))
     }
 
@@ -178,7 +180,7 @@ impl<K: Kind> Socket<K> {
     /// The kernel's; [`Closed`](crate::Closed) on a closed socket.
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.check_open()?;
-        option.set(self.descriptor())
+        option.set(self.socket()?)
     }
 
     /// Fails on a socket that is closed, when the loop is shutting down, and in a forked child.
@@ -207,7 +209,7 @@ impl<K: Kind> Socket<K> {
         if input.end.get() != End::NotYet || self.check_open().is_err() {
             return None;
         }
-        if !self.budget.spend(&self.event_loop, K::TAKE_COST) {
+        if !self.budget.spend(&self.event_loop, K::TAKE_COST, K::BUDGET) {
             return None;
         }
         let limit = if input.is_busy() { usize::MAX } else { limit };
@@ -457,7 +459,7 @@ impl<K: Kind> Owner for Socket<K> {
                 self.input_completed(completion);
             }
             OperationKind::Poll | OperationKind::PollInput => self.input_announced(&completion),
-            _ => K::output_completed(&self, completion),
+            _ => K::output_completed(&self, kind, completion),
         }
         self.close_descriptor_when_idle();
     }

@@ -4,14 +4,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use ringspun_runtime::{Completion, Operation};
+use ringspun_runtime::{Completion, Operation, OperationKind};
 
 use super::budget::Budget;
 use super::chunk::Chunk;
+use super::input::Announced;
 use super::output::Output;
 use super::socket::{Kind, Socket, Taken, errno_of};
 use crate::options::SocketOption;
-use crate::system::option_number;
+use crate::system::{is_readable, option_number, receive_now};
 
 /// Bytes, as a stream brings them.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ impl Kind for Bytes {
     const ERROR_IS_END: bool = true;
     const CLOSE_FREES_PORT: bool = false;
     const TAKE_COST: u8 = Budget::RECEIVE;
+    const BUDGET: u8 = Budget::OF_STREAM;
 
     #[inline]
     fn weight(chunk: &Chunk) -> usize {
@@ -59,7 +61,7 @@ impl Kind for Bytes {
 
     fn take_now(socket: &StreamCore, limit: usize) -> io::Result<Taken<Chunk>> {
         let limit = limit.max(1);
-        let chunk = match socket.event_loop().try_receive(socket.borrow()?, limit) {
+        let chunk = match socket.event_loop().try_receive(socket.socket()?, limit) {
             Ok(buffer) => Chunk::Lent(buffer),
             Err(error) if errno_of(&error) == libc::ENOBUFS => receive_into_own_memory(socket, limit)?,
             Err(error) => return Err(error),
@@ -71,7 +73,8 @@ impl Kind for Bytes {
             Chunk::Lent(buffer) => !buffer.is_full() && buffer.len() < limit,
             Chunk::Owned { bytes, .. } => bytes.len() < limit.min(OWN_MEMORY_MAX_BYTES),
         };
-        Ok(Taken::Piece { piece: chunk, is_last })
+        // A reader may keep it for as long as a write takes, which may be waiting for one who lacks a buffer.
+        Ok(Taken::Piece { piece: chunk.kept(), is_last })
     }
 
     #[inline]
@@ -96,8 +99,11 @@ impl Kind for Bytes {
     }
 
     #[inline]
-    fn output_completed(socket: &Rc<StreamCore>, completion: Completion) {
-        socket.output_completed(completion.result, completion.unsent);
+    fn output_completed(socket: &Rc<StreamCore>, kind: OperationKind, completion: Completion) {
+        match (kind, completion.unsent) {
+            (OperationKind::SendSoon, Some(rest)) => socket.message_completed(completion.result, rest),
+            (_, unsent) => socket.output_completed(completion.result, unsent),
+        }
     }
 
     fn end_output(socket: &Rc<StreamCore>) {
@@ -113,7 +119,7 @@ impl Kind for Bytes {
     }
 
     fn is_output_over(socket: &StreamCore) -> bool {
-        !socket.output.is_in_flight()
+        !socket.output_is_in_flight()
     }
 
     fn is_output_idle(socket: &StreamCore) -> bool {
@@ -124,7 +130,7 @@ impl Kind for Bytes {
 #[cold]
 fn receive_into_own_memory(socket: &StreamCore, limit: usize) -> io::Result<Chunk> {
     let mut bytes = vec![0; limit.min(OWN_MEMORY_MAX_BYTES)];
-    let count = crate::system::receive_now(socket.descriptor(), &mut bytes)?;
+    let count = receive_now(socket.descriptor(), &mut bytes)?;
     bytes.truncate(count);
     Ok(Chunk::owned(bytes))
 }
@@ -150,16 +156,16 @@ impl StreamCore {
         self.input.weight() > 0
     }
 
-    /// Whether there is something to read, which is left to the next reader.
+    /// Whether there is something to read, or an end or an error to be told, all of which stays where it is.
     pub(crate) fn has_input(&self) -> bool {
-        match self.take(1) {
-            Some(chunk) => {
-                let weight = Bytes::weight(&chunk);
-                self.input.push_front(chunk.kept(), weight);
-                true
-            }
-            None => false,
+        if self.has_unread() {
+            return true;
         }
+        let is_readable = self.input.announced.get() != Announced::Nothing && is_readable(self.descriptor());
+        if !is_readable {
+            self.input.announced.set(Announced::Nothing);
+        }
+        is_readable
     }
 
     /// Puts bytes back in front of what is unread, for the next reader.
@@ -180,7 +186,7 @@ impl StreamCore {
         match option_number(self.descriptor(), libc::IPPROTO_TCP, libc::TCP_NODELAY) {
             Ok(0) => {
                 for nodelay in [true, false] {
-                    SocketOption::NoDelay(nodelay).set(self.descriptor())?;
+                    SocketOption::NoDelay(nodelay).set(self.socket()?)?;
                 }
                 Ok(())
             }

@@ -82,6 +82,8 @@ impl Write {
         if is_first && self.stream.output_is_idle() {
             self.stream.start_send(data_at(self.written));
             self.in_flight = true;
+        } else if is_first {
+            self.stream.wait_for_batch(waiter);
         }
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! Workloads in a simulation, seed by seed: `scripts/simulate` runs them, and says with `--help` how.
+//! Workloads in a simulation, seed by seed: `scripts/check simulation` runs them, and says with `--help` how.
 //!
 //! The seeds are shared among processes, as the numbers of descriptors are a process's own; this file has what
 //! they do, `runner` has who starts them and makes one result of theirs.

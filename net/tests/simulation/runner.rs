@@ -67,7 +67,11 @@ impl Options {
                 "--worker" => is_worker = true,
                 // What `cargo test` passes on.
                 "--show-output" | "--nocapture" => {}
-                _ => return Err(format!("{argument}: not known; scripts/simulate --help shows what is")),
+                _ => {
+                    return Err(format!(
+                        "{argument}: not known; scripts/check simulation --help shows what is"
+                    ));
+                }
             }
         }
         let names: Vec<_> = SCENES.iter().map(|scene| scene.name).collect();
@@ -263,7 +267,10 @@ fn tell_failure(options: &Options, scene: &Scene, failure: &Failure) {
     trace(options, scene, failure.seed, true);
     println!("\nThis repeats it, with the whole trace:");
     let mutation = options.mutation.as_ref().map_or(String::new(), |name| format!(" --mutation {name}"));
-    println!("  ./scripts/simulate --workload {} --start {} --trace{mutation}", scene.name, failure.seed);
+    println!(
+        "  ./scripts/check simulation --workload {} --start {} --trace{mutation}",
+        scene.name, failure.seed
+    );
 }
 
 /// Runs one seed with its trace, and shows all of it or the end.
@@ -284,7 +291,7 @@ fn trace(options: &Options, scene: &Scene, seed: u64, only_end: bool) -> i32 {
 #[cfg(not(feature = "mutations"))]
 fn find_mutations(_: &Options) -> i32 {
     eprintln!(
-        "this program was built without the deliberate bugs; scripts/simulate --mutations builds it with them"
+        "this program was built without the deliberate bugs; scripts/check simulation --mutations builds it with them"
     );
     2
 }

@@ -259,7 +259,7 @@ fn runtimes_end_in_the_middle_of_everything() {
 }
 
 #[test]
-#[ignore = "a control for scripts/sanitize, which expects the sanitizer to stop it"]
+#[ignore = "a control for scripts/check sanitize, which expects the sanitizer to stop it"]
 fn control_a_fiber_reads_freed_memory() {
     let value = fibers::run(|| {
         let boxed = Box::new(7u64);
@@ -275,7 +275,7 @@ fn control_a_fiber_reads_freed_memory() {
 /// The kernel reads memory behind the sanitizer's back. Freed memory is filled, so that the bytes on their
 /// way tell.
 #[test]
-#[ignore = "a control for scripts/sanitize, which expects it to fail"]
+#[ignore = "a control for scripts/check sanitize, which expects it to fail"]
 fn control_the_kernel_reads_freed_memory() {
     use ringspun_runtime::{Completion, LentBytes, OperationKind, Owner, SendData};
 

@@ -28,7 +28,8 @@ pub fn pattern(salt: u8, start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|position| byte_at(salt, position)).collect()
 }
 
-/// Both ends of a connection over TCP, or a Unix socket, whose kernel buffers are so small that a large write has to wait.
+/// Both ends of a connection over TCP, or a Unix socket, whose kernel buffers are so small that a large write has to
+/// wait.
 pub fn pair(place: &str) -> io::Result<(Rc<Stream>, Rc<Stream>)> {
     let listener = net::listen(place)?;
     let address = listener.localname()?;
@@ -36,7 +37,7 @@ pub fn pair(place: &str) -> io::Result<(Rc<Stream>, Rc<Stream>)> {
     let first = listener.accept()?;
     let client = connecting.join()??;
     let mut served = first;
-    // Ports are reused: somebody who looked for another listener may have found this one.
+    // Ports are reused: a client of an earlier listener may have found this one.
     while served.peername().ok() != client.localname().ok() {
         served = listener.accept()?;
     }
@@ -170,7 +171,7 @@ pub fn receive(storm: &Storm, mut random: Random, stream: &Stream, salt: u8) -> 
     }
 }
 
-/// One stream, a sender and a receiver, both cancelled at random; ended properly, or by somebody else.
+/// One stream, a sender and a receiver, both cancelled at random; ended properly, or by another fiber.
 pub fn transfer(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
     let place = if random.below(4) == 0 { unix_name() } else { TCP.to_string() };
     let (client, served) = pair(&place)?;

@@ -20,6 +20,7 @@ use crate::Configuration;
 use crate::buffers::BufferPool;
 use crate::operation::{Address, Operation};
 use crate::ready::ReadyQueue;
+use crate::send_soon::Request;
 use crate::wake::RemoteWaker;
 
 /// The buffers that a backend fills, as it takes them from the pools.
@@ -148,6 +149,33 @@ impl Backend {
             Self::Poll(poll) => poll.submit(user_data, operation),
             #[cfg(feature = "simulation")]
             Self::Sim(sim) => sim.submit(user_data, operation, ready),
+        }
+    }
+
+    /// Queues a message that is sent without waiting as soon as it is submitted, and has a completion only where
+    /// something is left. Not for backends that are based on readiness.
+    pub(crate) fn send_soon(&mut self, request: &Request, ready: &mut ReadyQueue) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring.send_soon(request, ready),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.send_soon(request, ready),
+            Self::Poll(_) => {
+                let _ = (request, ready);
+                debug_assert!(false, "each send of this backend is a call of its own");
+            }
+        }
+    }
+
+    /// Whether all that was queued has been submitted, and every completion that submitting it has caused has been
+    /// reaped.
+    pub(crate) fn has_submitted_all(&mut self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring.has_submitted_all(),
+            #[cfg(feature = "simulation")]
+            Self::Sim(sim) => sim.has_submitted_all(),
+            Self::Poll(_) => true,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::process::ProcessMark;
 
 const SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// How long other threads have to cancel on their rings. It takes them microseconds, unless they have blocked the signal.
-const PATIENCE_MS: usize = 100;
+const PATIENCE_MS: usize = 200;
 /// How often a ring is gone through, as what is cancelled at one place may be on its way to another.
 const ROUNDS: usize = 8;
 

@@ -25,6 +25,7 @@ use crate::completion::RawCompletion;
 use crate::operation::{Interest, Operation, OperationKey};
 use crate::process::ProcessMark;
 use crate::ready::ReadyQueue;
+use crate::send_soon::Request;
 use crate::wake::RemoteWaker;
 
 /// The `user_data` of the poll on the wake-up descriptor.
@@ -132,6 +133,25 @@ impl Uring {
             }
         };
         self.push(entry.user_data(user_data), ready);
+    }
+
+    /// Queues a message that is sent when it is submitted. With DONTWAIT it never waits for room, and with WAITALL a
+    /// part of it is no success, of which alone nothing is told.
+    #[inline]
+    pub(crate) fn send_soon(&mut self, request: &Request, ready: &mut ReadyQueue) {
+        let entry = opcode::Send::new(Fd(request.socket), request.start, request.length)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(request.user_data);
+        self.push(entry, ready);
+    }
+
+    /// As [`Backend::has_submitted_all`](super::Backend::has_submitted_all).
+    #[inline]
+    pub(crate) fn has_submitted_all(&mut self) -> bool {
+        let submission = self.ring.submission();
+        self.backlog.is_empty() && submission.is_empty() && !submission.cq_overflow()
     }
 
     pub(crate) fn cancel(&mut self, user_data: u64, ready: &mut ReadyQueue) {

@@ -3,6 +3,7 @@
 //!
 //! This binary is both the test and, with arguments, the process that is ended.
 
+mod dispositions;
 mod serving;
 
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringspun_runtime::probe;
+use ringspun_runtime::{BackendKind, probe};
 
 use self::serving::{End, Plan, shared_udp};
 
@@ -121,12 +122,27 @@ fn exits_end_it(backend: &str, end: End, code: i32) {
     }
 }
 
+fn actions_are_as_expected(backend: &str) {
+    for cancels in ["true", "false"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = command.args(["--dispositions", backend, cancels]).stderr(Stdio::inherit()).output();
+        let output = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert_eq!(output.trim(), dispositions::AS_EXPECTED, "cancel_at_termination: {cancels}");
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [first, plan @ ..] = arguments.as_slice()
         && first == "--serve"
     {
         return serving::run(&Plan::from_arguments(plan));
+    }
+    if let [first, backend, cancels] = arguments.as_slice()
+        && first == "--dispositions"
+    {
+        let kind = if backend == "poll" { BackendKind::Poll } else { BackendKind::Uring };
+        return dispositions::check(kind, cancels == "true");
     }
     let refusal = probe::ring_report().refusal;
     for backend in ["uring", "poll"] {
@@ -135,12 +151,13 @@ fn main() {
             continue;
         }
         for (name, test) in [
-            ("signals", &(|| signals_end_it(backend)) as &dyn Fn()),
-            ("an exit", &|| exits_end_it(backend, End::Exit, 7)),
-            ("a return", &|| exits_end_it(backend, End::Return, 0)),
+            ("actions of signals are as expected", &(|| actions_are_as_expected(backend)) as &dyn Fn()),
+            ("after signals, nothing is left", &|| signals_end_it(backend)),
+            ("after an exit, nothing is left", &|| exits_end_it(backend, End::Exit, 7)),
+            ("after a return, nothing is left", &|| exits_end_it(backend, End::Return, 0)),
         ] {
             test();
-            println!("after {name} on {backend}, nothing is left ... ok");
+            println!("{name}, on {backend} ... ok");
         }
     }
 }

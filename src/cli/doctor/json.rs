@@ -1,6 +1,6 @@
-//! The report for programs. Fields may be added; a change that breaks readers raises `version`.
+//! The report as JSON. Fields may be added; incompatible changes increment `version`.
 //!
-//! A limit that does not bind is `null`; a value that this system does not tell is left out.
+//! An unlimited value is `null`; values that this system does not provide are omitted.
 
 use ringspun::runtime::probe::Feature;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Report;
 use super::limits::{Amount, Limit};
 
-/// The report as one JSON object, and a line end.
+/// The report as one JSON object with a line end.
 pub fn render(report: &Report) -> String {
     let limits: Map<String, Value> =
         report.limits.iter().map(|limit| (limit.name.to_string(), limit_value(limit))).collect();

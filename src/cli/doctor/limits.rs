@@ -1,28 +1,27 @@
-//! The limits of the process and the machine, and what each means for the number of connections.
+//! Limits of the process and of the machine, and what each means for the number of connections.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ringspun::runtime::Configuration;
 use ringspun::runtime::probe::Feature;
+use ringspun_load::format_count;
 
-use super::text::{binary_size, grouped};
-
-/// Descriptors that a server needs for itself: the standard streams, ring, wake-up and listener, and
-/// some to spare.
+/// Descriptors that a server itself needs (standard streams, ring, wake-up, listener), rounded up.
 const OWN_DESCRIPTORS: u64 = 10;
-/// What the listeners of `ringspun::net` ask for, as Janet's do.
+/// The backlog of listeners of `ringspun::net`, the same as Janet's.
 const LISTENER_BACKLOG: u64 = 1024;
 /// Memory of one idle connection of `ringspun serve echo`, as measured: 4.9 KB in the process, of which a
 /// page is its fiber's stack, and 4.6 KB in the kernel.
 const IDLE_CONNECTION_BYTES: u64 = 9_500;
 
-/// One limit, with what it means.
+/// A limit and its meaning.
 pub struct Limit {
     /// The name in JSON.
     pub name: &'static str,
-    /// The name that an administrator knows it by.
+    /// The name known to administrators.
     pub title: &'static str,
     pub fields: Vec<Field>,
     pub meaning: String,
@@ -32,11 +31,12 @@ pub struct Limit {
 pub struct Field {
     /// The name in JSON, with the unit.
     pub name: &'static str,
-    /// What the number is called in text; empty if the limit has only this one.
+    /// The label of the number in text; empty if it is the only one.
     pub label: &'static str,
     pub amount: Amount,
 }
 
+/// The value of a limit, which knows how people read it: `20,000`, `8 MiB` or `unlimited`.
 #[derive(Clone, Copy)]
 pub enum Amount {
     Count(u64),
@@ -44,7 +44,32 @@ pub enum Amount {
     Unlimited,
 }
 
-/// Reads all limits; what this system does not tell is left out.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => f.write_str(&format_count(*count)),
+            Self::Bytes(bytes) => f.write_str(&binary_size(*bytes)),
+            Self::Unlimited => f.write_str("unlimited"),
+        }
+    }
+}
+
+/// A size in the largest binary unit that it fills, with at most one decimal.
+fn binary_size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            let tenths = (u128::from(bytes) * 10 + u128::from(unit / 2)) / u128::from(unit);
+            return match tenths % 10 {
+                0 => format!("{} {name}", tenths / 10),
+                _ => format!("{}.{} {name}", tenths / 10, tenths % 10),
+            };
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+/// Reads all limits; those that this system does not provide are omitted.
 pub fn gather(stack_guards: &Feature) -> Vec<Limit> {
     let found = [
         open_files(),
@@ -61,17 +86,16 @@ pub fn gather(stack_guards: &Feature) -> Vec<Limit> {
 fn open_files() -> Option<Limit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     let meaning = if hard == RLIM_INFINITY {
-        "Does not limit the connections of a process that raises its soft limit, as `ringspun serve` does."
-            .to_string()
+        "No limit for a process that raises its soft limit, as `ringspun serve` does.".to_string()
     } else {
-        let connections = |limit: u64| grouped(limit.saturating_sub(OWN_DESCRIPTORS));
+        let connections = |limit: u64| format_count(limit.saturating_sub(OWN_DESCRIPTORS));
         let below = match soft < hard {
-            true => format!(" A program that does not raise its soft limit stops at {}.", connections(soft)),
+            true => format!(" A program that does not raise its soft limit gets {}.", connections(soft)),
             false => String::new(),
         };
         format!(
-            "At most about {} connections in this process: each takes a descriptor.{below} Raise it with \
-             ulimit -n, or LimitNOFILE= in a systemd unit.",
+            "About {} connections per process: each takes a descriptor.{below} Raise it with ulimit -n, or \
+             LimitNOFILE= in a systemd unit.",
             connections(hard)
         )
     };
@@ -87,11 +111,11 @@ fn locked_memory() -> Option<Limit> {
     let loop_bytes = event_loop_locked_bytes();
     let room = match soft {
         RLIM_INFINITY => String::new(),
-        _ => format!(": room for {}, in all processes of the user together", grouped(soft / loop_bytes)),
+        _ => format!(": room for {} in all processes of the user", format_count(soft / loop_bytes)),
     };
     let meaning = format!(
-        "Connections take none of it. An event loop, one per thread, takes {} of it since Linux 6.14, unless \
-         the user has CAP_IPC_LOCK{room}. Kernels from 5.12 to 6.13 charge nothing.",
+        "Connections take none. Each event loop (one per thread) is charged {} since Linux 6.14, unless the \
+         process has CAP_IPC_LOCK{room}. Linux 5.12 to 6.13 charge nothing.",
         binary_size(loop_bytes)
     );
     let fields = vec![
@@ -101,7 +125,7 @@ fn locked_memory() -> Option<Limit> {
     Some(Limit { name: "locked_memory", title: "locked memory", fields, meaning })
 }
 
-/// The pages that the kernel charges for a loop's queues and its ring of receive buffers.
+/// The memory that the kernel charges for an event loop's queues and its receive buffer ring.
 fn event_loop_locked_bytes() -> u64 {
     const PAGE_BYTES: u64 = 4096;
     let sizes = Configuration::default();
@@ -117,10 +141,10 @@ fn event_loop_locked_bytes() -> u64 {
 fn accept_backlog() -> Option<Limit> {
     let value = sysctl("net/core/somaxconn")?;
     let meaning = format!(
-        "At most {} connections wait at a listener to be accepted (it asks for {}). In a burst beyond that, \
-         clients try again after a second. Does not limit the connections that are open.",
-        grouped(value.min(LISTENER_BACKLOG)),
-        grouped(LISTENER_BACKLOG)
+        "Up to {} connections can wait to be accepted (a listener asks for {}). Clients beyond that retry \
+         after a second. Does not limit open connections.",
+        format_count(value.min(LISTENER_BACKLOG)),
+        format_count(LISTENER_BACKLOG)
     );
     Some(Limit { name: "somaxconn", title: "net.core.somaxconn", fields: single(value), meaning })
 }
@@ -128,11 +152,11 @@ fn accept_backlog() -> Option<Limit> {
 fn mappings(guards_take_none: bool) -> Option<Limit> {
     let value = sysctl("vm/max_map_count")?;
     let meaning = match guards_take_none {
-        true => "Does not limit fibers here: the guards of their stacks take no mappings.".to_string(),
+        true => "No limit for fibers here: their stack guards take no mappings.".to_string(),
         false => format!(
-            "At most about {} fibers in this process, and so connections: before Linux 6.13, a stack and its \
-             guard take two mappings.",
-            grouped(value / 2)
+            "About {} fibers per process, and so connections: before Linux 6.13, each stack and its guard take \
+             two mappings.",
+            format_count(value / 2)
         ),
     };
     Some(Limit { name: "max_map_count", title: "vm.max_map_count", fields: single(value), meaning })
@@ -141,12 +165,12 @@ fn mappings(guards_take_none: bool) -> Option<Limit> {
 fn ring_switch() -> Option<Limit> {
     let value = sysctl("kernel/io_uring_disabled")?;
     let meaning = match value {
-        0 => "io_uring is open to every process, unless a seccomp profile refuses it.",
+        0 => "Every process may use io_uring, unless a seccomp profile forbids it.",
         1 => {
-            "io_uring is only for CAP_SYS_ADMIN and the group named by sysctl kernel.io_uring_group. Set it \
-             to 0 to open it to every process."
+            "Only CAP_SYS_ADMIN and the group in sysctl kernel.io_uring_group may use io_uring. Set it to 0 to \
+             allow it for every process."
         }
-        _ => "io_uring is refused to every process. Set it to 0 to allow it.",
+        _ => "No process may use io_uring. Set it to 0 to allow it.",
     };
     Some(Limit {
         name: "io_uring_disabled",
@@ -162,9 +186,9 @@ fn local_ports() -> Option<Limit> {
     let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
     let ports = (last + 1).saturating_sub(first);
     let meaning = format!(
-        "At most {} connections from one local address to one address and port: it limits clients, such as \
-         load generators, and not servers.",
-        grouped(ports)
+        "Up to {} connections from one local address to one remote address and port: a limit for clients, \
+         such as load generators, not for servers.",
+        format_count(ports)
     );
     let fields = vec![
         Field { name: "first", label: "first", amount: Amount::Count(first) },
@@ -183,34 +207,34 @@ fn memory() -> Option<Limit> {
     let (total, machine) = (bytes_of("MemTotal:")?, bytes_of("MemAvailable:")?);
     let group = control_group_room();
     let available = group.map_or(machine, |room| room.min(machine));
-    let bound = if available < machine { " The control group's limit counts here." } else { "" };
+    let bound = if available < machine { " The limit of the control group applies." } else { "" };
     let meaning = format!(
-        "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel. \
-         Bytes that wait in socket buffers come on top.{bound}",
-        grouped(rounded(available / IDLE_CONNECTION_BYTES)),
+        "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel, \
+         plus the bytes in socket buffers.{bound}",
+        format_count(rounded(available / IDLE_CONNECTION_BYTES)),
         binary_size(IDLE_CONNECTION_BYTES)
     );
     let fields = vec![
         Field { name: "available_bytes", label: "available", amount: Amount::Bytes(available) },
-        Field { name: "total_bytes", label: "in all", amount: Amount::Bytes(total) },
+        Field { name: "total_bytes", label: "total", amount: Amount::Bytes(total) },
     ];
     Some(Limit { name: "memory", title: "memory", fields, meaning })
 }
 
-/// What the memory limits of the process's control groups (version 2) leave, if there are any.
+/// The memory available within the limits of the process's control groups (version 2), if any.
 fn control_group_room() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let root = Path::new("/sys/fs/cgroup");
     let room_of = |group: PathBuf| {
         let read = |file| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-        // "max" is no number: that group has no limit.
+        // "max" is not a number: the group has no limit.
         read("memory.max").map(|limit| limit.saturating_sub(read("memory.current").unwrap_or(0)))
     };
     Path::new(own).ancestors().filter_map(|group| room_of(root.join(group))).min()
 }
 
-/// Two significant digits: an estimate should not look like more.
+/// Rounds to two significant digits: an estimate should not look more precise.
 fn rounded(estimate: u64) -> u64 {
     let digits = estimate.checked_ilog10().unwrap_or(0);
     let unit = 10_u64.pow(digits.saturating_sub(1));
@@ -243,6 +267,12 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_one_decimal_at_most() {
+        let texts = [0, 1023, 1024, 9500, 8 << 20, u64::MAX].map(binary_size);
+        assert_eq!(texts, ["0 bytes", "1023 bytes", "1 KiB", "9.3 KiB", "8 MiB", "17179869184 GiB"]);
+    }
+
+    #[test]
     fn a_loop_locks_whole_pages() {
         assert!(event_loop_locked_bytes() > 0 && event_loop_locked_bytes().is_multiple_of(4096));
     }
@@ -250,8 +280,8 @@ mod tests {
     #[test]
     fn older_kernels_are_told_that_mappings_limit_fibers() {
         let meaning = |guards_take_none| mappings(guards_take_none).map(|limit| limit.meaning);
-        // Where there is no such limit, there is nothing to tell.
-        assert!(meaning(true).is_none_or(|text| text.starts_with("Does not limit fibers here")));
-        assert!(meaning(false).is_none_or(|text| text.starts_with("At most about ")));
+        // Absent on systems without this limit.
+        assert!(meaning(true).is_none_or(|text| text.starts_with("No limit for fibers here")));
+        assert!(meaning(false).is_none_or(|text| text.starts_with("About ")));
     }
 }

@@ -1,6 +1,6 @@
-//! `ringspun doctor`: whether Ringspun can run here, on which backend, and how far the machine goes.
+//! `ringspun doctor`: whether Ringspun can run here, on which backend, and with which limits.
 //!
-//! This file gathers the report; `limits` says what each limit means; `text` and `json` print it.
+//! This file gathers the report, `limits` explains each limit, `text` and `json` format the report.
 
 mod json;
 mod limits;
@@ -18,7 +18,7 @@ use super::output;
 
 const BACKEND_VARIABLE: &str = "RINGSPUN_BACKEND";
 
-/// All that there is to tell.
+/// The content of the report.
 struct Report {
     system: String,
     kernel_release: String,
@@ -29,11 +29,11 @@ struct Report {
     limits: Vec<Limit>,
 }
 
-/// Which backend would serve.
+/// The backend that a program would get.
 struct Backend {
-    /// What `RINGSPUN_BACKEND` asks for, if it is set.
+    /// The value of `RINGSPUN_BACKEND`, if it is set.
     requested: Option<String>,
-    /// The backend's name, or why there is none.
+    /// The name of the backend, or why there is none.
     chosen: Result<&'static str, io::Error>,
     reason: String,
 }
@@ -57,7 +57,7 @@ pub fn doctor(as_json: bool) -> ExitCode {
 
 impl Report {
     fn gather() -> Self {
-        // It cannot fail with the buffer that nix passes; a report without it is still of use.
+        // Cannot fail with a valid buffer; without it, the report is still useful.
         let name = nix::sys::utsname::uname().ok();
         let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
             name.as_ref().map_or("unknown".into(), |name| of(name).to_string_lossy().into_owned())
@@ -76,17 +76,17 @@ impl Report {
 }
 
 impl Backend {
-    /// Makes a loop as a program would, so that the answer cannot differ from what a program gets.
+    /// Creates an event loop as a program would, so that the report cannot differ from it.
     fn choose() -> Self {
         let requested = env::var_os(BACKEND_VARIABLE).filter(|value| !value.is_empty());
         let requested = requested.map(|value| value.to_string_lossy().into_owned());
         let made = EventLoop::new(&Configuration::default());
         let reason = match (&made, &requested) {
             (Err(error), _) => error.to_string(),
-            (Ok(_), Some(requested)) => format!("{BACKEND_VARIABLE}={requested} asks for it"),
+            (Ok(_), Some(requested)) => format!("requested by {BACKEND_VARIABLE}={requested}"),
             (Ok(event_loop), None) => match event_loop.ring_refusal() {
                 Some(refusal) => refusal.to_string(),
-                None => format!("the best that this machine allows; {BACKEND_VARIABLE} is not set"),
+                None => format!("the fastest backend available; {BACKEND_VARIABLE} is not set"),
             },
         };
         let chosen = made.map(|event_loop| event_loop.backend_name());

@@ -1,15 +1,15 @@
-//! The report for people.
+//! The report as text.
 
 use std::fmt::Write as _;
 
 use ringspun::runtime::probe::Feature;
 
 use super::Report;
-use super::limits::{Amount, Field};
+use super::limits::Field;
 
-/// Where explanations end, so that they fit a terminal.
+/// The maximum width of explanations, to fit a terminal.
 const WIDTH: usize = 80;
-/// The column where what follows a name begins.
+/// The width of the column of names.
 const NAME_WIDTH: usize = 30;
 
 /// The report as lines of text.
@@ -27,7 +27,7 @@ pub fn render(report: &Report) -> String {
         None => entry(&mut text, "io_uring", "allowed"),
         Some(refusal) => {
             entry(&mut text, "io_uring", "refused");
-            // Mostly that is why another backend serves, or none, and has been said.
+            // Usually the refusal is the reason for the choice of the backend, printed above.
             if *refusal != report.backend.reason {
                 explain(&mut text, refusal);
             }
@@ -53,17 +53,12 @@ pub fn render(report: &Report) -> String {
 }
 
 fn since(feature: &Feature) -> String {
-    let tense = if feature.available { "since" } else { "it takes" };
-    format!("{tense} Linux {}", feature.since)
+    let verb = if feature.available { "since" } else { "requires" };
+    format!("{verb} Linux {}", feature.since)
 }
 
 fn value(field: &Field) -> String {
-    let amount = match field.amount {
-        Amount::Count(count) => grouped(count),
-        Amount::Bytes(bytes) => binary_size(bytes),
-        Amount::Unlimited => "unlimited".to_string(),
-    };
-    format!("{amount} {}", field.label).trim_end().to_string()
+    format!("{} {}", field.amount, field.label).trim_end().to_string()
 }
 
 fn entry(text: &mut String, name: &str, value: &str) {
@@ -87,49 +82,9 @@ fn explain(text: &mut String, sentence: &str) {
     text.push('\n');
 }
 
-/// A number in groups of three digits.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A size in the largest unit that it fills.
-pub fn binary_size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    for (unit, name) in UNITS {
-        if bytes >= unit {
-            let tenths = (u128::from(bytes) * 10 + u128::from(unit / 2)) / u128::from(unit);
-            return match tenths % 10 {
-                0 => format!("{} {name}", tenths / 10),
-                _ => format!("{}.{} {name}", tenths / 10, tenths % 10),
-            };
-        }
-    }
-    format!("{bytes} bytes")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        let texts = [0, 999, 1000, 20_000, 1_234_567].map(grouped);
-        assert_eq!(texts, ["0", "999", "1,000", "20,000", "1,234,567"]);
-    }
-
-    #[test]
-    fn sizes_have_one_decimal_at_most() {
-        let texts = [0, 1023, 1024, 9500, 8 << 20, u64::MAX].map(binary_size);
-        assert_eq!(texts, ["0 bytes", "1023 bytes", "1 KiB", "9.3 KiB", "8 MiB", "17179869184 GiB"]);
-    }
 
     #[test]
     fn explanations_are_wrapped_between_words() {

@@ -1,11 +1,11 @@
-//! The files that `--hdr` and `--csv` write while a run lasts, and what `--html` draws at its end.
+//! The files that `--hdr` and `--csv` write during a run, and the data for the charts of `--html`.
 //!
-//! Each has a thread of its own, so that compressing and writing delay no request.
+//! Each file has its own thread, so that compressing and writing do not delay requests.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,18 +14,78 @@ use ringspun_load::{Interval, Recorder, write_log};
 
 use super::page::Point;
 
-/// The columns of a CSV file, which docs/load-logs.md describes.
-const CSV_HEAD: &str = "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s";
-/// What comes behind them where there are steps.
+/// The columns of a CSV file (docs/load-logs.md).
+const CSV_HEAD: &str =
+    "time_s,rate_per_s,p50_us,p99_us,max_us,errors,sent_bytes_per_s,received_bytes_per_s,statuses";
+/// The additional column if there are steps.
 const CSV_HEAD_STEP: &str = ",step";
 
-/// A file that gets the intervals of a run.
+/// A file that receives the intervals of a run.
 struct IntervalFile {
     sender: Sender<Arc<Interval>>,
     writing: JoinHandle<io::Result<()>>,
 }
 
-/// The files of a run.
+/// A file for results that are written at the end. It is opened before the run, which would be lost otherwise if that
+/// failed, and keeps its content until then.
+pub struct ResultFile {
+    file: File,
+    shown_path: String,
+}
+
+impl ResultFile {
+    /// Opens a file, or creates it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let shown_path = path.display().to_string();
+        match File::options().write(true).create(true).truncate(false).open(path) {
+            Ok(file) => Ok(Self { file, shown_path }),
+            Err(error) => Err(super::cannot_write(&shown_path, &error)),
+        }
+    }
+
+    /// Replaces the content.
+    pub fn write(mut self, text: &str) -> io::Result<()> {
+        // Pipes and devices have no length to set.
+        let _ = self.file.set_len(0);
+        self.file.write_all(text.as_bytes()).map_err(|error| super::cannot_write(&self.shown_path, &error))
+    }
+}
+
+/// Whether a path stands for standard output.
+pub fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Fails if two flags name the same regular file, or standard output.
+pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
+    let mut known: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path) in files {
+        let Some(path) = path else { continue };
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            continue;
+        }
+        let place = place_of(path);
+        if let Some((other, _)) = known.iter().find(|(_, known)| *known == place) {
+            return Err(format!(
+                "{other} and {flag} both write to {}: expected different files",
+                path.display()
+            ));
+        }
+        known.push((flag, place));
+    }
+    Ok(())
+}
+
+/// Where a file is, or will be created, whatever the path looks like.
+fn place_of(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// All interval files of a run.
 #[derive(Default)]
 pub struct IntervalFiles {
     files: Vec<IntervalFile>,
@@ -33,30 +93,38 @@ pub struct IntervalFiles {
 }
 
 impl IntervalFiles {
-    /// Creates the files that were asked for, so that a run does not end with the news that they cannot be.
-    pub fn create(hdr: Option<&Path>, csv: Option<&Path>, html: Option<&Path>) -> io::Result<Self> {
+    /// Creates the files before the run, so that a run does not end with an error about them.
+    pub fn create(hdr: Option<&Path>, csv: Option<&Path>, has_page: bool) -> io::Result<Self> {
         let mut files = Self::default();
         if let Some(path) = hdr {
-            files.add(path, write_log)?;
+            let file = File::create(path);
+            files.add(path, file, write_log)?;
         }
-        if let Some(path) = csv {
-            files.add(path, write_csv)?;
+        match csv {
+            Some(path) if is_standard_output(path) => files.add(path, Ok(io::stdout()), print_csv)?,
+            Some(path) => {
+                let file = File::create(path);
+                files.add(path, file, write_csv)?;
+            }
+            None => {}
         }
-        if let Some(path) = html {
+        if has_page {
             let points = files.points.clone();
-            files.add(path, move |_, intervals| collect_points(&points, intervals))?;
+            files
+                .add(Path::new("points"), Ok(()), move |(), intervals| collect_points(&points, intervals))?;
         }
         Ok(files)
     }
 
-    fn add(
+    fn add<T: Send + 'static>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(File, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
+        file: io::Result<T>,
+        write: impl FnOnce(T, Receiver<Arc<Interval>>) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let shown = path.display().to_string();
         let failed = move |error: io::Error| super::cannot_write(&shown, &error);
-        let file = File::create(path).map_err(&failed)?;
+        let file = file.map_err(&failed)?;
         let (sender, intervals) = mpsc::channel();
         let writing = thread::Builder::new()
             .name("interval file".to_string())
@@ -65,20 +133,20 @@ impl IntervalFiles {
         Ok(())
     }
 
-    /// What tells the files of a run; `None` if there are none.
+    /// The recorder that feeds the files; `None` if there are none.
     pub fn recorder(&self) -> Option<Recorder> {
         let senders: Vec<_> = self.files.iter().map(|file| file.sender.clone()).collect();
         let recorder = move |interval: Interval| {
             let interval = Arc::new(interval);
             for sender in &senders {
-                // A writer that failed is gone, and says so at the end.
+                // A writer that failed has ended; `finish` reports its error.
                 let _ = sender.send(interval.clone());
             }
         };
         (!self.files.is_empty()).then(|| Box::new(recorder) as Recorder)
     }
 
-    /// Waits until all is written, and returns what a page draws of it. The recorder has to be gone.
+    /// Waits until everything is written, and returns the points for a page. The recorder must have been dropped.
     pub fn finish(self) -> io::Result<Vec<Point>> {
         for IntervalFile { sender, writing } in self.files {
             drop(sender);
@@ -88,7 +156,7 @@ impl IntervalFiles {
     }
 }
 
-/// A few figures of each interval: histograms of a long run would take much memory.
+/// Keeps only a few figures per interval: the histograms of a long run would take much memory.
 fn collect_points(points: &Mutex<Vec<Point>>, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     for interval in intervals {
         lock(points).extend(Point::of(&interval));
@@ -96,13 +164,21 @@ fn collect_points(points: &Mutex<Vec<Point>>, intervals: Receiver<Arc<Interval>>
     Ok(())
 }
 
-/// A thread that panicked between two points leaves them whole.
+/// A poisoned lock is harmless, as points are only appended.
 fn lock(points: &Mutex<Vec<Point>>) -> MutexGuard<'_, Vec<Point>> {
     points.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A row for each interval, when it comes.
-fn write_csv(mut file: File, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+/// Writes rows to standard output. A reader that is gone is no error.
+fn print_csv(output: io::Stdout, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
+    match write_csv(output, intervals) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a row per interval, as soon as it is available.
+fn write_csv(mut file: impl Write, intervals: Receiver<Arc<Interval>>) -> io::Result<()> {
     let mut intervals = intervals.into_iter().peekable();
     let has_steps = intervals.peek().is_some_and(|interval| interval.step.is_some());
     writeln!(file, "{CSV_HEAD}{}", if has_steps { CSV_HEAD_STEP } else { "" })?;
@@ -122,9 +198,12 @@ fn csv_row(interval: &Interval) -> String {
         0 => String::new(),
         _ => format!("{:.3}", times.percentile(percentile).as_secs_f64() * 1e6),
     };
+    let statuses: Vec<String> =
+        interval.statuses.iter().map(|(status, count)| format!("{status}:{count}")).collect();
+    let statuses = statuses.join(" ");
     let step = interval.step.map_or(String::new(), |step| format!(",{}", step + 1));
     format!(
-        "{:.3},{:.1},{},{},{},{},{:.0},{:.0}{step}\n",
+        "{:.3},{:.1},{},{},{},{},{:.0},{:.0},{statuses}{step}\n",
         (interval.start + interval.duration).as_secs_f64(),
         per_second(times.count()),
         microseconds(50.0),

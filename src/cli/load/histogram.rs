@@ -1,21 +1,20 @@
-//! A histogram of times in lines of 80 columns, for a terminal and for the log of a build alike.
+//! A text histogram of times, 80 columns wide, for terminals and CI logs.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use ringspun_load::{Bin, Latencies, show_count, show_duration};
+use ringspun_load::{Bin, Latencies, format_count, format_duration};
 
-/// The most bins, but for the one of the longest times.
+/// The maximum number of bins, without the one for the longest times.
 const BINS_MAX: usize = 14;
-/// What is shorter, or longer, than these percentiles shares a bin: a single straggler is not to make all others
-/// one line.
+/// Times outside these percentiles share a bin, so that outliers do not squeeze the others into one line.
 const PERCENTILES: [f64; 2] = [0.1, 99.9];
-/// How many columns the longest bar has.
+/// The width of the longest bar, in columns.
 const BAR_COLUMNS: usize = 28;
-/// Bars end with an eighth of a column.
+/// Block characters for eighths of a column.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// Writes the histogram; nothing without times.
+/// Writes the histogram; nothing if there are no times.
 pub fn write(text: &mut String, name: &str, times: &Latencies) -> std::fmt::Result {
     write_bins(text, name, &times.bins(PERCENTILES[0], PERCENTILES[1], BINS_MAX))
 }
@@ -26,17 +25,17 @@ fn write_bins(text: &mut String, name: &str, bins: &[Bin]) -> std::fmt::Result {
     if total == 0 {
         return Ok(());
     }
-    writeln!(text, "\n{name:<13}{:>9}{:>16}{:>9}", "up to", "answers", "share")?;
+    writeln!(text, "\n{name:<13}{:>9}{:>16}{:>9}", "up to", "responses", "share")?;
     for bin in bins {
         let share = share(bin.count, total);
-        let (up_to, count) = (show_duration(bin.up_to), show_count(bin.count));
+        let (up_to, count) = (format_duration(bin.up_to), format_count(bin.count));
         let line = format!("{:13}{up_to:>9}{count:>16}{share:>9}  {}", "", bar(bin.count, most));
         writeln!(text, "{}", line.trim_end())?;
     }
     Ok(())
 }
 
-/// A share in percent; what there is of it is never shown as nothing.
+/// A share in percent; a non-zero share is never shown as zero.
 pub fn share(count: u64, total: u64) -> String {
     let percent = 100.0 * count as f64 / total.max(1) as f64;
     match count {
@@ -46,14 +45,14 @@ pub fn share(count: u64, total: u64) -> String {
     }
 }
 
-/// A bar that is as long as its part of the longest; the smallest can still be seen.
+/// A bar with a length in proportion to the longest; non-zero counts are always visible.
 fn bar(count: u64, most: u64) -> String {
     let eighths = (count as f64 / most as f64 * (8 * BAR_COLUMNS) as f64).round() as usize;
     let eighths = eighths.max(usize::from(count > 0));
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-/// How much of something is done, as a bar of ten columns.
+/// A progress bar of ten columns.
 pub fn progress_bar(done: Duration, total: Duration) -> String {
     const COLUMNS: usize = 10;
     let part = done.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -78,9 +77,9 @@ mod tests {
         let mut text = String::new();
         write_bins(&mut text, "response time", &bins).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1], "response time    up to         answers    share");
-        assert_eq!(lines[2], "                100 us               1   <0.1 %  ▏");
-        assert_eq!(lines[3], "                125 us               0        -");
+        assert_eq!(lines[1], "response time    up to       responses    share");
+        assert_eq!(lines[2], "                100 µs               1   <0.1 %  ▏");
+        assert_eq!(lines[3], "                125 µs               0        -");
         assert!(lines[4].ends_with(&"█".repeat(BAR_COLUMNS)), "{text}");
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
         assert_eq!(lines.len(), 6);

@@ -1,15 +1,16 @@
-//! The results for programs, as docs/load-json.md describes them. Fields may be added; a change that breaks
-//! readers raises `version`.
+//! The results as JSON, documented in docs/load-json.md. Fields may be added; incompatible changes increment
+//! `version`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
 use super::{Verdicts, steps, workload};
 
 /// The results as one JSON object.
-pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
+pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
     let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
@@ -24,11 +25,13 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
         |kind| json!({ "kind": kind.name(), "count": errors.count(kind), "example": errors.example(kind) }),
     );
     let gates = verdicts.iter().map(|(gate, verdict)| {
-        json!({ "gate": gate.to_string(), "broken": verdict.is_broken, "value": verdict.value })
+        // A run that was stopped early has not shown that a gate holds.
+        let is_broken = (verdict.is_broken || !outcome.was_stopped).then_some(verdict.is_broken);
+        json!({ "gate": gate.to_string(), "broken": is_broken, "value": verdict.value })
     });
-    let status_classes = matches!(plan.workload, Workload::Http(_)).then(|| {
-        let [success, redirection, client_error, server_error] = outcome.status_classes;
-        json!({ "2xx": success, "3xx": redirection, "4xx": client_error, "5xx": server_error })
+    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| {
+        let counts = outcome.statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
+        Value::Object(counts.collect())
     });
     let mut value = json!({
         "format": "ringspun-load",
@@ -36,7 +39,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
         "ringspun": env!("CARGO_PKG_VERSION"),
         "backend": outcome.backend,
         "plan": {
-            "target": plan.target.to_string(),
+            "target": plan.target.without_query(),
             "connections": plan.connections,
             "loop": loop_name,
             "rate_per_s": rate_per_s,
@@ -50,12 +53,16 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "warmup_s": plan.warmup.as_secs_f64(),
             "timeout_s": plan.timeout.as_secs_f64(),
         },
+        "stopped_by": stop_signal.map(|signal| signal.as_str()),
+        "target_loss": outcome.target_loss.as_ref().map(
+            |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
+        ),
         "measured_s": outcome.measured.as_secs_f64(),
         "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
         "generator": {
             "workers": outcome.workers,
             "started_late_s": outcome.started_late.as_secs_f64(),
-            "processor_s": outcome.processor_time.as_secs_f64(),
+            "cpu_s": outcome.cpu_time.as_secs_f64(),
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
             "send_delay": times(&outcome.send_delays),
         },
@@ -63,6 +70,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "wanted": connections.wanted,
             "opened": connections.opened,
             "open_max": connections.open_max,
+            "closed_idle": connections.closed_idle,
             "refused": errors.count(ErrorKind::Refused),
             "timed_out": errors.count(ErrorKind::ConnectTimedOut),
             "failed": errors.count(ErrorKind::ConnectFailed),
@@ -76,10 +84,11 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts) -> Value {
             "sent_bytes_per_s": outcome.sent_bytes_per_s().round(),
             "received_bytes_per_s": outcome.received_bytes_per_s().round(),
         },
-        "status_classes": status_classes,
+        "statuses": statuses,
         "errors": { "total": errors.total(), "kinds": kinds.collect::<Vec<_>>() },
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
+        "failure_time": times(&outcome.failure_times),
         "steps": steps::value(outcome),
         "gates": gates.collect::<Vec<_>>(),
     });
@@ -105,10 +114,11 @@ pub fn requests_value(requests: &Requests) -> Value {
         "bad_status": requests.bad_status,
         "timed_out": requests.timed_out,
         "lost": requests.lost,
+        "resent": requests.resent,
     })
 }
 
-/// Times, all `null` where there are none.
+/// Statistics of times, all `null` if there are none.
 pub fn times(latencies: &Latencies) -> Value {
     let microseconds = |time: Duration| (latencies.count() > 0).then(|| time.as_nanos() as f64 / 1000.0);
     json!({

@@ -1,6 +1,6 @@
-//! `ringspun load`: measures a server, from the plan on the command line to the exit status.
+//! `ringspun load`: measures a server, from the command line to the exit status.
 //!
-//! The measuring itself is in the crate `ringspun-load`; `text` and `json` print what it found out.
+//! The crate `ringspun-load` does the measuring; `text`, `json` and `page` present the results.
 
 mod files;
 mod histogram;
@@ -11,37 +11,42 @@ mod page;
 #[cfg(test)]
 mod reference;
 mod report;
+mod secrets;
 mod steps;
 mod text;
 mod workload;
 
-use std::fs;
+use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun_load::{self as load, Companions, Gate, Outcome, Pace, Plan, Verdict, Workload};
+use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
 use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
 
-/// The exit status when a gate breaks.
+/// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
-/// A generator that is busier than this has answers waiting for it.
+/// The exit status of a run that was stopped by a signal is this and the signal's number, as in shells.
+const SIGNAL_STATUS: u8 = 128;
+/// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
-use files::IntervalFiles;
+use files::{IntervalFiles, ResultFile, is_standard_output};
 use options::Options;
 
-/// What to measure, and how.
+/// The command line of `ringspun load`.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
+  ringspun load http://127.0.0.1:8080/ -c 64 -r 10k -d 1m30s -H 'Accept: text/html'
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
@@ -50,6 +55,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
   ringspun load http://[::1]/items --method PUT --body-file items.json
+  ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
@@ -63,29 +69,30 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-A target that is not http has to send back what it gets, as `ringspun serve echo` does, and every answer is
-compared with what was sent; --workload asks for something else: requests with answers of their own, only
-sending, only receiving, or only connecting. What a request is depends on it: with send, a message, which is
-answered when the kernel has taken it; with receive, the wait for what comes next; with churn, a connection.
+Targets other than http must echo what they receive, as `ringspun serve echo` does; each response is compared
+with its request. --workload selects another kind of request: with request, a message with a different
+response; with send, a message that counts as answered when the kernel accepts it; with receive, the wait for
+the next bytes; with churn, a connection.
 
-With --pipeline, a connection sends requests without waiting for the answers to those before. Each has its own
-times. A connection that is lost takes all of them with it, and counts as one error.
+With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
+own times. A lost connection loses all its requests in flight and counts as one error.
 
-A target for http gets requests of HTTP/1.1, on connections that are kept for as long as it keeps them. Answers
-with status 2xx and 3xx are right (redirections are not followed); others count as errors. Where the target
-closes the connection after an answer, another one is made, which no service time contains.
+Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
+those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
+target closes after a response or while they are idle are reopened; service times do not include this.
 
-Without --rate, each connection sends its next request when the one before it is answered (closed loop). A
-target that stalls then gets fewer requests, and the stall hardly shows. With --rate, requests are due at a
-constant rate whatever the target does (open loop), and the response time counts from when a request was due.
-docs/load-model.md says more, also of --steps, --ramp-up, --workers and of many connections.
+Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
+stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant
+rate, whatever the target does (open loop), and response times start when a request is due.
+docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
-Durations have a unit (500us, 3s, 2m); counts and rates may have k or M behind them (50k).
+Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k).
 
-SIGINT or SIGTERM ends the run early, with the results so far; a second one ends it at once.
+SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
-The exit status is 0 when the run was made, 1 when the target cannot be reached or answers nothing, 2 when the
-command line could not be understood, and 3 when a gate (--fail-if) breaks.")]
+The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
+before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, and otherwise 128 and the
+signal's number (130, 143) if the run was stopped early.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -98,48 +105,50 @@ enum LoadCommand {
     Report(report::Report),
 }
 
-/// Gates with what they found.
+/// Gates with their results.
 type Verdicts = Vec<(Gate, Verdict)>;
 
-/// Measures, prints, and judges; or reports what was measured before.
+/// Runs the measurement and prints the results, or reports on earlier ones.
 pub fn load(Load { options, command }: Load) -> ExitCode {
     if let Some(LoadCommand::Report(options)) = &command {
         return report::report(options);
     }
     let Some(planned) = options.plan() else {
-        let message = "the target is missing: expected such as tcp://127.0.0.1:7000\n";
-        CommandLine::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+        let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
+        reject(&[], ErrorKind::MissingRequiredArgument, message);
     };
+    let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
     let plan = match planned {
         Ok(plan) => plan,
-        // As clap tells of values that it can judge by themselves.
-        Err(error) => CommandLine::command().error(ErrorKind::ValueValidation, error).exit(),
+        Err(error) => reject(&[], ErrorKind::ValueValidation, &error),
     };
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
-    let mut companions = Companions { observer, stopper: None, recorder: None };
+    let mut hooks = Hooks { observer, stopper: None, recorder: None };
+    let stop_signal = Rc::new(Cell::new(None));
     match StopSignals::take() {
-        // An error is the end of the runtime.
-        Ok(signals) => companions.stopper = Some(Box::new(move || drop(signals.wait()))),
-        Err(error) => output::complain(format_args!("a signal will end the run without results: {error}")),
+        // An error means that the runtime is ending.
+        Ok(signals) => {
+            let stop_signal = stop_signal.clone();
+            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
+        }
+        Err(error) => output::complain(format_args!(
+            "cannot handle signals, which would end the run without results: {error}"
+        )),
     }
-    let files = match IntervalFiles::create(
-        options.hdr.as_deref(),
-        options.csv.as_deref(),
-        options.html.as_deref(),
-    ) {
-        Ok(files) => files,
+    let (files, json_file, html_file) = match open_files(&options) {
+        Ok(opened) => opened,
         Err(error) => {
             output::complain(error);
             return ExitCode::FAILURE;
         }
     };
-    companions.recorder = files.recorder();
+    hooks.recorder = files.recorder();
     let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
-    let measured = load::run(&plan, companions);
+    let measured = load::run(&plan, hooks);
     let written = files.finish();
     if is_live {
         text::clear_progress_line();
@@ -147,16 +156,20 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let outcome = match measured {
         Ok(outcome) => outcome,
         Err(error) => {
-            output::complain(format_args!("{}: {error}", plan.target));
+            output::complain(format_args!("{}: {error}", plan.target.without_query()));
             return ExitCode::FAILURE;
         }
     };
     let verdicts: Verdicts =
-        options.fail_if.into_iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    let value = json::results(&plan, &outcome, &verdicts);
-    let printed = print(&text::table(&plan, &outcome), &value, options.json.as_deref());
-    let written = written.and_then(|points| match &options.html {
-        Some(path) => write_file(path, &page_of(&plan, &outcome, &value, began_at, &points)),
+        options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
+    let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
+    let value = json::results(&plan, &outcome, &verdicts, stop_signal);
+    // The rows of a CSV are instead of the table.
+    let has_printed = options.csv.as_deref().is_some_and(is_standard_output);
+    let table = if has_printed { String::new() } else { text::table(&plan, &outcome) };
+    let printed = print(&table, &value, options.json.as_deref(), json_file);
+    let written = written.and_then(|points| match html_file {
+        Some(file) => file.write(&page_of(&plan, &outcome, &value, began_at, &points)),
         None => Ok(()),
     });
     if let Err(error) = printed.and(written) {
@@ -164,35 +177,78 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         return ExitCode::FAILURE;
     }
     for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
-        output::complain(format_args!("gate {gate} is broken: {}", verdict.value));
+        output::complain(format_args!("gate {gate} failed: {}", verdict.value));
     }
     if outcome.requests.answered == 0 {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
-            plan.target,
+            plan.target.without_query(),
             first_reason(&plan, &outcome)
         ));
         return ExitCode::FAILURE;
     }
-    match verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
-        true => ExitCode::from(GATE_BROKEN),
-        false => ExitCode::SUCCESS,
+    if let Some(loss) = &outcome.target_loss {
+        output::complain(format_args!(
+            "{}: the target was lost {} before the end: {}",
+            plan.target.without_query(),
+            load::format_duration(loss.before_end),
+            loss.error
+        ));
+        return ExitCode::FAILURE;
+    }
+    if verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
+        return ExitCode::from(GATE_BROKEN);
+    }
+    match stop_signal {
+        Some(signal) => {
+            output::complain(format_args!("the run was stopped early by {signal}"));
+            ExitCode::from(SIGNAL_STATUS + signal as u8)
+        }
+        None => ExitCode::SUCCESS,
     }
 }
 
-/// Prints the table, and writes the file of JSON.
-fn print(table: &str, value: &Value, json: Option<&Path>) -> io::Result<()> {
-    let Some(path) = json else { return output::print(table) };
+/// Exits like clap does for values that it rejects itself, with the usage of `load` or of a subcommand.
+fn reject(subcommand: &[&str], kind: ErrorKind, message: &str) -> ! {
+    let mut program = CommandLine::command();
+    program.build();
+    let mut command = &mut program;
+    for name in [&["load"], subcommand].concat() {
+        if command.find_subcommand(name).is_none() {
+            break;
+        }
+        command = command.find_subcommand_mut(name).unwrap_or_else(|| unreachable!());
+    }
+    command.error(kind, message).exit()
+}
+
+/// The files to write, with their flags.
+fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 4] {
+    let [json, hdr, csv, html] =
+        [&options.json, &options.hdr, &options.csv, &options.html].map(Option::as_deref);
+    [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html)]
+}
+
+/// Opens all files before the run.
+fn open_files(options: &Options) -> io::Result<(IntervalFiles, Option<ResultFile>, Option<ResultFile>)> {
+    let html = options.html.as_deref().map(ResultFile::open).transpose()?;
+    let intervals = IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref(), html.is_some())?;
+    Ok((intervals, open_json(options.json.as_deref())?, html))
+}
+
+/// Opens the file for JSON, unless it goes to standard output.
+fn open_json(json: Option<&Path>) -> io::Result<Option<ResultFile>> {
+    json.filter(|path| !is_standard_output(path)).map(ResultFile::open).transpose()
+}
+
+/// Prints the table, and writes the JSON file; or prints the JSON instead.
+fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFile>) -> io::Result<()> {
     let rendered = format!("{value:#}\n");
-    if path == Path::new("-") {
-        return output::print(&rendered);
+    match (json, file) {
+        (None, _) => output::print(table),
+        (Some(_), None) => output::print(&rendered),
+        (Some(_), Some(file)) => output::print(table).and_then(|()| file.write(&rendered)),
     }
-    output::print(table)?;
-    write_file(path, &rendered)
-}
-
-fn write_file(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|error| cannot_write(&path.display().to_string(), &error))
 }
 
 fn page_of(
@@ -202,9 +258,9 @@ fn page_of(
     began_at: SystemTime,
     points: &[page::Point],
 ) -> String {
-    let target = plan.target.to_string();
+    let target = plan.target.without_query();
     let table = text::table(plan, outcome);
-    // The first line of the table begins with the target, which is the page's title.
+    // The first line of the table starts with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));
     let span = workload::service_span(&plan.workload);
     page::Page {
@@ -216,9 +272,9 @@ fn page_of(
             _ => vec![("response time", &outcome.response_times), ("service time", &outcome.service_times)],
         },
         meaning: match plan.pace {
-            Pace::Closed => format!("Service time: {span}, in a closed loop, in which a stall hardly shows."),
+            Pace::Closed => format!("Service time: {span}. In a closed loop, stalls hardly show."),
             _ => format!(
-                "Response time: from when a request was due to its answer, what users see. Service time: {span}."
+                "Response time: from when a request was due to its response, as users see it. Service time: {span}."
             ),
         },
         rate_unit: workload::rate_unit(&plan.workload),
@@ -230,14 +286,14 @@ fn page_of(
 }
 
 fn cannot_write(shown_path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{shown_path} cannot be written: {error}"))
+    io::Error::new(error.kind(), format!("cannot write {shown_path}: {error}"))
 }
 
-/// Why nothing was answered.
+/// Why no request was answered.
 fn first_reason<'o>(plan: &Plan, outcome: &'o Outcome) -> &'o str {
     let mut reasons = load::ErrorKind::ALL.into_iter().filter_map(|kind| outcome.errors.example(kind));
     reasons.next().unwrap_or(match plan.workload {
-        Workload::Receive { .. } => "nothing came",
+        Workload::Receive { .. } => "nothing was received",
         _ => "no request was due",
     })
 }

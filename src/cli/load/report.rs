@@ -1,18 +1,19 @@
-//! `ringspun load report`: what the logs of `--hdr` say, of several machines together, or of two runs.
+//! `ringspun load report`: merges logs of `--hdr`, or compares two of them.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, error::ErrorKind};
-use ringspun_load::{Comparison, Log, Merged, Row, compare, show_count, show_duration};
+use clap::{Args, error::ErrorKind};
+use ringspun_load::{Comparison, Log, Merged, Row, compare, format_count, format_duration};
 use serde_json::{Value, json};
 
-use super::{histogram, json::times, page, print, text, write_file};
-use crate::cli::{CommandLine, output};
+use super::files::{ResultFile, check_distinct};
+use super::{histogram, json::times, open_json, page, print, reject, text};
+use crate::cli::output;
 
-/// Reads logs that --hdr wrote: merges them, or compares two
+/// Merge or compare logs written by --hdr
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -21,36 +22,40 @@ Examples:
   ringspun load report machine-1.hdr machine-2.hdr --html all.html
   ringspun load report --compare before.hdr after.hdr
 
-Logs of several machines are merged as if one had sent all requests. The rate is that of the time in which all
-of them measured, by their clocks.
+Logs of several machines are merged as if one machine had sent all requests. The rate is that of the time in
+which all of them measured, according to their clocks.
 
---compare tells for rate, p50, p90, p99, p99.9 and max which run was better, where they differ by more than
-1 % and more than the noise: the medians over the seconds of each run differ with 95 % confidence. That takes
-6 seconds of each run; docs/load-logs.md says more.
+--compare shows for rate, p50, p90, p99, p99.9 and max which run was better, if they differ by more than 1 %
+and by more than the noise: the medians of the values per second differ with 95 % confidence. This takes at
+least 6 seconds per run; docs/load-logs.md explains it.
 
-The exit status is 0 when the logs could be read, 1 when not, and 2 when the command line could not be
-understood. A difference is no failure.")]
+The exit status is 0 if the logs could be read, 1 if not, and 2 if the command line is invalid. A difference
+is not a failure.")]
 pub struct Report {
-    /// Logs that `ringspun load TARGET --hdr LOG` wrote
+    /// Logs written by `ringspun load TARGET --hdr LOG`
     #[arg(value_name = "LOG", required = true)]
     logs: Vec<PathBuf>,
-    /// Show two runs side by side
+    /// Compare two runs
     #[arg(long)]
     compare: bool,
-    /// Write the report to a file as JSON (docs/load-logs.md says what is in it); - for standard output,
-    /// which then gets no table
+    /// Write the report as JSON to a file (described in docs/load-logs.md), or with - to standard output
+    /// instead of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the merged logs to a file as a page for a browser, with drawings; it loads nothing and runs no script
+    /// Write the merged logs as an HTML page with charts; self-contained, without scripts
     #[arg(long, value_name = "FILE", conflicts_with = "compare")]
     html: Option<PathBuf>,
 }
 
-/// Reads, merges or compares, and prints.
+/// Merges or compares logs, and prints the result.
 pub fn report(options: &Report) -> ExitCode {
     if options.compare && options.logs.len() != 2 {
-        let message = format!("--compare with {} logs: expected two\n", options.logs.len());
-        CommandLine::command().error(ErrorKind::WrongNumberOfValues, message).exit();
+        let message = format!("--compare got {} logs: expected two\n", options.logs.len());
+        reject(&["report"], ErrorKind::WrongNumberOfValues, &message);
+    }
+    let files = [("--json", options.json.as_deref()), ("--html", options.html.as_deref())];
+    if let Err(message) = check_distinct(&files) {
+        reject(&["report"], ErrorKind::ArgumentConflict, &message);
     }
     match try_report(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,32 +81,36 @@ fn try_report(options: &Report) -> Result<(), String> {
             let merged = Merged::new(logs)?;
             let value = merged_value(logs, &merged);
             if let Some(path) = &options.html {
-                write_file(path, &merged_page(logs, &merged, &value)).map_err(|error| error.to_string())?;
+                let page = merged_page(logs, &merged, &value);
+                ResultFile::open(path)
+                    .and_then(|file| file.write(&page))
+                    .map_err(|error| error.to_string())?;
             }
             (merged_table(logs, &merged), value)
         }
     };
-    print(&table, &value, options.json.as_deref()).map_err(|error| error.to_string())
+    let json = options.json.as_deref();
+    open_json(json).and_then(|file| print(&table, &value, json, file)).map_err(|error| error.to_string())
 }
 
-/// What a log says by itself, in a line.
+/// One line about a log.
 fn log_line(log: &Log) -> String {
     format!(
         "{}: {} answered in {}, {}/s",
         log.name,
-        show_count(log.answered()),
+        format_count(log.answered()),
         show_seconds(log.measured_s()),
         show_rate(log.rate_per_s())
     )
 }
 
 fn show_rate(rate_per_s: f64) -> String {
-    show_count(rate_per_s.round() as u64)
+    format_count(rate_per_s.round() as u64)
 }
 
-/// Seconds that a log named: any number, also one that is no duration.
+/// Seconds from a log, which may be any number, even an invalid duration.
 fn show_seconds(seconds: f64) -> String {
-    show_duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    format_duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 fn merged_table(logs: &[Log], merged: &Merged) -> String {
@@ -112,12 +121,16 @@ fn merged_table(logs: &[Log], merged: &Merged) -> String {
             let of_all = if logs.len() > 1 { "in which all logs measured" } else { "measured" };
             format!("{} answered requests/s in the {common} {of_all}", show_rate(rate_per_s))
         }
-        None => "- (there is no time in which all logs measured)".to_string(),
+        None => "- (the measurements do not overlap in time)".to_string(),
     };
-    // Writing to a text cannot fail.
-    let _ = write!(table, "\nrate         {rate}\nrequests     {} answered", show_count(merged.answered));
+    // Writing to a string cannot fail.
+    let _ = write!(table, "\nrate         {rate}\nrequests     {} answered", format_count(merged.answered));
     if merged.answered_after_end > 0 {
-        let _ = write!(table, ", {} of them after the end", show_count(merged.answered_after_end));
+        let _ = write!(
+            table,
+            ", {} of them after the end of the measurement",
+            format_count(merged.answered_after_end)
+        );
     }
     table.push('\n');
     let _ = text::write_head(&mut table);
@@ -131,8 +144,8 @@ fn merged_table(logs: &[Log], merged: &Merged) -> String {
         None => histogram::write(&mut table, "service time", &merged.service_times),
     };
     table.push_str(match merged.response_times {
-        Some(_) => "\nResponse time: from when a request was due to its answer. Service time: from when it was sent.\n",
-        None => "\nService time: from sent to answered, in a closed loop, in which a stall hardly shows.\n",
+        Some(_) => "\nResponse time: from when a request was due to its response. Service time: from when it was sent.\n",
+        None => "\nService time: from sending a request to its response. In a closed loop, stalls hardly show.\n",
     });
     table
 }
@@ -170,11 +183,11 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
             _ => {
                 let together = match merged.rate_per_s {
                     Some(_) => format!("all measured together for {}", show_seconds(merged.common_s)),
-                    None => "there is no time in which all measured".to_string(),
+                    None => "the measurements do not overlap in time".to_string(),
                 };
                 let loops = loop_name(times.len() > 1);
                 format!(
-                    "{} logs of {loops} loops, merged as if one machine had sent all; {together}.",
+                    "{} logs of {loops} loops, merged as if one machine had sent all requests; {together}.",
                     logs.len()
                 )
             }
@@ -183,8 +196,8 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
         value,
         times,
         meaning: match merged.response_times {
-            Some(_) => "Response time: from when a request was due to its answer. Service time: from when it was sent.",
-            None => "Service time: in a closed loop, in which a stall hardly shows.",
+            Some(_) => "Response time: from when a request was due to its response. Service time: from when it was sent.",
+            None => "Service time: in a closed loop, stalls hardly show.",
         }
         .to_string(),
         rate_unit: "answered requests/s",
@@ -228,9 +241,9 @@ fn comparison_table(a: &Log, b: &Log, comparison: &Comparison) -> String {
         "\n{times} times. {}",
         match comparison.is_noise_known {
             true =>
-                "A row has a verdict where the seconds of the two runs differ by more than their noise, and\n\
-                 by more than 1 %.",
-            false => "There is no verdict: to know the noise takes at least 6 seconds of each run.",
+                "Rows have a verdict if the values per second of the two runs differ by more than their noise,\n\
+                 and by more than 1 %.",
+            false => "No verdict: estimating the noise takes at least 6 seconds of each run.",
         }
     );
     table
@@ -242,7 +255,7 @@ fn verdict_of(row: &Row) -> Option<&'static str> {
 
 fn comparison_value(a: &Log, b: &Log, comparison: &Comparison) -> Value {
     let rows = comparison.rows.iter().map(|row| {
-        // Times in microseconds, as in the other results.
+        // Times are in microseconds, as in the other results.
         let (name, factor) = match row.name {
             "rate" => ("rate_per_s".to_string(), 1.0),
             name => (format!("{}_us", name.replace('.', "_")), 1e6),

@@ -1,56 +1,53 @@
-//! The steps of a run, for people and for programs.
+//! The results per step, as text and JSON.
 
 use std::fmt::Write as _;
 
-use ringspun_load::{Outcome, Pace, Plan, StepOutcome, show_count, show_duration};
+use ringspun_load::{Outcome, Pace, Plan, StepOutcome, format_count, format_duration};
 use serde_json::{Value, json};
 
 use super::json::{requests_value, times};
+use super::text::show_percentile;
 
-/// What stands above the names of the rows.
+/// The heading of the column of names.
 const HEAD: &str = "response times by step";
-/// The percentiles of a row.
+/// The columns of percentiles.
 const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
 
-/// A row for each step, if there are any.
+/// Writes a row per step, if there are any.
 pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if outcome.steps.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = (1..)
         .zip(&outcome.steps)
-        .map(|(number, step)| format!("{number}: {} for {}", step.step, show_duration(step.measured)))
+        .map(|(number, step)| format!("{number}: {} for {}", step.step, format_duration(step.measured)))
         .collect();
     let width = names.iter().map(String::len).fold(HEAD.len(), usize::max);
     write!(text, "\n{HEAD:<width$}{:>13}", "answered")?;
     PERCENTILES.iter().try_for_each(|(name, _)| write!(text, "{name:>9}"))?;
     for (name, step) in names.iter().zip(&outcome.steps) {
-        let rate = format!("{}/s", show_count(step.rate_per_s().round() as u64));
+        let rate = format!("{}/s", format_count(step.rate_per_s().round() as u64));
         write!(text, "\n{name:<width$}{rate:>13}")?;
         for (_, percentile) in PERCENTILES {
-            let time = match step.response_times.count() {
-                0 => "-".to_string(),
-                _ => show_duration(step.response_times.percentile(percentile)),
-            };
-            write!(text, "{time:>9}")?;
+            write!(text, "{:>9}", show_percentile(&step.response_times, percentile))?;
         }
         write_shortfall(text, step)?;
     }
     writeln!(text)
 }
 
-/// What is not in the times of a row.
+/// Writes the counts that are missing from the times of a row.
 fn write_shortfall(text: &mut String, step: &StepOutcome) -> std::fmt::Result {
-    for (count, what) in [(step.unanswered(), "unanswered"), (step.requests.unsent(), "unsent")] {
+    for (count, what) in [(step.requests.failed(), "failed"), (step.requests.unsent(), "unsent")] {
         if count > 0 {
-            write!(text, "  {} {what}", show_count(count))?;
+            write!(text, "  {} {what}", format_count(count))?;
         }
     }
     Ok(())
 }
 
-/// What was asked for; `null` without steps.
+/// The planned steps; `null` without steps.
 pub fn plan_value(plan: &Plan) -> Value {
     let Pace::Steps(steps) = &plan.pace else { return Value::Null };
     let steps = steps.iter().map(|step| {
@@ -63,7 +60,7 @@ pub fn plan_value(plan: &Plan) -> Value {
     steps.collect()
 }
 
-/// What each step brought; `null` without steps.
+/// The results per step; `null` without steps.
 pub fn value(outcome: &Outcome) -> Value {
     if outcome.steps.is_empty() {
         return Value::Null;

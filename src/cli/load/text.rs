@@ -1,25 +1,25 @@
-//! The results for people: a line that is rewritten while a run lasts, and a table at its end.
+//! The results as text: a progress line during the run, and a table at its end.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload, show_bytes,
-    show_count, show_duration,
+    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload, format_bytes,
+    format_count, format_duration,
 };
 
 use super::{BUSY_PERCENT, histogram, steps, workload};
 
-/// A generator that sends later than this at p99 says so. Less is what timers take on a busy machine.
+/// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
 
-/// Goes back to the beginning of the terminal's line, and clears it.
+/// Returns to the beginning of the terminal's line, and clears it.
 const CLEAR_LINE: &str = "\r\x1b[2K";
-/// Around a line that the terminal cuts off at its edge: a wrapped one could not be cleared.
+/// Disables wrapping around the progress line: a wrapped line could not be cleared.
 const UNWRAPPED: [&str; 2] = ["\x1b[?7l", "\x1b[?7h"];
 
-/// Rewrites a line on standard error with how the run stands.
+/// Shows progress by rewriting a line on standard error.
 pub fn progress_line(plan: &Plan) -> Observer {
     let total = match plan.length {
         Length::Duration(duration) => Some(plan.ramp_up + plan.warmup + duration),
@@ -27,9 +27,9 @@ pub fn progress_line(plan: &Plan) -> Observer {
     };
     Box::new(move |progress: &Progress| {
         let times = match (progress.p50, progress.p99) {
-            (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", show_duration(p50), show_duration(p99)),
+            (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", format_duration(p50), format_duration(p99)),
             _ if progress.is_warming_up => "warming up".to_string(),
-            _ => "no answer yet".to_string(),
+            _ => "no response yet".to_string(),
         };
         let (bar, of_total) = total.map_or_else(Default::default, |total| {
             let bar = histogram::progress_bar(progress.elapsed, total) + " ";
@@ -38,28 +38,28 @@ pub fn progress_line(plan: &Plan) -> Observer {
         let line = format!(
             "{bar}{:.0}{of_total} s  {}/s  {times}  {}  {}",
             progress.elapsed.as_secs_f64(),
-            show_count(progress.rate_per_s as u64),
+            format_count(progress.rate_per_s as u64),
             counted(progress.connections_open as u64, "connection"),
             counted(progress.errors, "error"),
         );
-        // Progress that cannot be shown is not worth ending the run for.
+        // Failing to show progress is no reason to end the run.
         let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{}{line}{}", UNWRAPPED[0], UNWRAPPED[1]);
     })
 }
 
-/// Makes room for what comes after the progress.
+/// Clears the progress line.
 pub fn clear_progress_line() {
     let _ = write!(io::stderr().lock(), "{CLEAR_LINE}");
 }
 
 fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", show_count(count), if count == 1 { "" } else { "s" })
+    format!("{} {noun}{}", format_count(count), if count == 1 { "" } else { "s" })
 }
 
-/// All that there is to tell, in lines.
+/// The table of results.
 pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut text = String::new();
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = write_table(&mut text, plan, outcome);
     text
 }
@@ -67,64 +67,65 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
-        Pace::Open { rate_per_s } => format!("open loop at {}/s", show_count(*rate_per_s)),
+        Pace::Open { rate_per_s } => format!("open loop at {}/s", format_count(*rate_per_s)),
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
     let work = workload::describe(plan);
-    let measured = show_duration(outcome.measured);
+    let measured = format_duration(outcome.measured);
     writeln!(
         text,
         "{}: {}, {work}, {pace}, measured for {measured} on {}",
-        plan.target,
+        plan.target.without_query(),
         counted(plan.connections as u64, "connection"),
         outcome.backend
     )?;
     let (connections, requests) = (&outcome.connections, &outcome.requests);
-    let rate = show_count(outcome.rate_per_s().round() as u64);
+    let rate = format_count(outcome.rate_per_s().round() as u64);
     writeln!(text, "\nrate         {rate} {}", workload::rate_unit(&plan.workload))?;
     if outcome.traffic != Traffic::default() {
-        let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(show_bytes);
+        let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(format_bytes);
         writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
     }
     write!(
         text,
         "requests     {} sent, {} answered",
-        show_count(requests.sent),
-        show_count(requests.answered)
+        format_count(requests.sent),
+        format_count(requests.answered)
     )?;
     for (count, what) in [
         (requests.wrong, "wrong"),
-        (requests.bad_status, "with a bad status"),
+        (requests.bad_status, "with a failing status"),
         (requests.timed_out, "timed out"),
         (requests.lost, "lost"),
+        (requests.resent, "sent again"),
     ] {
         if count > 0 {
-            write!(text, ", {} {what}", show_count(count))?;
+            write!(text, ", {} {what}", format_count(count))?;
         }
     }
     if let Workload::Http(_) = plan.workload {
-        let [success, redirection, client_error, server_error] = outcome.status_classes.map(show_count);
-        write!(
-            text,
-            "\nanswers      {success} 2xx, {redirection} 3xx, {client_error} 4xx, {server_error} 5xx"
-        )?;
+        write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
-    writeln!(
+    write!(
         text,
-        "\nconnections  {} wanted, {} opened, {} at most at once",
-        show_count(connections.wanted as u64),
-        show_count(connections.opened),
-        show_count(connections.open_max as u64)
+        "\nconnections  {} planned, {} opened, at most {} at a time",
+        format_count(connections.wanted as u64),
+        format_count(connections.opened),
+        format_count(connections.open_max as u64)
     )?;
+    if connections.closed_idle > 0 {
+        write!(text, ", {} closed while idle", format_count(connections.closed_idle))?;
+    }
+    writeln!(text)?;
     let threads = match outcome.workers {
         1 => String::new(),
         workers => format!("{workers} threads, the busiest "),
     };
     write!(text, "generator    {threads}{:.0} % busy", outcome.busy_percent())?;
     if outcome.send_delays.count() > 0 {
-        let delay = |percentile| show_duration(outcome.send_delays.percentile(percentile));
-        write!(text, "; sent {} late in the median, {} at p99", delay(50.0), delay(99.0))?;
+        let delay = |percentile| format_duration(outcome.send_delays.percentile(percentile));
+        write!(text, "; send delay {} at p50, {} at p99", delay(50.0), delay(99.0))?;
     }
     writeln!(text)?;
     write_times(text, plan, outcome)?;
@@ -135,6 +136,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
+    if outcome.failure_times.count() > 0 {
+        write_row(text, "failed after", &outcome.failure_times)?;
+    }
     match &plan.pace {
         Pace::Closed => {
             write_row(text, "service time", &outcome.service_times)?;
@@ -142,8 +146,8 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             histogram::write(text, "service time", &outcome.service_times)?;
             writeln!(
                 text,
-                "\nService time: {}. In a closed loop a stall of the target keeps requests \
-                 from\nbeing sent, and hardly shows: --rate measures what those who do not wait would see.",
+                "\nService time: {}. In a closed loop, a stalled target gets\nfewer requests, \
+                 which hides the stall: use --rate to measure what independent users would see.",
                 workload::service_span(&plan.workload)
             )
         }
@@ -154,76 +158,90 @@ fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             histogram::write(text, "response time", &outcome.response_times)?;
             writeln!(
                 text,
-                "\nResponse time: from when a request was due to its answer, what users see. Service time: from \
-                 when\nit was sent, which leaves out how long it waited for earlier answers on its connection."
+                "\nResponse time: from when a request was due to its response, as users see it. Service time:\n\
+                 from when it was sent, without the time it waited for a free connection."
             )
         }
     }
 }
 
-/// The head of a table of times.
+/// Writes the head of a table of times.
 pub fn write_head(text: &mut String) -> std::fmt::Result {
     write!(text, "\n{:<13}", "")?;
     let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
     heads.iter().try_for_each(|head| write!(text, "{head:>9}"))
 }
 
-/// A row of it, without the line's end.
+/// Writes a row of it, without the line end.
 pub fn write_row(text: &mut String, name: &str, times: &Latencies) -> std::fmt::Result {
     write!(text, "\n{name:<13}")?;
-    [50.0, 90.0, 99.0, 99.9, 99.99, 100.0].iter().try_for_each(|percentile| {
-        let time = match times.count() {
-            0 => "-".to_string(),
-            _ => show_duration(times.percentile(*percentile)),
-        };
-        write!(text, "{time:>9}")
-    })
+    [50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
+        .iter()
+        .try_for_each(|percentile| write!(text, "{:>9}", show_percentile(times, *percentile)))
+}
+
+/// A percentile, or `-` if there are too few times to know it.
+pub fn show_percentile(times: &Latencies, percentile: f64) -> String {
+    times.known_percentile(percentile).map_or("-".to_string(), format_duration)
 }
 
 fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let errors = &outcome.errors;
-    writeln!(text, "\nerrors       {}", show_count(errors.total()))?;
+    writeln!(text, "\nerrors       {}", format_count(errors.total()))?;
     for kind in ErrorKind::ALL {
         if let Some(example) = errors.example(kind) {
-            let count = show_count(errors.count(kind));
-            writeln!(text, "{:>12} {}, such as: {example}", count, kind.name().replace('_', " "))?;
+            let count = format_count(errors.count(kind));
+            writeln!(text, "{:>12} {}, for example: {example}", count, kind.name().replace('_', " "))?;
         }
     }
     Ok(())
 }
 
-/// What has to be known to read the figures rightly, in paragraphs.
+/// Caveats about the results, in paragraphs.
 pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
     let mut text = String::new();
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = write_remarks(&mut text, plan, outcome);
     text
 }
 
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
-    let unanswered = requests.wrong + requests.bad_status + requests.timed_out + requests.lost;
-    if unanswered > 0 && requests.answered > 0 {
+    if outcome.was_stopped {
         writeln!(
             text,
-            "\nThe times are those of right answers: {} without one would make them worse.",
-            counted(unanswered, "request")
+            "\nThe run was stopped early: the results cover the time until then, and no gate holds."
         )?;
     }
-    if requests.unsent() > 0 {
+    if let Some(loss) = &outcome.target_loss {
         writeln!(
             text,
-            "\n{} of {} requests were not sent before the end: their connections still waited for earlier answers,\n\
-             or were lost. The times do not include them, and would be worse. More connections may help.",
-            show_count(requests.unsent()),
-            show_count(requests.planned.unwrap_or_default())
+            "\nThe target was lost {} before the end: nothing was answered since, and connecting failed:\n{}",
+            format_duration(loss.before_end),
+            loss.error
+        )?;
+    }
+    if requests.failed() > 0 && requests.answered > 0 {
+        writeln!(
+            text,
+            "\nThe times cover successful requests only; {} failed.",
+            counted(requests.failed(), "request")
+        )?;
+    }
+    if requests.unsent() > 0 && outcome.target_loss.is_none() {
+        writeln!(
+            text,
+            "\n{} of {} requests were not sent before the end: no connection was free. The times do\nnot \
+             include them, and would be worse. More connections may help.",
+            format_count(requests.unsent()),
+            format_count(requests.planned.unwrap_or_default())
         )?;
     }
     if outcome.started_late > LATE {
         writeln!(
             text,
-            "\nThe run began {} after --start-at: its connections took so long to open.",
-            show_duration(outcome.started_late)
+            "\nThe run started {} after --start-at, because opening its connections took that long.",
+            format_duration(outcome.started_late)
         )?;
     }
     if outcome.busy_percent() > BUSY_PERCENT {
@@ -234,22 +252,22 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
         };
         writeln!(
             text,
-            "\nThe generator was busy {:.0} % of the time: these latencies include its own queueing.\n{remedy}, \
-             raise --workers, or run one generator on each of several machines.",
+            "\nThe generator was busy {:.0} % of the time: the latencies include its own queueing.\n{remedy}, \
+             raise --workers, or use several machines.",
             outcome.busy_percent()
         )?;
     } else if is_late(outcome) {
         writeln!(
             text,
-            "\nThe generator sent requests later than due though their connections were free, {} at p99: \
-             something\nelse took its core, and the response times contain that. Give it a core of its own.",
-            show_duration(outcome.send_delays.percentile(99.0))
+            "\nThe generator sent requests later than due although connections were free ({} at p99),\nwhich the \
+             response times include: other work used its core. Give it a core of its own.",
+            format_duration(outcome.send_delays.percentile(99.0))
         )?;
     }
     Ok(())
 }
 
-/// At least half of the slow response times may be the generator's own doing.
+/// Whether the generator's own delay may account for half of the slow response times.
 fn is_late(outcome: &Outcome) -> bool {
     let delay = outcome.send_delays.percentile(99.0);
     delay >= LATE && 2 * delay >= outcome.response_times.percentile(99.0)

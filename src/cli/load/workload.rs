@@ -1,4 +1,4 @@
-//! What the connections of `ringspun load` do: its flags, and its words in the results.
+//! The workload of `ringspun load`: its flags, and its description in the results.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,74 +6,77 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ringspun_load::{
-    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, Target, Workload,
-    parse_count, show_count,
+    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, StatusSet, Target,
+    Workload, format_count, parse_count,
 };
 use serde_json::{Value, json};
 
-/// The flags that say what is sent and what is expected.
+/// The flags for what is sent and what is expected.
 #[derive(Args)]
 pub struct WorkloadOptions {
-    /// What each connection does, not for http; echo without this
+    /// What each connection does, for targets other than http [default: echo]
     #[arg(long, value_enum, value_name = "WORKLOAD")]
     workload: Option<Kind>,
-    /// How long each message is in bytes, not for http: 64 (also without this), 64-1024 for any size between
-    /// those, or 64:90%,4k:10% for shares of the messages
+    /// Message size in bytes, for targets other than http: a size such as 64 (the default), a range such as
+    /// 64-1024, or shares such as 64:90%,4k:10%
     ///
-    /// The largest is 65536 for echoes over a stream, 65507 over UDP, and 64 MiB otherwise. The sequence of
+    /// The maximum is 65536 for echoes over a stream, 65507 over UDP, and 64 MiB otherwise. The sequence of
     /// sizes is the same in every run.
     #[arg(long, value_name = "SIZES")]
     payload: Option<Sizes>,
-    /// Send the content of a file as each message, such as --payload-file ping.bin
+    /// Send the content of this file as each message, such as --payload-file ping.bin
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     payload_file: Option<PathBuf>,
-    /// How long each answer is in bytes, with --workload request: --response 512
+    /// Size of each response in bytes, with --workload request: --response 512
     #[arg(long, value_name = "BYTES", conflicts_with = "response_end", value_parser = parse_count)]
     response: Option<u64>,
-    /// What each answer ends with, with --workload request: --response-end '\r\n'
+    /// Delimiter at the end of each response, with --workload request: --response-end '\r\n'
     ///
-    /// \n, \r, \t, \0, \\ and \xHH stand for bytes.
+    /// Escapes: \n, \r, \t, \0, \\ and \xHH.
     #[arg(long, value_name = "TEXT", value_parser = unescape)]
     response_end: Option<Delimiter>,
-    /// How many requests each connection sends before the first is answered, over streams: --pipeline 16
+    /// Maximum number of unanswered requests per connection, over streams: --pipeline 16
     #[arg(long, value_name = "DEPTH", default_value = "1", value_parser = parse_count)]
     pipeline: u64,
-    /// The method of requests to http; GET without this
+    /// HTTP method [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
-    /// A header of requests to http, such as 'Accept: text/html'; can be given several times
+    /// HTTP header, such as 'Accept: text/html'; repeatable
     ///
-    /// Host is set from the target unless it is given here, and Content-Length from the body.
-    #[arg(long, value_name = "HEADER")]
+    /// Host is derived from the target unless given here, Content-Length always from the body.
+    #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<Header>,
-    /// The body of requests to http
+    /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
+    #[arg(long, value_name = "STATUSES")]
+    expect: Option<StatusSet>,
+    /// HTTP request body
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
-    /// Take the body of requests to http from a file, up to 64 MiB
+    /// File with the HTTP request body, up to 64 MiB
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
 }
 
-/// The workloads for other targets than http.
+/// The workloads for targets other than http.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Send a message, and expect it back
+    /// Send a message and expect its echo
     Echo,
-    /// Send a message, and expect an answer as --response or --response-end says
+    /// Send a message and expect a response as described by --response or --response-end
     Request,
-    /// Only send, as fast as the target takes it or at --rate
+    /// Only send, as fast as the target accepts it or at --rate
     Send,
-    /// Only receive, and count what comes; with --payload or --payload-file, after one message that asks for it
+    /// Only receive; with --payload or --payload-file, after sending one such message
     Receive,
-    /// Connect and close; with --payload, an echo in between
+    /// Connect and close; with --payload, with an echo in between
     Churn,
 }
 
-/// Bytes that an answer ends with.
+/// The bytes at the end of a response.
 #[derive(Clone)]
 struct Delimiter(Vec<u8>);
 
-/// Reads bytes as text with escapes.
+/// Parses text with escapes.
 fn unescape(text: &str) -> Result<Delimiter, String> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -92,7 +95,7 @@ fn unescape(text: &str) -> Result<Delimiter, String> {
             Some(b'x') => (escaped.get(1..3).and_then(hexadecimal), 3),
             _ => (None, 0),
         };
-        bytes.push(byte.ok_or(r"expected \n, \r, \t, \0, \\ or \xHH behind a backslash")?);
+        bytes.push(byte.ok_or(r"expected \n, \r, \t, \0, \\ or \xHH after a backslash")?);
         rest = &escaped[length..];
     }
     bytes.extend_from_slice(rest.as_bytes());
@@ -104,9 +107,9 @@ impl WorkloadOptions {
     ///
     /// # Errors
     ///
-    /// Flags that do not go together, or a file that cannot be read.
+    /// Conflicting flags, or a file that cannot be read.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
-        // A number that is too large for the plan is too large as well for what it checks.
+        // Saturated values exceed the plan's limits, too.
         plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
         plan.workload = match plan.target {
             Target::Http(_) => Workload::Http(self.http_request(&plan.target)?),
@@ -118,7 +121,7 @@ impl WorkloadOptions {
     fn http_request(&self, target: &Target) -> Result<HttpRequest, String> {
         if self.payload.is_some() || self.payload_file.is_some() {
             let flag = if self.payload.is_some() { "--payload" } else { "--payload-file" };
-            return Err(format!("{flag} with {target}: expected --body or --body-file"));
+            return Err(format!("{flag} cannot be used with {target}: expected --body or --body-file"));
         }
         let flags = [
             ("--workload", self.workload.is_some()),
@@ -126,13 +129,16 @@ impl WorkloadOptions {
             ("--response-end", self.response_end.is_some()),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-            return Err(format!("{flag} with {target}: expected tcp://, udp:// or unix:"));
+            return Err(format!("{flag} cannot be used with {target}: expected tcp://, udp:// or unix:"));
         }
         let mut request = HttpRequest::default();
         if let Some(method) = &self.method {
             request.method.clone_from(method);
         }
         request.headers.clone_from(&self.header);
+        if let Some(expected) = &self.expect {
+            request.expected.clone_from(expected);
+        }
         if let Some(path) = &self.body_file {
             request.body = read_file("--body-file", path, BODY_MAX_BYTES)?;
         } else if let Some(body) = &self.body {
@@ -145,11 +151,12 @@ impl WorkloadOptions {
         let flags = [
             ("--method", self.method.is_some()),
             ("--header", !self.header.is_empty()),
+            ("--expect", self.expect.is_some()),
             ("--body", self.body.is_some()),
             ("--body-file", self.body_file.is_some()),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-            return Err(format!("{flag} with {target}: expected http://HOST:PORT/PATH"));
+            return Err(format!("{flag} cannot be used with {target}: expected http://HOST:PORT/PATH"));
         }
         let kind = self.workload.unwrap_or(Kind::Echo);
         let framing = match (self.response, &self.response_end) {
@@ -160,7 +167,10 @@ impl WorkloadOptions {
         if let Some((flag, _)) = &framing
             && kind != Kind::Request
         {
-            return Err(format!("{flag} with --workload {}: expected --workload request", kind.name()));
+            return Err(format!(
+                "{flag} cannot be used with --workload {}: expected --workload request",
+                kind.name()
+            ));
         }
         let given = self.given_payload()?;
         let payload = || given.clone().unwrap_or(64.into());
@@ -168,8 +178,7 @@ impl WorkloadOptions {
             Kind::Echo => Workload::Echo { payload: payload() },
             Kind::Request => {
                 let (_, framing) = framing.ok_or(
-                    "--workload request does not say what is answered: expected --response BYTES or \
-                     --response-end TEXT",
+                    "--workload request needs the end of responses: expected --response BYTES or --response-end TEXT",
                 )?;
                 Workload::Request { payload: payload(), framing }
             }
@@ -196,24 +205,24 @@ impl Kind {
     }
 }
 
-/// One byte more than there may be is enough to tell that it is too long; some files never end.
+/// Reads at most one byte more than allowed, which reveals an excess: some files never end.
 fn read_file(flag: &str, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
     let read = || {
         let mut bytes = Vec::new();
         File::open(path)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map_err(|error: io::Error| format!("{flag} {} cannot be read: {error}", path.display()))
+    read().map_err(|error: io::Error| format!("{flag}: cannot read {}: {error}", path.display()))
 }
 
-/// What the connections do, for the first line of the results.
+/// The workload, for the first line of the results.
 pub fn describe(plan: &Plan) -> String {
     let work = match &plan.workload {
-        Workload::Echo { payload } => format!("{} a message", show_payload(payload)),
+        Workload::Echo { payload } => format!("{} per message", show_payload(payload)),
         Workload::Request { payload, framing } => {
-            format!("{} a request, {framing} an answer", show_payload(payload))
+            format!("{} per request, {framing} per response", show_payload(payload))
         }
-        Workload::Send { payload } => format!("send only, {} a message", show_payload(payload)),
+        Workload::Send { payload } => format!("send only, {} per message", show_payload(payload)),
         Workload::Receive { payload: None } => "receive only".to_string(),
         Workload::Receive { payload: Some(payload) } => {
             format!("receive only after {}", show_payload(payload))
@@ -227,7 +236,7 @@ pub fn describe(plan: &Plan) -> String {
     };
     match plan.pipeline {
         1 => work,
-        depth => format!("{work}, {} at once", show_count(depth as u64)),
+        depth => format!("{work}, pipeline depth {}", format_count(depth as u64)),
     }
 }
 
@@ -239,31 +248,33 @@ fn show_payload(payload: &Payload) -> String {
 }
 
 fn counted_bytes(bytes: usize) -> String {
-    format!("{} byte{}", show_count(bytes as u64), if bytes == 1 { "" } else { "s" })
+    format!("{} byte{}", format_count(bytes as u64), if bytes == 1 { "" } else { "s" })
 }
 
-/// What the rate counts.
+/// The unit of the rate.
 pub fn rate_unit(workload: &Workload) -> &'static str {
     match workload {
         Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "answered requests/s",
-        Workload::Send { .. } => "messages/s taken by the kernel",
+        Workload::Send { .. } => "messages/s accepted by the kernel",
         Workload::Receive { .. } => "arrivals/s",
         Workload::Churn { .. } => "connections/s",
     }
 }
 
-/// From when to when a service time is.
+/// What a service time measures.
 pub fn service_span(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "from sent to answered",
-        Workload::Send { .. } => "from sent to taken by the kernel",
+        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => {
+            "from sending a request to its response"
+        }
+        Workload::Send { .. } => "from sending a message until the kernel accepted it",
         Workload::Receive { .. } => "from one arrival to the next",
-        Workload::Churn { payload: None } => "from connecting to connected",
-        Workload::Churn { payload: Some(_) } => "from connecting to answered",
+        Workload::Churn { payload: None } => "from connecting until connected",
+        Workload::Churn { payload: Some(_) } => "from connecting to the echo",
     }
 }
 
-/// The fields of a plan's workload, as docs/load-json.md describes them.
+/// The JSON fields of a plan's workload (docs/load-json.md).
 pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
     let payload = plan.workload.payload();
     let payload_bytes = payload
@@ -282,8 +293,13 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
     };
     let http = match &plan.workload {
         Workload::Http(request) => {
-            let headers: Vec<String> = request.headers.iter().map(ToString::to_string).collect();
-            Some(json!({ "method": request.method, "headers": headers, "body_bytes": request.body.len() }))
+            let headers: Vec<String> = request.headers.iter().map(Header::redacted).collect();
+            Some(json!({
+                "method": request.method,
+                "headers": headers,
+                "expected": request.expected.to_string(),
+                "body_bytes": request.body.len(),
+            }))
         }
         _ => None,
     };
@@ -316,7 +332,7 @@ mod tests {
         }
         for text in [r"\", r"\q", r"\x1", r"\xg0", r"\x+1", "\\\u{e9}", "\\x\u{e9}"] {
             let error = unescape(text).err().unwrap();
-            assert!(error.contains("behind a backslash"), "{text}: {error}");
+            assert!(error.contains("after a backslash"), "{text}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An allocator that ends the process where somebody asks for more at once than a small input can be worth.
+//! An allocator that ends the process if more is asked for at once than a small input can be worth.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write as _};

@@ -3,8 +3,8 @@
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use ringspun_load::{
-    Gate, Header, Rates, Sizes, parse_count, parse_duration, parse_steps, parse_time, show_count,
-    show_duration,
+    Gate, Header, Rates, Sizes, format_count, format_duration, parse_count, parse_duration, parse_steps,
+    parse_time,
 };
 
 #[path = "../../../src/cli/load/options.rs"]
@@ -58,10 +58,10 @@ fn check_command_line(arguments: &[&str]) {
 
 fn check_value(text: &str) {
     if let Ok(duration) = parse_duration(text) {
-        assert!(!show_duration(duration).is_empty());
+        assert!(!format_duration(duration).is_empty());
     }
     if let Ok(count) = parse_count(text) {
-        assert_eq!(show_count(count).replace(',', "").parse(), Ok(count), "{text:?}");
+        assert_eq!(format_count(count).replace(',', "").parse(), Ok(count), "{text:?}");
         assert_eq!(parse_count(&count.to_string()), Ok(count), "{text:?}");
     }
     if let Ok(steps) = parse_steps(text) {

@@ -3,7 +3,7 @@
 //! On Linux we talk to epoll ourselves. That crate's wait takes five system calls; and it does not ask for
 //! `EPOLLRDHUP`, by which an edge-triggered socket tells of an end behind the bytes of a short receive. With
 //! edges, the kernel looks at a socket once for each event, and not once more in the next wait.
-//! `scripts/measure-poll` shows what an echo costs.
+//! `scripts/measure poll` shows what an echo costs.
 
 use std::os::fd::RawFd;
 

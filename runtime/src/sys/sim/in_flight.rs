@@ -8,6 +8,12 @@ use crate::operation::{Address, Interest};
 pub(super) enum Request {
     Start(u64),
     Cancel(u64),
+    /// A message that is sent when it is submitted, or not at all.
+    SendSoon {
+        user_data: u64,
+        socket: SocketId,
+        bytes: Box<[u8]>,
+    },
 }
 
 pub(super) struct InFlight {

@@ -32,10 +32,11 @@ pub use self::calls::{Simulation, current};
 pub use self::faults::Fault;
 use self::in_flight::Request;
 pub use self::random::Random;
+use self::socket::SocketId;
 use self::world::{World, trace};
 use super::Buffers;
 use crate::completion::RawCompletion;
-use crate::operation::Operation;
+use crate::operation::{Operation, OperationKey};
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
@@ -87,6 +88,18 @@ impl Sim {
         world.make_room(ready);
         trace!(world, "cancel of {:?}", world.operations.get(&user_data));
         world.requests.push_back(Request::Cancel(user_data));
+    }
+
+    pub(super) fn send_soon(&mut self, request: &super::Request, ready: &mut ReadyQueue) {
+        let world = &mut *self.world.borrow_mut();
+        world.make_room(ready);
+        // SAFETY: the bytes stay where they are until the batch is over.
+        let bytes = unsafe { std::slice::from_raw_parts(request.start, request.length as usize) };
+        world.queue_message(request.user_data, request.socket, bytes);
+    }
+
+    pub(super) fn has_submitted_all(&self) -> bool {
+        self.world.borrow().requests.is_empty()
     }
 
     pub(super) fn try_send(&self, socket: RawFd, data: &[u8]) -> io::Result<usize> {
@@ -185,8 +198,33 @@ impl World {
         }
     }
 
+    /// Queues a message that is sent when it is submitted.
+    fn queue_message(&mut self, user_data: u64, descriptor: RawFd, bytes: &[u8]) {
+        let Some(socket) = self.socket_of(descriptor) else {
+            return self.violate(format!("a message to descriptor {descriptor}, which no open socket has"));
+        };
+        self.requests.push_back(Request::SendSoon { user_data, socket, bytes: bytes.into() });
+    }
+
+    /// Sends a message, and tells at once what has not been sent, as a real kernel does before the call returns.
+    fn send_message(&mut self, user_data: u64, socket: SocketId, bytes: &[u8]) {
+        let sent = match self.strikes(Fault::SendWouldBlock) {
+            true => Err(libc::EAGAIN),
+            false => self.send(socket, bytes),
+        };
+        trace!(self, "socket {socket} sends a message of {} bytes: {sent:?}", bytes.len());
+        let result = match sent {
+            Ok(count) if count == bytes.len() => return,
+            Ok(count) => count as i32,
+            Err(errno) => -errno,
+        };
+        let key = OperationKey::from_user_data(user_data);
+        self.unsent.push(RawCompletion { result, ..RawCompletion::failed(key, 0) });
+    }
+
     /// Moves completions whose time has come to `ready`, not always all of them.
     fn reap(&mut self, ready: &mut ReadyQueue) {
+        self.unsent.drain(..).for_each(|completion| ready.push_back(completion));
         let due = self.completions.iter().filter(|posted| posted.at_ns <= self.now_ns).count();
         if due == 0 {
             return;

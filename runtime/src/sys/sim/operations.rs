@@ -45,6 +45,7 @@ impl World {
         match request {
             Request::Start(user_data) => self.start(user_data),
             Request::Cancel(user_data) => self.cancel(user_data),
+            Request::SendSoon { user_data, socket, bytes } => self.send_message(user_data, socket, &bytes),
         }
     }
 

@@ -14,6 +14,7 @@ use super::in_flight::{InFlight, Posted, Request};
 use super::random::Random;
 use super::socket::{Kind, Socket, SocketId};
 use crate::buffers::BufferPool;
+use crate::completion::RawCompletion;
 
 /// A run that takes longer has gone astray: somebody waits and nobody notices, as timers keep coming.
 const RUN_MAX_NS: u64 = 4 * 3_600 * 1_000_000_000;
@@ -49,6 +50,8 @@ pub(super) struct World {
     pub(super) operations: BTreeMap<u64, InFlight>,
     pub(super) requests: VecDeque<Request>,
     pub(super) completions: Vec<Posted>,
+    /// What has not been sent of messages.
+    pub(super) unsent: Vec<RawCompletion>,
     /// The receive buffers of the loop that runs, and which of them the kernel has.
     pub(super) pool: Option<Rc<BufferPool>>,
     pub(super) provided: Vec<u16>,
@@ -131,6 +134,7 @@ impl World {
             operations: BTreeMap::new(),
             requests: VecDeque::new(),
             completions: Vec::new(),
+            unsent: Vec::new(),
             pool: None,
             provided: Vec::new(),
             latency_max_ns,
@@ -262,6 +266,10 @@ impl World {
         if let Some(operation) = self.operations.values().find(|operation| operation.socket == id) {
             let text = format!("socket {id} was closed with an operation in flight: {operation:?}");
             self.violate(text);
+        }
+        let is_to = |request: &Request| matches!(request, Request::SendSoon { socket, .. } if *socket == id);
+        if self.requests.iter().any(is_to) {
+            self.violate(format!("socket {id} was closed before a message to it was submitted"));
         }
         self.sockets[id].descriptor = None;
         match std::mem::replace(&mut self.sockets[id].kind, Kind::Closed) {

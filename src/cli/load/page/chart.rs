@@ -1,36 +1,36 @@
-//! One drawing as SVG. Lines and bars stretch with the page while letters keep their size: positions of marks are
-//! in percent of the drawing, and lines are in an inner drawing of their own that is scaled without its strokes.
+//! A chart as SVG. Lines and bars scale with the page while text keeps its size: axis labels are positioned in
+//! percent, and lines are in a nested SVG that is scaled with non-scaling strokes.
 
 use super::markup::{Escaped, add};
 use super::scale::Tick;
 
-/// How wide and high the inner drawing is in its own units.
+/// The size of the nested SVG in its own units.
 const SIZE: f64 = 1000.0;
 
-/// A line; its points lie between 0 and 1, from the left and from below. A gap begins a new piece.
+/// A line. Points are between 0 and 1, from the left and from the bottom. Each piece after a gap is separate.
 pub struct Line {
-    /// What it shows, for the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Its style: `a` to `f`.
+    /// The CSS class: `a` to `f`.
     pub class: &'static str,
     pub pieces: Vec<Vec<(f64, f64)>>,
 }
 
-/// A part of the drawing that says what is in it when it is pointed at.
+/// A vertical band with a tooltip.
 pub struct Spot {
     pub from: f64,
     pub to: f64,
-    /// How high its bar is, in a histogram.
+    /// The height of its bar, in a histogram.
     pub bar: Option<f64>,
     pub text: String,
 }
 
-/// A drawing with a heading, a sentence, and a table of what it shows.
+/// A chart with a heading, a description, and a table of its data.
 pub struct Chart<'a> {
     /// Unique on the page.
     pub id: &'a str,
     pub heading: &'a str,
-    /// What it shows, and how it is to be read.
+    /// What it shows, and how to read it.
     pub description: String,
     pub x_name: &'a str,
     pub x_ticks: Vec<Tick>,
@@ -38,14 +38,14 @@ pub struct Chart<'a> {
     pub lines: Vec<Line>,
     /// From left to right.
     pub spots: Vec<Spot>,
-    /// The figures behind it.
+    /// The data as a table.
     pub table: String,
-    /// They show without being asked for.
+    /// Whether the table is initially visible.
     pub is_table_open: bool,
 }
 
 impl Chart<'_> {
-    /// The drawing as a part of a page.
+    /// The chart as HTML.
     pub fn render(&self) -> String {
         let mut html = String::new();
         let (id, heading) = (self.id, Escaped(self.heading));
@@ -99,7 +99,7 @@ impl Chart<'_> {
         let is_crowded = self.x_ticks.len() > 5;
         for (index, tick) in self.x_ticks.iter().enumerate() {
             let (x, label) = (percent(tick.at), Escaped(&tick.label));
-            // On a narrow screen every other label has room.
+            // On narrow screens, only every other label is shown.
             let class = if is_crowded && index % 2 == 1 { "x spare" } else { "x" };
             add(
                 html,
@@ -122,7 +122,7 @@ impl Chart<'_> {
         );
         for spot in &self.spots {
             let Some(height) = spot.bar.filter(|height| *height > 0.0) else { continue };
-            // The least bar can be seen, and bars have a little air between them.
+            // Non-zero bars are always visible, with small gaps between them.
             let height = (height * SIZE).max(6.0);
             let width = (spot.to - spot.from) * SIZE;
             add(
@@ -166,7 +166,7 @@ fn percent(share: f64) -> String {
     format!("{:.2}%", 100.0 * share)
 }
 
-/// What has a value from one time to another, as steps. Where there is no value there is a gap.
+/// A step line through values over time ranges, with gaps where there is no value.
 pub fn steps(values: impl IntoIterator<Item = (f64, f64, Option<f64>)>) -> Vec<Vec<(f64, f64)>> {
     let mut pieces: Vec<Vec<(f64, f64)>> = Vec::new();
     let mut is_open = false;

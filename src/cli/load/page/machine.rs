@@ -1,14 +1,10 @@
-//! What a page says about how it came about: the command, the machine, and the day.
+//! Facts about the machine, and the date.
 
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A header whose name contains one of these has a value that nobody wants on a page.
-const SECRETS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "pass", "session"];
-
-/// What the page says about the process and its machine, as rows of names and texts.
+/// Facts about the process and the machine, as rows of names and values.
 pub fn facts() -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let mut add = |name: &str, text: String| rows.push(vec![name.to_string(), text]);
@@ -34,59 +30,19 @@ pub fn facts() -> Vec<Vec<String>> {
     rows
 }
 
-/// As Linux names it, where it does.
+/// The processor model, if the kernel provides it.
 fn processor_model() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"))?;
     line.split_once(':').map(|(_, model)| model.trim().to_string())
 }
 
-/// The command line of this process, as a shell would take it. Headers that carry secrets have no value.
-pub fn command_line() -> String {
-    shell_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
-}
-
-fn shell_line(arguments: impl IntoIterator<Item = String>) -> String {
-    let mut words = Vec::new();
-    let mut is_header = false;
-    for (index, argument) in arguments.into_iter().enumerate() {
-        // Where the program is installed is of no interest.
-        let name = Path::new(&argument).file_name().filter(|_| index == 0);
-        let word = match (name, argument.strip_prefix("--header=")) {
-            (Some(name), _) => name.to_string_lossy().into_owned(),
-            (None, Some(header)) => format!("--header={}", without_secret(header)),
-            (None, None) if is_header => without_secret(&argument),
-            (None, None) => argument.clone(),
-        };
-        is_header = argument == "--header";
-        words.push(quoted(&word));
-    }
-    words.join(" ")
-}
-
-fn without_secret(header: &str) -> String {
-    match header.split_once(':') {
-        Some((name, _)) if SECRETS.iter().any(|secret| name.to_ascii_lowercase().contains(secret)) => {
-            format!("{name}: ...")
-        }
-        _ => header.to_string(),
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "@%+=:,./_-".contains(letter);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
-
-/// A point in time as a date in UTC, such as `2026-11-23 04:31:16 UTC`.
+/// Formats a time in UTC, such as `2026-11-23 04:31:16 UTC`.
 pub fn show_date(time: SystemTime) -> String {
     let since_1970_s = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let (days, second) = (since_1970_s / 86_400, since_1970_s % 86_400);
-    // The year begins in March here, so that the day of a leap year is its last. 719,468 days are from then on
-    // in the year 0 to 1970; an era is the 400 years after which the calendar repeats itself.
+    // Years start in March here, so that leap days are last. 719,468 days are from March of year 0 to 1970; an
+    // era is 400 years, after which the calendar repeats.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -114,25 +70,5 @@ mod tests {
         ] {
             assert_eq!(show_date(UNIX_EPOCH + Duration::from_secs(seconds)), date);
         }
-    }
-
-    #[test]
-    fn the_command_line_can_be_pasted_and_keeps_secrets() {
-        let line = |words: &[&str]| shell_line(words.iter().map(ToString::to_string));
-        assert_eq!(
-            line(&["/usr/bin/ringspun", "load", "tcp://[::1]:7", "--fail-if", "p99>5ms", "it's", ""]),
-            "ringspun load 'tcp://[::1]:7' --fail-if 'p99>5ms' 'it'\\''s' ''"
-        );
-        assert_eq!(
-            line(&[
-                "ringspun",
-                "--header",
-                "Authorization: Basic abc",
-                "--header=X-Api-Key:abc",
-                "--header",
-                "A: b"
-            ]),
-            "ringspun --header 'Authorization: ...' '--header=X-Api-Key: ...' --header 'A: b'"
-        );
     }
 }

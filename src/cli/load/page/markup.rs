@@ -1,13 +1,13 @@
-//! Text for a page: everything that the page does not say of its own accord passes through here.
+//! HTML helpers: all external text is escaped here.
 
 use std::fmt::{self, Display, Write};
 
-use ringspun_load::show_count;
+use ringspun_load::format_count;
 use serde_json::{Number, Value};
 
-/// A text of somebody else's, such as a target or an error, as it may stand between tags and in attributes.
+/// Escapes external text, such as a target or an error, for element content and attributes.
 ///
-/// What XML cannot hold at all, such as the codes of a terminal, becomes a question mark in a box.
+/// Characters that XML does not allow, such as terminal codes, become replacement characters.
 pub struct Escaped<T>(pub T);
 
 impl<T: Display> Display for Escaped<T> {
@@ -21,7 +21,7 @@ impl<T: Display> Display for Escaped<T> {
                 '\'' => f.write_str("&#39;")?,
                 '\t' | '\n' | '\r' => f.write_char(letter)?,
                 '\u{fffe}' | '\u{ffff}' => f.write_char(char::REPLACEMENT_CHARACTER)?,
-                // Marks that turn the direction of writing could make a text look like another one.
+                // Bidirectional controls could make a text look like a different one.
                 '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                     f.write_char(char::REPLACEMENT_CHARACTER)?;
                 }
@@ -33,11 +33,12 @@ impl<T: Display> Display for Escaped<T> {
     }
 }
 
-/// A table; its cells are texts, of which the first of each row names it. The caption is for those who hear the
-/// page.
+/// A table. The first cell of each row is its header. The caption is for screen readers.
 pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut html =
-        format!("<div class=\"scroll\"><table><caption class=\"heard\">{}</caption>\n", Escaped(caption));
+    let mut html = format!(
+        "<div class=\"scroll\"><table><caption class=\"screen-reader\">{}</caption>\n",
+        Escaped(caption)
+    );
     if !head.is_empty() {
         html.push_str("<thead><tr>");
         for cell in head {
@@ -60,14 +61,14 @@ pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     html
 }
 
-/// Adds formatted text.
+/// Appends formatted text.
 pub fn add(html: &mut String, text: fmt::Arguments<'_>) {
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = html.write_fmt(text);
 }
 
-/// The members of an object of the JSON results as rows of names and texts, those of objects in it included. What
-/// is null says nothing, and lists are for sections of their own.
+/// The members of a JSON object, including nested objects, as rows of names and values. Nulls are skipped, and so
+/// are arrays, which have their own sections.
 pub fn rows_of(value: &Value) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     add_rows(&mut rows, "", value);
@@ -86,7 +87,7 @@ fn add_rows(rows: &mut Vec<Vec<String>>, prefix: &str, value: &Value) {
                 continue;
             }
             Value::Number(number) => match whole(number) {
-                Some(count) => show_count(count) + unit,
+                Some(count) => format_count(count) + unit,
                 None => {
                     format!("{:.3}", number.as_f64().unwrap_or_default())
                         .trim_end_matches('0')
@@ -103,13 +104,13 @@ fn add_rows(rows: &mut Vec<Vec<String>>, prefix: &str, value: &Value) {
     }
 }
 
-/// A number without a fraction, in whichever form it is.
+/// The value as an integer, if it is one.
 fn whole(number: &Number) -> Option<u64> {
     let as_float = number.as_f64().filter(|value| value.fract() == 0.0 && *value >= 0.0);
     number.as_u64().or(as_float.map(|value| value as u64))
 }
 
-/// The name of a member without its unit, and the unit as it stands behind a value.
+/// Splits the name of a member into the name without its unit, and the unit as shown after the value.
 fn split_unit(name: &str) -> (&str, &'static str) {
     let units = [
         ("_bytes_per_s", " bytes/s"),

@@ -1,8 +1,8 @@
-//! The results as a page: one file of HTML without scripts that loads nothing, for a browser, an attachment, or the
-//! artifacts of a build. It is well-formed XML too, so that other programs can take it apart.
+//! The results as an HTML page: a self-contained file without scripts, for browsers, attachments, and CI
+//! artifacts. It is also well-formed XML, so that programs can parse it.
 //!
-//! What it says comes from the JSON results, so that the two agree, and what is new there is here as well; the
-//! drawings come from the histograms and from the seconds of the run.
+//! Its content is generated from the JSON results, so that the two always agree; the charts are drawn from the
+//! histograms and the intervals of the run.
 
 mod chart;
 mod machine;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use self::markup::{Escaped, add};
 
-/// The most steps of a line: more could not be told apart, and would make a page of a long run large.
+/// The maximum number of points of a line: more would be indistinguishable, and make the page large.
 const STEPS_MAX: usize = 600;
 
 const STYLE: &str = include_str!("style.css");
@@ -25,18 +25,18 @@ const STYLE: &str = include_str!("style.css");
 /// A second of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// From the beginning of what the page shows.
+    /// Relative to the beginning of the chart.
     start_s: f64,
     duration_s: f64,
     answered: u64,
-    /// Logs do not have them.
+    /// Absent in logs.
     errors: Option<u64>,
-    /// p50, p99 and the longest, if anything was answered.
+    /// p50, p99 and maximum, if anything was answered.
     times: Option<[Duration; 3]>,
 }
 
 impl Point {
-    /// Nothing for what came after the end, which the rate does not count.
+    /// `None` for the interval after the end, which rates exclude.
     pub fn of(interval: &Interval) -> Option<Self> {
         let times = interval.times();
         (!interval.is_after_end).then(|| Self {
@@ -53,11 +53,16 @@ impl Point {
         if self.duration_s > 0.0 { self.answered as f64 / self.duration_s } else { 0.0 }
     }
 
+    /// Zero if they are unknown.
+    fn errors_per_s(&self) -> f64 {
+        self.errors.unwrap_or_default() as f64 / self.duration_s.max(1e-3)
+    }
+
     fn end_s(&self) -> f64 {
         self.start_s + self.duration_s
     }
 
-    /// Several seconds as one, with the rate of all and the slowest of their times.
+    /// Combines several seconds: their overall rate, and the maximum of each of their times.
     fn together(points: &[Self]) -> Option<Self> {
         let (first, others) = points.split_first()?;
         Some(others.iter().fold(*first, |all, point| Self {
@@ -77,7 +82,7 @@ impl Point {
 pub struct Series {
     name: String,
     points: Vec<Point>,
-    /// How many seconds each of the points stands for.
+    /// The number of seconds that each point combines.
     seconds_each: usize,
 }
 
@@ -88,7 +93,7 @@ impl Series {
         Self { name, points, seconds_each }
     }
 
-    /// The seconds of logs, which all count from when the first of them began.
+    /// The seconds of logs, all relative to the earliest beginning.
     pub fn of_logs(logs: &[Log]) -> Vec<Self> {
         let start_s = logs.iter().map(Log::start_s).fold(f64::MAX, f64::min);
         let series = |log: &Log| {
@@ -105,29 +110,29 @@ impl Series {
     }
 }
 
-/// What a page is made of.
+/// The content of a page.
 pub struct Page<'a> {
-    /// What was measured.
+    /// The title: the target, or the logs.
     pub title: String,
-    /// How, in a line.
+    /// A line about the run.
     pub summary: String,
-    /// When it began.
+    /// When the measurement began.
     pub began_at: SystemTime,
-    /// The results, as they are written as JSON.
+    /// The JSON results.
     pub value: &'a Value,
-    /// The times, with their names.
+    /// Histograms with their names.
     pub times: Vec<(&'static str, &'a Latencies)>,
-    /// What each of them means.
+    /// An explanation of the times.
     pub meaning: String,
-    /// What the rate counts.
+    /// The unit of the rate.
     pub rate_unit: &'static str,
     pub series: Vec<Series>,
-    /// What has to be known to read the figures rightly, in paragraphs.
+    /// Caveats about the results, in paragraphs.
     pub remarks: String,
 }
 
 impl Page<'_> {
-    /// The page.
+    /// The page as HTML.
     pub fn render(&self) -> String {
         let title = Escaped(&self.title);
         let mut html = format!(
@@ -159,7 +164,7 @@ impl Page<'_> {
     }
 }
 
-/// Seconds since 1970 as a time.
+/// Converts seconds since 1970.
 pub fn time_of(since_1970_s: f64) -> SystemTime {
     UNIX_EPOCH + Duration::try_from_secs_f64(since_1970_s).unwrap_or_default()
 }

@@ -1,19 +1,19 @@
-//! Axes: where a value lies between 0 and 1, and which values have a mark.
+//! Axes: the position of values between 0 and 1, and the ticks.
 
 use std::time::Duration;
 
-use ringspun_load::show_duration;
+use ringspun_load::format_duration;
 
-/// A mark on an axis.
+/// A tick of an axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {
-    /// Where it is, from 0 to 1.
+    /// The position, from 0 to 1.
     pub at: f64,
-    /// What stands there.
+    /// The label.
     pub label: String,
 }
 
-/// Times in seconds on a logarithmic scale.
+/// A logarithmic scale of times, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct LogScale {
     low: f64,
@@ -21,7 +21,7 @@ pub struct LogScale {
 }
 
 impl LogScale {
-    /// From the round number below `low` to the one above `high`.
+    /// A scale from the round number below `low` to the one above `high`.
     pub fn around(low: Duration, high: Duration) -> Self {
         let (low, high) = (seconds(low), seconds(high));
         let steps: Vec<f64> = steps(&[1.0, 2.0, 5.0]).collect();
@@ -30,7 +30,7 @@ impl LogScale {
         Self { low: below, high: above.unwrap_or(high * 2.0) }
     }
 
-    /// From exactly `low` to exactly `high`.
+    /// A scale from exactly `low` to exactly `high`.
     pub fn exact(low: Duration, high: Duration) -> Self {
         let low = seconds(low);
         Self { low, high: seconds(high).max(low * 1.01) }
@@ -41,7 +41,7 @@ impl LogScale {
         share.clamp(0.0, 1.0)
     }
 
-    /// Powers of ten, or more where there are not enough of these, or equal steps where the range is narrow.
+    /// Ticks at powers of ten; in between if these are too few; evenly spaced if the range is narrow.
     pub fn ticks(&self) -> Vec<Tick> {
         let inside = |all: Vec<f64>| -> Vec<f64> {
             all.into_iter().filter(|step| *step >= self.low * 0.999 && *step <= self.high * 1.001).collect()
@@ -61,7 +61,7 @@ impl LogScale {
     }
 }
 
-/// No time is shorter than a nanosecond, of which there is a logarithm.
+/// At least a nanosecond, as zero has no logarithm.
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64().max(1e-9)
 }
@@ -70,14 +70,14 @@ fn steps(series: &[f64]) -> impl Iterator<Item = f64> {
     (-9..=4).flat_map(move |power| series.iter().map(move |step| step * 10_f64.powi(power)))
 }
 
-/// Steps of 1, 2 or 5 by a power of ten.
+/// Multiples of 1, 2 or 5 times a power of ten.
 fn even_steps(low: f64, high: f64) -> Vec<f64> {
     let step = round_up((high - low) / 5.0);
     let first = (low / step).ceil();
     (0..=6).map(|number| (first + f64::from(number)) * step).collect()
 }
 
-/// The next of 1, 2 and 5 by a power of ten.
+/// Rounds up to 1, 2 or 5 times a power of ten.
 fn round_up(value: f64) -> f64 {
     let power = 10_f64.powf(value.max(f64::MIN_POSITIVE).log10().floor());
     [1.0, 2.0, 5.0]
@@ -95,27 +95,30 @@ pub struct LinearScale {
 }
 
 impl LinearScale {
-    /// To the round number above `high`, with about five marks.
+    /// A scale up to the round number above `high`, with about five ticks.
     pub fn up_to(high: f64) -> Self {
-        let step = round_up(high.max(1e-3) / 5.0);
-        Self { high: (high.max(1e-3) / step * 0.999).ceil() * step, step }
+        // An axis of zeros ends at 1.
+        let high = if high > 0.0 { high } else { 1.0 };
+        let step = round_up(high / 5.0);
+        Self { high: (high / step * 0.999).ceil() * step, step }
     }
 
     pub fn position(&self, value: f64) -> f64 {
         (value / self.high).clamp(0.0, 1.0)
     }
 
-    pub fn ticks(&self, label: impl Fn(f64) -> String) -> Vec<Tick> {
+    /// Ticks whose labels have enough decimals to differ, and a unit.
+    pub fn ticks(&self, unit: &str) -> Vec<Tick> {
         let count = (self.high / self.step).round() as u32;
         let tick = |number| {
             let value = f64::from(number) * self.step;
-            Tick { at: self.position(value), label: label(value) }
+            Tick { at: self.position(value), label: short_count(value, self.step) + unit }
         };
         (0..=count).map(tick).collect()
     }
 }
 
-/// The marks of the seconds of a run, which ends at 1.
+/// The ticks of a time axis from 0 to `total_s`.
 pub fn elapsed_ticks(total_s: f64) -> Vec<Tick> {
     let whole = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0];
     let hours = [1.0, 2.0, 6.0, 12.0, 24.0, 48.0, 120.0, 240.0].map(|hours| hours * 3600.0);
@@ -140,7 +143,7 @@ fn short_elapsed(at_s: f64, step_s: f64) -> String {
     }
 }
 
-/// A number without the zeros at its end.
+/// Formats a number without trailing zeros.
 fn trimmed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.contains('.') {
@@ -149,9 +152,9 @@ fn trimmed(value: f64, decimals: usize) -> String {
     }
 }
 
-/// A round time: `1 ms` rather than `1.00 ms`.
+/// Formats a round time: `1 ms` rather than `1.00 ms`.
 fn short_time(time: Duration) -> String {
-    let text = show_time(time);
+    let text = format_duration(time);
     match text.split_once(' ') {
         Some((number, unit)) if number.contains('.') => {
             format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
@@ -160,18 +163,15 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-/// A time with three digits, as a page has it.
-pub fn show_time(time: Duration) -> String {
-    show_duration(time).replace(" us", " µs")
-}
-
-/// A large number in few letters, such as `150k`.
-pub fn short_count(count: f64) -> String {
-    match count {
-        0.0..1e4 => trimmed(count, 1),
-        0.0..1e6 => format!("{}k", trimmed(count / 1e3, 1)),
-        _ => format!("{}M", trimmed(count / 1e6, 2)),
-    }
+/// Formats a number briefly, such as `150k`, with enough decimals to distinguish multiples of `step`.
+fn short_count(count: f64, step: f64) -> String {
+    let (divisor, suffix) = match count {
+        ..1e4 => (1.0, ""),
+        ..1e6 => (1e3, "k"),
+        _ => (1e6, "M"),
+    };
+    let decimals = (-(step / divisor).log10()).ceil().clamp(0.0, 12.0) as usize;
+    trimmed(count / divisor, decimals) + suffix
 }
 
 #[cfg(test)]
@@ -206,9 +206,21 @@ mod tests {
     #[test]
     fn rates_begin_at_zero() {
         let scale = LinearScale::up_to(151_000.0);
-        assert_eq!(labels(&scale.ticks(short_count)), ["0", "50k", "100k", "150k", "200k"]);
-        assert_eq!(labels(&LinearScale::up_to(0.0).ticks(short_count)).first(), Some(&"0"));
-        assert_eq!(short_count(2_500_000.0), "2.5M");
+        assert_eq!(labels(&scale.ticks("")), ["0", "50k", "100k", "150k", "200k"]);
+        assert_eq!(
+            labels(&LinearScale::up_to(2_400_000.0).ticks("/s")),
+            ["0/s", "500k/s", "1M/s", "1.5M/s", "2M/s", "2.5M/s"]
+        );
+    }
+
+    #[test]
+    fn labels_differ_however_small_or_large_the_values_are() {
+        for high in [0.0, 1e-9, 0.004, 0.05, 0.7, 1.0, 3.0, 12.0, 999.0, 9_999.0, 12_345.0, 1.2e6, 3e9] {
+            let ticks = LinearScale::up_to(high).ticks("");
+            let labels = labels(&ticks);
+            assert!(labels.len() >= 4, "{high}: {labels:?}");
+            assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{high}: {labels:?}");
+        }
     }
 
     #[test]

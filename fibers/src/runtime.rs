@@ -1,0 +1,162 @@
+//! The runtime: its settings, its run, and queries about the runtime of the thread.
+
+use std::io;
+use std::rc::Rc;
+
+use ringspun_runtime::{Configuration, EventLoop};
+
+use crate::overflow;
+use crate::remote::Remote;
+use crate::scheduler::Scheduler;
+use crate::spawn::FiberBuilder;
+
+/// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
+/// nothing but address space, of which there is little where addresses have 32 bits.
+const DEFAULT_STACK_SIZE_BYTES: usize = if cfg!(target_pointer_width = "64") { 1024 } else { 128 } * 1024;
+
+/// Settings of a runtime of fibers on one thread.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers::{self as fibers, Runtime};
+///
+/// // A thousand fibers on small stacks.
+/// let sum = Runtime::new().stack_size_bytes(16 * 1024).run(|| {
+///     let fibers: Vec<_> = (0..1000).map(|n| fibers::spawn(move || n).unwrap()).collect();
+///     fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum::<u32>()
+/// });
+/// assert_eq!(sum.unwrap(), 499_500);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    configuration: Configuration,
+    stack_size_bytes: usize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { configuration: Configuration::default(), stack_size_bytes: DEFAULT_STACK_SIZE_BYTES }
+    }
+}
+
+impl Runtime {
+    /// The default settings: stacks of 1 MiB (128 KiB where addresses have 32 bits), and the loop's own
+    /// defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the usable stack of fibers that do not ask for another, `main` among them, in bytes: at least
+    /// 8 KiB, rounded up to whole pages.
+    ///
+    /// A stack takes the pages that have been touched, usually two, and address space for the rest and for
+    /// the guard below it (1 MiB; 64 KiB where addresses have 32 bits). Its page tables take 2 KiB for each MiB
+    /// of both. Where the system counts address space (`ulimit -v`, `vm.overcommit_memory=2`), or where memory is
+    /// scarce beside a million fibers, choose a smaller stack. A free stack gives back what it does not need
+    /// soon, when the event loop is about to block.
+    ///
+    /// A fiber that needs more ends the process, with a message that names it; so does C code with a frame of up
+    /// to 1 MiB that steps over the end. Leave room for the C code that runs on it, such as `getaddrinfo(3)`,
+    /// whose need depends on how the system looks names up.
+    pub fn stack_size_bytes(mut self, stack_size_bytes: usize) -> Self {
+        self.stack_size_bytes = stack_size_bytes;
+        self
+    }
+
+    /// Sets the sizes of the event loop.
+    pub fn configuration(mut self, configuration: Configuration) -> Self {
+        self.configuration = configuration;
+        self
+    }
+
+    /// Runs `main` in a fiber on this thread and returns its result.
+    ///
+    /// When `main` ends, all other fibers are cancelled: each of their waits, from then on, ends with
+    /// [`Interrupt::Cancelled`](crate::Interrupt::Cancelled). The call returns when every fiber has ended and
+    /// every operation's terminal completion has come.
+    ///
+    /// A fiber that ignores a thousand interrupts is unwound. One that catches that as well, a hundred times, is
+    /// stopped for good: it never runs again, and its stack is leaked with all that is on it, sockets, locks and
+    /// the event loop's memory among them. A fiber whose destructors go on waiting while it unwinds is stopped after
+    /// 100,000 waits; its thread counts as panicking from then on, and can have no further runtime. Each is
+    /// logged by `tracing` as an error that names it, or printed on standard error where no subscriber takes
+    /// that, and its supervisor is told. A fiber that computes without end, or calls only what succeeds at
+    /// once, cannot be stopped.
+    ///
+    /// # Forking
+    ///
+    /// If a fiber calls `fork(2)`, only that fiber continues in the child. It cannot wait there, and no runtime counts as
+    /// running, so it may start one. When it waits or ends, the child's copy of this call returns: the result of `main`
+    /// if `main` has ended, an error otherwise. The other fibers are leaked. The parent is not affected.
+    ///
+    /// # Errors
+    ///
+    /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
+    /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
+    /// still use their memory. In a forked child, as described above. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `main`, once everything has ended; and if a runtime runs on this thread already.
+    pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+        assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
+        overflow::install()?;
+        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
+        let _entered = scheduler.enter();
+        let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
+        let ran = scheduler.run_until(|| packet.is_finished());
+        let is_ours = scheduler.is_ours();
+        let ended = ran.and_then(|()| if is_ours { scheduler.end() } else { Ok(()) });
+        if ended.is_err() || !is_ours {
+            // There are parked fibers, which must not be dropped.
+            std::mem::forget(scheduler);
+        }
+        ended?;
+        match packet.take() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(payload)) => std::panic::resume_unwind(payload),
+            None => Err(io::Error::other("the main fiber ended without a result")),
+        }
+    }
+}
+
+/// Runs `main` in a fiber on this thread, with the default [`Runtime`], and returns its result when every
+/// fiber has ended.
+///
+/// # Errors
+///
+/// As [`Runtime::run`].
+///
+/// # Panics
+///
+/// As [`Runtime::run`].
+pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+    Runtime::new().run(main)
+}
+
+/// A handle by which other threads reach the runtime of this thread; `None` if none runs.
+pub fn remote() -> Option<Remote> {
+    Some(Scheduler::current()?.remote().sender())
+}
+
+/// The event loop of this thread's runtime, if one runs. Only the runtime may turn it.
+pub fn event_loop() -> Option<Rc<EventLoop>> {
+    Scheduler::current().map(|scheduler| scheduler.event_loop().clone())
+}
+
+/// Counts of this thread's fibers.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiberStatistics {
+    /// Fibers that have not ended, including the caller.
+    pub alive: usize,
+    /// Stacks in use.
+    pub stacks: usize,
+}
+
+/// Counts of this thread's fibers; `None` if no runtime runs on it.
+pub fn statistics() -> Option<FiberStatistics> {
+    let scheduler = Scheduler::current()?;
+    Some(FiberStatistics { alive: scheduler.alive(), stacks: scheduler.stacks().in_use() })
+}

@@ -1,0 +1,89 @@
+//! Callbacks that observe a run, or end it early.
+
+use std::time::Duration;
+
+use crate::interval::Recorder;
+use crate::latencies::Latencies;
+
+/// The progress of a run.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The time since the first request.
+    pub elapsed: Duration,
+    /// Whether the warm-up is still running.
+    pub is_warming_up: bool,
+    /// Expected responses per second since the last call.
+    pub rate_per_s: f64,
+    /// The number of errors of all kinds.
+    pub errors: u64,
+    /// The number of open connections.
+    pub connections_open: usize,
+    /// The median of the response times so far, if there are any.
+    pub p50: Option<Duration>,
+    /// The 99th percentile of the response times so far, if there are any.
+    pub p99: Option<Duration>,
+}
+
+/// The progress of a thread's share of a run, in a form that can be merged.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) elapsed: Duration,
+    pub(crate) is_warming_up: bool,
+    pub(crate) rate_per_s: f64,
+    pub(crate) errors: u64,
+    pub(crate) connections_open: usize,
+    pub(crate) response_times: Latencies,
+}
+
+impl Snapshot {
+    pub(crate) fn progress(&self) -> Progress {
+        let percentile = |percentile| {
+            (self.response_times.count() > 0).then(|| self.response_times.percentile(percentile))
+        };
+        Progress {
+            elapsed: self.elapsed,
+            is_warming_up: self.is_warming_up,
+            rate_per_s: self.rate_per_s,
+            errors: self.errors,
+            connections_open: self.connections_open,
+            p50: percentile(50.0),
+            p99: percentile(99.0),
+        }
+    }
+}
+
+/// Receives the progress of a run once a second.
+pub type Observer = Box<dyn FnMut(&Progress)>;
+
+/// Runs in a fiber during the run; when it returns, the run ends early.
+pub type Stopper = Box<dyn FnOnce()>;
+
+/// Callbacks of a run; none by default.
+#[derive(Default)]
+pub struct Hooks {
+    /// Receives the progress.
+    pub observer: Option<Observer>,
+    /// Ends the run early by returning: no further request is sent, those in flight are awaited, and the outcome
+    /// covers the time until then. It may park; it is cancelled when the run ends normally.
+    pub stopper: Option<Stopper>,
+    /// Receives the results of each second of the measurement.
+    pub recorder: Option<Recorder>,
+}
+
+/// The hooks of one thread's share of a run.
+pub(crate) struct WorkerHooks {
+    pub(crate) observer: Option<Box<dyn FnMut(Snapshot)>>,
+    pub(crate) stopper: Option<Stopper>,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+impl From<Hooks> for WorkerHooks {
+    fn from(hooks: Hooks) -> Self {
+        let Hooks { observer, stopper, recorder } = hooks;
+        let observer = observer.map(|mut observer| {
+            Box::new(move |snapshot: Snapshot| observer(&snapshot.progress())) as Box<dyn FnMut(Snapshot)>
+        });
+        Self { observer, stopper, recorder }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a loop makes of the actions that a process has for signals.
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
+use ringspun_runtime::{BackendKind, Configuration, EventLoop};
+
+/// What a process says that has found all as it should be.
+pub const AS_EXPECTED: &str = "as expected";
+
+fn action_of(signal: Signal) -> SigHandler {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler of ours is called meanwhile, as the process gets no signal.
+    unsafe {
+        let present = sigaction(signal, &ignore).unwrap();
+        sigaction(signal, &present).unwrap();
+        present.handler()
+    }
+}
+
+extern "C" fn own(_: i32) {}
+
+/// What a process of its own does, as the first loop decides.
+pub fn check(backend: BackendKind, cancel_at_termination: bool) {
+    // SAFETY: the handler does nothing.
+    unsafe {
+        // The parent may ignore these itself, as `nohup` does.
+        for defaulted in [Signal::SIGTERM, Signal::SIGINT] {
+            signal(defaulted, SigHandler::SigDfl).unwrap();
+        }
+        signal(Signal::SIGHUP, SigHandler::SigIgn).unwrap();
+        signal(Signal::SIGUSR1, SigHandler::Handler(own)).unwrap();
+    }
+    let configuration =
+        Configuration { backend: Some(backend), cancel_at_termination, ..Configuration::default() };
+    let event_loop = EventLoop::new(&configuration).unwrap();
+    let is_handled = cancel_at_termination && backend == BackendKind::Uring;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let is_default = matches!(action_of(signal), SigHandler::SigDfl);
+        assert_eq!(is_default, !is_handled, "{signal} on {}", event_loop.backend_name());
+    }
+    assert!(matches!(action_of(Signal::SIGHUP), SigHandler::SigIgn), "SIGHUP is ignored no longer");
+    assert!(matches!(action_of(Signal::SIGUSR1), SigHandler::Handler(_)));
+    assert!(matches!(action_of(Signal::SIGQUIT), SigHandler::SigDfl));
+    // What the program says later counts, also where another loop is made after it.
+    // SAFETY: the handler does nothing.
+    unsafe { signal(Signal::SIGTERM, SigHandler::Handler(own)) }.unwrap();
+    drop(event_loop);
+    let _other = EventLoop::new(&configuration).unwrap();
+    let SigHandler::Handler(handler) = action_of(Signal::SIGTERM) else {
+        panic!("the program's handler is gone")
+    };
+    assert!(std::ptr::fn_addr_eq(handler, own as extern "C" fn(i32)));
+    nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+    println!("{AS_EXPECTED}");
+}

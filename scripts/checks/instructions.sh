@@ -1,0 +1,60 @@
+# That an echo takes no more user instructions than its bound, counted exactly.
+#
+#     ./scripts/check instructions [--json FILE]
+#
+# Counts the user instructions of `ringspun serve echo` (release build) per 64-byte echo, with 64 and with 1,000
+# connections, 64 of them active, on each backend (tests/launchers/count_instructions.rs). Counts are the same on every
+# machine as long as the compiler is. The bounds, in the table below, are 10 % above the last measured count: lower them
+# when the path becomes shorter. Linux only.
+
+# backend connections rounds bound
+bounds="
+uring   64  5 1520
+uring 1000  5 1520
+poll    64  5 1205
+poll  1000  5 1205
+"
+json=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --json)
+        [ -n "${2:-}" ] || refuse "--json: expected a file"
+        json=$(cd "$caller" && realpath -m "$2"); shift 2 ;;
+    *) refuse "$1: unknown option" ;;
+    esac
+done
+ensure_build_tools
+target=${CARGO_TARGET_DIR:-target}
+cargo build --quiet --example count-instructions
+cargo build --quiet --release --bin ringspun
+allowed=$(RINGSPUN_BACKEND= "$target/release/ringspun" doctor --json | tr -d ' \n' | grep -c '"backend":{"name":"io_uring"' || true)
+
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+status=0 lines=
+printf '%-8s %11s %16s %6s\n' backend connections instructions bound
+while read -r backend connections rounds bound; do
+    [ -n "$backend" ] || continue
+    if [ "$backend" = uring ] && [ "$allowed" -eq 0 ]; then
+        say "SKIPPED $backend with $connections connections: io_uring cannot be used here"
+        continue
+    fi
+    if ! line=$(RINGSPUN_BACKEND=$backend "$target/debug/examples/count-instructions" --connections "$connections" \
+        --active 64 --rounds "$rounds" "$target/release/ringspun" serve echo --tcp 127.0.0.1:0 2>"$errors"); then
+        if grep -q 'cannot be traced' "$errors"; then
+            say "SKIPPED $backend with $connections connections: $(cat "$errors")"
+            continue
+        fi
+        cat "$errors" >&2
+        exit 1
+    fi
+    count=$(field instructions_per_echo <<<"$line")
+    verdict=
+    if awk -v count="$count" -v bound="$bound" 'BEGIN { exit !(count > bound) }'; then
+        verdict="  above its bound" status=1
+    fi
+    printf '%-8s %11s %16s %6s%s\n' "$backend" "$connections" "$count" "$bound" "$verdict"
+    lines="$lines${lines:+,}{\"backend\":\"$backend\",\"bound\":$bound,${line#\{}"
+done <<<"$bounds"
+[ -z "$json" ] || printf '[%s]\n' "$lines" >"$json"
+exit "$status"

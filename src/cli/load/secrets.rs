@@ -1,0 +1,92 @@
+//! The command line as the results show it, which are passed on to others: without request bodies, query strings, and
+//! values of headers other than harmless ones.
+
+use std::path::Path;
+
+use ringspun_load::{Header, Target};
+
+/// What is shown instead.
+const OMITTED: &str = "...";
+
+/// The command line of this process, quoted for a shell, without confidential parts.
+pub fn command_line() -> String {
+    shell_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+fn shell_line(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    let mut flag = String::new();
+    for (index, argument) in arguments.into_iter().enumerate() {
+        // The installation path is irrelevant.
+        let name = Path::new(&argument).file_name().filter(|_| index == 0);
+        let word = match name {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => without_secrets(&flag, &argument),
+        };
+        flag = argument;
+        words.push(quoted(&word));
+    }
+    words.join(" ")
+}
+
+/// An argument as it may be shown; `flag` is the one before it.
+fn without_secrets(flag: &str, argument: &str) -> String {
+    match flag {
+        "--header" | "-H" => return header(argument),
+        "--body" => return OMITTED.to_string(),
+        _ => {}
+    }
+    if let Some(value) = argument.strip_prefix("--header=") {
+        return format!("--header={}", header(value));
+    }
+    if let Some(value) = argument.strip_prefix("-H").filter(|value| !value.is_empty()) {
+        return format!("-H{}", header(value));
+    }
+    if argument.starts_with("--body=") {
+        return format!("--body={OMITTED}");
+    }
+    argument.parse::<Target>().map_or_else(|_| argument.to_string(), |target| target.without_query())
+}
+
+fn header(text: &str) -> String {
+    text.parse::<Header>().map_or_else(|_| OMITTED.to_string(), |header| header.redacted())
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "@%+=:,./_-".contains(letter);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_can_be_pasted_and_keeps_secrets() {
+        let line = |words: &[&str]| shell_line(words.iter().map(ToString::to_string));
+        assert_eq!(
+            line(&["/usr/bin/ringspun", "load", "tcp://[::1]:7", "--fail-if", "p99>5ms", "it's", ""]),
+            "ringspun load 'tcp://[::1]:7' --fail-if 'p99>5ms' 'it'\\''s' ''"
+        );
+        let words = [
+            "ringspun",
+            "-H",
+            "X-Any: abc",
+            "--header=Authorization:abc",
+            "-HCookie: abc",
+            "-H",
+            "Accept: b",
+        ];
+        assert_eq!(
+            line(&words),
+            "ringspun -H 'X-Any: ...' '--header=Authorization: ...' '-HCookie: ...' -H 'Accept: b'"
+        );
+        assert_eq!(
+            line(&["ringspun", "http://a/b?token=abc", "--body", "abc", "--body=abc"]),
+            "ringspun 'http://a/b?...' --body ... --body=..."
+        );
+    }
+}

@@ -1,0 +1,496 @@
+//! The `ringspun` command: what it prints, what it exits with, and that it serves.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::backend;
+use crate::support::scratch::scratch_path;
+
+/// Far longer than anything here takes; only a hang comes to it.
+const HANG: Duration = Duration::from_secs(60);
+
+fn ringspun(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output_of(arguments: &[&str]) -> Output {
+    ringspun(arguments).output().unwrap()
+}
+
+fn error_text(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn text_of(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < HANG, "the server did not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail if it has ended and has been waited for, as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running echo server.
+struct EchoServer {
+    process: Process,
+    output: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl EchoServer {
+    fn start(address: &str) -> Self {
+        Self::start_with(address, &[])
+    }
+
+    fn start_with(address: &str, flags: &[&str]) -> Self {
+        let mut command = ringspun(&[&["serve", "echo", "--tcp", address], flags].concat());
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
+        let (address, rest) = rest.split_once(' ').unwrap();
+        let backend = backend::expected();
+        assert_eq!(rest, format!("(tcp, {backend})\n"));
+        Self { address: address.parse().unwrap(), process: Process(process), output }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream
+    }
+
+    /// Waits for the end of the process; returns its status and what it wrote to standard error.
+    fn wait(&mut self) -> (ExitStatus, String) {
+        let status = self.process.wait();
+        let (mut output, mut errors) = (String::new(), String::new());
+        self.output.read_to_string(&mut output).unwrap();
+        assert_eq!(output, "", "one line is all that it prints");
+        self.process.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (status, errors)
+    }
+}
+
+/// Bytes that tell where they stand in the stream.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index % 251) as u8).collect()
+}
+
+fn echo_many(mut stream: TcpStream) {
+    for round in 0..100 {
+        let message = format!("message {round}");
+        stream.write_all(message.as_bytes()).unwrap();
+        let mut answer = vec![0; message.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, message.as_bytes());
+    }
+    let data = pattern(1 << 20);
+    let mut writing = stream.try_clone().unwrap();
+    let sent = data.clone();
+    let writer = thread::spawn(move || writing.write_all(&sent).unwrap());
+    let mut answer = vec![0; data.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer == data, "a mebibyte comes back whole and in order");
+    writer.join().unwrap();
+}
+
+fn serves_until(signal: Signal) {
+    let mut server = EchoServer::start("127.0.0.1:0");
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let stream = server.connect();
+            thread::spawn(move || echo_many(stream))
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    // One connection stays open; its peer sees it end.
+    let mut open = server.connect();
+    open.write_all(b"still here").unwrap();
+    open.read_exact(&mut [0; 10]).unwrap();
+    server.process.signal(signal);
+    let (status, errors) = server.wait();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert_eq!(errors, "ringspun: served 4 connections\n");
+    assert_eq!(open.read(&mut [0; 1]).unwrap(), 0);
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn the_echo_server_serves_until_sigterm() {
+    serves_until(Signal::SIGTERM);
+}
+
+#[test]
+fn the_echo_server_serves_until_sigint() {
+    serves_until(Signal::SIGINT);
+}
+
+#[test]
+fn a_server_that_nobody_used_stops_too() {
+    let mut server = EchoServer::start("localhost:0");
+    server.process.signal(Signal::SIGTERM);
+    let (status, errors) = server.wait();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), "ringspun: served 0 connections\n"));
+}
+
+#[test]
+fn a_server_tells_what_its_loop_holds() {
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--statistics"]);
+    let mut lines = BufReader::new(server.process.0.stderr.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let idle = next();
+    assert_eq!(idle["connections"], 0);
+    let mut client = server.connect();
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    // What was counted may have been written before the connection came.
+    let served = std::iter::repeat_with(&mut next).find(|held| held["connections"] == 1).unwrap();
+    let more = |name: &str| served[name].as_i64().unwrap() - idle[name].as_i64().unwrap();
+    assert_eq!(more("fibers"), 1, "{served}");
+    drop(client);
+    let ended = std::iter::repeat_with(&mut next).find(|held| held["fibers"] == idle["fibers"]).unwrap();
+    for name in ["operations_in_flight", "timers", "buffers_lent", "blocking_calls"] {
+        assert_eq!(ended[name], idle[name], "{name}");
+    }
+}
+
+#[test]
+fn a_server_stops_while_a_client_takes_no_answers() {
+    let mut server = EchoServer::start("127.0.0.1:0");
+    let mut client = server.connect();
+    client.write_all(b"?").unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    // More than the sockets' buffers hold, so that the server's write waits when the signal comes.
+    client.set_nonblocking(true).unwrap();
+    let data = pattern(1 << 16);
+    while client.write(&data).is_ok() {}
+    server.process.signal(Signal::SIGTERM);
+    let (status, errors) = server.wait();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), "ringspun: served 1 connection\n"));
+}
+
+#[test]
+fn one_server_serves_connections_datagrams_and_unix_sockets() {
+    let path = scratch_path("echo.socket");
+    let path = path.to_str().unwrap();
+    let places = ["--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", path];
+    let mut command = ringspun(&[&["serve", "echo"][..], &places].concat());
+    let mut server = Process(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(server.0.stdout.take().unwrap());
+    let addresses = ["(tcp, ", "(udp, ", "(unix, "].map(|kind| {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let (address, rest) = line.strip_prefix("listening on ").unwrap().split_once(' ').unwrap();
+        assert!(rest.starts_with(kind), "{line}");
+        address.to_string()
+    });
+    assert_eq!(addresses[2], format!("unix:{path}"));
+    let mut answer = [0; 5];
+    let mut stream = TcpStream::connect(&addresses[0]).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(HANG)).unwrap();
+    socket.send_to(b"", &addresses[1]).unwrap();
+    assert_eq!(socket.recv_from(&mut answer).unwrap().0, 0);
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let mut errors = String::new();
+    server.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(errors, "ringspun: served 2 connections and 1 datagram\n");
+    assert!(!Path::new(path).exists(), "the socket's path is removed");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    // Without SO_REUSEPORT, so that nobody else can bind it.
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap().to_string();
+    let output = output_of(&["serve", "echo", "--tcp", &address]);
+    let errors = error_text(&output);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.starts_with(&format!("ringspun: listen {address}: ")), "{errors}");
+    assert!(errors.contains("in use"), "{errors}");
+    assert_eq!(text_of(&output), "");
+}
+
+#[test]
+fn a_bad_address_is_named_with_what_was_expected() {
+    for address in ["nonsense", "127.0.0.1:65536"] {
+        let output = output_of(&["serve", "echo", "--tcp", address]);
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(&format!("'{address}'")), "{errors}");
+        assert!(errors.contains("HOST:PORT"), "{errors}");
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_looked_up_fails_and_is_named() {
+    let output = output_of(&["serve", "echo", "--tcp", "127.0.0.1:no-such-service"]);
+    let errors = error_text(&output);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.starts_with("ringspun: listen 127.0.0.1:no-such-service: "), "{errors}");
+}
+
+#[test]
+fn what_is_no_command_exits_with_two() {
+    for arguments in [&["no-such-command"][..], &["serve", "echo"], &["doctor", "--no-such-flag"], &[]] {
+        let output = output_of(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", error_text(&output));
+        assert_eq!(text_of(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn version_and_help_are_answered() {
+    let version = output_of(&["--version"]);
+    assert!(version.status.success());
+    assert_eq!(text_of(&version), format!("ringspun {}\n", env!("CARGO_PKG_VERSION")));
+    let help = output_of(&["--help"]);
+    assert!(help.status.success());
+    assert!(text_of(&help).contains("ringspun serve echo --tcp"), "{}", text_of(&help));
+}
+
+#[test]
+fn what_follows_janet_is_janets_own() {
+    for flag in ["--help", "-h", "--version", "--"] {
+        let output = output_of(&["janet", flag]);
+        let told = text_of(&output) + &error_text(&output);
+        assert!(!told.contains("Usage: ringspun"), "{flag}: {told}");
+        assert_ne!(text_of(&output), format!("ringspun {}\n", env!("CARGO_PKG_VERSION")), "{flag}");
+        assert_ne!(output.status.code(), Some(2), "{flag}: {told}");
+    }
+}
+
+#[test]
+fn the_doctor_reports_to_people() {
+    let output = output_of(&["doctor"]);
+    let report = text_of(&output);
+    assert!(output.status.success(), "{report}{}", error_text(&output));
+    let feature = if backend::refusal().is_none() { "deferred task work" } else { "refused" };
+    for expected in ["io_uring", feature, "open files", "connections per process"] {
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+    assert!(!report.contains('\u{1b}'), "no colours when this is not a terminal");
+    assert_eq!(error_text(&output), "");
+}
+
+#[test]
+fn the_doctor_reports_to_programs() {
+    let output = ringspun(&["doctor", "--json"]).env_remove("RINGSPUN_BACKEND").output().unwrap();
+    assert!(output.status.success(), "{}", error_text(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["ringspun"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["can_run"], true);
+    assert!(report["system"]["kernel_release"].as_str().is_some_and(|release| !release.is_empty()));
+    assert_eq!(report["backend"]["requested"], Value::Null);
+    match backend::refusal() {
+        None => {
+            assert_eq!(report["backend"]["name"], "io_uring");
+            assert_eq!(report["io_uring"]["allowed"], true);
+            assert_eq!(report["io_uring"]["refusal"], Value::Null);
+        }
+        Some(errno) => {
+            assert_eq!(report["backend"]["name"], "poll");
+            assert_eq!(report["io_uring"]["allowed"], false);
+            let cause =
+                if errno == "EPERM" { "a security policy refuses it" } else { "this kernel, or a seccomp" };
+            for reason in [&report["backend"]["reason"], &report["io_uring"]["refusal"]] {
+                let reason = reason.as_str().unwrap();
+                assert!(reason.starts_with("io_uring cannot be used: "), "{reason}");
+                // A machine may have it switched off as well, and is told that first.
+                assert!(reason.contains(cause) || reason.contains("io_uring_disabled"), "{reason}");
+            }
+        }
+    }
+    let features = report["io_uring"]["features"].as_array().unwrap();
+    for feature in features.iter().chain([&report["stack_guards"]]) {
+        assert!(feature["name"].is_string() && feature["available"].is_boolean(), "{feature}");
+        assert!(feature["since_linux"].is_string() && feature["purpose"].is_string(), "{feature}");
+    }
+    let limits = report["limits"].as_object().unwrap();
+    for (name, limit) in limits {
+        assert!(limit["meaning"].as_str().is_some_and(|meaning| meaning.ends_with('.')), "{name}: {limit}");
+    }
+    // Zero and "no limit" (null) are possible values of some; to be there is what counts.
+    for (name, fields) in [
+        ("open_files", &["soft", "hard"][..]),
+        ("locked_memory", &["soft_bytes", "hard_bytes"]),
+        ("memory", &["available_bytes", "total_bytes"]),
+        ("local_ports", &["first", "last", "ports"]),
+        ("somaxconn", &["value"]),
+        ("max_map_count", &["value"]),
+    ] {
+        for field in fields {
+            assert!(limits[name].get(*field).is_some(), "{name}.{field}");
+        }
+    }
+}
+
+#[test]
+fn the_doctor_shows_a_backend_that_was_asked_for() {
+    for (backend, name) in [("uring", "io_uring"), ("poll", "poll")] {
+        let output = ringspun(&["doctor", "--json"]).env("RINGSPUN_BACKEND", backend).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["backend"]["requested"], backend);
+        let reason = report["backend"]["reason"].as_str().unwrap();
+        if backend == "uring" && backend::refusal().is_some() {
+            assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
+            assert_eq!(report["backend"]["name"], Value::Null);
+            assert!(reason.starts_with("io_uring cannot be used: "), "{reason}");
+            assert!(reason.contains("RINGSPUN_BACKEND=poll"), "{reason}");
+        } else {
+            assert!(output.status.success(), "{}", error_text(&output));
+            assert_eq!(report["backend"]["name"], name);
+            assert!(reason.contains(&format!("RINGSPUN_BACKEND={backend}")), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_does_not_exist_is_named_with_what_was_expected() {
+    for arguments in [&["doctor"][..], &["doctor", "--json"], &["serve", "echo", "--tcp", "127.0.0.1:0"]] {
+        let output = ringspun(arguments).env("RINGSPUN_BACKEND", "nonsense").output().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains("RINGSPUN_BACKEND=nonsense: expected"), "{arguments:?}: {errors}");
+    }
+    let output = ringspun(&["doctor", "--json"]).env("RINGSPUN_BACKEND", "nonsense").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["can_run"], &report["backend"]["name"]), (&Value::Bool(false), &Value::Null));
+    assert_eq!(report["backend"]["requested"], "nonsense");
+}
+
+#[test]
+fn a_time_to_look_that_is_no_number_is_named_with_what_was_expected() {
+    for arguments in
+        [&["serve", "echo", "--tcp", "127.0.0.1:0"][..], &["janet", "-e", "(net/listen `127.0.0.1` `0`)"]]
+    {
+        let output = ringspun(arguments).env("RINGSPUN_SPIN_MAX_US", "50us").output().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(
+            errors.contains("RINGSPUN_SPIN_MAX_US=50us: expected microseconds"),
+            "{arguments:?}: {errors}"
+        );
+    }
+}
+
+#[test]
+fn a_server_without_descriptors_names_the_limit() {
+    let started = Instant::now();
+    let script = "ulimit -n 64 && exec \"$0\" serve echo --tcp 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_ringspun")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut server = Process(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split(' ').nth(2).unwrap().to_string();
+    let clients: Vec<_> = (0..80).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let mut log = BufReader::new(server.0.stderr.take().unwrap());
+    let mut warning = String::new();
+    log.read_line(&mut warning).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("(RLIMIT_NOFILE) is 64"), "{warning}");
+    assert!(warning.contains(&address), "{warning}");
+    server.signal(Signal::SIGTERM);
+    server.wait();
+    drop(clients);
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    let more = rest.matches("RLIMIT_NOFILE").count() as u64;
+    assert!(more <= started.elapsed().as_secs() / 10, "at most one warning every 10 s: {rest}");
+}
+
+#[test]
+fn a_closed_standard_output_is_no_reason_to_panic() {
+    for arguments in [&["doctor"][..], &["doctor", "--json"], &["--help"], &["--version"]] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = ringspun(arguments).stdout(writer).output().unwrap();
+        assert_eq!(error_text(&output), "", "{arguments:?}");
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    }
+}
+
+/// The port of TCP on which a process listens, once it does.
+fn listening_port(process: u32) -> Option<u16> {
+    let links = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+    let targets: Vec<String> = links
+        .filter_map(|link| fs::read_link(link.path()).ok()?.into_os_string().into_string().ok())
+        .collect();
+    // Its columns: number, own address, peer's, state (0A: listening), and the inode as the tenth.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| row[3] == "0A" && targets.contains(&format!("socket:[{}]", row[9])));
+    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).next()
+}
+
+#[test]
+fn a_server_whose_output_nobody_reads_serves_all_the_same() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let mut command = ringspun(&["serve", "echo", "--tcp", "127.0.0.1:0"]);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut process = Process(command.spawn().unwrap());
+    let start = Instant::now();
+    let mut client = loop {
+        // It cannot tell its port.
+        if let Some(port) = listening_port(process.0.id()) {
+            break TcpStream::connect(("127.0.0.1", port)).unwrap();
+        }
+        assert_eq!(process.0.try_wait().unwrap(), None, "the server ended");
+        assert!(start.elapsed() < HANG, "the server does not listen");
+        thread::sleep(Duration::from_millis(2));
+    };
+    client.set_read_timeout(Some(HANG)).unwrap();
+    client.write_all(b"?").unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(0));
+}

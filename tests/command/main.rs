@@ -1,0 +1,14 @@
+//! The `ringspun` command and the examples, as processes seen from outside: what they print and serve, how much memory
+//! and how many system calls they take, and how they survive faults.
+
+mod cli;
+mod examples;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
+mod slow_readers;
+#[path = "../support/mod.rs"]
+mod support;
+mod system_calls;

@@ -1,0 +1,376 @@
+### a server receives and answers
+(def [server client] (datagrams))
+(show (net/write client "question"))
+(def buffer @"")
+(def who (net/recv-from server 100 buffer))
+(show buffer)
+(show who)
+(show (= (net/address-unpack who) (net/localname client)))
+(show (net/send-to server who "answer"))
+(show (net/read client 100))
+(:close client)
+(:close server)
+
+### received bytes go behind those that are in the buffer
+(def [server client] (datagrams))
+(def buffer @"before:")
+(repeat 3 (net/write client "abc") (net/recv-from server 100 buffer))
+(show buffer)
+(:close client)
+(:close server)
+
+### of a datagram that is too long, the rest is dropped
+(def [server client] (datagrams))
+(net/write client "0123456789")
+(net/write client "next")
+(def buffer @"")
+(net/recv-from server 4 buffer)
+(show buffer)
+(net/recv-from server 100 buffer)
+(show buffer)
+(net/send-to server (address-of client) "abcdefgh")
+(net/send-to server (address-of client) "next")
+(show (net/read client 3))
+(show (net/read client 3))
+(:close client)
+(:close server)
+
+### none of a datagram's bytes are asked for
+(def [server client] (datagrams))
+(net/write client "dropped")
+(net/write client "kept")
+(def buffer @"")
+(show (type (net/recv-from server 0 buffer)))
+(show buffer)
+(net/recv-from server 10 buffer)
+(show buffer)
+(net/send-to server (address-of client) "dropped")
+(net/send-to server (address-of client) "kept")
+(show (net/read client 0))
+(show (net/read client 10))
+(:close client)
+(:close server)
+
+### amounts to receive
+(def [server client] (datagrams))
+(each amount [-1 1.5 "10" nil :all :some 3000000000 math/nan true]
+  (printf "%q: %q" amount (protect (net/recv-from server amount @"")))
+  (printf "%q: %q" amount (protect (:recv-from server amount @""))))
+(each amount [-1 1.5 "10" nil :some]
+  (printf "%q: %q" amount (protect (net/read client amount)))
+  (printf "%q: %q" amount (protect (net/chunk client amount))))
+(:close client)
+(:close server)
+
+### buffers to receive into
+(def [server client] (datagrams))
+(each buffer ["text" nil 5 :word @[] true]
+  (printf "%q: %q" buffer (protect (net/recv-from server 10 buffer))))
+(show (net/recv-from))
+(show (net/recv-from server))
+(show (net/recv-from server 10))
+(show (net/recv-from server 10 @"" 1 1))
+(:close client)
+(:close server)
+
+### timeouts of receiving
+(def [server client] (datagrams))
+(show (net/recv-from server 10 @"" 0.002))
+(show (:recv-from server 10 @"" 0.002))
+(show (net/read client 10 @"" 0.002))
+(show (net/chunk client 10 @"" 0.002))
+(show (ev/read server 10 @"" 0.002))
+(each timeout ["1" :soon @[] true]
+  (printf "%q" (protect (net/recv-from server 10 @"" timeout)))
+  (printf "%q" (protect (net/send-to server (address-of client) "x" timeout))))
+(show (net/read client 10 @"" 0.002))
+(:close client)
+(:close server)
+
+### a timeout leaves the next datagram to the next who receives
+(def [server client] (datagrams))
+(def buffer @"")
+(show (net/recv-from server 10 buffer 0.002))
+(net/write client "late")
+(show (type (net/recv-from server 10 buffer 60)))
+(show buffer)
+(show (net/recv-from server 10 buffer 0.002))
+(show buffer)
+(:close client)
+(:close server)
+
+### a timeout of nothing takes what is there
+(def [server client] (datagrams))
+(net/write client "here")
+(def buffer @"")
+(show (net/recv-from server 10 buffer 0))
+(show buffer)
+(show (net/recv-from server 10 buffer 0))
+(show buffer)
+(:close client)
+(:close server)
+
+### timeouts of sending
+(def [server client] (datagrams))
+(show (net/send-to server (address-of client) "one" 60))
+(show (net/send-to client (address-of server) "two" nil))
+(show (net/write client "three" 60))
+(show (net/read client 10))
+(def buffer @"")
+(repeat 2 (net/recv-from server 10 buffer))
+(show buffer)
+(:close client)
+(:close server)
+
+### destinations that are none
+(def [server client] (datagrams))
+(each destination [nil "127.0.0.1" (net/localname server) server 80 @"" true]
+  (def [_ fault] (protect (net/send-to client destination "x")))
+  (print (string/replace-all (describe server) "a stream" fault)))
+(show (net/send-to))
+(show (net/send-to client))
+(show (net/send-to client (address-of server)))
+(show (net/send-to client (address-of server) "x" 1 1))
+(show (net/send-to 5 (address-of server) "x"))
+(:close client)
+(:close server)
+
+### what can be sent
+(def [server client] (datagrams))
+(def there (address-of server))
+(each data ["string" @"buffer" :keyword 'symbol]
+  (show (net/send-to client there data))
+  (def buffer @"")
+  (net/recv-from server 100 buffer)
+  (show buffer)
+  (net/write client data)
+  (net/recv-from server 100 buffer)
+  (show buffer))
+(each data [nil 5 @[] {} true print]
+  (printf "%q" (protect (net/send-to client there data)))
+  (printf "%q" (protect (net/write client data))))
+(:close client)
+(:close server)
+
+### several arguments are wrong: which one is named
+(def [server client] (datagrams))
+(show (net/recv-from server "ten" "buffer" "timeout"))
+(show (net/recv-from server 10 "buffer" "timeout"))
+(show (net/recv-from server 10 @"" "timeout"))
+(show (net/send-to server "there" 5 "timeout"))
+(show (net/send-to server (address-of client) 5 "timeout"))
+(show (net/send-to server (address-of client) 5))
+(:close server)
+(show (net/recv-from server "ten" "buffer"))
+(show (net/send-to server "there" 5))
+(:close client)
+
+### bytes of every value
+(def [server client] (datagrams))
+(def all (string/from-bytes ;(range 256)))
+(net/write client all)
+(def buffer @"")
+(net/recv-from server 1000 buffer)
+(show (= all (string buffer)))
+(:close client)
+(:close server)
+
+### the longest datagram arrives whole
+(def [server client] (datagrams))
+(def data (string/repeat "0123456789a" 5960))
+(def longest (string/slice data 0 65507))
+(def there (address-of server))
+(each send [|(net/write client $) |(net/send-to client there $) |(ev/write client $)]
+  (show (send longest))
+  (def buffer @"")
+  (net/recv-from server 70000 buffer)
+  (show (= longest (string buffer))))
+(:close client)
+(:close server)
+
+### a datagram that is too long is not sent
+(def [server client] (datagrams))
+(def data (string/repeat "x" 65508))
+(show (net/write client data))
+(show (ev/write client (buffer data)))
+(show (net/send-to client (address-of server) data))
+(show (net/send-to server (address-of client) data))
+(show (net/recv-from server 10 @"" 0.002))
+(net/write client "short")
+(show (type (net/recv-from server 10 @"")))
+(:close client)
+(:close server)
+
+### datagrams come in the order in which they were sent
+(def [server client] (datagrams))
+(for number 0 100 (net/write client (string number)))
+(def numbers
+  (seq [_ :range [0 100]]
+    (def buffer @"")
+    (net/recv-from server 10 buffer)
+    (scan-number buffer)))
+(show (deep= numbers (range 100)))
+(:close client)
+(:close server)
+
+### each read is one datagram
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["one" "two" "three"] (net/send-to server there word))
+(show (net/read client 100))
+(show (ev/read client 100))
+(show (:evread client 100))
+(:close client)
+(:close server)
+
+### a chunk is made of several datagrams
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["abc" "def" "ghi"] (net/send-to server there word))
+(show (net/chunk client 9))
+(each word ["abc" "def" "ghi"] (net/send-to server there word))
+(show (ev/chunk client 6))
+(show (:chunk client 3))
+(:close client)
+(:close server)
+
+### a chunk cuts its last datagram short
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["abc" "def" "ghi"] (net/send-to server there word))
+(show (net/chunk client 5))
+(show (net/read client 10))
+(:close client)
+(:close server)
+
+### a chunk waits for more datagrams
+(def [server client] (datagrams))
+(def there (address-of client))
+(background (net/chunk client 6))
+(net/send-to server there "abc")
+(settle)
+(print "half")
+(net/send-to server there "def")
+(settle)
+(:close client)
+(:close server)
+
+### reading to the end has no end
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["abc" "def"] (net/send-to server there word))
+(def buffer @"")
+(show (net/read client :all buffer 0.005))
+(show buffer)
+(:close client)
+(:close server)
+
+### what is there in time is read, however late the program gets to look
+(def [server client] (datagrams))
+(def there (address-of client))
+(each word ["abc" "def"] (net/send-to server there word))
+(ev/spawn
+  (def until (+ 0.02 (os/clock :monotonic)))
+  (while (< (os/clock :monotonic) until)))
+(def buffer @"")
+(show (net/read client :all buffer 0.005))
+(show buffer)
+(:close client)
+(:close server)
+
+### nobody receives
+(def [server client] (datagrams))
+(:close server)
+(show (net/write client "lost"))
+(show (net/read client 10 @"" 60))
+(show (net/write client "lost"))
+(show (net/write client "not sent"))
+(show (net/write client "lost"))
+(show (net/send-to client (net/address ;(net/peername client) :datagram false) "not sent"))
+(show (net/recv-from client 10 @"" 0.002))
+(:close client)
+
+### nobody receives what a socket without a peer sends
+(def [server client] (datagrams))
+(def there (address-of client))
+(:close client)
+(repeat 3 (show (net/send-to server there "lost")))
+(show (net/recv-from server 10 @"" 0.002))
+(:close server)
+
+### after nobody was there, somebody is
+(def [server client] (datagrams))
+(def [host port] (net/localname server))
+(:close server)
+(net/write client "lost")
+(show (net/write client "not sent"))
+(def again (net/listen host port :datagram))
+(show (net/write client "received"))
+(def buffer @"")
+(net/recv-from again 100 buffer)
+(show buffer)
+(:close client)
+(:close again)
+
+### a connected socket receives from its peer only
+(def [server client] (datagrams))
+(def other (net/listen "127.0.0.1" "0" :datagram))
+(net/send-to other (address-of client) "from a stranger")
+(net/send-to server (address-of client) "from the peer")
+(show (net/read client 100))
+(show (net/read client 100 @"" 0.002))
+(each stream [server client other] (:close stream))
+
+### a connected socket sends to others too
+(def [server client] (datagrams))
+(def other (net/listen "127.0.0.1" "0" :datagram))
+(show (net/send-to client (address-of other) "to another"))
+(def buffer @"")
+(show (= (net/address-unpack (net/recv-from other 100 buffer)) (net/localname client)))
+(show buffer)
+(show (net/recv-from server 100 buffer 0.002))
+(each stream [server client other] (:close stream))
+
+### destinations of another family
+(def [server client] (datagrams))
+(show (net/send-to server (net/address "::1" "9") "x"))
+(show (net/send-to server (net/address :unix "no-such-socket") "x"))
+(show (net/send-to client (net/address "::1" "9") "x"))
+(:close client)
+(:close server)
+
+### destinations that cannot be reached
+(def [server client] (datagrams))
+(show (net/send-to server (net/address "127.0.0.1" 0) "to port 0"))
+(show (net/send-to server (net/address "127.255.255.255" "9") "a broadcast that is not allowed"))
+(def nowhere (net/connect "127.0.0.1" 0 :datagram))
+(show (net/write nowhere "to port 0"))
+(each stream [server client nowhere] (:close stream))
+
+### a broadcast that is allowed
+(def server (net/listen "0.0.0.0" "0" :datagram))
+(def [_ port] (net/localname server))
+(def sender (net/socket :datagram :ipv4))
+(show (net/setsockopt sender :so-broadcast true))
+(show (net/send-to sender (net/address "127.255.255.255" port) "to all"))
+(show (net/setsockopt sender :so-broadcast false))
+(show (net/send-to sender (net/address "127.255.255.255" port) "to all"))
+(show (protect (net/recv-from server 10 (def buffer @"") 0.02)))
+(:close sender)
+(:close server)
+
+### a socket that was never bound sends, and hears the answer
+(def server (net/listen "127.0.0.1" "0" :datagram))
+(def sender (net/socket :datagram :ipv4))
+(show (net/localname sender))
+(show (net/peername sender))
+(show (net/write sender "without a destination"))
+(show (net/send-to sender (address-of server) "question"))
+(def buffer @"")
+(def who (net/recv-from server 100 buffer))
+(show (= ((net/address-unpack who) 1) ((net/localname sender) 1)))
+(net/send-to server who "answer")
+(net/recv-from sender 100 buffer)
+(show buffer)
+(:close sender)
+(:close server)

@@ -1,0 +1,12 @@
+//! Janet programs on Ringspun: compared with the VM's own network code, those of the manual and of libraries, and the
+//! command line.
+
+mod command_line;
+mod differential;
+mod dns;
+mod fairness;
+mod libraries;
+mod manual;
+mod repl;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,112 @@
+//! Projects that depend on Ringspun: one without the Janet VM, where no C compiler and none of the crates that need
+//! one may come in, and one with it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::Command;
+
+/// Without the VM.
+const EMBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embed/Cargo.toml");
+/// With it.
+const EMBED_JANET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embed_janet/Cargo.toml");
+const TARGET_DIRECTORY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/embed");
+
+/// What brings C, and what only the `ringspun` binary needs.
+const UNWANTED: [&str; 3] = ["cc", "ringspun-janet", "clap"];
+
+/// Runs a cargo command on a project, with changes to its environment, and returns what it prints. Goes to the registry
+/// only for crates that are not on this machine yet.
+fn cargo(manifest: &str, arguments: &[&str], environment: &[(&str, &str)]) -> io::Result<String> {
+    let run = |network: &[&str]| {
+        Command::new(env!("CARGO"))
+            .args(arguments)
+            .args(["--locked", "--manifest-path", manifest])
+            .args(network)
+            .env_remove("CFLAGS")
+            .env("CARGO_TARGET_DIR", TARGET_DIRECTORY)
+            .envs(environment.iter().copied())
+            .output()
+    };
+    let mut output = run(&["--offline"])?;
+    if !output.status.success() {
+        output = run(&[])?;
+    }
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}\n{}\
+         if only its lock file is out of date: cargo metadata --manifest-path {manifest}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).map_err(io::Error::other)
+}
+
+/// Crates that compile C ask for a compiler here. The linker is found by its name, not by these.
+const NO_C_COMPILER: [(&str, &str); 2] = [("CC", "/bin/false"), ("CXX", "/bin/false")];
+
+#[test]
+fn without_its_default_features_the_facade_brings_no_c_and_no_command_line() -> io::Result<()> {
+    let tree = ["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let tree = cargo(EMBED, &tree, &[])?;
+    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    for wanted in ["embed", "ringspun", "ringspun-net", "ringspun-fibers", "ringspun-runtime"] {
+        assert!(names.contains(wanted), "{wanted} is missing, so this looks at the wrong tree: {names:?}");
+    }
+    for unwanted in UNWANTED {
+        assert!(!names.contains(unwanted), "{unwanted} came in: {names:?}");
+    }
+    Ok(())
+}
+
+/// Otherwise a crate that was renamed would count as absent.
+#[test]
+fn the_unwanted_crates_are_called_that() {
+    let lock = include_str!("../../Cargo.lock");
+    for unwanted in UNWANTED {
+        let entry = format!("name = \"{unwanted}\"\n");
+        assert!(lock.contains(&entry), "the workspace has no {unwanted}: is it called otherwise now?");
+    }
+}
+
+#[test]
+fn an_embedding_program_builds_and_runs_where_no_c_can_be_compiled() -> io::Result<()> {
+    let printed = cargo(EMBED, &["run", "--quiet"], &NO_C_COMPILER)?;
+    assert_eq!(printed, "echoed: spun in a ring\n");
+    Ok(())
+}
+
+/// As a dependency of another project, in a debug build, and in a shared library that a program loads.
+#[test]
+fn a_plugin_has_an_optimised_vm() -> io::Result<()> {
+    cargo(EMBED_JANET, &["build", "--quiet"], &[])?;
+    let program = Command::new(format!("{TARGET_DIRECTORY}/debug/embed-janet"))
+        .arg(format!("{TARGET_DIRECTORY}/debug/libplugin.so"))
+        .output()?;
+    let printed = String::from_utf8_lossy(&program.stdout);
+    let (value, backend) = printed.split_once(" by ").unwrap_or_default();
+    assert_eq!(value, "hi", "{program:?}");
+    assert!(backend.ends_with(", optimised: true\n"), "{printed}");
+    Ok(())
+}
+
+/// What the build says where the VM's sources cannot be had, or where flags of the environment would spoil it.
+#[test]
+fn a_vm_that_cannot_be_built_is_an_error_with_its_reason() -> io::Result<()> {
+    let cases = [
+        (("RINGSPUN_JANET_SOURCE", "/nonexistent"), "a folder with janet.c and janet.h"),
+        (("CFLAGS", "-O0"), "CFLAGS switch optimisation off"),
+    ];
+    for ((name, value), error) in cases {
+        let output = Command::new(env!("CARGO"))
+            .args(["check", "--locked", "--manifest-path", EMBED_JANET])
+            .env_remove("CFLAGS")
+            // Another one, so that the good build stays.
+            .env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/embed-refused"))
+            .env(name, value)
+            .output()?;
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{name}={value} built all the same");
+        assert!(printed.contains(error), "{name}={value}: expected {error:?} in\n{printed}");
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! What takes neither the `ringspun` command nor the Janet VM: the library on its own, and the rules of the project.
+//!
+//! One of the modules brings an allocator that refuses large blocks, which holds for all tests here.
+
+mod embedding;
+#[cfg(feature = "cli")]
+mod fuzz_corpus;
+mod manual_checklist;
+mod reliability;
+mod sync_crates;
+mod tidy;

@@ -1,0 +1,217 @@
+//! `ringspun load http://...` against servers of HTTP/1.1, made here on threads: what it sends and counts.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::scratch::scratch_path;
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const CLOSING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+
+/// A request as the server got it.
+struct Request {
+    head: String,
+    body: Vec<u8>,
+    /// Its number on its connection, and that of the connection.
+    number: u64,
+    connection: u64,
+}
+
+/// A server that gives each request to `answer`, and sends the text that it returns. It closes the connection
+/// behind an answer that says so, or is one of HTTP/1.0.
+fn http_server(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> String {
+    let target = tcp_server(move |mut stream, connection| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        for request_number in 0.. {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            reader.read_exact(&mut body).unwrap();
+            let answer = answer(&Request { head, body, number: request_number, connection });
+            let ends = answer.contains("Connection: close") || answer.starts_with("HTTP/1.0");
+            if stream.write_all(answer.as_bytes()).is_err() || ends {
+                return;
+            }
+        }
+    });
+    target.replace("tcp://", "http://")
+}
+
+#[test]
+fn connections_are_kept_from_one_request_to_the_next() {
+    let target = http_server(|_| HELLO.to_string());
+    for pace in [&["--warmup", "50ms"][..], &["--rate", "5k"]] {
+        let base = [target.as_str(), "--count", "200", "--connections", "3", "--fail-if", "errors>0"];
+        let report = measure(&[&base, pace].concat(), 0);
+        assert_eq!(number(&report["requests"]["answered"]), 200);
+        assert_eq!(number(&report["connections"]["opened"]), 3);
+        assert_eq!(report["statuses"]["200"], 200);
+        assert_eq!(report["plan"]["http"]["method"], "GET");
+        assert!(report["plan"]["payload_bytes"].is_null());
+    }
+}
+
+#[test]
+fn a_connection_that_the_server_ends_after_an_answer_is_no_error() {
+    let until_end = "HTTP/1.0 200 OK\r\n\r\nall that comes";
+    for answer in [CLOSING, until_end] {
+        let target = http_server(move |_| answer.to_string());
+        let report = measure(&[&target, "--count", "20"], 0);
+        assert_eq!(number(&report["requests"]["answered"]), 20, "{answer}");
+        assert_eq!(number(&report["errors"]["total"]), 0, "{answer}: {}", report["errors"]);
+        assert_eq!(number(&report["connections"]["opened"]), 20, "{answer}");
+        let arguments = ["--count", "20", "--rate", "5k", "--connections", "2"];
+        let report = measure(&[&[target.as_str()][..], &arguments].concat(), 0);
+        assert_eq!(number(&report["connections"]["opened"]), 20, "{answer}");
+    }
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_connections_need_not_say_that_it_does() {
+    // The end of the request's connection may come with the answer or after it.
+    let target = tcp_server(|mut stream, _| {
+        let mut request = [0; 1000];
+        if stream.read(&mut request).is_ok_and(|length| length > 0) {
+            stream.write_all(HELLO.as_bytes()).unwrap();
+        }
+    });
+    let target = target.replace("tcp://", "http://");
+    let report = measure(&[&target, "--count", "20", "--header", "connection: Close"], 0);
+    assert_eq!(number(&report["requests"]["answered"]), 20);
+    assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
+}
+
+#[test]
+fn requests_say_what_was_asked_for() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    let target = http_server(move |request| {
+        seen.lock().unwrap().push(request.head.clone());
+        "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n".to_string()
+    });
+    let host = target.strip_prefix("http://").unwrap();
+    // An answer to HEAD has no body, whatever its length.
+    let url = format!("{target}/a/b?c=d");
+    measure(&[&url, "--count", "2", "--method", "HEAD", "--header", "X-One: 1", "--header", "Two:2"], 0);
+    let expected = format!("HEAD /a/b?c=d HTTP/1.1\r\nHost: {host}\r\nX-One: 1\r\nTwo: 2\r\n\r\n");
+    assert_eq!(*heads.lock().unwrap(), [expected.as_str(), &expected]);
+}
+
+#[test]
+fn bodies_arrive_whole() {
+    let body: String = ('a'..='z').cycle().take(300_000).collect();
+    let path = scratch_path("body");
+    fs::write(&path, &body).unwrap();
+    for (arguments, expected) in
+        [(["--body", "one, two"], "one, two"), (["--body-file", path.to_str().unwrap()], &body)]
+    {
+        let (wanted, right) = (expected.to_string(), Arc::new(AtomicU64::new(0)));
+        let counter = right.clone();
+        let target = http_server(move |request| {
+            if request.head.starts_with("POST ") && request.body == wanted.as_bytes() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\n\r\n".to_string()
+        });
+        let report =
+            measure(&[&[target.as_str(), "--count", "5", "--method", "POST"], &arguments[..]].concat(), 0);
+        assert_eq!((number(&report["requests"]["answered"]), right.load(Ordering::Relaxed)), (5, 5));
+        assert_eq!(report["plan"]["http"]["body_bytes"], expected.len());
+    }
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn bad_statuses_are_counted_and_named() {
+    // Each third request fails; each fourth is redirected.
+    let target = http_server(|request| match request.number {
+        number if number % 3 == 2 => "HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno".to_string(),
+        number if number % 4 == 3 => "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_string(),
+        _ => HELLO.to_string(),
+    });
+    let url = format!("{target}/path");
+    let report = measure(&[&url, "--count", "24", "--fail-if", "errors>0"], 3);
+    let requests = &report["requests"];
+    assert_eq!((number(&requests["answered"]), number(&requests["bad_status"])), (16, 8));
+    assert_eq!(number(&report["connections"]["opened"]), 1);
+    let expected = serde_json::json!({ "200": 12, "302": 4, "503": 8 });
+    assert_eq!(report["statuses"], expected);
+    assert_eq!(report["failure_time"]["count"], 8);
+    let kind = &report["errors"]["kinds"][0];
+    assert_eq!((&kind["kind"], &kind["example"]), (&"status".into(), &"HTTP 503 for GET /path".into()));
+    let output = load(&[&url, "--count", "24"]);
+    let table = text_of(&output);
+    for expected in
+        ["GET, closed loop", "\nstatuses     12 of 200, 4 of 302, 8 of 503\n", "8 with a failing status"]
+    {
+        assert!(table.contains(expected), "{expected}: {table}");
+    }
+}
+
+#[test]
+fn a_server_with_nothing_but_bad_statuses_exits_with_one() {
+    let target = http_server(|_| "HTTP/1.1 404 No\r\nConnection: close\r\n\r\n".to_string());
+    let output = load(&[&target, "--count", "4"]);
+    let errors = error_text(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("nothing was answered: HTTP 404 for GET /"), "{errors}");
+}
+
+#[test]
+fn answers_that_are_no_http_are_wrong() {
+    // Only on the first connection, which is given up for another.
+    let target = http_server(|request| match (request.connection, request.number) {
+        (0, 2) => "220 mail.example ESMTP\r\n".to_string(),
+        _ => HELLO.to_string(),
+    });
+    let report = measure(&[&target, "--count", "10"], 0);
+    let requests = &report["requests"];
+    assert_eq!((number(&requests["answered"]), number(&requests["wrong"])), (9, 1));
+    assert_eq!(number(&report["connections"]["opened"]), 2);
+    let example = report["errors"]["kinds"][0]["example"].as_str().unwrap();
+    assert!(example.contains("220 mail.example") && example.contains("expected"), "{example}");
+}
+
+#[test]
+fn an_answer_that_is_cut_off_is_lost() {
+    let target = http_server(|request| match request.connection {
+        0 => "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhello".to_string(),
+        _ => HELLO.to_string(),
+    });
+    let report = measure(&[&target, "--count", "10"], 0);
+    let requests = &report["requests"];
+    assert_eq!((number(&requests["answered"]), number(&requests["lost"])), (9, 1));
+    let kind = &report["errors"]["kinds"][0];
+    assert_eq!(kind["kind"], "closed");
+    assert!(kind["example"].as_str().unwrap().contains("4 bytes of the response body missing"), "{kind}");
+}
+
+#[test]
+fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
+    let target = "http://127.0.0.1:9/";
+    for (arguments, value, expected) in [
+        (&["https://localhost/"][..], "https", "not supported"),
+        (&["http://localhost:99999/"], "99999", "1 to 65535"),
+        (&[target, "--payload", "64"], "--payload", "expected --body"),
+        (&[target, "--header", "no colon"], "no colon", "'Name: value'"),
+        (&[target, "--header", "A b: c"], "A b", "is not a header name"),
+        (&[target, "--header", "A: b\nC: d"], "A: b", "control characters"),
+        (&[target, "--method", "G E T"], "G E T", "such as GET"),
+        (&[target, "--body", "a", "--body-file", "b"], "--body", "cannot be used with"),
+        (&[target, "--body-file", "/no/such/file"], "/no/such/file", "No such file"),
+        (&[target, "--body-file", "/dev/zero"], "67108865", "expected at most 67108864"),
+    ] {
+        let output = load(arguments);
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(value) && errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}

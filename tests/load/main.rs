@@ -1,0 +1,16 @@
+//! `ringspun load`: what it measures, what it prints and writes, and what it exits with.
+
+mod faults;
+mod hosts;
+mod http;
+mod pace;
+mod page;
+mod pipeline;
+mod report;
+mod runs;
+mod scale;
+mod stalls;
+#[path = "../support/mod.rs"]
+mod support;
+mod workers;
+mod workloads;

@@ -1,0 +1,12 @@
+//! What several of the test programs use.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+#[cfg(feature = "cli")]
+pub mod answering;
+pub mod backend;
+#[cfg(feature = "cli")]
+pub mod measuring;
+pub mod namespace;
+pub mod scratch;
+pub mod serving;
