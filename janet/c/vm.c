@@ -17,6 +17,10 @@
 #define timerfd_settime(timer, flags, time, old) ringspun_timerfd_settime(timer, flags, time, old)
 #define dup(descriptor) ringspun_dup(descriptor)
 #define close(descriptor) ringspun_close(descriptor)
+#define nanosleep(time, rest) ringspun_nanosleep(time, rest)
+#define execv(path, arguments) ringspun_execv(path, arguments)
+#define execvp(name, arguments) ringspun_execvp(name, arguments)
+#define exit(status) ringspun_exit(status)
 
 #include "janet.c"
 
@@ -26,6 +30,10 @@
 #undef timerfd_settime
 #undef dup
 #undef close
+#undef nanosleep
+#undef execv
+#undef execvp
+#undef exit
 
 #ifndef JANET_EV_EPOLL
 #error "this crate needs a VM whose event loop waits by epoll"
@@ -38,6 +46,10 @@ extern int epoll_wait(int epoll, struct epoll_event *events, int maximum, int ti
 extern int timerfd_settime(int timer, int flags, const struct itimerspec *time, struct itimerspec *old);
 extern int dup(int descriptor);
 extern int close(int descriptor);
+extern int nanosleep(const struct timespec *time, struct timespec *rest);
+extern int execv(const char *path, char *const arguments[]);
+extern int execvp(const char *name, char *const arguments[]);
+extern void exit(int status) __attribute__((noreturn));
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
 struct ringspun_hooks {
@@ -47,6 +59,8 @@ struct ringspun_hooks {
     void (*duplicated)(int descriptor, int duplicate);
     /* The VM closes a descriptor; 1 if the callee does it in its place. */
     int (*closes)(int descriptor);
+    /* The VM blocks or ends: what is to be sent has to be sent before. */
+    void (*flush)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
     /* The methods of streams that are not the VM's. */
@@ -173,6 +187,30 @@ int ringspun_dup(int descriptor) {
 int ringspun_close(int descriptor) {
     if (hooks() && hooks()->closes(descriptor)) return 0;
     return close(descriptor);
+}
+
+static void flush(void) {
+    if (hooks()) hooks()->flush();
+}
+
+int ringspun_nanosleep(const struct timespec *time, struct timespec *rest) {
+    flush();
+    return nanosleep(time, rest);
+}
+
+int ringspun_execv(const char *path, char *const arguments[]) {
+    flush();
+    return execv(path, arguments);
+}
+
+int ringspun_execvp(const char *name, char *const arguments[]) {
+    flush();
+    return execvp(name, arguments);
+}
+
+void ringspun_exit(int status) {
+    flush();
+    exit(status);
 }
 
 /* The epoll descriptor of the VM on this thread. */

@@ -194,6 +194,7 @@ pub(crate) struct Hooks {
     pub(crate) wait: extern "C" fn() -> c_int,
     pub(crate) duplicated: extern "C" fn(descriptor: c_int, duplicate: c_int),
     pub(crate) closes: extern "C" fn(descriptor: c_int) -> c_int,
+    pub(crate) flush: extern "C" fn(),
     pub(crate) forked: extern "C" fn(),
     pub(crate) methods: *const c_void,
 }

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use crate::api as janet;
 use crate::api::{Janet, JanetBuffer, JanetTable};
 
+use crate::bridge::Bridge;
 use crate::stock::{Replacement, replacement};
 use crate::values::{catch_panic, keyword, nil, text_of};
 
@@ -224,6 +225,10 @@ unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet 
 }
 
 unsafe fn edit(prompt: &CStr, buffer: *mut JanetBuffer, environment: *mut JanetTable) -> Attempt {
+    // However the line is read, that blocks the thread.
+    if let Some(bridge) = Bridge::current() {
+        bridge.flush();
+    }
     // What `isatty` and `TERM` say is asked anew each time, as a program may change both.
     let is_bare = std::env::var("TERM").is_ok_and(|terminal| BARE_TERMINALS.contains(&terminal.as_str()));
     if is_bare || !io::stdin().is_terminal() {

@@ -304,9 +304,16 @@ pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
 fn sent_outcome(context: &Context<'_>, sent: std::io::Result<()>) -> Outcome {
     match sent {
         Ok(()) => Outcome::Value(nil()),
-        Err(_) if context.is_stream_closed() => Outcome::Error(string("stream closed")),
-        Err(error) if error.kind() == std::io::ErrorKind::WriteZero => Outcome::Error(string("disconnect")),
-        Err(error) => Outcome::error(&error),
+        Err(error) => Outcome::Error(sent_error(&error, context.is_stream_closed())),
+    }
+}
+
+/// Why something was not sent, as the VM's own functions say it.
+pub(crate) fn sent_error(error: &std::io::Error, is_stream_closed: bool) -> Janet {
+    match error.kind() {
+        _ if is_stream_closed => string("stream closed"),
+        std::io::ErrorKind::WriteZero => string("disconnect"),
+        _ => error_string(error),
     }
 }
 
