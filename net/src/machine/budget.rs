@@ -16,8 +16,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// The cost of a receive: as large as that of a few sends, as a peer that sends without pause decides how many there
-    /// are.
+    /// The cost of a receive: that of a few sends, because a peer that sends continuously decides how many receives
+    /// there are.
     pub(crate) const RECEIVE: u8 = 4;
     /// The cost of a small message, a connection or a datagram.
     pub(crate) const MESSAGE: u8 = 1;
