@@ -86,15 +86,17 @@ impl Runtime {
     ///
     /// # Forking
     ///
-    /// If a fiber calls `fork(2)`, only that fiber continues in the child. It cannot wait there, and no runtime counts as
-    /// running, so it may start one. When it waits or ends, the child's copy of this call returns: the result of `main`
-    /// if `main` has ended, an error otherwise. The other fibers are leaked. The parent is not affected.
+    /// If a fiber calls `fork(2)`, only that fiber continues in the child. It cannot wait there, and no runtime
+    /// counts as running, so it may start one. When it waits or ends, the child's copy of this call returns: the
+    /// result of `main` if `main` has ended, an error otherwise. The other fibers are leaked. The parent is not
+    /// affected.
     ///
     /// # Errors
     ///
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
     /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
-    /// still use their memory. In a forked child, as described above. `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
+    /// still use their memory. In a forked child, as described above. `Unsupported` on a thread on which a
+    /// fiber had to be stopped while it unwound.
     ///
     /// # Panics
     ///

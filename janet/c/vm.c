@@ -80,8 +80,9 @@ static const struct ringspun_hooks *hooks(void) {
 }
 
 /*
- * Forked children. A child shares its parent's epoll instance, timer and self-pipe: what its VM did to them would happen
- * to the parent, up to events that refer to memory of the child. So a VM that finds itself in a child gets new ones.
+ * Forked children. A child shares its parent's epoll instance, timer and self-pipe: what its VM did to them would
+ * happen to the parent, up to events that refer to memory of the child. So a VM that finds itself in a child gets
+ * new ones.
  */
 
 /* How many forks lie between the first process and this one. */

@@ -329,8 +329,8 @@ impl Bridge {
         self.vm_epoll.armed.get().map_or(Ok(()), |key| self.event_loop.cancel_and_wait(key))
     }
 
-    /// In a forked child: leaves everything to the parent. Its loop does nothing here anyway; the sockets of its streams
-    /// are taken in by the child's own bridge when they are used.
+    /// In a forked child: leaves everything to the parent. Its loop does nothing here anyway; the child's own
+    /// bridge adopts the sockets of its streams when they are used.
     pub(crate) fn leave_to_parent() {
         let Some(of_thread) = Self::replace(None) else { return };
         for (_, operation) in &*of_thread.0.parked.borrow() {

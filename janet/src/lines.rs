@@ -55,10 +55,10 @@ pub enum Line {
 
 /// Lets the user of a terminal edit a line. See [`Vm::set_line_editor`](crate::Vm::set_line_editor).
 pub trait LineEditor {
-    /// Shows `prompt` and waits for a line, in which symbols of `environment` may be completed. Without an
-    /// environment, a program asks for something that is no code.
+    /// Shows `prompt` and reads a line, in which symbols of `environment` may be completed. Without an
+    /// environment, the line is not code.
     ///
-    /// It blocks the thread, and with it the VM's loop. A panic in it is an error in Janet, and the editor stays in use.
+    /// Blocks the thread, and with it the VM's loop. A panic becomes an error in Janet; the editor stays installed.
     ///
     /// # Errors
     ///

@@ -150,8 +150,8 @@ fn deadline_after(bridge: &Bridge, timeout_s: f64) -> Option<Instant> {
 }
 
 impl Parked {
-    /// Hangs the operation onto the fiber, as the VM's own do, so that whatever resumes the fiber in
-    /// another way ends the operation.
+    /// Attaches the operation to the fiber, as the VM's own do, so that resuming the fiber in another way ends
+    /// the operation.
     fn park(self: Rc<Self>) {
         let bridge = self.bridge.clone();
         let index = bridge.park(self.clone());

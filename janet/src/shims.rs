@@ -1,6 +1,6 @@
-//! What the functions that the VM calls have in common. Each of them is a shim, whose frame holds plain data only while it
-//! calls anything of the VM that may raise: it reads its arguments, calls into Rust for a verdict, and carries it out.
-//! A panic on the way to the verdict is an error in Janet: it must not unwind the frames of C code.
+//! What the functions that the VM calls have in common. Each is a shim whose frame holds only plain data while it
+//! calls functions of the VM that may raise: it reads its arguments, calls into Rust for a verdict, and carries it
+//! out. A panic in the Rust part becomes an error in Janet, because it must not unwind C frames.
 
 use std::rc::Rc;
 

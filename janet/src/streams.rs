@@ -1,5 +1,5 @@
-//! The functions and methods that programs call on sockets. They read their arguments as the VM's own do, so that errors
-//! have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
+//! The functions and methods that programs call on sockets. They read their arguments as the VM's own do, so that
+//! errors have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
 
 use std::ffi::CStr;
 use std::net::Shutdown;

@@ -73,7 +73,10 @@ fn a_panic_in_a_line_editor_is_an_error_in_janet() {
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
-    let asked = r#"(\"panicked: oops\" \"panicked: at \\\"> \\\"\" \"panicked: non-string panic payload\" \"after > \\n\")"#;
+    let asked = concat!(
+        r#"(\"panicked: oops\" \"panicked: at \\\"> \\\"\" "#,
+        r#"\"panicked: non-string panic payload\" \"after > \\n\")"#,
+    );
     assert!(printed.contains(&format!("answered: Ok(\"{asked} hi\")")), "{output:?}");
     assert!(printed.contains("ended: Ok(\"3\")"), "{output:?}");
 }

@@ -169,8 +169,7 @@ fn a_cancel_that_overtakes_a_finished_read_loses_no_byte() {
     assert_eq!(value, "0 missing, overtaken: true");
 }
 
-/// Each waiter that goes on lets the next one go on. Thousands of them must not do so inside one another, here on a small
-/// stack.
+/// Each waiter that continues wakes the next one. Thousands of such wakes must not nest, here on a small stack.
 #[test]
 fn thousands_of_waiters_let_one_another_go_on() {
     const STACK_BYTES: usize = 512 * 1024;

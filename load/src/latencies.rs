@@ -74,8 +74,8 @@ impl Latencies {
         Duration::from_nanos(self.histogram_ns.value_at_quantile(quantile))
     }
 
-    /// A percentile, if there are enough times to distinguish it from the maximum: at least one must be above it, so that
-    /// p99.9 takes a thousand. The 100th is the maximum.
+    /// A percentile, if there are enough times to distinguish it from the maximum: at least one must be above it, so
+    /// that p99.9 takes a thousand. The 100th is the maximum.
     ///
     /// # Examples
     ///

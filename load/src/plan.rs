@@ -257,7 +257,8 @@ impl Plan {
                 let first = steps.first().ok_or("there are no steps: expected one or more")?;
                 if first.from_per_s == 0 && !self.lead().is_zero() {
                     return Err(format!(
-                        "a ramp-up or a warm-up needs a rate, but the first step starts with {first}: expected 1 or more"
+                        "a ramp-up or a warm-up needs a rate, but the first step starts with {first}: \
+                         expected 1 or more"
                     ));
                 }
                 match self.length == Length::Duration(total(steps)) {

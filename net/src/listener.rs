@@ -47,8 +47,9 @@ fn warn_of_exhaustion(error: &io::Error, warned_at: &mut Option<Instant>) {
 /// [`Listener::localname`] tells.
 ///
 /// As with [`std::net::TcpListener`], `SO_REUSEADDR` is set (`socket(7)`), and a second listener on the same port is
-/// `AddrInUse`; as in Janet's `net/listen`, up to 1,024 connections wait in the kernel, or as many as
-/// `net.core.somaxconn` allows. The first address of a name that can be bound is taken. Parks while a name is looked up.
+/// `AddrInUse`. As in Janet's `net/listen`, up to 1,024 connections wait in the kernel, or as many as
+/// `net.core.somaxconn` allows. Binds the first address of a name that can be bound. Parks during the lookup of a
+/// name.
 ///
 /// The path of a Unix socket must not exist: what is there, even the socket of a server that is gone, is left
 /// as it is, and a symbolic link is not followed. The path is not removed when the listener is closed. Who may
@@ -118,9 +119,9 @@ impl Listener {
             .map_err(|error| self.failed(error))
     }
 
-    /// Accepts connections until the listener is closed, each served by `handler` in a fiber of its
-    /// own, as Janet's `net/accept-loop` does. When descriptors or memory run out, it waits for some to
-    /// come back, 50 ms at a time, and logs a warning that names the limit, at most every 10 seconds. A handler that panics ends its own connection only.
+    /// Accepts connections until the listener is closed, and serves each by `handler` in a fiber of its own, as
+    /// Janet's `net/accept-loop` does. When descriptors or memory run out, it retries every 50 ms, and logs a
+    /// warning that names the limit, at most every 10 seconds. A panic in a handler ends only its own connection.
     ///
     /// # Errors
     ///

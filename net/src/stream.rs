@@ -434,11 +434,11 @@ impl Stream {
     /// soon as this fiber waits for anything, with those of all other streams in one call. A second write waits for
     /// the first. A server that answers many clients saves a wait per answer; it is off unless switched on.
     ///
-    /// What the kernel refuses is told, once, by the next write, by a read that comes to the end, or by
-    /// [`flush`](Self::flush), which waits for it, and by nobody if there is none of these. [`shutdown`](Self::shutdown)
-    /// and [`close`](Self::close) come after what was written before them, also where the peer has no room for it for a while. When the runtime ends, what there is room for
-    /// is sent, but a process that exits in another way takes along what its fibers have just written: it has to
-    /// flush.
+    /// A failed send is reported once: by the next write, by a read that reaches the end of the stream, or by
+    /// [`flush`](Self::flush), which waits for pending sends; without any of these it goes unreported.
+    /// [`shutdown`](Self::shutdown) and [`close`](Self::close) take effect after everything written before them, even
+    /// if the peer has no room for a while. When the runtime ends, it sends what the peer has room for; a process
+    /// that exits in another way must flush first, or loses what its fibers have just written.
     ///
     /// On poll, where each send is a call of its own, it changes nothing.
     ///
@@ -471,10 +471,10 @@ impl Stream {
     }
 
     /// Closes the stream. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
-    /// Bytes that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel is done with it,
-    /// which, for a write that did not wait ([`set_write_behind`](Self::set_write_behind)), may take until the peer makes
-    /// room. If it has not in 30 seconds, it finds the connection reset, or on a Unix socket its end. Closing again does
-    /// nothing.
+    /// Unread bytes are dropped. Does not wait: the descriptor is closed once the kernel no longer uses it. If a
+    /// write that did not wait ([`set_write_behind`](Self::set_write_behind)) is pending, that is when the peer has
+    /// made room; after 30 seconds without room, the connection is reset, or, on a Unix socket, ended. Closing again
+    /// does nothing.
     pub fn close(&self) {
         self.core.close();
     }

@@ -39,8 +39,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that are made when there is work, and end when there has been none for a while.
 ///
-/// A forked child has none of them, and finds the locks as they were at the fork, held by threads that it does not have:
-/// it leaves the pool alone, and makes its own.
+/// A forked child has none of these threads, and its locks may be held by threads that it does not have: it makes
+/// a pool of its own.
 struct Pool {
     process: ProcessMark,
     maximum_threads: usize,

@@ -23,24 +23,25 @@ pub struct Configuration {
     /// How many receive buffers the loop shares among all its datagram sockets. A power of two, at most
     /// 32,768. Each has room for the longest datagram of UDP.
     pub datagram_buffers: u16,
-    /// How long at most a turn that blocks looks for completions before the thread goes to sleep, where those before
-    /// came as soon as that. Saves the time to sleep and to be woken, for some of the processor's where completions
-    /// are just as far apart. A loop that waits for longer sleeps at once; with zero, every loop does. `None` leaves it to
-    /// the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, and without that it is 50 µs.
+    /// The longest that a turn busy-polls for completions before it blocks. It does so only if the previous waits
+    /// were that short; a loop with longer waits blocks immediately, as does every loop if this is zero. Saves the
+    /// cost of blocking and waking up, at the price of some CPU time when completions are about this far apart.
+    /// `None` takes the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, or else 50 µs.
     pub spin_max: Option<Duration>,
-    /// Whether the sockets of a ring are let go of before the process ends by a signal or an exit.
+    /// Whether operations of a ring are cancelled before a signal or an exit ends the process, so that its sockets
+    /// close.
     ///
-    /// A process with a ring that ends leaves it to a thread of the kernel. For 1 to 14 ms its sockets stay open, although
-    /// the process has been waited for: a port accepts connections that nobody serves, and datagrams of a port that another
-    /// process shares are lost. That does not happen where the loop has been shut down, on poll, and, unless this is
-    /// false, in these cases (Linux 6.0):
+    /// The kernel tears down the ring of a process that has ended in a thread of its own. The sockets stay open for
+    /// 1 to 14 ms after the process has been waited for: a port accepts connections that nobody serves, and datagrams
+    /// to a port that another process shares are lost. That does not happen if the loop has been shut down, on poll,
+    /// and, unless this is false, in these cases (Linux 6.0):
     ///
-    /// - The process is ended by SIGTERM, SIGINT or SIGHUP, with the default action. Where a signal has that when the first
-    ///   ring is made, a handler takes its place that cancels what is in flight, on the rings of all threads that have not
-    ///   blocked the signal, and then has the default action end the process: whoever waits for it sees that it was the
-    ///   signal. A handler that the program installs later replaces it, and should have the loop shut down. The first
-    ///   process of a container, which has no default action, gets no handler.
-    /// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads have to be shut down before.
+    /// - The default action of SIGTERM, SIGINT or SIGHUP ends the process. If a signal has its default action when
+    ///   the first ring is made, a handler is installed. It cancels the operations in flight on the rings of all
+    ///   threads that have not blocked the signal, and then lets the default action end the process, so that the
+    ///   parent sees the signal. A handler that the program installs later replaces it, and should shut the loop
+    ///   down. The first process of a container, which has no default actions, gets no handler.
+    /// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads must be shut down before.
     ///
     /// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
     pub cancel_at_termination: bool,

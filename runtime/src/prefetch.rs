@@ -1,11 +1,10 @@
-//! Hints to the processor's cache.
+//! Prefetching.
 
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Has the processor fetch memory that is used soon, while it goes on: with thousands of operations in flight, no
-/// cache holds what they all need. A hint, which accesses nothing that the program could notice; the memory may
-/// even be gone. Does nothing on processors other than x86-64.
+/// Prefetches memory: with thousands of operations in flight, their state does not fit into the cache. A hint without
+/// visible effect; the memory need not be valid. Does nothing on processors other than x86-64.
 #[inline(always)]
 pub fn prefetch(start: *const u8, size_bytes: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -24,8 +24,9 @@ pub trait Wake {
 /// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
 /// ahead of its reader.
 pub trait Sweep {
-    /// Called by the loop after [`EventLoop::sweep_later`](crate::EventLoop::sweep_later), when it has been idle for 50 ms or has turned 1,024 times, and
-    /// again after as long while this returns true. It may submit and cancel; it must not block or panic.
+    /// Called by the loop after [`EventLoop::sweep_later`](crate::EventLoop::sweep_later), once it has been idle for
+    /// 50 ms or has turned 1,024 times, and again after the same interval while this returns true. It may submit and
+    /// cancel; it must not block or panic.
     fn sweep(self: Rc<Self>) -> bool;
 }
 
@@ -224,7 +225,7 @@ mod interleavings {
     /// it has taken all there is. A wake that is lost leaves it blocked, which loom calls a deadlock.
     fn hand_over(threads: &'static [usize], acknowledge: fn(&RemoteWaker)) {
         let mut model = loom::model::Builder::new();
-        // Loom's documentation takes two or three to be enough; without a bound, two threads take more than seven minutes.
+        // Loom's documentation calls two or three sufficient; without a bound, two threads take over seven minutes.
         model.preemption_bound = Some(3);
         model.check(move || {
             let waker = RemoteWaker::new().unwrap();

@@ -26,9 +26,8 @@ fn unix_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
-/// On a socket that blocks, io_uring tries a connect to a full queue again and again, for no readiness tells when there is room, and
-/// finally leaves it to a thread of the kernel, where an interrupt ends it. Between two attempts, no cancel
-/// finds it.
+/// On a blocking socket, io_uring retries a connect to a full queue, as no readiness event signals room, and
+/// finally hands it to a kernel thread, where an interrupt ends it. Between two attempts, no cancel finds it.
 #[test]
 fn a_connect_that_the_kernel_tries_again_and_again_can_be_cancelled() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("ringspun-{}-cancels", std::process::id()));

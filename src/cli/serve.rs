@@ -158,7 +158,8 @@ fn tell_statistics(served: &Served) {
         let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
         let held = event_loop.statistics();
         output::tell(format_args!(
-            r#"{{"connections":{},"fibers":{},"operations_in_flight":{},"timers":{},"buffers_lent":{},"blocking_calls":{}}}"#,
+            "{{\"connections\":{},\"fibers\":{},\"operations_in_flight\":{},\"timers\":{},\
+             \"buffers_lent\":{},\"blocking_calls\":{}}}",
             served.connections.get(),
             fibers.alive,
             held.operations_in_flight,

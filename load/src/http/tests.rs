@@ -47,7 +47,8 @@ fn answers_end_where_their_heads_say() {
         ("HTTP/1.1 204 Folded\r\nX: a\r\n  b\r\nConnection: close\r\n\r\n", answer(204, true)),
         ("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", answer(304, false)),
         (
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: a\r\n\r\n\
+             HTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx",
             answer(201, false),
         ),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", answer(200, false)),

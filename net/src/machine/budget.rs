@@ -13,12 +13,12 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// What the calls of a stream between two turns of the loop may cost in all.
+    /// What the calls of a stream may cost per turn of the loop.
     pub(crate) const OF_STREAM: u8 = 16;
     /// The same for a socket that serves many peers.
     pub(crate) const OF_SHARED_SOCKET: u8 = 64;
-    /// The cost of a receive: as large as that of a few sends, as a peer that sends without pause decides how many there
-    /// are.
+    /// The cost of a receive: that of a few sends, because a peer that sends continuously decides how many receives
+    /// there are.
     pub(crate) const RECEIVE: u8 = 4;
     /// The cost of a small message, a connection or a datagram.
     pub(crate) const MESSAGE: u8 = 1;

@@ -189,8 +189,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.send_now(data, is_small)
     }
 
-    /// Whether a write may return before the kernel has its bytes although nobody has asked for that: on a stream that is
-    /// read again and again, whose next read is what sends them.
+    /// Whether a write may return before the kernel has its bytes without having been asked to: on a stream that is
+    /// read repeatedly, because its next read sends them.
     pub fn is_conversing(&self) -> bool {
         self.runs_ahead()
     }
@@ -424,7 +424,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.shut_down_behind();
     }
 
-    /// Shuts down as was asked for while this was in flight, unless it is lost: the peer would take what it has for all.
+    /// Performs the shutdown that was requested while a send was in flight. Not after a failed send: the peer would
+    /// mistake a truncated message for a complete one.
     #[inline]
     fn shut_down_behind(&self) {
         if self.output.shuts_down_behind.take() && self.output_is_idle() {

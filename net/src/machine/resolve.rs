@@ -133,7 +133,7 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Looks up the addresses of a place. Dropping it gives up: the lookup ends unseen.
+/// Looks up the addresses of a place. If it is dropped before it ends, the result is discarded.
 #[derive(Debug)]
 pub struct Resolve {
     state: State,

@@ -1,5 +1,4 @@
-//! Sends and receives without an operation: calls of their own, and messages that go with the loop's next entry into the
-//! kernel.
+//! Sends and receives without an operation: immediate system calls, and messages that the next submission sends.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

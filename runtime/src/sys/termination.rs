@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering}
 use crate::process::ProcessMark;
 
 const SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-/// How long other threads have to cancel on their rings. It takes them microseconds, unless they have blocked the signal.
+/// How long to wait for other threads to cancel on their rings: microseconds, unless they have blocked the signal.
 const PATIENCE_MS: usize = 200;
 /// How often a ring is gone through, as what is cancelled at one place may be on its way to another.
 const ROUNDS: usize = 8;

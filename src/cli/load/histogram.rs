@@ -35,6 +35,11 @@ fn write_bins(text: &mut String, name: &str, bins: &[Bin]) -> std::fmt::Result {
     Ok(())
 }
 
+/// A percentile, or `-` if there are too few times to know it.
+pub fn show_percentile(times: &Latencies, percentile: f64) -> String {
+    times.known_percentile(percentile).map_or("-".to_string(), format_duration)
+}
+
 /// A share in percent; a non-zero share is never shown as zero.
 pub fn share(count: u64, total: u64) -> String {
     let percent = 100.0 * count as f64 / total.max(1) as f64;

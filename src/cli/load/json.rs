@@ -7,20 +7,11 @@ use nix::sys::signal::Signal;
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
-use super::{Verdicts, steps, workload};
+use super::{Verdicts, workload};
 
 /// The results as one JSON object.
 pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
-    let (requests, errors, connections) = (&outcome.requests, &outcome.errors, &outcome.connections);
-    let (loop_name, rate_per_s) = match &plan.pace {
-        Pace::Closed => ("closed", None),
-        Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
-        Pace::Steps(_) => ("open", None),
-    };
-    let (duration_s, count) = match plan.length {
-        Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
-        Length::Count(count) => (None, Some(count)),
-    };
+    let (requests, errors) = (&outcome.requests, &outcome.errors);
     let kinds = ErrorKind::ALL.into_iter().filter(|kind| errors.count(*kind) > 0).map(
         |kind| json!({ "kind": kind.name(), "count": errors.count(kind), "example": errors.example(kind) }),
     );
@@ -33,26 +24,12 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         let counts = outcome.statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
         Value::Object(counts.collect())
     });
-    let mut value = json!({
+    json!({
         "format": "ringspun-load",
         "version": 1,
         "ringspun": env!("CARGO_PKG_VERSION"),
         "backend": outcome.backend,
-        "plan": {
-            "target": plan.target.without_query(),
-            "connections": plan.connections,
-            "loop": loop_name,
-            "rate_per_s": rate_per_s,
-            "steps": steps::plan_value(plan),
-            "duration_s": duration_s,
-            "count": count,
-            "workers": plan.workers,
-            "start_at_s": plan.start_at.map(seconds_since_1970),
-            "bind": plan.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "ramp_up_s": plan.ramp_up.as_secs_f64(),
-            "warmup_s": plan.warmup.as_secs_f64(),
-            "timeout_s": plan.timeout.as_secs_f64(),
-        },
+        "plan": plan_value(plan),
         "stopped_by": stop_signal.map(|signal| signal.as_str()),
         "target_loss": outcome.target_loss.as_ref().map(
             |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
@@ -66,17 +43,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
             "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
             "send_delay": times(&outcome.send_delays),
         },
-        "connections": {
-            "wanted": connections.wanted,
-            "opened": connections.opened,
-            "open_max": connections.open_max,
-            "closed_idle": connections.closed_idle,
-            "refused": errors.count(ErrorKind::Refused),
-            "timed_out": errors.count(ErrorKind::ConnectTimedOut),
-            "failed": errors.count(ErrorKind::ConnectFailed),
-            "reset": errors.count(ErrorKind::Reset),
-            "closed": errors.count(ErrorKind::Closed),
-        },
+        "connections": connections_value(outcome),
         "requests": requests_value(requests),
         "traffic": {
             "sent_bytes": outcome.traffic.sent_bytes,
@@ -89,13 +56,87 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
         "failure_time": times(&outcome.failure_times),
-        "steps": steps::value(outcome),
+        "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
+    })
+}
+
+fn plan_value(plan: &Plan) -> Value {
+    let (loop_name, rate_per_s) = match &plan.pace {
+        Pace::Closed => ("closed", None),
+        Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
+        Pace::Steps(_) => ("open", None),
+    };
+    let (duration_s, count) = match plan.length {
+        Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
+        Length::Count(count) => (None, Some(count)),
+    };
+    let mut value = json!({
+        "target": plan.target.without_query(),
+        "connections": plan.connections,
+        "loop": loop_name,
+        "rate_per_s": rate_per_s,
+        "steps": planned_steps(plan),
+        "duration_s": duration_s,
+        "count": count,
+        "workers": plan.workers,
+        "start_at_s": plan.start_at.map(seconds_since_1970),
+        "bind": plan.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "ramp_up_s": plan.ramp_up.as_secs_f64(),
+        "warmup_s": plan.warmup.as_secs_f64(),
+        "timeout_s": plan.timeout.as_secs_f64(),
     });
-    if let Some(fields) = value["plan"].as_object_mut() {
+    if let Some(fields) = value.as_object_mut() {
         fields.append(&mut workload::fields(plan));
     }
     value
+}
+
+/// The planned steps; `null` without steps.
+fn planned_steps(plan: &Plan) -> Value {
+    let Pace::Steps(steps) = &plan.pace else { return Value::Null };
+    let steps = steps.iter().map(|step| {
+        json!({
+            "from_per_s": step.from_per_s,
+            "to_per_s": step.to_per_s,
+            "duration_s": step.duration.as_secs_f64(),
+        })
+    });
+    steps.collect()
+}
+
+/// The results per step; `null` without steps.
+fn step_results(outcome: &Outcome) -> Value {
+    if outcome.steps.is_empty() {
+        return Value::Null;
+    }
+    let steps = outcome.steps.iter().map(|step| {
+        json!({
+            "from_per_s": step.step.from_per_s,
+            "to_per_s": step.step.to_per_s,
+            "measured_s": step.measured.as_secs_f64(),
+            "rate_per_s": (step.rate_per_s() * 10.0).round() / 10.0,
+            "requests": requests_value(&step.requests),
+            "response_time": times(&step.response_times),
+            "service_time": times(&step.service_times),
+        })
+    });
+    steps.collect()
+}
+
+fn connections_value(outcome: &Outcome) -> Value {
+    let (errors, connections) = (&outcome.errors, &outcome.connections);
+    json!({
+        "wanted": connections.wanted,
+        "opened": connections.opened,
+        "open_max": connections.open_max,
+        "closed_idle": connections.closed_idle,
+        "refused": errors.count(ErrorKind::Refused),
+        "timed_out": errors.count(ErrorKind::ConnectTimedOut),
+        "failed": errors.count(ErrorKind::ConnectFailed),
+        "reset": errors.count(ErrorKind::Reset),
+        "closed": errors.count(ErrorKind::Closed),
+    })
 }
 
 fn seconds_since_1970(time: SystemTime) -> f64 {

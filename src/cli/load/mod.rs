@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
+use nix::sys::signal::Signal;
 use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
@@ -128,17 +129,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     let is_live = io::stderr().is_terminal();
     let observer = is_live.then(|| text::progress_line(&plan));
     let mut hooks = Hooks { observer, stopper: None, recorder: None };
-    let stop_signal = Rc::new(Cell::new(None));
-    match StopSignals::take() {
-        // An error means that the runtime is ending.
-        Ok(signals) => {
-            let stop_signal = stop_signal.clone();
-            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
-        }
-        Err(error) => output::complain(format_args!(
-            "cannot handle signals, which would end the run without results: {error}"
-        )),
-    }
+    let stop_signal = stop_on_signals(&mut hooks);
     let (files, json_file, html_file) = match open_files(&options) {
         Ok(opened) => opened,
         Err(error) => {
@@ -176,6 +167,27 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         output::complain(error);
         return ExitCode::FAILURE;
     }
+    exit_code(&plan, &outcome, &verdicts, stop_signal)
+}
+
+/// Lets SIGINT and SIGTERM stop the run. The cell then holds the signal.
+fn stop_on_signals(hooks: &mut Hooks) -> Rc<Cell<Option<Signal>>> {
+    let stop_signal = Rc::new(Cell::new(None));
+    match StopSignals::take() {
+        // An error means that the runtime is ending.
+        Ok(signals) => {
+            let stop_signal = stop_signal.clone();
+            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
+        }
+        Err(error) => output::complain(format_args!(
+            "cannot handle signals, which would end the run without results: {error}"
+        )),
+    }
+    stop_signal
+}
+
+/// The exit status of a run whose results have been written; complains about what failed.
+fn exit_code(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> ExitCode {
     for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
         output::complain(format_args!("gate {gate} failed: {}", verdict.value));
     }
@@ -183,7 +195,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
             plan.target.without_query(),
-            first_reason(&plan, &outcome)
+            first_reason(plan, outcome)
         ));
         return ExitCode::FAILURE;
     }

@@ -144,8 +144,13 @@ fn merged_table(logs: &[Log], merged: &Merged) -> String {
         None => histogram::write(&mut table, "service time", &merged.service_times),
     };
     table.push_str(match merged.response_times {
-        Some(_) => "\nResponse time: from when a request was due to its response. Service time: from when it was sent.\n",
-        None => "\nService time: from sending a request to its response. In a closed loop, stalls hardly show.\n",
+        Some(_) => {
+            "\nResponse time: from when a request was due to its response. \
+             Service time: from when it was sent.\n"
+        }
+        None => {
+            "\nService time: from sending a request to its response. In a closed loop, stalls hardly show.\n"
+        }
     });
     table
 }
@@ -196,7 +201,10 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
         value,
         times,
         meaning: match merged.response_times {
-            Some(_) => "Response time: from when a request was due to its response. Service time: from when it was sent.",
+            Some(_) => {
+                "Response time: from when a request was due to its response. \
+                 Service time: from when it was sent."
+            }
             None => "Service time: in a closed loop, stalls hardly show.",
         }
         .to_string(),

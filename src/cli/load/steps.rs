@@ -1,12 +1,10 @@
-//! The results per step, as text and JSON.
+//! The results per step, as text.
 
 use std::fmt::Write as _;
 
-use ringspun_load::{Outcome, Pace, Plan, StepOutcome, format_count, format_duration};
-use serde_json::{Value, json};
+use ringspun_load::{Outcome, StepOutcome, format_count, format_duration};
 
-use super::json::{requests_value, times};
-use super::text::show_percentile;
+use super::histogram::show_percentile;
 
 /// The heading of the column of names.
 const HEAD: &str = "response times by step";
@@ -45,36 +43,4 @@ fn write_shortfall(text: &mut String, step: &StepOutcome) -> std::fmt::Result {
         }
     }
     Ok(())
-}
-
-/// The planned steps; `null` without steps.
-pub fn plan_value(plan: &Plan) -> Value {
-    let Pace::Steps(steps) = &plan.pace else { return Value::Null };
-    let steps = steps.iter().map(|step| {
-        json!({
-            "from_per_s": step.from_per_s,
-            "to_per_s": step.to_per_s,
-            "duration_s": step.duration.as_secs_f64(),
-        })
-    });
-    steps.collect()
-}
-
-/// The results per step; `null` without steps.
-pub fn value(outcome: &Outcome) -> Value {
-    if outcome.steps.is_empty() {
-        return Value::Null;
-    }
-    let steps = outcome.steps.iter().map(|step| {
-        json!({
-            "from_per_s": step.step.from_per_s,
-            "to_per_s": step.step.to_per_s,
-            "measured_s": step.measured.as_secs_f64(),
-            "rate_per_s": (step.rate_per_s() * 10.0).round() / 10.0,
-            "requests": requests_value(&step.requests),
-            "response_time": times(&step.response_times),
-            "service_time": times(&step.service_times),
-        })
-    });
-    steps.collect()
 }

@@ -177,12 +177,7 @@ pub fn write_row(text: &mut String, name: &str, times: &Latencies) -> std::fmt::
     write!(text, "\n{name:<13}")?;
     [50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
         .iter()
-        .try_for_each(|percentile| write!(text, "{:>9}", show_percentile(times, *percentile)))
-}
-
-/// A percentile, or `-` if there are too few times to know it.
-pub fn show_percentile(times: &Latencies, percentile: f64) -> String {
-    times.known_percentile(percentile).map_or("-".to_string(), format_duration)
+        .try_for_each(|percentile| write!(text, "{:>9}", histogram::show_percentile(times, *percentile)))
 }
 
 fn write_errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {

@@ -52,8 +52,7 @@ mod epoll {
     /// Which events make one special.
     const SPECIAL: i32 = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
 
-    /// `struct __kernel_timespec`, the form in which the kernel takes a time. The C library's is smaller on some systems
-    /// of 32 bits.
+    /// `struct __kernel_timespec`. The C library's `timespec` is smaller on some 32-bit systems.
     #[repr(C)]
     #[derive(Debug, PartialEq, Eq)]
     struct KernelTimespec {

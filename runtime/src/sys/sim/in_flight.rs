@@ -78,7 +78,7 @@ pub(super) struct Posted {
     pub(super) cancel_missed: bool,
 }
 
-/// What came of an attempt that was not in vain.
+/// The outcome of an attempt that completed.
 pub(super) struct Outcome {
     pub(super) result: Result<usize, i32>,
     pub(super) buffer: Option<u16>,

@@ -151,7 +151,8 @@ impl Chart<'_> {
             add(
                 html,
                 format_args!(
-                    "<rect class=\"spot\" x=\"{:.1}\" y=\"0\" width=\"{:.1}\" height=\"{SIZE}\"><title>{}</title></rect>\n",
+                    "<rect class=\"spot\" x=\"{:.1}\" y=\"0\" width=\"{:.1}\" height=\"{SIZE}\">\
+                     <title>{}</title></rect>\n",
                     spot.from * SIZE,
                     (spot.to - spot.from) * SIZE,
                     Escaped(&spot.text)

@@ -136,14 +136,16 @@ impl Page<'_> {
     pub fn render(&self) -> String {
         let title = Escaped(&self.title);
         let mut html = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+            "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n\
+             <meta charset=\"utf-8\"/>\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
              img-src data:\"/>\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
              <meta name=\"color-scheme\" content=\"light dark\"/>\n\
              <link rel=\"icon\" href=\"data:,\"/>\n<title>{title} - ringspun load</title>\n\
              <style>\n{STYLE}</style>\n</head>\n<body>\n\
-             <header><p class=\"program\">RINGSPUN LOAD</p><h1>{title}</h1>\n<p>{}</p>\n<p>Began {}.</p></header>\n<main>\n",
+             <header><p class=\"program\">RINGSPUN LOAD</p><h1>{title}</h1>\n<p>{}</p>\n<p>Began {}.</p></header>\n\
+             <main>\n",
             Escaped(&self.summary),
             machine::show_date(self.began_at),
         );

@@ -10,7 +10,8 @@ use super::chart::{Chart, Line, Spot, steps};
 use super::machine;
 use super::markup::{Escaped, add, rows_of, table};
 use super::scale::{LinearScale, LogScale, Tick, elapsed_ticks};
-use crate::cli::load::{histogram::share, secrets, text::show_percentile};
+use crate::cli::load::histogram::{share, show_percentile};
+use crate::cli::load::secrets;
 
 /// The percentiles in the table.
 const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999];
