@@ -108,8 +108,8 @@ thread_local! {
     static SPARE: RefCell<Vec<Rc<Parked>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Puts an operation into the memory of one that is over, if there is any: with many fibers, allocating and freeing takes
-/// a twelfth of an echo's instructions.
+/// Puts an operation into the memory of one that is over, if there is any. With many fibers, allocating and freeing
+/// takes a twelfth of an echo's instructions.
 fn recycled(parked: Parked) -> Rc<Parked> {
     let Some(mut spare) = SPARE.with_borrow_mut(Vec::pop) else { return Rc::new(parked) };
     match Rc::get_mut(&mut spare) {
