@@ -202,11 +202,13 @@ impl<K: Kind> Socket<K> {
 
     fn take_from_kernel(&self, limit: usize) -> Option<K::Piece> {
         let input = &self.input;
-        if let Some(detached) = input.ahead.take() {
+        if input.ahead.is_shared()
+            && let Some(detached) = input.ahead.take()
+        {
             // Before the end, which may have come after this had been received.
             return Some(K::attach(detached));
         }
-        if input.end.get() != End::NotYet || self.check_open().is_err() {
+        if input.end.get() != End::NotYet || self.is_closed() {
             return None;
         }
         if !self.budget.spend(&self.event_loop, K::TAKE_COST, K::BUDGET) {
@@ -345,22 +347,22 @@ impl<K: Kind> Socket<K> {
 
     /// There may be something to take from the kernel.
     #[inline]
-    fn input_announced(self: &Rc<Self>, completion: &Completion) {
+    fn input_announced(self: &Rc<Self>, result: io::Result<u32>, more: bool) {
         let input = &self.input;
-        if !completion.more {
+        if !more {
             input.armed.set(None);
         }
         if self.is_closed() {
             return;
         }
-        match &completion.result {
+        match result {
             Ok(events)
-                if *events == libc::POLLIN as u32 && input.announced.get() != Announced::UntilNothing =>
+                if events == libc::POLLIN as u32 && input.announced.get() != Announced::UntilNothing =>
             {
                 input.announced.set(Announced::Some);
             }
             Ok(_) => input.announced.set(Announced::UntilNothing),
-            Err(error) => match errno_of(error) {
+            Err(error) => match errno_of(&error) {
                 // Whoever waits arms it again.
                 errno if K::passes(errno) => {}
                 errno => input.end.set(End::Failed(errno)),
@@ -458,7 +460,9 @@ impl<K: Kind> Owner for Socket<K> {
             OperationKind::Receive | OperationKind::ReceiveFrom | OperationKind::Accept => {
                 self.input_completed(completion);
             }
-            OperationKind::Poll | OperationKind::PollInput => self.input_announced(&completion),
+            OperationKind::Poll | OperationKind::PollInput => {
+                self.input_announced(completion.result, completion.more)
+            }
             _ => K::output_completed(&self, kind, completion),
         }
         self.close_descriptor_when_idle();
