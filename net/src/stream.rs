@@ -26,8 +26,8 @@ use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 /// crates written for blocking sockets work on fibers; a cancel of the fiber is then an error of the kind
 /// `Other`, never `Interrupted`, which those crates would try again.
 ///
-/// On io_uring, bytes are received ahead of their reader, up to some 256 KiB; then the peer has to wait. On poll
-/// they stay in the kernel until somebody reads.
+/// Bytes stay in the kernel until somebody reads. Only where a stream is read again and again on io_uring, they are
+/// received ahead of their reader, up to some 256 KiB; then the peer has to wait.
 #[derive(Debug)]
 pub struct Stream {
     core: Rc<StreamCore>,
