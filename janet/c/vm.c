@@ -229,18 +229,25 @@ const char *ringspun_vm_version(void) {
  * compares the two lists. V is the size of a Janet value.
  */
 #define V sizeof(Janet)
+#ifdef JANET_NANBOX_64
+_Static_assert(janet_nanbox_tag(JANET_BUFFER) >> 47 == (0x1FFF0 | 11), "values are not made as api.rs says");
+_Static_assert(JANET_NANBOX_PAYLOADBITS == (1ull << 47) - 1, "values are not made as api.rs says");
+#endif
 #define constant(name, value) _Static_assert(name == value, #name " is not what api.rs says")
 #define size(type, bytes) _Static_assert(sizeof(type) == bytes, "the size of " #type " is not what api.rs says")
 #define field(type, name, offset) \
     _Static_assert(offsetof(type, name) == offset, "the place of " #type "." #name " is not what api.rs says")
 
+constant(JANET_NUMBER, 0);
 constant(JANET_NIL, 1);
 constant(JANET_STRING, 4);
 constant(JANET_SYMBOL, 5);
+constant(JANET_KEYWORD, 6);
 constant(JANET_ARRAY, 7);
 constant(JANET_TUPLE, 8);
 constant(JANET_TABLE, 9);
 constant(JANET_STRUCT, 10);
+constant(JANET_BUFFER, 11);
 constant(JANET_FUNCTION, 12);
 constant(JANET_CFUNCTION, 13);
 constant(JANET_ABSTRACT, 14);
@@ -293,6 +300,9 @@ field(JanetKV, key, 0);
 size(JanetGCObject, 16);
 field(JanetGCObject, flags, 0);
 field(JanetTupleHead, length, 16);
+field(JanetStringHead, length, 16);
+field(JanetStringHead, data, 24);
+size(JanetStringHead, 24);
 field(JanetAbstractHead, type, 16);
 field(JanetAbstractHead, size, 24);
 field(JanetFuncDef, min_arity, 100);

@@ -116,7 +116,16 @@ impl Bridge {
     }
 
     /// The bridge of this thread, made when first used. The VM must be running on this thread.
+    #[inline]
     pub(crate) fn get_or_make() -> io::Result<Rc<Self>> {
+        match Self::current() {
+            Some(bridge) if bridge.event_loop.check_process().is_ok() => Ok(bridge),
+            _ => Self::make(),
+        }
+    }
+
+    #[cold]
+    fn make() -> io::Result<Rc<Self>> {
         // In a forked child, the VM gets descriptors of its own, and then a bridge of its own.
         // SAFETY: the VM runs on this thread, and is in none of its calls that this concerns.
         unsafe { janet::ringspun_vm_check_process() };
@@ -252,14 +261,23 @@ impl Bridge {
 
     /// The socket of a stream that is ours and open, as its flags say. A stream that came from another
     /// thread is taken in when it is first used here.
+    #[inline]
     pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.
-        let (descriptor, flags) = unsafe { ((*stream).handle, (*stream).flags) };
-        if let Some(entry) = self.entry_at(descriptor)
+        let descriptor = unsafe { (*stream).handle };
+        if let Some(Some(entry)) = self.streams.borrow().get(descriptor as usize)
             && entry.stream == stream
         {
-            return entry.socket;
+            return entry.socket.clone();
         }
+        self.take_in(stream)
+    }
+
+    /// Takes in a stream that came from another thread.
+    #[cold]
+    fn take_in(&self, stream: *mut JanetStream) -> Socket {
+        // SAFETY: a live stream of this thread's VM.
+        let (descriptor, flags) = unsafe { ((*stream).handle, (*stream).flags) };
         // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };

@@ -13,7 +13,7 @@ use crate::parked::start;
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
 use crate::stock::{self, Replacement, replacement};
-use crate::values::{Verdict, address_argument, explained, keyword_is, nil, string};
+use crate::values::{Verdict, address_argument, bytes_of, explained, keyword_is, nil, string};
 use crate::work::{Target, Work, sent_error, with_bytes};
 
 /// `read`: the number may be `:all`, and the buffer is looked at before it.
@@ -121,8 +121,10 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         }
         janet::janet_stream_flags(stream, flags);
         let timeout_s = janet::janet_optnumber(arguments, count, 2, f64::INFINITY);
-        // Raises for values without bytes, so that nothing raises later.
-        janet::janet_getbytes(arguments, 1);
+        if bytes_of(*arguments.add(1)).is_none() {
+            // Raises for values without bytes, so that nothing raises later.
+            janet::janet_getbytes(arguments, 1);
+        }
         carry_out(|| start_write(stream, *arguments.add(1), timeout_s))
     }
 }
