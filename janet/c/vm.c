@@ -17,6 +17,10 @@
 #define timerfd_settime(timer, flags, time, old) ringspun_timerfd_settime(timer, flags, time, old)
 #define dup(descriptor) ringspun_dup(descriptor)
 #define close(descriptor) ringspun_close(descriptor)
+#define nanosleep(time, rest) ringspun_nanosleep(time, rest)
+#define execv(path, arguments) ringspun_execv(path, arguments)
+#define execvp(name, arguments) ringspun_execvp(name, arguments)
+#define exit(status) ringspun_exit(status)
 
 #include "janet.c"
 
@@ -26,6 +30,10 @@
 #undef timerfd_settime
 #undef dup
 #undef close
+#undef nanosleep
+#undef execv
+#undef execvp
+#undef exit
 
 #ifndef JANET_EV_EPOLL
 #error "this crate needs a VM whose event loop waits by epoll"
@@ -38,6 +46,10 @@ extern int epoll_wait(int epoll, struct epoll_event *events, int maximum, int ti
 extern int timerfd_settime(int timer, int flags, const struct itimerspec *time, struct itimerspec *old);
 extern int dup(int descriptor);
 extern int close(int descriptor);
+extern int nanosleep(const struct timespec *time, struct timespec *rest);
+extern int execv(const char *path, char *const arguments[]);
+extern int execvp(const char *name, char *const arguments[]);
+extern void exit(int status) __attribute__((noreturn));
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
 struct ringspun_hooks {
@@ -47,6 +59,8 @@ struct ringspun_hooks {
     void (*duplicated)(int descriptor, int duplicate);
     /* The VM closes a descriptor; 1 if the callee does it in its place. */
     int (*closes)(int descriptor);
+    /* The VM blocks or ends: what is to be sent has to be sent before. */
+    void (*flush)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
     /* The methods of streams that are not the VM's. */
@@ -176,6 +190,30 @@ int ringspun_close(int descriptor) {
     return close(descriptor);
 }
 
+static void flush(void) {
+    if (hooks()) hooks()->flush();
+}
+
+int ringspun_nanosleep(const struct timespec *time, struct timespec *rest) {
+    flush();
+    return nanosleep(time, rest);
+}
+
+int ringspun_execv(const char *path, char *const arguments[]) {
+    flush();
+    return execv(path, arguments);
+}
+
+int ringspun_execvp(const char *name, char *const arguments[]) {
+    flush();
+    return execvp(name, arguments);
+}
+
+void ringspun_exit(int status) {
+    flush();
+    exit(status);
+}
+
 /* The epoll descriptor of the VM on this thread. */
 int ringspun_vm_epoll(void) {
     return janet_vm.epoll;
@@ -191,18 +229,25 @@ const char *ringspun_vm_version(void) {
  * compares the two lists. V is the size of a Janet value.
  */
 #define V sizeof(Janet)
+#ifdef JANET_NANBOX_64
+_Static_assert(janet_nanbox_tag(JANET_BUFFER) >> 47 == (0x1FFF0 | 11), "values are not made as api.rs says");
+_Static_assert(JANET_NANBOX_PAYLOADBITS == (1ull << 47) - 1, "values are not made as api.rs says");
+#endif
 #define constant(name, value) _Static_assert(name == value, #name " is not what api.rs says")
 #define size(type, bytes) _Static_assert(sizeof(type) == bytes, "the size of " #type " is not what api.rs says")
 #define field(type, name, offset) \
     _Static_assert(offsetof(type, name) == offset, "the place of " #type "." #name " is not what api.rs says")
 
+constant(JANET_NUMBER, 0);
 constant(JANET_NIL, 1);
 constant(JANET_STRING, 4);
 constant(JANET_SYMBOL, 5);
+constant(JANET_KEYWORD, 6);
 constant(JANET_ARRAY, 7);
 constant(JANET_TUPLE, 8);
 constant(JANET_TABLE, 9);
 constant(JANET_STRUCT, 10);
+constant(JANET_BUFFER, 11);
 constant(JANET_FUNCTION, 12);
 constant(JANET_CFUNCTION, 13);
 constant(JANET_ABSTRACT, 14);
@@ -255,6 +300,9 @@ field(JanetKV, key, 0);
 size(JanetGCObject, 16);
 field(JanetGCObject, flags, 0);
 field(JanetTupleHead, length, 16);
+field(JanetStringHead, length, 16);
+field(JanetStringHead, data, 24);
+size(JanetStringHead, 24);
 field(JanetAbstractHead, type, 16);
 field(JanetAbstractHead, size, 24);
 field(JanetFuncDef, min_arity, 100);

@@ -23,8 +23,42 @@ pub(crate) union Janet {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Janet {
-    value: u64,
+    value: *mut c_void,
     kind: JanetType,
+}
+
+impl Janet {
+    /// As `janet_type`.
+    #[cfg(any(target_arch = "x86_64", target_arch = "riscv64"))]
+    #[inline]
+    pub(crate) fn kind(self) -> JanetType {
+        // SAFETY: any bits are valid for either field.
+        let (bits, number) = unsafe { (self.u64, self.number) };
+        if number.is_nan() { (bits >> 47) as JanetType & 0xF } else { JANET_NUMBER }
+    }
+
+    /// What a value that is a pointer points to.
+    #[cfg(any(target_arch = "x86_64", target_arch = "riscv64"))]
+    #[inline]
+    pub(crate) fn address<T>(self) -> *mut T {
+        const PAYLOAD: usize = (1 << 47) - 1;
+        // SAFETY: any bits are valid.
+        unsafe { self.pointer }.map_addr(|bits| bits & PAYLOAD).cast()
+    }
+
+    /// As `janet_type`.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "riscv64")))]
+    #[inline]
+    pub(crate) fn kind(self) -> JanetType {
+        self.kind
+    }
+
+    /// What a value that is a pointer points to.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "riscv64")))]
+    #[inline]
+    pub(crate) fn address<T>(self) -> *mut T {
+        self.value.cast()
+    }
 }
 
 pub(crate) type JanetType = u32;
@@ -33,13 +67,17 @@ pub(crate) type JanetAsyncEvent = u32;
 pub(crate) type JanetCFunction = unsafe extern "C-unwind" fn(i32, *mut Janet) -> Janet;
 pub(crate) type JanetEVCallback = unsafe extern "C" fn(*mut JanetFiber, JanetAsyncEvent);
 
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "riscv64")), expect(dead_code))]
+pub(crate) const JANET_NUMBER: JanetType = 0;
 pub(crate) const JANET_NIL: JanetType = 1;
 pub(crate) const JANET_STRING: JanetType = 4;
 pub(crate) const JANET_SYMBOL: JanetType = 5;
+pub(crate) const JANET_KEYWORD: JanetType = 6;
 pub(crate) const JANET_ARRAY: JanetType = 7;
 pub(crate) const JANET_TUPLE: JanetType = 8;
 pub(crate) const JANET_TABLE: JanetType = 9;
 pub(crate) const JANET_STRUCT: JanetType = 10;
+pub(crate) const JANET_BUFFER: JanetType = 11;
 pub(crate) const JANET_FUNCTION: JanetType = 12;
 pub(crate) const JANET_CFUNCTION: JanetType = 13;
 pub(crate) const JANET_ABSTRACT: JanetType = 14;
@@ -137,6 +175,15 @@ pub(crate) struct JanetTupleHead {
     pub(crate) length: i32,
 }
 
+/// What lies in front of the bytes of a string, a symbol or a keyword.
+#[repr(C)]
+pub(crate) struct JanetStringHead {
+    gc: JanetGCObject,
+    pub(crate) length: i32,
+    hash: i32,
+    data: [u8; 0],
+}
+
 #[repr(C)]
 pub(crate) struct JanetAbstractHead {
     gc: JanetGCObject,
@@ -194,6 +241,7 @@ pub(crate) struct Hooks {
     pub(crate) wait: extern "C" fn() -> c_int,
     pub(crate) duplicated: extern "C" fn(descriptor: c_int, duplicate: c_int),
     pub(crate) closes: extern "C" fn(descriptor: c_int) -> c_int,
+    pub(crate) flush: extern "C" fn(),
     pub(crate) forked: extern "C" fn(),
     pub(crate) methods: *const c_void,
 }
@@ -353,13 +401,16 @@ mod layout {
         };
     }
 
+    constant!(JANET_NUMBER, 0);
     constant!(JANET_NIL, 1);
     constant!(JANET_STRING, 4);
     constant!(JANET_SYMBOL, 5);
+    constant!(JANET_KEYWORD, 6);
     constant!(JANET_ARRAY, 7);
     constant!(JANET_TUPLE, 8);
     constant!(JANET_TABLE, 9);
     constant!(JANET_STRUCT, 10);
+    constant!(JANET_BUFFER, 11);
     constant!(JANET_FUNCTION, 12);
     constant!(JANET_CFUNCTION, 13);
     constant!(JANET_ABSTRACT, 14);
@@ -412,6 +463,9 @@ mod layout {
     size!(JanetGCObject, 16);
     field!(JanetGCObject, flags, 0);
     field!(JanetTupleHead, length, 16);
+    field!(JanetStringHead, length, 16);
+    field!(JanetStringHead, data, 24);
+    size!(JanetStringHead, 24);
     field!(JanetAbstractHead, r#type, 16);
     field!(JanetAbstractHead, size, 24);
     field!(JanetFuncDef, min_arity, 100);

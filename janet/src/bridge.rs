@@ -46,6 +46,8 @@ struct Entry {
 
 thread_local! {
     static BRIDGE: RefCell<Option<OfThread>> = const { RefCell::new(None) };
+    /// The same, for a look that costs little; null without one.
+    static CURRENT: Cell<*const Bridge> = const { Cell::new(std::ptr::null()) };
 }
 
 /// Detaches the bridge when its thread ends, also where the VM ends without us: in `ev/thread`.
@@ -53,6 +55,8 @@ struct OfThread(Rc<Bridge>);
 
 impl Drop for OfThread {
     fn drop(&mut self) {
+        // Also where the thread ends without us.
+        CURRENT.set(std::ptr::null());
         self.0.detach();
     }
 }
@@ -92,12 +96,36 @@ impl Owner for VmEpoll {
 
 impl Bridge {
     /// The bridge of this thread, if it has one.
+    #[inline]
     pub(crate) fn current() -> Option<Rc<Self>> {
-        BRIDGE.try_with(|bridge| bridge.borrow().as_ref().map(|bridge| bridge.0.clone())).ok().flatten()
+        let bridge = CURRENT.get();
+        if bridge.is_null() {
+            return None;
+        }
+        // SAFETY: points into the `Rc` in BRIDGE, which is reset before that is let go.
+        unsafe {
+            Rc::increment_strong_count(bridge);
+            Some(Rc::from_raw(bridge))
+        }
+    }
+
+    /// Gives this thread a bridge, or takes it, and returns what it had before.
+    fn replace(bridge: Option<Rc<Self>>) -> Option<OfThread> {
+        CURRENT.set(bridge.as_ref().map_or(std::ptr::null(), Rc::as_ptr));
+        BRIDGE.replace(bridge.map(OfThread))
     }
 
     /// The bridge of this thread, made when first used. The VM must be running on this thread.
+    #[inline]
     pub(crate) fn get_or_make() -> io::Result<Rc<Self>> {
+        match Self::current() {
+            Some(bridge) if bridge.event_loop.check_process().is_ok() => Ok(bridge),
+            _ => Self::make(),
+        }
+    }
+
+    #[cold]
+    fn make() -> io::Result<Rc<Self>> {
         // In a forked child, the VM gets descriptors of its own, and then a bridge of its own.
         // SAFETY: the VM runs on this thread, and is in none of its calls that this concerns.
         unsafe { janet::ringspun_vm_check_process() };
@@ -137,7 +165,7 @@ impl Bridge {
             }),
             detached: Cell::new(false),
         });
-        BRIDGE.set(Some(OfThread(bridge.clone())));
+        Self::replace(Some(bridge.clone()));
         Ok(bridge)
     }
 
@@ -169,6 +197,14 @@ impl Bridge {
         self.event_loop.turn(if nothing_is_left { Wait::Block } else { Wait::No })?;
         self.run_woken();
         Ok(vm_epoll.ready.take())
+    }
+
+    /// Hands over to the kernel what is to be sent, before something blocks the thread or ends the program: a small
+    /// write returns before that.
+    pub(crate) fn flush(&self) {
+        if let Err(error) = self.event_loop.check_process().and_then(|()| self.event_loop.turn(Wait::No)) {
+            tracing::debug!(%error, "what was to be sent could not be handed over");
+        }
     }
 
     /// Has an operation run soon. The caller makes sure that it is in the list only once.
@@ -225,14 +261,23 @@ impl Bridge {
 
     /// The socket of a stream that is ours and open, as its flags say. A stream that came from another
     /// thread is taken in when it is first used here.
+    #[inline]
     pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.
-        let (descriptor, flags) = unsafe { ((*stream).handle, (*stream).flags) };
-        if let Some(entry) = self.entry_at(descriptor)
+        let descriptor = unsafe { (*stream).handle };
+        if let Some(Some(entry)) = self.streams.borrow().get(descriptor as usize)
             && entry.stream == stream
         {
-            return entry.socket;
+            return entry.socket.clone();
         }
+        self.take_in(stream)
+    }
+
+    /// Takes in a stream that came from another thread.
+    #[cold]
+    fn take_in(&self, stream: *mut JanetStream) -> Socket {
+        // SAFETY: a live stream of this thread's VM.
+        let (descriptor, flags) = unsafe { ((*stream).handle, (*stream).flags) };
         // SAFETY: unmarshalling made this duplicate for this stream, which is open; from now on the
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
@@ -253,8 +298,11 @@ impl Bridge {
     /// The VM has duplicated a descriptor, to send its stream to a thread, or to make a file of it; true if the stream
     /// is one of this thread.
     pub(crate) fn duplicated(&self, descriptor: RawFd, duplicate: RawFd) -> bool {
-        let entry = self.entry_at(descriptor);
-        entry.inspect(|entry| entry.socket.hand_over(duplicate)).is_some()
+        let Some(entry) = self.entry_at(descriptor) else { return false };
+        // What was written before comes before what others write.
+        self.flush();
+        entry.socket.hand_over(duplicate);
+        true
     }
 
     /// The VM forgets the stream on this descriptor; true if it was ours.
@@ -302,7 +350,7 @@ impl Bridge {
     /// In a forked child: leaves everything to the parent. Its loop does nothing here anyway; the child's own
     /// bridge adopts the sockets of its streams when they are used.
     pub(crate) fn leave_to_parent() {
-        let Some(of_thread) = BRIDGE.take() else { return };
+        let Some(of_thread) = Self::replace(None) else { return };
         for (_, operation) in &*of_thread.0.parked.borrow() {
             operation.leave_to_parent();
         }
@@ -313,7 +361,7 @@ impl Bridge {
     /// Takes the bridge from this thread, for its VM has ended.
     pub(crate) fn end_of_vm() {
         // Detached outside of the borrow: what it closes may ask for the current bridge.
-        let of_thread = BRIDGE.take();
+        let of_thread = Self::replace(None);
         drop(of_thread);
     }
 

@@ -5,6 +5,7 @@
 //! | `epoll_wait` | nothing is left to run | turn our loop, in which the VM's descriptor is one polled operation |
 //! | `close(stream)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
 //! | `dup(stream)` | a stream goes to another thread, or becomes a file | stop receiving ahead of its readers |
+//! | `nanosleep`, `exit`, `execv` | the loop will not turn for a while, or ever | hand over what is to be sent |
 //! | any for its loop, in a forked child | the loop is the parent's | leave all that the thread had to the parent |
 
 use std::ffi::c_int;
@@ -24,7 +25,7 @@ const NOT_WAITED: c_int = 2;
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        let hooks = Hooks { wait, duplicated, closes, forked, methods: methods().cast() };
+        let hooks = Hooks { wait, duplicated, closes, flush, forked, methods: methods().cast() };
         // Lives as long as the process.
         // SAFETY: the functions do what c/vm.c says of them.
         unsafe { ringspun_vm_install_hooks(Box::into_raw(Box::new(hooks))) };
@@ -41,6 +42,12 @@ extern "C" fn wait() -> c_int {
             unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO) };
             -1
         }
+    }
+}
+
+extern "C" fn flush() {
+    if let Some(bridge) = Bridge::current() {
+        bridge.flush();
     }
 }
 

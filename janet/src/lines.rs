@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use crate::api as janet;
 use crate::api::{Janet, JanetBuffer, JanetTable};
 
+use crate::bridge::Bridge;
 use crate::stock::{Replacement, replacement};
 use crate::values::{catch_panic, keyword, nil, text_of};
 
@@ -222,6 +223,10 @@ unsafe extern "C-unwind" fn getline(count: i32, arguments: *mut Janet) -> Janet 
 }
 
 unsafe fn edit(prompt: &CStr, buffer: *mut JanetBuffer, environment: *mut JanetTable) -> Attempt {
+    // However the line is read, that blocks the thread.
+    if let Some(bridge) = Bridge::current() {
+        bridge.flush();
+    }
     // Checks `isatty` and `TERM` each time, as a program may change both.
     let is_bare = std::env::var("TERM").is_ok_and(|terminal| BARE_TERMINALS.contains(&terminal.as_str()));
     if is_bare || !io::stdin().is_terminal() {

@@ -53,6 +53,8 @@ unsafe fn share_streams(count: i32, arguments: *mut Janet) -> Verdict {
                 continue;
             }
             if let Ok(bridge) = this_bridge() {
+                // What was written before comes before what the process writes.
+                bridge.flush();
                 bridge.socket_of(stream).share_with_process();
             }
         }

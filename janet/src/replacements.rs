@@ -8,12 +8,12 @@ use crate::shims::{carry_out, this_bridge};
 use crate::stock::{Replacement, replacement};
 use crate::streams::{
     EV_CHUNK, EV_CLOSE, EV_READ, EV_WRITE, NET_ACCEPT, NET_ACCEPT_LOOP, NET_CHUNK, NET_FLUSH, NET_READ,
-    NET_RECV_FROM, NET_SEND_TO, NET_WRITE,
+    NET_RECV_FROM, NET_SEND_TO, NET_SHUTDOWN, NET_WRITE,
 };
 use crate::values::{Verdict, keyword};
 
 /// The functions that are replaced in the core environment.
-pub(crate) const REPLACEMENTS: [Replacement; 20] = [
+pub(crate) const REPLACEMENTS: [Replacement; 21] = [
     NET_ADDRESS,
     NET_ADDRESS_UNPACK,
     NET_LISTEN,
@@ -27,6 +27,7 @@ pub(crate) const REPLACEMENTS: [Replacement; 20] = [
     NET_RECV_FROM,
     NET_SEND_TO,
     NET_FLUSH,
+    NET_SHUTDOWN,
     NET_SETSOCKOPT,
     EV_READ,
     EV_CHUNK,

@@ -1,6 +1,8 @@
 //! The socket behind a Janet stream, and its transfer to other threads.
 
 use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -103,6 +105,15 @@ impl Socket {
         }
     }
 
+    /// Shuts down one or both directions (`shutdown(2)`).
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Stream(core) => core.shutdown(how),
+            Self::Listener(core) => shut_down(core.descriptor(), how),
+            Self::Datagram(core) => shut_down(core.descriptor(), how),
+        }
+    }
+
     pub(crate) fn close(&self) {
         match self {
             Self::Stream(core) => core.close(),
@@ -119,4 +130,14 @@ impl Socket {
             Self::Datagram(core) => core.close_if_idle(),
         }
     }
+}
+
+fn shut_down(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: touches no memory.
+    if unsafe { libc::shutdown(descriptor, how) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

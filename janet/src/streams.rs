@@ -2,6 +2,7 @@
 //! errors have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
 
 use std::ffi::CStr;
+use std::net::Shutdown;
 
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Sent, Write};
@@ -12,8 +13,8 @@ use crate::parked::start;
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
 use crate::stock::{self, Replacement, replacement};
-use crate::values::{Verdict, address_argument, error_string, nil, string};
-use crate::work::{Target, Work, with_bytes};
+use crate::values::{Verdict, address_argument, bytes_of, explained, keyword_is, nil, string};
+use crate::work::{Target, Work, sent_error, with_bytes};
 
 /// `read`: the number may be `:all`, and the buffer is looked at before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
@@ -120,8 +121,10 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
         }
         janet::janet_stream_flags(stream, flags);
         let timeout_s = janet::janet_optnumber(arguments, count, 2, f64::INFINITY);
-        // Raises for values without bytes, so that nothing raises later.
-        janet::janet_getbytes(arguments, 1);
+        if bytes_of(*arguments.add(1)).is_none() {
+            // Raises for values without bytes, so that nothing raises later.
+            janet::janet_getbytes(arguments, 1);
+        }
         carry_out(|| start_write(stream, *arguments.add(1), timeout_s))
     }
 }
@@ -136,12 +139,12 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
         Socket::Stream(core) => match with_bytes(data, |bytes| core.try_send(bytes, core.is_conversing())) {
             Ok(Sent::All) => return Verdict::Return(nil()),
             Ok(Sent::Part(written)) => Work::Write { machine: Write::after(core, written), data },
-            Err(error) => return Verdict::Raise(error_string(&error)),
+            Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
         },
         Socket::Datagram(core) => match with_bytes(data, |bytes| core.try_send_to(bytes, None)) {
             Ok(true) => return Verdict::Return(nil()),
             Ok(false) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
-            Err(error) => return Verdict::Raise(error_string(&error)),
+            Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
         },
         Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected writable stream")),
     };
@@ -297,7 +300,7 @@ unsafe fn start_send(stream: *mut JanetStream, to: Address, data: Janet, timeout
     match with_bytes(data, |bytes| core.try_send_to(bytes, Some(to))) {
         Ok(true) => return Verdict::Return(nil()),
         Ok(false) => {}
-        Err(error) => return Verdict::Raise(error_string(&error)),
+        Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
     }
     let work = Work::SendTo { machine: Box::new(SendTo::new(core, Some(to))), data };
     // SAFETY: called by a shim, with its live stream.
@@ -328,5 +331,40 @@ unsafe fn flush(stream: *mut JanetStream, value: Janet) -> Verdict {
         }
         Ok(_) => Verdict::Return(value),
         Err(verdict) => verdict,
+    }
+}
+
+pub(crate) const NET_SHUTDOWN: Replacement = replacement!(c"net/shutdown", net_shutdown);
+
+unsafe extern "C-unwind" fn net_shutdown(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `read`.
+    unsafe {
+        janet::janet_arity(count, 1, 2);
+        let stream = stream_argument(arguments);
+        janet::janet_stream_flags(stream, janet::JANET_STREAM_SOCKET);
+        let is = |mode| keyword_is(*arguments.add(1), mode);
+        let how = match count {
+            1 => Some(Shutdown::Both),
+            _ if is(c"rw") => Some(Shutdown::Both),
+            _ if is(c"r") => Some(Shutdown::Read),
+            _ if is(c"w") => Some(Shutdown::Write),
+            _ => None,
+        };
+        match how {
+            // What a write has left behind is sent before.
+            Some(how) if is_ours(stream) => carry_out(|| shut_down(stream, how, *arguments)),
+            _ => stock::call(c"net/shutdown", count, arguments),
+        }
+    }
+}
+
+unsafe fn shut_down(stream: *mut JanetStream, how: Shutdown, value: Janet) -> Verdict {
+    let socket = match this_bridge() {
+        Ok(bridge) => bridge.socket_of(stream),
+        Err(verdict) => return verdict,
+    };
+    match socket.shutdown(how) {
+        Ok(()) => Verdict::Return(value),
+        Err(error) => Verdict::Raise(explained("could not shutdown socket", &error)),
     }
 }

@@ -125,6 +125,33 @@ unsafe fn abstract_size_bytes(place: *mut std::ffi::c_void) -> usize {
     unsafe { (*janet::janet_abstract_head(place)).size }
 }
 
+/// The bytes of a buffer, a string, a symbol or a keyword; `None` for anything else.
+///
+/// # Safety
+///
+/// The value is alive for as long as the slice, and nothing changes it meanwhile.
+#[inline]
+pub(crate) unsafe fn bytes_of<'a>(value: Janet) -> Option<&'a [u8]> {
+    // SAFETY: the caller's value is alive, and laid out as its type says.
+    let (bytes, length) = unsafe {
+        match value.kind() {
+            janet::JANET_BUFFER => {
+                let buffer: *mut janet::JanetBuffer = value.address();
+                ((*buffer).data.cast_const(), (*buffer).count)
+            }
+            janet::JANET_STRING | janet::JANET_SYMBOL | janet::JANET_KEYWORD => {
+                let bytes: *mut u8 = value.address();
+                let head: *const janet::JanetStringHead = bytes.cast_const().cast();
+                (bytes.cast_const(), (*head.sub(1)).length)
+            }
+            _ => return None,
+        }
+    };
+    let length = usize::try_from(length).unwrap_or(0);
+    // SAFETY: so many bytes are there; a buffer may have none at all.
+    Some(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(bytes, length) } })
+}
+
 /// A value as Janet's `string` shows it.
 pub(crate) fn text_of(value: Janet) -> String {
     // SAFETY: the value is alive, and so is its text until the next collection; a string has bytes, so

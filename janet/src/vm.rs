@@ -14,6 +14,7 @@ use crate::bridge::Bridge;
 use crate::hooks;
 use crate::lines::{self, GETLINE, LineEditor};
 use crate::making::EXTRA_OPTIONS_DOC;
+use crate::parked::forget_spare;
 use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
 use crate::stock::{self, Replacement};
 use crate::values::{keyword, string, symbol, text_of};
@@ -224,6 +225,7 @@ impl Drop for Vm {
         unsafe { janet::janet_deinit() };
         lines::set_editor(None);
         RUNNING.set(false);
+        forget_spare();
         Bridge::end_of_vm();
     }
 }

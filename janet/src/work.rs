@@ -16,7 +16,7 @@ use ringspun_runtime::{SendData, Wake};
 use crate::bridge::Bridge;
 use crate::resolving::{Next, Purpose, connect_error};
 use crate::socket::Socket;
-use crate::values::{address_value, error_string, nil, string};
+use crate::values::{address_value, bytes_of, error_string, nil, string};
 
 /// How much of a Janet value is copied for one send on a stream.
 const SEND_PIECE_BYTES: usize = 64 * 1024;
@@ -288,10 +288,15 @@ fn copy_of(context: &Context<'_>, data: Janet, offset: usize, limit_bytes: usize
 }
 
 /// Looks at the bytes of a buffer, or of a value that `janet_getbytes` takes.
+#[inline]
 pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller keeps the value alive and has checked that it has bytes, so the VM does not
     // raise. `look` calls nothing of the VM, so the bytes stay where they are.
     unsafe {
+        if let Some(bytes) = bytes_of(data) {
+            return look(bytes);
+        }
+        // An abstract type with bytes.
         let view = janet::janet_getbytes(&data, 0);
         let length = usize::try_from(view.len).unwrap_or(0);
         if view.bytes.is_null() || length == 0 {
@@ -304,9 +309,16 @@ pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
 fn sent_outcome(context: &Context<'_>, sent: std::io::Result<()>) -> Outcome {
     match sent {
         Ok(()) => Outcome::Value(nil()),
-        Err(_) if context.is_stream_closed() => Outcome::Error(string("stream closed")),
-        Err(error) if error.kind() == std::io::ErrorKind::WriteZero => Outcome::Error(string("disconnect")),
-        Err(error) => Outcome::error(&error),
+        Err(error) => Outcome::Error(sent_error(&error, context.is_stream_closed())),
+    }
+}
+
+/// Why something was not sent, as the VM's own functions say it.
+pub(crate) fn sent_error(error: &std::io::Error, is_stream_closed: bool) -> Janet {
+    match error.kind() {
+        _ if is_stream_closed => string("stream closed"),
+        std::io::ErrorKind::WriteZero => string("disconnect"),
+        _ => error_string(error),
     }
 }
 

@@ -26,8 +26,8 @@ use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 /// sockets work on fibers; a cancel of the fiber is then an error of the kind `Other`, not `Interrupted`, which those
 /// crates would retry.
 ///
-/// On io_uring, bytes of a busy stream are received ahead of the reader, up to about 256 KiB; after that, the kernel
-/// slows the peer down. On poll, they stay in the kernel until they are read.
+/// Bytes stay in the kernel until they are read, except on io_uring, where those of a stream that is read repeatedly
+/// are received ahead of the reader, up to about 256 KiB; after that, the kernel slows the peer down.
 #[derive(Debug)]
 pub struct Stream {
     core: Rc<StreamCore>,

@@ -2,17 +2,20 @@
 #
 #     ./scripts/check instructions [--json FILE]
 #
-# Counts the user instructions of `ringspun serve echo` (release build) per 64-byte echo, with 64 and with 1,000
-# connections, 64 of them active, on each backend (tests/launchers/count_instructions.rs). Counts are the same on every
-# machine as long as the compiler is. The bounds, in the table below, are 10 % above the last measured count: lower them
-# when the path becomes shorter. Linux only.
+# Counts the user instructions of `ringspun serve echo` and of `ringspun janet examples/echo.janet` (release build) per
+# 64-byte echo, with 64 and with 1,000 connections, 64 of them active, on each backend
+# (tests/launchers/count_instructions.rs). Counts are the same on every machine as long as the compilers are. Of Janet
+# the median of the rounds counts, because some of them have a garbage collection in them. The bounds are in the table
+# below: lower them when the path becomes shorter. Linux only.
 
-# backend connections rounds bound
+# server backend connections rounds bound
 bounds="
-uring   64  5 1520
-uring 1000  5 1520
-poll    64  5 1205
-poll  1000  5 1205
+fibers uring   64  5 1100
+fibers uring 1000  5 1100
+fibers poll    64  5 1205
+fibers poll  1000  5 1205
+janet  uring   64  5 3500
+janet  poll    64  5 3500
 "
 json=
 while [ $# -gt 0 ]; do
@@ -32,15 +35,17 @@ allowed=$(RINGSPUN_BACKEND= "$target/release/ringspun" doctor --json | tr -d ' \
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
 status=0 lines=
-printf '%-8s %11s %16s %6s\n' backend connections instructions bound
-while read -r backend connections rounds bound; do
+printf '%-8s %-8s %11s %16s %6s\n' server backend connections instructions bound
+while read -r server backend connections rounds bound; do
     [ -n "$backend" ] || continue
+    command=("$target/release/ringspun" serve echo --tcp 127.0.0.1:0) count_of=instructions_per_echo
+    [ "$server" != janet ] || command=("$target/release/ringspun" janet examples/echo.janet) count_of=median_per_echo
     if [ "$backend" = uring ] && [ "$allowed" -eq 0 ]; then
         say "SKIPPED $backend with $connections connections: io_uring cannot be used here"
         continue
     fi
     if ! line=$(RINGSPUN_BACKEND=$backend "$target/debug/examples/count-instructions" --connections "$connections" \
-        --active 64 --rounds "$rounds" "$target/release/ringspun" serve echo --tcp 127.0.0.1:0 2>"$errors"); then
+        --active 64 --rounds "$rounds" "${command[@]}" 2>"$errors"); then
         if grep -q 'cannot be traced' "$errors"; then
             say "SKIPPED $backend with $connections connections: $(cat "$errors")"
             continue
@@ -48,13 +53,13 @@ while read -r backend connections rounds bound; do
         cat "$errors" >&2
         exit 1
     fi
-    count=$(field instructions_per_echo <<<"$line")
+    count=$(field "$count_of" <<<"$line")
     verdict=
     if awk -v count="$count" -v bound="$bound" 'BEGIN { exit !(count > bound) }'; then
         verdict="  above its bound" status=1
     fi
-    printf '%-8s %11s %16s %6s%s\n' "$backend" "$connections" "$count" "$bound" "$verdict"
-    lines="$lines${lines:+,}{\"backend\":\"$backend\",\"bound\":$bound,${line#\{}"
+    printf '%-8s %-8s %11s %16s %6s%s\n' "$server" "$backend" "$connections" "$count" "$bound" "$verdict"
+    lines="$lines${lines:+,}{\"server\":\"$server\",\"backend\":\"$backend\",\"bound\":$bound,${line#\{}"
 done <<<"$bounds"
 [ -z "$json" ] || printf '[%s]\n' "$lines" >"$json"
 exit "$status"

@@ -2,6 +2,7 @@
 //!
 //! One of the modules brings an allocator that refuses large blocks, which holds for all tests here.
 
+mod architecture;
 mod embedding;
 #[cfg(feature = "cli")]
 mod fuzz_corpus;

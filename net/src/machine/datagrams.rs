@@ -58,6 +58,7 @@ impl Kind for Datagrams {
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
     const TAKE_COST: u8 = Budget::MESSAGE;
+    const BUDGET: u8 = Budget::OF_SHARED_SOCKET;
 
     #[inline]
     fn weight(arrived: &Arrived) -> usize {
@@ -138,7 +139,7 @@ impl DatagramCore {
     /// [`Closed`](crate::Closed), or the kernel's.
     pub fn try_send_to(&self, data: &[u8], destination: Option<Address>) -> io::Result<bool> {
         self.check_open()?;
-        if !self.budget.spend(self.event_loop(), Budget::MESSAGE) {
+        if !self.budget.spend(self.event_loop(), Budget::MESSAGE, Datagrams::BUDGET) {
             return Ok(false);
         }
         let destination = destination.map(Address::raw);

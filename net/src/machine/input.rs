@@ -12,6 +12,15 @@ use crate::wait_list::WaitList;
 /// How many pieces must be taken one by one before a socket counts as busy.
 const BUSY_AFTER: u8 = 16;
 
+/// That number, or the one that the simulation has chosen.
+fn busy_after() -> u8 {
+    #[cfg(feature = "simulation")]
+    if let Some(simulation) = ringspun_runtime::simulation::current() {
+        return simulation.busy_after();
+    }
+    BUSY_AFTER
+}
+
 /// Whether the kernel may have input that can be taken without waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announced {
@@ -40,8 +49,8 @@ pub(crate) enum End {
 pub(crate) struct Input<P, D> {
     pub(crate) announced: Cell<Announced>,
     pub(crate) end: Cell<End>,
-    /// The number of pieces taken one by one, up to `BUSY_AFTER`.
-    taken: Cell<u8>,
+    /// How many more pieces must be taken one by one before the socket counts as busy.
+    until_busy: Cell<u8>,
     /// The loop sweeps this socket ([`Sweep`](ringspun_runtime::Sweep)).
     pub(crate) is_swept: Cell<bool>,
     /// A piece has been taken since the last sweep.
@@ -60,7 +69,7 @@ impl<P, D> Input<P, D> {
             // A first attempt is cheap, and usually the peer has already sent something.
             announced: Cell::new(Announced::Some),
             end: Cell::new(End::NotYet),
-            taken: Cell::new(0),
+            until_busy: Cell::new(busy_after()),
             is_swept: Cell::new(false),
             was_read: Cell::new(false),
             armed: Cell::new(None),
@@ -73,16 +82,16 @@ impl<P, D> Input<P, D> {
 
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
-        self.taken.get() == BUSY_AFTER
+        self.until_busy.get() == 0
     }
 
     pub(crate) fn count_taken(&self) {
-        self.taken.set((self.taken.get() + 1).min(BUSY_AFTER));
+        self.until_busy.set(self.until_busy.get().saturating_sub(1));
     }
 
     /// Makes the socket count as not busy.
     pub(crate) fn reset_busy(&self) {
-        self.taken.set(0);
+        self.until_busy.set(busy_after());
     }
 
     /// The weight of the queued pieces.

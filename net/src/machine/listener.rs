@@ -26,6 +26,7 @@ impl Kind for Connections {
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
     const TAKE_COST: u8 = Budget::MESSAGE;
+    const BUDGET: u8 = Budget::OF_SHARED_SOCKET;
 
     fn weight(_: &OwnedFd) -> usize {
         1

@@ -204,7 +204,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     }
 
     fn send_now(&self, data: &[u8], is_small: bool) -> io::Result<Sent> {
-        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len())) {
+        if !self.budget.spend(self.event_loop(), Budget::of_send(data.len()), K::BUDGET) {
             return Ok(Sent::Part(0));
         }
         if is_small {

@@ -30,8 +30,10 @@ pub trait Kind: Sized + 'static {
     const ERROR_IS_END: bool;
     /// Whether closing waits until the kernel no longer uses the socket, so that its port is free afterwards.
     const CLOSE_FREES_PORT: bool;
-    /// The cost of taking a piece from the kernel, in units of the [`Budget`].
+    /// The cost of taking a piece from the kernel, in units of the budget.
     const TAKE_COST: u8;
+    /// The budget of the socket's calls in a turn.
+    const BUDGET: u8;
 
     /// The weight of a piece in the queue: at least 1.
     fn weight(piece: &Self::Piece) -> usize;
@@ -200,14 +202,16 @@ impl<K: Kind> Socket<K> {
 
     fn take_from_kernel(&self, limit: usize) -> Option<K::Piece> {
         let input = &self.input;
-        if let Some(detached) = input.ahead.take() {
+        if input.ahead.is_shared()
+            && let Some(detached) = input.ahead.take()
+        {
             // Before the end of the input, which is behind it.
             return Some(K::attach(detached));
         }
-        if input.end.get() != End::NotYet || self.check_open().is_err() {
+        if input.end.get() != End::NotYet || self.is_closed() {
             return None;
         }
-        if !self.budget.spend(&self.event_loop, K::TAKE_COST) {
+        if !self.budget.spend(&self.event_loop, K::TAKE_COST, K::BUDGET) {
             return None;
         }
         let limit = if input.is_busy() { usize::MAX } else { limit };
@@ -344,22 +348,22 @@ impl<K: Kind> Socket<K> {
 
     /// Handles a completion that announces input.
     #[inline]
-    fn input_announced(self: &Rc<Self>, completion: &Completion) {
+    fn input_announced(self: &Rc<Self>, result: io::Result<u32>, more: bool) {
         let input = &self.input;
-        if !completion.more {
+        if !more {
             input.armed.set(None);
         }
         if self.is_closed() {
             return;
         }
-        match &completion.result {
+        match result {
             Ok(events)
-                if *events == libc::POLLIN as u32 && input.announced.get() != Announced::UntilNothing =>
+                if events == libc::POLLIN as u32 && input.announced.get() != Announced::UntilNothing =>
             {
                 input.announced.set(Announced::Some);
             }
             Ok(_) => input.announced.set(Announced::UntilNothing),
-            Err(error) => match errno_of(error) {
+            Err(error) => match errno_of(&error) {
                 // Woken readers arm it again.
                 errno if K::is_transient(errno) => {}
                 errno => input.end.set(End::Failed(errno)),
@@ -456,7 +460,9 @@ impl<K: Kind> Owner for Socket<K> {
             OperationKind::Receive | OperationKind::ReceiveFrom | OperationKind::Accept => {
                 self.input_completed(completion);
             }
-            OperationKind::Poll | OperationKind::PollInput => self.input_announced(&completion),
+            OperationKind::Poll | OperationKind::PollInput => {
+                self.input_announced(completion.result, completion.more)
+            }
             _ => K::output_completed(&self, kind, completion),
         }
         self.close_descriptor_when_idle();

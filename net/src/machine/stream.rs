@@ -35,6 +35,7 @@ impl Kind for Bytes {
     const ERROR_IS_END: bool = true;
     const CLOSE_FREES_PORT: bool = false;
     const TAKE_COST: u8 = Budget::RECEIVE;
+    const BUDGET: u8 = Budget::OF_STREAM;
 
     #[inline]
     fn weight(chunk: &Chunk) -> usize {

@@ -316,13 +316,14 @@ mod mutations {
     const SEEDS: u64 = 10_000;
 
     /// The workload that is to find it, and what it then says: not any failure counts.
-    fn finder(mutation: Mutation) -> (&'static str, &'static str) {
+    fn finder(mutation: Mutation) -> (&'static str, &'static [&'static str]) {
         match mutation {
-            Mutation::SlotFreedAtCancel => ("echo", "a completion for an operation that is over"),
-            Mutation::LateByteDropped => ("proxy", "expected 0x"),
-            Mutation::WakeLost => ("chat", "a waiter was forgotten"),
-            Mutation::BufferReturnedTwice => ("chat", "receive buffer"),
-            Mutation::LateAcceptLeaked => ("echo", "descriptors were left open"),
+            Mutation::SlotFreedAtCancel => ("echo", &["a completion for an operation that is over"]),
+            Mutation::LateByteDropped => ("proxy", &["expected 0x"]),
+            // Where another fiber looks at the time again and again meanwhile, the run has no end.
+            Mutation::WakeLost => ("chat", &["a waiter was forgotten", "no end after"]),
+            Mutation::BufferReturnedTwice => ("chat", &["receive buffer"]),
+            Mutation::LateAcceptLeaked => ("echo", &["descriptors were left open"]),
             unknown => panic!("{unknown:?}: no workload is known to find it"),
         }
     }
@@ -330,13 +331,13 @@ mod mutations {
     pub fn find_mutations(options: &Options) -> i32 {
         let mut status = 0;
         for mutation in Mutation::ALL {
-            let (name, sign) = finder(mutation);
+            let (name, signs) = finder(mutation);
             let Some(scene) = SCENES.iter().find(|scene| scene.name == name) else { continue };
             // One process, so that the first seed that finds it is the one that is told.
             let options =
                 Options { mutation: Some(format!("{mutation:?}")), jobs: 1, range: None, ..options.clone() };
             match run_scene(&options, scene, SEEDS) {
-                Err(found) if found.text.contains(sign) => {
+                Err(found) if signs.iter().any(|sign| found.text.contains(sign)) => {
                     let text = found.text.chars().take(160).collect::<String>();
                     println!("{mutation:?}: found by {name} at seed {}: {text}", found.seed);
                 }

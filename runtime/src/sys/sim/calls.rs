@@ -134,6 +134,11 @@ impl Simulation {
         self.world.borrow().is_readiness_based
     }
 
+    /// How many pieces must be received one by one before a socket counts as busy, and receives ahead of its readers.
+    pub fn busy_after(&self) -> u8 {
+        self.world.borrow().busy_after
+    }
+
     /// The maximum number of bytes in one direction of a connection, in transit or not yet received.
     pub fn capacity_bytes(&self) -> usize {
         self.world.borrow().capacity_bytes

@@ -61,6 +61,8 @@ pub(super) struct World {
     turn_max_ns: u64,
     /// The maximum number of bytes in one direction of a connection.
     pub(super) capacity_bytes: usize,
+    /// After how many pieces a socket counts as busy.
+    pub(super) busy_after: u8,
     pub(super) next_port: u16,
     waits: u64,
     violation: Option<String>,
@@ -118,6 +120,7 @@ impl World {
         let is_readiness_based = random.chance(512);
         let latency_max_ns = *random.pick(&[1, 2_000, 100_000, 5_000_000, 80_000_000]);
         let turn_max_ns = *random.pick(&[1, 1_000, 20_000, 1_000_000]);
+        let busy_after = *random.pick(&[0, 1, 3, 16]);
         let capacity_bytes = *random.pick(&[1, 64, 700, 5_000, 70_000]);
         Ok(Self {
             random,
@@ -140,6 +143,7 @@ impl World {
             latency_max_ns,
             turn_max_ns,
             capacity_bytes,
+            busy_after,
             next_port: 40_000,
             waits: 0,
             violation: None,

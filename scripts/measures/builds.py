@@ -1,0 +1,65 @@
+"""Measures two builds in the same cells, in turn; see builds.sh."""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+
+from cells import OURS, all_cells, matching
+from measure import sample
+from servers import RINGSPUN, Failure, raise_open_files
+
+METRICS = {"requests/s": "requests_per_s", "server CPU per request": "server_us_per_request"}
+
+
+def other_build(server, path):
+    return replace(server, command=tuple(path if part == RINGSPUN else part for part in server.command))
+
+
+def ratios(samples, metric):
+    pairs = [(ours[metric], others[metric]) for ours, others in samples]
+    return [a / b for a, b in pairs if a and b]
+
+
+def show(values):
+    if not values:
+        return "no sample"
+    return f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+def main():
+    options = argparse.ArgumentParser(prog="./scripts/measure builds")
+    options.add_argument("other")
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--seconds", type=float, default=1.0)
+    options.add_argument("--cells", default="")
+    options.add_argument("--json")
+    chosen = options.parse_args()
+    most = raise_open_files()
+    cells = [cell for cell in all_cells() if cell.connections + 100 < most]
+    names = matching([cell.name for cell in cells], chosen.cells)
+    if not names:
+        sys.exit(f"--cells {chosen.cells}: expected a pattern that a name matches; ./scripts/compare --list tells them")
+    print(f"{'cell':<18} {'requests/s':>22} {'server CPU per request':>24}")
+    results = {}
+    for cell in (cell for cell in cells if cell.name in names):
+        ours = next(server for server in cell.servers if server.name == OURS)
+        samples = []
+        for number in range(1, chosen.rounds + 1):
+            if sys.stderr.isatty():
+                print(f"\r{cell.name}: round {number} of {chosen.rounds} ", end="", file=sys.stderr, flush=True)
+            try:
+                pair = [sample(cell, build, chosen.seconds, 0.3) for build in (ours, other_build(ours, chosen.other))]
+            except Failure as failure:
+                sys.exit(f"{cell.name}: {failure}")
+            samples.append(pair)
+        results[cell.name] = samples
+        shown = [show(ratios(samples, metric)) for metric in METRICS.values()]
+        print(f"\r{cell.name:<18} {shown[0]:>22} {shown[1]:>24}", flush=True)
+    if chosen.json:
+        with open(chosen.json, "w") as file:
+            json.dump({"version": 1, "samples": results}, file)
+
+
+main()
