@@ -1,4 +1,4 @@
-//! What the inner parts of the event loop cost: an operation from its submission to its completion, with and
+//! The cost of the inner parts of the event loop: an operation from its submission to its completion, with and
 //! without a fiber that parks on it, with others in its slots, and timers, with others armed.
 
 use std::cell::Cell;
@@ -15,7 +15,7 @@ use ringspun::runtime::{
     Completion, Configuration, EventLoop, Interest, Operation, OperationKind, Owner, Wait, Wake,
 };
 
-/// Owns operations of which only the end counts, and wakes who waits for it.
+/// Owns operations of which only the end matters, and wakes a waiter.
 #[derive(Default)]
 struct Ended {
     count: Cell<u64>,

@@ -1,4 +1,4 @@
-//! What the inner parts of fibers cost: spawning and joining, switching, timers that do not fire, and
+//! The cost of the inner parts of fibers: spawning and joining, switching, timers that do not fire, and
 //! channels.
 
 use std::hint::black_box;

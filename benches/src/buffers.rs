@@ -1,4 +1,4 @@
-//! Receive buffers that the kernel takes by itself, for the bare io_uring loops in `bin/`.
+//! Provided receive buffers for the bare io_uring loops in `bin/`.
 
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -32,11 +32,11 @@ impl Buffers {
         Self { entries, memory, size_bytes, tail: 0 }
     }
 
-    /// Hands all of them to a ring. Linux 5.19 or later.
+    /// Provides all of them to a ring. Linux 5.19 or later.
     ///
     /// # Errors
     ///
-    /// What the kernel says, such as `EINVAL` where it is older.
+    /// The kernel's, such as `EINVAL` if it is older.
     pub fn register(&mut self, ring: &IoUring) -> io::Result<()> {
         let address = self.entries.0.as_mut_ptr() as u64;
         // SAFETY: the page holds that many entries and outlives the ring, as the type's documentation asks.

@@ -38,7 +38,7 @@
 //! | `values`, `stock` | values from and for Rust; the VM's own functions by name |
 //! | `socket` | the socket behind a Janet stream |
 //! | `bridge` | what one thread's VM has on the ring: streams, parked operations, the turn of the loop |
-//! | `resolving`, `work` | what a fiber waits for, and how it goes on |
+//! | `resolving`, `work` | what a fiber waits for, and how it continues |
 //! | `parked` | a fiber that waits for work |
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes` | these functions; `replacements` lists them |

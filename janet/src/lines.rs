@@ -1,5 +1,4 @@
-//! `getline`, from which the REPL reads: the bare line where nobody sees a prompt, and a line editor of the
-//! program's own at a terminal.
+//! `getline`, which the REPL reads from: plain lines without a terminal, and the program's line editor at one.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -13,10 +12,10 @@ use crate::bridge::Bridge;
 use crate::stock::{Replacement, replacement};
 use crate::values::{catch_panic, keyword, nil, text_of};
 
-/// Terminals that cannot move their cursor; those that Janet knows of.
+/// Terminals that cannot move their cursor, as listed by Janet.
 const BARE_TERMINALS: [&str; 3] = ["cons25", "dumb", "emacs"];
 
-/// Symbols that mean something to the compiler, and are in no environment.
+/// Special forms of the compiler, which are in no environment.
 const SPECIAL_FORMS: [&str; 13] = [
     "break",
     "def",
@@ -42,14 +41,14 @@ thread_local! {
     static EDITOR: Cell<Option<Box<dyn LineEditor>>> = const { Cell::new(None) };
 }
 
-/// What a user has answered to a prompt.
+/// The user's answer to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// A line, without the newline at its end.
     Text(String),
-    /// No more lines are to come.
+    /// The end of the input.
     End,
-    /// The form that the line belongs to is given up, and the REPL starts with the next one.
+    /// Discard the current form; the REPL starts a new one.
     Cancelled,
 }
 
@@ -62,11 +61,11 @@ pub trait LineEditor {
     ///
     /// # Errors
     ///
-    /// That the terminal cannot be used. The line is then read as if from a pipe.
+    /// If the terminal cannot be used. The line is then read as if from a pipe.
     fn edit(&mut self, prompt: &str, environment: Option<&Environment<'_>>) -> io::Result<Line>;
 }
 
-/// What the code that is being typed will be compiled in: an environment with its prototypes.
+/// The environment in which typed code will be compiled, with its prototypes.
 #[derive(Debug)]
 pub struct Environment<'a> {
     table: *mut JanetTable,
@@ -74,8 +73,7 @@ pub struct Environment<'a> {
 }
 
 impl Environment<'_> {
-    /// All symbols that mean something here, special forms included, sorted, each once. Those that are no
-    /// UTF-8 are left out.
+    /// All symbols of the environment and special forms, sorted and unique. Leaves out symbols that are not UTF-8.
     #[must_use]
     pub fn symbols(&self) -> Vec<String> {
         let mut symbols: Vec<String> = SPECIAL_FORMS.map(str::to_string).into();
@@ -185,14 +183,14 @@ pub(crate) fn set_editor(editor: Option<Box<dyn LineEditor>>) {
     EDITOR.set(editor);
 }
 
-/// What became of the attempt to let a user edit a line. Plain data, for the shim.
+/// The result of letting a user edit a line. Plain data, for the shim.
 enum Attempt {
     /// The buffer has what `getline` returns.
     Done,
     Cancelled,
-    /// Nobody is there, or nobody who could see a prompt.
+    /// Standard input is not a terminal, or cannot show a prompt.
     NoTerminal,
-    /// Somebody is there, and no editor.
+    /// Standard input is a terminal, but there is no editor.
     NoEditor,
     /// The editor has panicked.
     Panicked(Janet),
@@ -229,7 +227,7 @@ unsafe fn edit(prompt: &CStr, buffer: *mut JanetBuffer, environment: *mut JanetT
     if let Some(bridge) = Bridge::current() {
         bridge.flush();
     }
-    // What `isatty` and `TERM` say is asked anew each time, as a program may change both.
+    // Checks `isatty` and `TERM` each time, as a program may change both.
     let is_bare = std::env::var("TERM").is_ok_and(|terminal| BARE_TERMINALS.contains(&terminal.as_str()));
     if is_bare || !io::stdin().is_terminal() {
         return Attempt::NoTerminal;
@@ -290,7 +288,7 @@ unsafe fn read_line(buffer: *mut JanetBuffer) {
         loop {
             let byte = libc::fgetc(input);
             let Ok(value) = u8::try_from(byte) else {
-                // A signal is no end; its handler runs when the loop turns again.
+                // A signal is not the end; its handler runs in the loop's next turn.
                 if libc::feof(input) == 0 && *libc::__errno_location() == libc::EINTR {
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Making sockets for Janet: `net/listen`, `net/connect`, `net/socket`, `net/address`, and options.
 //!
-//! Where a name has to be looked up, the fiber parks until a thread has done so; everything else is done at
-//! once, as in the VM's own functions.
+//! The fiber parks during the lookup of a name on another thread; everything else is immediate, as in the VM's own
+//! functions.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::BorrowedFd;
@@ -37,7 +37,7 @@ unsafe fn kind_argument(count: i32, arguments: *mut Janet, index: i32) -> Option
     }
 }
 
-/// A place as a program names it. Plain data, as all that a shim holds.
+/// An endpoint as a program names it. Plain data, as everything that a shim holds.
 #[derive(Clone, Copy)]
 struct Place {
     is_unix: bool,
@@ -86,7 +86,7 @@ unsafe fn query(place: Place, kind: SocketKind, passive: bool) -> Query {
     Query { host: text(place.host), service: text(place.service), kind, passive }
 }
 
-/// Has the addresses of a place looked up, and goes on with them.
+/// Looks up the addresses of an endpoint, and continues with them.
 unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpose) -> Verdict {
     let bridge = match this_bridge() {
         Ok(bridge) => bridge,

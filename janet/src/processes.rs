@@ -1,6 +1,6 @@
 //! Sockets that processes inherit: `os/spawn` and `os/execute` with a stream as `:in`, `:out` or `:err`.
 //!
-//! What a process reads, nobody else may receive ahead of it. The functions themselves are the VM's own.
+//! The VM must not receive ahead from a socket that a process reads. The functions themselves are the VM's own.
 
 use std::ffi::CStr;
 

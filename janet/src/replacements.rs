@@ -1,4 +1,4 @@
-//! The functions that take the place of the VM's own, and the one that is new.
+//! The functions that replace the VM's own, and a new one.
 
 use crate::api as janet;
 use crate::api::Janet;
@@ -37,7 +37,7 @@ pub(crate) const REPLACEMENTS: [Replacement; 21] = [
     OS_EXECUTE,
 ];
 
-/// `(ringspun/backend)`: which backend serves this thread's sockets, as a keyword.
+/// `(ringspun/backend)`: the backend of this thread's sockets, as a keyword.
 pub(crate) const BACKEND: Replacement = replacement!(c"ringspun/backend", backend);
 
 unsafe extern "C-unwind" fn backend(count: i32, _: *mut Janet) -> Janet {

@@ -1,4 +1,4 @@
-//! What a lookup of addresses is for, and how it goes on: with sockets that listen or connect, or with the addresses
+//! The purposes of lookups, and how they continue: with sockets that listen or connect, or with the addresses
 //! themselves.
 
 use std::rc::Rc;
@@ -19,7 +19,7 @@ const DATAGRAM: u32 = janet::JANET_STREAM_UDPSERVER;
 const READABLE: u32 = janet::JANET_STREAM_READABLE;
 const WRITABLE: u32 = janet::JANET_STREAM_WRITABLE;
 
-/// What the addresses that are looked up are for.
+/// The purpose of a lookup.
 pub(crate) enum Purpose {
     /// `net/address`: the first, or all.
     Address {
@@ -29,19 +29,19 @@ pub(crate) enum Purpose {
         kind: SocketKind,
         reuse: bool,
     },
-    /// Where to connect to; then comes where from, if that was said.
+    /// The address to connect to; the local address, if given, is looked up next.
     Connect {
         kind: SocketKind,
         source: Option<Query>,
     },
-    /// Where to connect from.
+    /// The local address to connect from.
     ConnectFrom {
         kind: SocketKind,
         targets: Vec<Address>,
     },
 }
 
-/// What comes of an answer of the resolver.
+/// The next step after a lookup.
 pub(crate) enum Next {
     Value(Janet),
     Error(Janet),
@@ -57,7 +57,7 @@ pub(crate) enum Next {
 }
 
 impl Purpose {
-    /// Goes on with the addresses, or the error in the VM's words.
+    /// Continues with the addresses, or the error in the VM's words.
     pub(crate) fn proceed(
         &mut self,
         bridge: &Rc<Bridge>,
@@ -136,7 +136,7 @@ fn connect(bridge: &Rc<Bridge>, kind: SocketKind, targets: Vec<Address>, sources
             Ok(core) => {
                 Next::Value(bridge.stream_value(Socket::Datagram(core), DATAGRAM | READABLE | WRITABLE))
             }
-            // The VM's own meets all of these errors at once.
+            // The VM's own function raises all of these errors immediately.
             Err(error) => Next::Error(connect_error(&error, true)),
         },
     }

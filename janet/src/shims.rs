@@ -22,7 +22,7 @@ pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     unsafe { (*stream).methods == stock::methods().cast() }
 }
 
-/// Does what is decided. Nothing with a destructor may be alive in the caller, and the decision must not raise.
+/// Carries out the verdict. Nothing with a destructor may be alive in the caller, and the decision must not raise.
 pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
     match catch_panic(decide).unwrap_or_else(Verdict::Raise) {
         Verdict::Return(value) => value,
@@ -33,7 +33,7 @@ pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
     }
 }
 
-/// This thread's bridge, or the verdict that says why there is none.
+/// This thread's bridge, or a verdict with the reason why there is none.
 pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
     Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
 }

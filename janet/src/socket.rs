@@ -1,4 +1,4 @@
-//! The socket behind a Janet stream, and how it goes to other threads.
+//! The socket behind a Janet stream, and its transfer to other threads.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ pub(crate) enum Socket {
     Datagram(Rc<DatagramCore>),
 }
 
-/// What a socket had received when a stream of it was sent to another thread.
+/// The data that a socket had received when one of its streams was sent to another thread.
 #[derive(Clone)]
 enum HandedOver {
     Stream(LeftBehind<Box<[u8]>>),
@@ -27,26 +27,26 @@ enum HandedOver {
     Datagram(LeftBehind<Arrival>),
 }
 
-/// The sockets on their way between threads, by the descriptor that was made for the way.
-static ON_THEIR_WAY: Mutex<Option<HashMap<RawFd, HandedOver>>> = Mutex::new(None);
+/// The sockets in transit between threads, by the duplicated descriptor.
+static IN_TRANSIT: Mutex<Option<HashMap<RawFd, HandedOver>>> = Mutex::new(None);
 
-fn on_their_way() -> MutexGuard<'static, Option<HashMap<RawFd, HandedOver>>> {
-    ON_THEIR_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+fn in_transit() -> MutexGuard<'static, Option<HashMap<RawFd, HandedOver>>> {
+    IN_TRANSIT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream that came from another thread, and was not used here, goes on to the next; or the duplicate is of something
-/// else, and what was on its way under that number before is gone.
+/// Forwards a stream from another thread that was not used here. If the duplicate is of something else, drops the entry
+/// of its number, which is stale.
 pub(crate) fn pass_on(descriptor: RawFd, duplicate: RawFd) {
-    let replaced = on_their_way().as_mut().and_then(|sockets| match sockets.get(&descriptor).cloned() {
+    let replaced = in_transit().as_mut().and_then(|sockets| match sockets.get(&descriptor).cloned() {
         Some(handed_over) => sockets.insert(duplicate, handed_over),
         None => sockets.remove(&duplicate),
     });
     drop(replaced);
 }
 
-/// A stream that was on its way is gone, unused.
+/// Drops the entry of a stream that was closed unused.
 pub(crate) fn forget_handed_over(descriptor: RawFd) {
-    let forgotten = on_their_way().as_mut().and_then(|sockets| sockets.remove(&descriptor));
+    let forgotten = in_transit().as_mut().and_then(|sockets| sockets.remove(&descriptor));
     drop(forgotten);
 }
 
@@ -54,7 +54,7 @@ impl Socket {
     /// The socket of a stream that came from another thread. Its flags say of which kind it is.
     pub(crate) fn adopt(event_loop: &Rc<EventLoop>, descriptor: OwnedFd, flags: u32) -> Self {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
-        let handed_over = on_their_way().as_mut().and_then(|sockets| sockets.remove(&raw));
+        let handed_over = in_transit().as_mut().and_then(|sockets| sockets.remove(&raw));
         let event_loop = event_loop.clone();
         if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
             let left_behind = match handed_over {
@@ -84,7 +84,7 @@ impl Socket {
             Self::Listener(core) => HandedOver::Listener(core.share()),
             Self::Datagram(core) => HandedOver::Datagram(core.share()),
         };
-        let replaced = on_their_way().get_or_insert_default().insert(duplicate, handed_over);
+        let replaced = in_transit().get_or_insert_default().insert(duplicate, handed_over);
         drop(replaced);
     }
 

@@ -1,5 +1,4 @@
-//! The VM's own functions: by them, streams that are not ours (pipes, files) are served, and whatever is
-//! said of a socket without waiting.
+//! The VM's own functions, which serve streams that are not ours (pipes, files), and calls on sockets that do not wait.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -11,7 +10,7 @@ use crate::values::symbol;
 
 pub(crate) use janet::JanetCFunction as Function;
 
-/// A function of ours: its name in Janet, and where it stands in the source, as stack traces and documentation show it.
+/// A function of ours: its name in Janet, and its source location, for stack traces and documentation.
 #[derive(Clone, Copy)]
 pub(crate) struct Replacement {
     pub(crate) name: &'static CStr,
@@ -20,7 +19,7 @@ pub(crate) struct Replacement {
     pub(crate) line: u32,
 }
 
-/// A [`Replacement`] whose function stands right below.
+/// A [`Replacement`] for the function defined right below.
 macro_rules! replacement {
     ($name:literal, $function:ident) => {
         Replacement { name: $name, function: $function, file: concat!(file!(), "\0"), line: line!() }
@@ -116,7 +115,7 @@ fn stock() -> &'static Stock {
 ///
 /// Called by a shim with the VM's own arguments; nothing with a destructor may be alive in it.
 pub(crate) unsafe fn call(name: &'static CStr, count: i32, arguments: *mut Janet) -> Janet {
-    // Names are told apart by where they are, mostly.
+    // Usually, comparing pointers suffices.
     let found = stock().functions.iter().find(|(known, _)| *known == name).map(|(_, function)| *function);
     match found {
         // SAFETY: as the caller says.
@@ -125,7 +124,7 @@ pub(crate) unsafe fn call(name: &'static CStr, count: i32, arguments: *mut Janet
     }
 }
 
-/// The method table of our streams, by which they are told from others.
+/// The method table of our streams, which distinguishes them from others.
 pub(crate) fn methods() -> *const JanetMethod {
     stock().methods.as_ptr()
 }

@@ -1,4 +1,4 @@
-//! Janet values made from Rust's, and what a function of ours tells its shim to do.
+//! Conversion of Rust values to Janet's, and the verdicts of our functions for their shims.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,7 +8,7 @@ use crate::api as janet;
 use crate::api::Janet;
 use ringspun_net::Address;
 
-/// What the outermost shim does with its Janet frame. Plain data: a `longjmp` may drop it unseen.
+/// What the outermost shim does with its Janet frame. Plain data: a `longjmp` may skip its drop.
 #[derive(Clone, Copy)]
 pub(crate) enum Verdict {
     /// Return this value.
@@ -19,7 +19,7 @@ pub(crate) enum Verdict {
     Await,
 }
 
-/// Calls code that may panic, such as an embedder's; a panic is given as an error for Janet.
+/// Calls code that may panic, such as an embedder's; returns a panic as an error for Janet.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, Janet> {
     panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = match payload.downcast_ref::<&str>() {
@@ -49,7 +49,7 @@ pub(crate) fn string(text: &str) -> Janet {
 /// The kernel's text for an error, which is what stock Janet raises.
 pub(crate) fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
-    // The standard library adds the number, which stock Janet does not show.
+    // Without the number, which the standard library adds and stock Janet does not show.
     let number = error.raw_os_error().map(|errno| format!(" (os error {errno})"));
     number.and_then(|number| text.strip_suffix(&number).map(str::to_string)).unwrap_or(text)
 }

@@ -22,8 +22,8 @@ use crate::values::{keyword, string, symbol, text_of};
 /// The environment variable that chooses between the ring and the VM's own net code.
 const NET_VARIABLE: &str = "RINGSPUN_NET";
 
-/// Where modules are looked for, unless `JANET_PATH` or `-m` tell the command line otherwise: where Janet
-/// installs them by default. The path that the VM was built with is one of the machine of its author.
+/// The default module path, which `JANET_PATH` and `-m` override: Janet's default. The path compiled into the VM is
+/// that of its author's machine.
 const MODULES: &str = "/usr/local/lib/janet";
 
 thread_local! {
@@ -41,7 +41,7 @@ pub fn vm_version() -> &'static str {
     unsafe { CStr::from_ptr(janet::ringspun_vm_version()) }.to_str().unwrap_or_default()
 }
 
-/// Whose code serves the sockets of a VM.
+/// The implementation of a VM's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
     /// Ours, on the ring.
@@ -51,7 +51,7 @@ pub enum Net {
 }
 
 impl Net {
-    /// What `RINGSPUN_NET` asks for: `stock`, or `ring`, which is the default.
+    /// The value of `RINGSPUN_NET`: `stock`, or `ring`, which is the default.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// What the code failed with.
+    /// The error of the code.
     pub fn run_string(&mut self, source: &str) -> Result<String, VmError> {
         self.call(c"eval-string", &[string(source)])
     }
@@ -162,14 +162,14 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// What the code failed with, or that the file cannot be read.
+    /// The error of the code, or of reading the file.
     pub fn run_file(&mut self, path: impl AsRef<Path>) -> Result<String, VmError> {
         self.call(c"dofile", &[os_string(path.as_ref().as_os_str())])
     }
 
-    /// Gives `getline`, and so the REPL, an editor for lines that are typed at a terminal: where standard
-    /// input is one, and `TERM` does not say that it cannot move its cursor. Without an editor, the prompt
-    /// is printed and the terminal's own editing must do. Elsewhere lines are read without a prompt.
+    /// Sets the line editor of `getline`, and so of the REPL, for terminals: if standard input is one, and can move its
+    /// cursor according to `TERM`. Without an editor, the prompt is printed, and the terminal's own line editing is
+    /// used. Other input is read without a prompt.
     ///
     /// The threads that Janet code starts have no editor.
     pub fn set_line_editor(&mut self, editor: impl LineEditor + 'static) {
@@ -270,7 +270,8 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
     }
 }
 
-/// Tells the VM what a function is called and where it stands, and defines it in an environment that is not null.
+/// Registers the name and source location of a function with the VM, and defines it in the environment unless that is
+/// null.
 ///
 /// # Safety
 ///
@@ -295,7 +296,7 @@ unsafe fn register(replacement: &Replacement, environment: *mut JanetTable, docu
     unsafe { janet::janet_cfuns_ext(environment, std::ptr::null(), [entry, end].as_ptr()) };
 }
 
-/// Where a function stands, as the entries of an environment have it.
+/// The source location of a function, in the format of environment entries.
 fn source_map(replacement: &Replacement) -> Janet {
     let line = i32::try_from(replacement.line).unwrap_or(0);
     // SAFETY: the VM runs on this thread, and copies the values.
@@ -306,7 +307,7 @@ fn source_map(replacement: &Replacement) -> Janet {
     }
 }
 
-/// What an environment has of a name.
+/// The entry of a name in an environment.
 fn entry_of(environment: *mut JanetTable, name: &CStr) -> Option<*mut JanetTable> {
     // SAFETY: the VM runs on this thread, and the value is unwrapped as what it is checked to be.
     unsafe {
@@ -316,8 +317,8 @@ fn entry_of(environment: *mut JanetTable, name: &CStr) -> Option<*mut JanetTable
     }
 }
 
-/// Runs a fiber and the loop until nothing is left to do, and gives the fiber's status and last value. The
-/// fiber is a root meanwhile: the loop may go on, and collect, long after the fiber has ended.
+/// Runs a fiber and the loop until nothing is left to do, and returns the fiber's status and last value. The fiber is a
+/// root meanwhile: the loop may continue, and collect garbage, long after the fiber has ended.
 ///
 /// # Safety
 ///

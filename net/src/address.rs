@@ -12,10 +12,10 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr};
 
 use crate::system;
 
-/// The address of a socket: of IPv4 or IPv6 (`ip(7)`, `ipv6(7)`) or of a Unix domain socket (`unix(7)`).
+/// An IPv4 or IPv6 address and port (`ip(7)`, `ipv6(7)`), or the address of a Unix domain socket (`unix(7)`).
 ///
-/// Shown as `127.0.0.1:80`, `[fe80::1%2]:80`, `unix:/run/socket`, `unix:@abstract`, and `unix:` for a Unix
-/// socket without a name. All but the last name the same address as a [`Peer`](crate::Peer).
+/// Shown as `127.0.0.1:80`, `[fe80::1%2]:80`, `unix:/run/socket`, `unix:@abstract`, and `unix:` for a Unix socket
+/// without a name. As a [`Peer`](crate::Peer), all but the last stand for the same address.
 ///
 /// # Examples
 ///
@@ -31,13 +31,13 @@ use crate::system;
 pub struct Address(SockaddrStorage);
 
 impl Address {
-    /// The address of a Unix domain socket: a path, or after an `@` a name in Linux's abstract namespace
-    /// (`unix(7)`), as in Janet's `net/` module.
+    /// The address of a Unix domain socket: a path, or `@` and a name in Linux's abstract namespace (`unix(7)`), as in
+    /// Janet's `net/` module.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, naming it, for a name that is empty, has a zero byte, or is too long: on Linux,
-    /// more than 107 bytes.
+    /// `InvalidInput`, with the name, if it is empty, contains a zero byte, or is too long: on Linux, more than 107
+    /// bytes.
     pub fn unix(name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = name.as_ref();
         let bytes = name.as_bytes();
@@ -45,11 +45,11 @@ impl Address {
             [] => Err(nix::Error::EINVAL),
             #[cfg(target_os = "linux")]
             [b'@', rest @ ..] => UnixAddr::new_abstract(rest),
-            // The kernel, too, needs room for the zero byte that ends a path.
+            // Paths end with a zero byte.
             path if path.contains(&0) => Err(nix::Error::EINVAL),
             path => UnixAddr::new(path),
         };
-        // Through the raw form, which is the only way into the storage.
+        // The storage can only be made from the raw form.
         let address = made.ok().and_then(|address| {
             // SAFETY: the pointer and the length are those of a valid address.
             unsafe { SockaddrStorage::from_raw(address.as_ptr().cast(), Some(address.len())) }
@@ -62,7 +62,7 @@ impl Address {
         })
     }
 
-    /// The address and port of IPv4 or IPv6; `None` for other families.
+    /// The IPv4 or IPv6 address and port; `None` for other families.
     pub fn as_socket_addr(&self) -> Option<SocketAddr> {
         if let Some(address) = self.0.as_sockaddr_in() {
             return Some(SocketAddr::new(IpAddr::V4(address.ip()), address.port()));
@@ -70,7 +70,7 @@ impl Address {
         self.0.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()))
     }
 
-    /// The port of IPv4 or IPv6; `None` for other families.
+    /// The port of an IPv4 or IPv6 address; `None` for other families.
     pub fn port(&self) -> Option<u16> {
         self.as_socket_addr().map(|address| address.port())
     }
@@ -89,13 +89,13 @@ impl Address {
         self.0.family()
     }
 
-    /// The address as the kernel takes it, in the bytes of a `sockaddr`.
+    /// The address in the kernel's format: the bytes of a `sockaddr`.
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the storage has as many bytes as it states, for as long as it is borrowed.
+        // SAFETY: the storage has at least as many bytes as its length states, and is borrowed for as long.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() as usize) }
     }
 
-    /// An address in the bytes of a `sockaddr`; `None` if they are not the whole address of a known family.
+    /// An address from the bytes of a `sockaddr`; `None` if they are not a complete address of a known family.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut storage = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
         let family_end = std::mem::offset_of!(libc::sockaddr, sa_family) + size_of::<libc::sa_family_t>();
@@ -103,8 +103,7 @@ impl Address {
             return None;
         }
         let start = storage.as_mut_ptr().cast::<u8>();
-        // SAFETY: the bytes fit, as was just checked, with the family among them; the storage is aligned for an
-        // address.
+        // SAFETY: as just checked, the bytes fit and include the family; the storage is aligned for an address.
         let family = unsafe {
             start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
             (*start.cast::<libc::sockaddr>()).sa_family
@@ -112,18 +111,18 @@ impl Address {
         let fits = match libc::c_int::from(family) {
             libc::AF_INET => bytes.len() >= size_of::<libc::sockaddr_in>(),
             libc::AF_INET6 => bytes.len() >= size_of::<libc::sockaddr_in6>(),
-            // The length tells where the name ends, and would be taken for it beyond the room for names, too.
+            // The length determines the end of the name, so it must not exceed the room for names.
             libc::AF_UNIX => bytes.len() <= size_of::<libc::sockaddr_un>(),
             _ => false,
         };
-        // SAFETY: the bytes are a whole address of their family, as was just checked.
+        // SAFETY: as just checked, the bytes are a complete address of their family.
         let address = fits.then(|| unsafe {
             SockaddrStorage::from_raw(start.cast(), Some(bytes.len() as libc::socklen_t))
         });
         address.flatten().map(Self)
     }
 
-    /// The address as the event loop takes it.
+    /// The address in the event loop's form.
     pub(crate) fn raw(self) -> ringspun_runtime::Address {
         self.0
     }
@@ -132,7 +131,7 @@ impl Address {
         Self(raw)
     }
 
-    /// What stands for a Unix socket that was never bound.
+    /// The address of an unbound Unix socket.
     pub(crate) fn unnamed() -> Self {
         let mut bytes = [0; size_of::<libc::sockaddr_un>()];
         let family = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
@@ -143,7 +142,7 @@ impl Address {
     }
 }
 
-/// The longest name of a Unix socket; a path has a zero byte behind it.
+/// The maximum length of the name of a Unix socket, without the zero byte that ends a path.
 const UNIX_NAME_MAX_BYTES: usize =
     size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
 
@@ -247,7 +246,7 @@ mod tests {
         let of_ip = Address::from("127.0.0.1:80".parse::<SocketAddr>().unwrap());
         let cut_off = &of_ip.as_bytes()[..size_of::<libc::sockaddr_in>() - 1];
         assert_eq!(Address::from_bytes(cut_off), None);
-        // The kernel names no family so.
+        // No family has this number.
         assert_eq!(Address::from_bytes(&[0xEE; 16]), None);
         let name = "x".repeat(UNIX_NAME_MAX_BYTES);
         let of_unix = Address::unix(name).unwrap();

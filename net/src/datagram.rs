@@ -23,15 +23,13 @@ use crate::stream::Received;
 use crate::system::shutdown;
 use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
-/// A socket of separate messages: UDP (`udp(7)`) or a Unix datagram socket (`unix(7)`). Dropping it closes
-/// it.
+/// A datagram socket: UDP (`udp(7)`) or Unix (`unix(7)`). Dropping it closes it.
 ///
-/// All methods take `&self`: any number of fibers may receive and send, and sends of several are in flight
-/// together. A datagram is received whole or, where the buffer is too small, cut to its size, as the
-/// kernel does; an empty one is a datagram like any other.
+/// All methods take `&self`: any number of fibers may receive and send, concurrently. A datagram that does not fit into
+/// the buffer is truncated, as by the kernel; an empty one is valid.
 ///
-/// Datagrams are received ahead of their reader, up to some 256 KiB. What comes then waits in the kernel's
-/// buffer ([`SocketOption::ReceiveBufferBytes`]), which drops what does not fit.
+/// On a busy socket, datagrams are received ahead of their reader, up to about 256 KiB. Further ones stay in the
+/// kernel's buffer ([`SocketOption::ReceiveBufferBytes`]), which drops those that do not fit.
 #[derive(Debug)]
 pub struct DatagramSocket {
     core: Rc<DatagramCore>,
@@ -39,17 +37,17 @@ pub struct DatagramSocket {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// Makes a datagram socket that receives at an address; port 0 lets the kernel choose one, which
-/// [`DatagramSocket::localname`] tells. Janet's `net/listen` with `:datagram`.
+/// Makes a datagram socket that is bound to an address: Janet's `net/listen` with `:datagram`. With port 0, the kernel
+/// chooses one; [`DatagramSocket::localname`] returns it.
 ///
-/// As with [`std::net::UdpSocket`], a port that another socket has is `AddrInUse`. The first address of a name that can
-/// be bound is taken. Parks while a name is looked up. The path of a Unix socket must not exist, and is not
-/// removed when the socket is closed; its modes are those of [`listen`](crate::listen).
+/// As with [`std::net::UdpSocket`], a port that another socket uses is `AddrInUse`. Binds the first address of a name
+/// that can be bound. Parks during the lookup of a name. The path of a Unix socket must not exist, and is not removed
+/// when the socket is closed; for its permissions, see [`listen`](crate::listen).
 ///
 /// # Errors
 ///
-/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput`
-/// for a text that is no address; `Unsupported` outside of a runtime.
+/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput` if the
+/// address cannot be parsed; `Unsupported` outside of a runtime.
 ///
 /// # Panics
 ///
@@ -85,11 +83,10 @@ pub fn listen_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
     }
 }
 
-/// Makes a datagram socket whose peer is at an address: [`DatagramSocket::write`] sends to it, and only what
-/// comes from it is received. Nothing is sent to find out whether it is there. Janet's `net/connect` with
-/// `:datagram`.
+/// Makes a datagram socket with a peer: Janet's `net/connect` with `:datagram`. [`DatagramSocket::write`] sends to the
+/// peer, and only datagrams from it are received. Does not check whether the peer exists.
 ///
-/// Parks while a name is looked up.
+/// Parks during the lookup of a name.
 ///
 /// # Errors
 ///
@@ -108,12 +105,12 @@ pub fn connect_datagram(address: impl Peer) -> io::Result<DatagramSocket> {
         .map_err(|error| OperationError::wrap("connect to", &endpoint, error))
 }
 
-/// As [`connect_datagram`], from a local address, with port 0 for one that the kernel chooses.
+/// As [`connect_datagram`], from a local address; with port 0, the kernel chooses one.
 ///
 /// # Errors
 ///
-/// As [`connect_datagram`], and the kernel's for a source that is none of the machine's, or has no port left
-/// (`AddrInUse`), with both addresses in the text.
+/// As [`connect_datagram`], and the kernel's if the source is not a local address or has no port left (`AddrInUse`),
+/// with both addresses in the text.
 ///
 /// # Panics
 ///
@@ -134,20 +131,20 @@ impl DatagramSocket {
         Self { core, read_timeout: Cell::new(None), write_timeout: Cell::new(None) }
     }
 
-    /// Adopts a datagram socket. `event_loop` is that of this thread's runtime ([`fibers::event_loop`]): with another,
-    /// every call that has to wait fails.
+    /// Adopts a datagram socket. `event_loop` must be that of this thread's runtime ([`fibers::event_loop`]): with
+    /// another, calls that need to wait fail.
     pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
         Self::from_core(DatagramCore::new(event_loop, descriptor))
     }
 
-    /// Parks until there is a datagram, copies as much of it as fits into `buffer`, and drops the rest.
-    /// Returns the count of bytes copied, and who sent it.
+    /// Parks until a datagram arrives, copies as much of it as fits into `buffer`, and drops the rest. Returns the
+    /// number of bytes copied, and the sender's address.
     ///
     /// # Errors
     ///
-    /// The kernel's, such as `ECONNREFUSED` on a connected socket whose peer is not there; [`Closed`] once
-    /// this side has closed the socket; `TimedOut` after the read timeout or a deadline; a cancel of the
-    /// fiber. Datagrams that come after an interrupt wait for the next call.
+    /// The kernel's, such as `ECONNREFUSED` if the peer of a connected socket does not exist; [`Closed`] once the
+    /// socket has been closed locally; `TimedOut` after the read timeout or a deadline; a cancel of the fiber.
+    /// Datagrams that arrive after an interrupt are kept for the next call.
     ///
     /// # Panics
     ///
@@ -164,7 +161,7 @@ impl DatagramSocket {
         .map_err(|error| self.failed("receive on", error))
     }
 
-    /// As [`recv_from`](Self::recv_from), for connected sockets: returns only the count.
+    /// As [`recv_from`](Self::recv_from), but returns only the number of bytes: for connected sockets.
     ///
     /// # Errors
     ///
@@ -177,7 +174,7 @@ impl DatagramSocket {
         self.recv_from(buffer).map(|(count, _)| count)
     }
 
-    /// Parks until there is a datagram, and takes it as it came from the kernel, without a copy.
+    /// Parks until a datagram arrives, and returns it without copying it, with the sender's address.
     ///
     /// # Errors
     ///
@@ -204,10 +201,9 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// The kernel's, such as `EMSGSIZE` for a datagram that is too long, and `EINVAL` or `EAFNOSUPPORT` for
-    /// an address of another family than the socket's; [`Closed`] once this side has closed the socket;
-    /// `TimedOut` after the write timeout or a deadline; a cancel of the fiber. After an interrupt, nothing
-    /// has been sent.
+    /// The kernel's, such as `EMSGSIZE` for a datagram that is too long, and `EINVAL` or `EAFNOSUPPORT` for an address
+    /// of a family other than the socket's; [`Closed`] once the socket has been closed locally; `TimedOut` after the
+    /// write timeout or a deadline; a cancel of the fiber. After an interrupt, nothing has been sent.
     ///
     /// # Panics
     ///
@@ -216,7 +212,7 @@ impl DatagramSocket {
         self.send(Some(*to), data)
     }
 
-    /// Sends one datagram to the peer that the socket is connected to, and returns its length.
+    /// Sends one datagram to the peer of a connected socket, and returns its size in bytes.
     ///
     /// # Errors
     ///
@@ -244,17 +240,17 @@ impl DatagramSocket {
                 &mut SendTo::new(self.core.clone(), to),
                 |machine, waiter| {
                     machine.poll(waiter, &mut || {
-                        // SAFETY: `wait_for_completion` does not return before the machine is ready,
-                        // which it is only when no send is in flight; `data` is borrowed until then.
+                        // SAFETY: `wait_for_completion` returns only once the machine is ready, when no send is in
+                        // flight; `data` is borrowed until then.
                         SendData::Lent(unsafe { LentBytes::new(data) })
                     })
                 },
-                SendTo::hurry,
+                SendTo::cancel,
             );
             let is_canceled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
             result.map_err(|error| match fibers::pending_interrupt() {
                 Some(interrupt) if is_canceled(&error) => {
-                    // Raised here and now, so not once more at the next wait.
+                    // Consumes the interrupt, so that the next wait does not raise it again.
                     let _ = fibers::check();
                     interrupt.into()
                 }
@@ -267,12 +263,11 @@ impl DatagramSocket {
         })
     }
 
-    /// Shuts down one or both directions (`shutdown(2)`); the kernel wants a connected socket. Does not
-    /// wait.
+    /// Shuts down one or both directions of a connected socket (`shutdown(2)`). Does not wait.
     ///
     /// # Errors
     ///
-    /// The kernel's; [`Closed`].
+    /// The kernel's, such as not being connected; [`Closed`].
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let done = self.core.check_open().and_then(|()| shutdown(self.core.descriptor(), how));
         done.map_err(|error| self.failed("shutdown of", error))
@@ -307,20 +302,20 @@ impl DatagramSocket {
         self.core.set_option(option)
     }
 
-    /// Sets how long each receive may wait; `None` is for ever. One that takes longer ends with `TimedOut`,
-    /// and so does one that has to wait at all where this is zero.
+    /// Sets how long each receive may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, not
+    /// at all.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each send may wait; `None` is for ever.
+    /// Sets how long each send may wait before it fails with `TimedOut`; with `None`, indefinitely.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
 
-    /// Closes the socket. Operations in flight are cancelled; fibers that wait in them get [`Closed`].
-    /// Datagrams that nobody has read are dropped. Does not wait: the descriptor is closed when the kernel
-    /// is done with it. Closing again does nothing.
+    /// Closes the socket. Operations in flight are cancelled; fibers that wait in them get [`Closed`]. Unread datagrams
+    /// are dropped. The port is free when this returns: it blocks the thread until the kernel has ended the operations
+    /// ([`EventLoop::cancel_and_wait`]). Closing again does nothing.
     pub fn close(&self) {
         self.core.close();
     }
@@ -343,8 +338,8 @@ impl Drop for DatagramSocket {
 }
 
 impl AsRawFd for DatagramSocket {
-    /// For what the kernel can tell of a socket. Receiving on it takes datagrams from under the socket;
-    /// after [`close`](Self::close), the number may mean another file.
+    /// For queries of the socket's state. Receiving on the descriptor takes datagrams away from this socket; after
+    /// [`close`](Self::close), the number may refer to another file.
     fn as_raw_fd(&self) -> RawFd {
         self.core.descriptor()
     }

@@ -1,4 +1,4 @@
-//! A socket's descriptor, which outlives every operation on it.
+//! The descriptor of a socket, which outlives every operation on it.
 
 use std::cell::Cell;
 use std::io;
@@ -8,8 +8,8 @@ use crate::address::Address;
 use crate::machine::SocketKind;
 use crate::system;
 
-/// The descriptor of a socket. Closing happens in two steps: `begin_close` when the user is done,
-/// `close` when the last operation is; between them the number cannot be reused.
+/// The descriptor of a socket. It is closed in two steps: `begin_close` when the user closes the socket, and `close`
+/// after the last operation; in between, the number cannot be reused.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     raw: RawFd,
@@ -26,9 +26,9 @@ impl Descriptor {
         self.raw
     }
 
-    /// The descriptor, for as long as nobody closes it; `None` once it is closed.
+    /// The descriptor; `None` once it is closed. The caller must not call `close` while it is borrowed.
     pub(crate) fn borrow(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: it is open, as only `close` closes it, which callers of this do not call meanwhile.
+        // SAFETY: the descriptor is open, as only `close` closes it.
         (!self.closed.get()).then(|| unsafe { BorrowedFd::borrow_raw(self.raw) })
     }
 
@@ -44,8 +44,8 @@ impl Descriptor {
     /// Closes the descriptor, once. No operation may be in flight on it.
     pub(crate) fn close(&self) {
         if !self.closed.replace(true) {
-            // SAFETY: the descriptor came from an `OwnedFd`, and the flag lets this run once. Linux
-            // frees the number whatever close returns, so there is nothing to retry.
+            // SAFETY: the descriptor came from an `OwnedFd`, and the flag makes this run once. Linux frees the number
+            // whatever close returns, so it must not be retried.
             unsafe { libc::close(self.raw) };
         }
     }
@@ -57,13 +57,13 @@ impl Drop for Descriptor {
     }
 }
 
-/// Makes a socket of an address's family, close-on-exec and non-blocking.
+/// Makes a socket of the address's family, close-on-exec and non-blocking.
 pub(crate) fn new_socket(address: &Address, kind: SocketKind) -> io::Result<OwnedFd> {
     let family = address.family().ok_or(io::ErrorKind::Unsupported)?;
     system::socket(family, kind.socket_type())
 }
 
-/// Binds a socket to the first address that works.
+/// Binds a socket to the first address that can be bound.
 pub(crate) fn bind_first(descriptor: &OwnedFd, addresses: &[Address]) -> io::Result<()> {
     let mut last_error = None;
     for address in addresses {

@@ -1,4 +1,4 @@
-//! Where to connect to or to listen, as users write it.
+//! Endpoints to connect to or to listen at, as users write them.
 
 use std::fmt;
 use std::io;
@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 
 use crate::address::Address;
 
-/// A place to connect to or to listen at, as the user named it. A host's name is looked up when the endpoint
-/// is used. Shown as `host:port`, with brackets around an IPv6 address and a host called `unix`, and as
-/// `unix:NAME`.
+/// An endpoint to connect to or to listen at. A host name is looked up when the endpoint is used. Shown as
+/// `host:port`, with brackets around IPv6 addresses and a host called `unix`, or as `unix:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(Place);
 
@@ -19,8 +18,8 @@ pub(crate) enum Place {
 }
 
 impl Endpoint {
-    /// `host` is a name or a numeric address, without brackets; `service` a port number from 0 to 65535 or
-    /// a name from `services(5)`. Neither is looked at before the endpoint is used.
+    /// `host` is a name or a numeric address without brackets; `service` is a port number from 0 to 65535 or a name
+    /// from `services(5)`. Both are only checked when the endpoint is used.
     pub fn new(host: impl Into<String>, service: impl Into<String>) -> Self {
         Self(Place::Host { host: host.into(), service: service.into() })
     }
@@ -51,8 +50,8 @@ impl From<Address> for Endpoint {
     }
 }
 
-/// Whether a host would be read as something else without brackets: in two parts, as the name of a Unix socket, or
-/// without brackets of its own.
+/// Whether a host would be parsed differently without brackets: split in two, as the name of a Unix socket, or stripped
+/// of brackets of its own.
 fn needs_brackets(host: &str) -> bool {
     host.contains(':') || host == "unix" || (host.starts_with('[') && host.ends_with(']'))
 }
@@ -67,15 +66,14 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What can name a peer or a place to listen: `"host:port"`, `"unix:/path"`, `"unix:@abstract"`,
-/// `("host", port)`, a [`SocketAddr`], an [`Address`], an [`Endpoint`]. An IPv6 address in a text stands in
-/// brackets: `"[::1]:8000"`.
+/// Types that name an endpoint: `"host:port"`, `"unix:/path"`, `"unix:@abstract"`, `("host", port)`, a [`SocketAddr`],
+/// an [`Address`], an [`Endpoint`]. In a string, an IPv6 address needs brackets: `"[::1]:8000"`.
 pub trait Peer {
-    /// The endpoint it names.
+    /// The endpoint.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, with the text and what was expected, if it names none.
+    /// `InvalidInput`, with the string and the expected format, if it is invalid.
     fn endpoint(&self) -> io::Result<Endpoint>;
 }
 

@@ -1,4 +1,4 @@
-//! Errors that say which operation failed, on which address.
+//! Errors that name the failed operation and the address.
 
 use std::fmt;
 use std::io;
@@ -6,8 +6,8 @@ use std::io;
 use ringspun_fibers::Interrupt;
 use ringspun_runtime::EventLoop;
 
-/// The stream or listener was closed by its own side. As an [`io::Error`] its kind is `NotConnected`;
-/// [`is_closed`] tells it from a lost connection.
+/// The socket was closed locally. As an [`io::Error`], its kind is `NotConnected`; [`is_closed`] distinguishes it from
+/// a lost connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -25,13 +25,13 @@ impl From<Closed> for io::Error {
     }
 }
 
-/// What calls on a socket end with once its own side has closed it, or its loop is over or another process's.
+/// The error of calls on a socket that was closed locally, or whose loop has ended or belongs to another process.
 #[cold]
 pub(crate) fn closed(event_loop: &EventLoop) -> io::Error {
     event_loop.check_process().err().unwrap_or_else(|| Closed.into())
 }
 
-/// Whether an error means that the stream was closed by its own side, as opposed to by its peer.
+/// Whether an error means that the socket was closed locally, not by its peer.
 pub fn is_closed(error: &io::Error) -> bool {
     let inner = error.get_ref();
     inner.is_some_and(|inner| {
@@ -39,8 +39,8 @@ pub fn is_closed(error: &io::Error) -> bool {
     })
 }
 
-/// The interrupt behind an error of a stream or a listener, if a cancel, a deadline or a timeout of the
-/// stream caused it.
+/// The interrupt that caused an error of a socket: a cancel, a deadline, or a timeout of the socket. `None` if the
+/// error has another cause.
 ///
 /// # Examples
 ///
@@ -70,18 +70,17 @@ pub fn interrupt_of(error: &io::Error) -> Option<Interrupt> {
     direct.or_else(write).or_else(wrapped)
 }
 
-/// The kernel's number for an error (`errno(3)`), also where an operation and an address were added, with
-/// which [`io::Error::raw_os_error`] gives none.
+/// The kernel's number for an error (`errno(3)`), also of an [`OperationError`], for which
+/// [`io::Error::raw_os_error`] is `None`.
 pub fn errno_of(error: &io::Error) -> Option<i32> {
     let wrapped =
         || error.get_ref()?.downcast_ref::<OperationError>().and_then(|error| errno_of(&error.source));
     error.raw_os_error().or_else(wrapped)
 }
 
-/// An error with the operation and the address in its text. [`io::Error::get_ref`] gives it, and its
-/// source is the cause: the kernel's error, with its number, or [`Closed`], an [`Interrupt`] or a
-/// [`WriteInterrupted`], each inside of an [`io::Error`]. The outer error has the kind of its cause, and
-/// no [`raw_os_error`](io::Error::raw_os_error).
+/// An error with the operation and the address in its text, as returned by [`io::Error::get_ref`]. Its source is the
+/// cause: the kernel's error, with its number, or [`Closed`], an [`Interrupt`] or a [`WriteInterrupted`], each in an
+/// [`io::Error`]. The outer error has the kind of its cause, and no [`raw_os_error`](io::Error::raw_os_error).
 #[derive(Debug)]
 pub struct OperationError {
     operation: &'static str,
@@ -107,14 +106,14 @@ impl std::error::Error for OperationError {
     }
 }
 
-/// A write that was cancelled, or ran out of time, before the kernel had taken all of its bytes.
+/// A write that was cancelled or timed out before the kernel had taken all of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteInterrupted {
-    /// What ended the write.
+    /// The cause.
     pub interrupt: Interrupt,
-    /// Bytes that the kernel took, which may be none; it may still deliver them.
+    /// The number of bytes that the kernel took, which may be zero; it may still deliver them.
     pub written_bytes: usize,
-    /// Bytes that were to be written.
+    /// The number of bytes to write.
     pub total_bytes: usize,
 }
 

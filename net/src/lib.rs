@@ -1,7 +1,7 @@
-//! Sockets with the words of Janet's `net/` module: [`listen`], [`connect`], [`server`], [`address`], and on
-//! a stream `read`, `chunk`, `write`, `flush`, `shutdown`, `localname`, `peername`, `close`; for datagrams
-//! [`listen_datagram`] and [`connect_datagram`], with `recv_from` and `send_to`. Over IPv4, IPv6 and Unix
-//! domain sockets, whose names may be abstract; names of hosts are looked up while other fibers run.
+//! Sockets with the vocabulary of Janet's `net/` module: [`listen`], [`connect`], [`server`], [`address`], and on
+//! streams `read`, `chunk`, `write`, `flush`, `shutdown`, `localname`, `peername`, `close`; for datagrams
+//! [`listen_datagram`] and [`connect_datagram`], with `recv_from` and `send_to`. Supports IPv4, IPv6 and Unix domain
+//! sockets, including abstract names; other fibers run during the lookup of host names.
 //!
 //! ```
 //! use ringspun_fibers as fibers;
@@ -28,15 +28,14 @@
 //! .unwrap();
 //! ```
 //!
-//! What waits must run in a fiber, and ends early with the fiber's interrupts: a cancel, or a deadline of
-//! [`with_deadline`](ringspun_fibers::with_deadline). Errors name the operation and the address;
-//! [`is_closed`] and [`interrupt_of`] tell what is behind one.
+//! Calls that wait must run in a fiber, and end early if the fiber is interrupted: by a cancel, or by a deadline of
+//! [`with_deadline`](ringspun_fibers::with_deadline). Errors name the operation and the address; [`is_closed`] and
+//! [`interrupt_of`] classify them.
 //!
-//! # Two callers, one meaning
+//! # Two callers, one implementation
 //!
-//! What a read, a chunk, a write, an accept or a connect *means* is written once, in [`machine`], as
-//! small state machines that are polled. A fiber drives one by parking between polls; the Janet bridge
-//! drives the same one from the completion, with no Rust stack behind it.
+//! Reads, chunks, writes, accepts and connects are implemented once, in [`machine`], as state machines that are polled.
+//! A fiber parks between polls; the Janet bridge polls from completions, without a Rust stack.
 
 mod address;
 mod datagram;

@@ -18,10 +18,9 @@ use crate::waiting::{current_loop, resolve, wait_on};
 /// How often [`Listener::accept_loop`] logs that it has run out of descriptors or memory.
 const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
-/// A socket that takes connections, from [`listen`] or [`server`]. Dropping it closes it, as
-/// [`close`](Self::close) does.
+/// A listening socket, from [`listen`] or [`server`]. Dropping it closes it, as [`close`](Self::close) does.
 ///
-/// Connections are accepted ahead of their takers: some 64 wait on our side, the others in the kernel.
+/// On a busy listener, connections are accepted ahead: about 64 wait in the process, further ones in the kernel.
 #[derive(Debug)]
 pub struct Listener {
     core: Rc<ListenerCore>,
@@ -43,25 +42,25 @@ fn warn_of_exhaustion(error: &io::Error, warned_at: &mut Option<Instant>) {
     tracing::warn!(%error, "new connections wait: {limit}");
 }
 
-/// Listens for connections over TCP, or to a Unix stream socket; port 0 lets the kernel choose one, which
-/// [`Listener::localname`] tells.
+/// Listens for TCP connections, or on a Unix stream socket. With port 0, the kernel chooses one;
+/// [`Listener::localname`] returns it.
 ///
 /// As with [`std::net::TcpListener`], `SO_REUSEADDR` is set (`socket(7)`), and a second listener on the same port is
 /// `AddrInUse`. As in Janet's `net/listen`, up to 1,024 connections wait in the kernel, or as many as
 /// `net.core.somaxconn` allows. Binds the first address of a name that can be bound. Parks during the lookup of a
 /// name.
 ///
-/// The path of a Unix socket must not exist: what is there, even the socket of a server that is gone, is left
-/// as it is, and a symbolic link is not followed. The path is not removed when the listener is closed. Who may
-/// connect is up to the `umask(2)` of the process, as in Janet (`unix(7)`): with the usual 022, only the
-/// same user and root, as it takes the right to write. Set it before this, or use a folder that others cannot
-/// enter: modes that are changed afterwards come too late for those who were faster. Abstract names
-/// (`@`) have no modes: any process of the same network namespace can connect.
+/// The path of a Unix socket must not exist: an existing file, even the socket of a server that has ended, is not
+/// replaced, and a symbolic link is not followed. The path is not removed when the listener is closed. The `umask(2)`
+/// of the process determines who may connect, as in Janet (`unix(7)`): connecting requires write permission, so with
+/// the usual 022, only the same user and root may. Set the umask before this call, or use a directory that others
+/// cannot enter: changing the permissions afterwards leaves a window. Abstract names (`@`) have no permissions: any
+/// process in the same network namespace can connect.
 ///
 /// # Errors
 ///
-/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput`
-/// for a text that is no address; `Unsupported` outside of a runtime.
+/// The resolver's or the kernel's, with the address in the text; an interrupt of the fiber; `InvalidInput` if the
+/// address cannot be parsed; `Unsupported` outside of a runtime.
 ///
 /// # Panics
 ///
@@ -75,11 +74,11 @@ pub fn listen(address: impl Peer) -> io::Result<Listener> {
     Ok(Listener { core: ListenerCore::new(event_loop, descriptor) })
 }
 
-/// Listens at an address and serves each connection with `handler` in a fiber of its own, in the
-/// background, as Janet's `net/server` does: [`listen`], and [`Listener::accept_loop`] in a fiber.
+/// Listens at an address and serves each connection by `handler` in a fiber of its own, in the background, as Janet's
+/// `net/server` does: [`listen`], and [`Listener::accept_loop`] in a fiber.
 ///
-/// That fiber holds the listener too: it serves until [`Listener::close`] or the end of the runtime, and
-/// dropping what this returns does not stop it.
+/// That fiber also holds the listener: it serves until [`Listener::close`] or the end of the runtime, and dropping the
+/// returned value does not stop it.
 ///
 /// # Errors
 ///
@@ -92,7 +91,7 @@ pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Res
             Err(error) if interrupt_of(&error).is_none() => {
                 tracing::error!(%error, "a server stopped accepting");
             }
-            // Closed, or cancelled with its runtime: as it should be.
+            // Closed, or cancelled at the end of the runtime.
             _ => {}
         }
     })?;
@@ -100,14 +99,14 @@ pub fn server(address: impl Peer, handler: impl Fn(Stream) + 'static) -> io::Res
 }
 
 impl Listener {
-    /// Parks until there is a connection, and returns it.
+    /// Parks until a connection arrives, and returns it.
     ///
     /// # Errors
     ///
-    /// The kernel's, such as running out of descriptors (`EMFILE`, `ENFILE`), after which accepting can go
-    /// on; [`Closed`](crate::Closed) once the listener is closed; an interrupt of the fiber. A connection
-    /// that comes after an interrupt waits for the next call. Connections that were over before they were
-    /// accepted are passed over, as `accept(2)` advises.
+    /// The kernel's, such as running out of descriptors (`EMFILE`, `ENFILE`), after which the caller may retry;
+    /// [`Closed`](crate::Closed) once the listener is closed; an interrupt of the fiber. A connection that arrives
+    /// after an interrupt is kept for the next call. Connections that end before they are accepted are skipped, as
+    /// `accept(2)` recommends.
     ///
     /// # Panics
     ///
@@ -125,8 +124,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Any error of [`accept`](Self::accept) other than being closed or out of resources. An interrupt
-    /// ends the loop, and not the fibers that it has started.
+    /// Any error of [`accept`](Self::accept) other than being closed or out of resources. An interrupt ends the loop,
+    /// but not the fibers that it has started.
     ///
     /// # Panics
     ///
@@ -173,7 +172,7 @@ impl Listener {
             };
             let handler = handler.clone();
             if fibers::spawn(move || handler(stream)).is_err() {
-                // No memory for a stack: the connection is dropped, so that there is some for others.
+                // No memory for a stack: drops the connection.
                 fibers::sleep(EXHAUSTED_PAUSE)?;
             }
         }
@@ -189,7 +188,7 @@ impl Listener {
         local_address(self.core.socket()?)
     }
 
-    /// Sets an option of the socket. Connections inherit most of them (`socket(7)`, `tcp(7)`).
+    /// Sets an option of the socket. Connections inherit most options (`socket(7)`, `tcp(7)`).
     ///
     /// # Errors
     ///
@@ -199,9 +198,9 @@ impl Listener {
         option.set(self.core.socket()?)
     }
 
-    /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed);
-    /// connections that nobody has taken are closed. The port is free when this returns, for which it
-    /// blocks the thread until the kernel has let go of the socket
+    /// Closes the listener. Fibers that wait in [`accept`](Self::accept) get [`Closed`](crate::Closed); connections
+    /// that have not been returned are closed. The port is free when this returns: it blocks the thread until the
+    /// kernel has ended the accept
     /// ([`EventLoop::cancel_and_wait`](ringspun_runtime::EventLoop::cancel_and_wait)). Closing again does nothing.
     pub fn close(&self) {
         self.core.close();

@@ -1,5 +1,5 @@
-//! The deliberate bugs of this crate, each of which the simulation has to find:
-//! [`Mutation`](ringspun_runtime::simulation::Mutation) says what they are.
+//! The deliberate bugs of this crate, which the simulation must find; see
+//! [`Mutation`](ringspun_runtime::simulation::Mutation).
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +8,7 @@ use ringspun_runtime::simulation::{Mutation, mutated};
 
 use crate::wait_list::WaitList;
 
-/// Drops the first byte of what came last before a receive ended, if nobody waits for it.
+/// Drops the first byte of the last piece before a receive ends, if no reader waits for it.
 pub(crate) fn without_late_byte(mut buffer: Buffer, more: bool, readers: &WaitList) -> Buffer {
     if !more && readers.is_empty() && mutated(Mutation::LateByteDropped) {
         buffer.consume(1);
@@ -16,12 +16,12 @@ pub(crate) fn without_late_byte(mut buffer: Buffer, more: bool, readers: &WaitLi
     buffer
 }
 
-/// Whether the next writer is not woken.
+/// Whether the wake-up of the next writer is lost.
 pub(crate) fn loses_wake() -> bool {
     mutated(Mutation::WakeLost)
 }
 
-/// Leaves a connection open that nobody will take.
+/// Leaks a connection that arrives after the close of its listener.
 pub(crate) fn leak_late_accept(connection: OwnedFd) {
     if mutated(Mutation::LateAcceptLeaked) {
         std::mem::forget(connection);

@@ -6,44 +6,42 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::system::set_option;
 
-/// An option of a socket, with its value. Which sockets take which is the kernel's to say (`socket(7)`,
-/// `tcp(7)`, `ip(7)`, `ipv6(7)`).
+/// A socket option with its value. The manual pages say which sockets have which options (`socket(7)`, `tcp(7)`,
+/// `ip(7)`, `ipv6(7)`).
 ///
-/// The names are those of Janet's `net/setsockopt` and of the manual pages.
+/// The names follow Janet's `net/setsockopt` and the manual pages.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketOption {
-    /// Datagrams may go to broadcast addresses (`SO_BROADCAST`).
+    /// Allows sending datagrams to broadcast addresses (`SO_BROADCAST`).
     Broadcast(bool),
-    /// A port may be taken again while old connections of it linger (`SO_REUSEADDR`).
+    /// Allows binding to a port that old connections still use (`SO_REUSEADDR`).
     ReuseAddress(bool),
-    /// Several sockets may share a port, and the kernel spreads the load (`SO_REUSEPORT`).
+    /// Allows several sockets to share a port; the kernel distributes the load (`SO_REUSEPORT`).
     ReusePort(bool),
-    /// The kernel asks an idle peer now and then whether it is alive (`SO_KEEPALIVE`).
+    /// Makes the kernel probe idle peers (`SO_KEEPALIVE`).
     KeepAlive(bool),
-    /// Small writes are sent at once instead of waiting to fill a segment (`TCP_NODELAY`).
+    /// Sends small writes immediately instead of waiting to fill a segment (`TCP_NODELAY`).
     NoDelay(bool),
-    /// The kernel's buffer for what is received, in bytes (`SO_RCVBUF`). Linux doubles it, for what it keeps
-    /// besides, and caps it at `net.core.rmem_max`.
+    /// The size of the kernel's receive buffer in bytes (`SO_RCVBUF`). Linux doubles it, for its own overhead, and
+    /// limits it to `net.core.rmem_max`.
     ReceiveBufferBytes(i32),
-    /// The kernel's buffer for what is sent, in bytes (`SO_SNDBUF`). Linux doubles it, for what it keeps
-    /// besides, and caps it at `net.core.wmem_max`.
+    /// The size of the kernel's send buffer in bytes (`SO_SNDBUF`). Linux doubles it, for its own overhead, and limits
+    /// it to `net.core.wmem_max`.
     SendBufferBytes(i32),
-    /// How many hops a multicast datagram of IPv4 may take (`IP_MULTICAST_TTL`).
+    /// The hop limit of IPv4 multicast datagrams (`IP_MULTICAST_TTL`).
     MulticastTtl(i32),
-    /// Takes part in a multicast group of IPv4, on the interface that the kernel chooses
-    /// (`IP_ADD_MEMBERSHIP`).
+    /// Joins an IPv4 multicast group, on the interface that the kernel chooses (`IP_ADD_MEMBERSHIP`).
     JoinGroupV4(Ipv4Addr),
-    /// Leaves a multicast group of IPv4 (`IP_DROP_MEMBERSHIP`).
+    /// Leaves an IPv4 multicast group (`IP_DROP_MEMBERSHIP`).
     LeaveGroupV4(Ipv4Addr),
-    /// Takes part in a multicast group of IPv6, on the interface that the kernel chooses
-    /// (`IPV6_JOIN_GROUP`).
+    /// Joins an IPv6 multicast group, on the interface that the kernel chooses (`IPV6_JOIN_GROUP`).
     JoinGroupV6(Ipv6Addr),
-    /// Leaves a multicast group of IPv6 (`IPV6_LEAVE_GROUP`).
+    /// Leaves an IPv6 multicast group (`IPV6_LEAVE_GROUP`).
     LeaveGroupV6(Ipv6Addr),
-    /// How many hops a multicast datagram of IPv6 may take (`IPV6_MULTICAST_HOPS`).
+    /// The hop limit of IPv6 multicast datagrams (`IPV6_MULTICAST_HOPS`).
     MulticastHopsV6(i32),
-    /// How many hops any other packet of IPv6 may take (`IPV6_UNICAST_HOPS`).
+    /// The hop limit of other IPv6 packets (`IPV6_UNICAST_HOPS`).
     UnicastHopsV6(i32),
 }
 
@@ -79,7 +77,7 @@ impl SocketOption {
             | Self::SendBufferBytes(number)
             | Self::MulticastHopsV6(number)
             | Self::UnicastHopsV6(number) => set_option(descriptor, level, name, &number),
-            // A byte is what every system takes.
+            // All systems accept a byte.
             Self::MulticastTtl(number) => match u8::try_from(number) {
                 Ok(byte) => set_option(descriptor, level, name, &byte),
                 Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),

@@ -1,4 +1,4 @@
-//! Streams for fibers: calls that look as if they blocked.
+//! Streams for fibers: calls that park instead of blocking the thread.
 
 use std::cell::Cell;
 use std::io;
@@ -21,13 +21,13 @@ use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
 /// A connected stream of bytes. Dropping it closes it.
 ///
-/// All methods take `&self`: one fiber may read while another writes. Several that write take turns, and
-/// their bytes never mix. [`io::Read`] and [`io::Write`] are there for `Stream` and `&Stream`, so that
-/// crates written for blocking sockets work on fibers; a cancel of the fiber is then an error of the kind
-/// `Other`, never `Interrupted`, which those crates would try again.
+/// All methods take `&self`: one fiber may read while another writes. Concurrent writes are queued; their bytes never
+/// interleave. `Stream` and `&Stream` implement [`io::Read`] and [`io::Write`], so that crates written for blocking
+/// sockets work on fibers; a cancel of the fiber is then an error of the kind `Other`, not `Interrupted`, which those
+/// crates would retry.
 ///
-/// Bytes stay in the kernel until somebody reads. Only where a stream is read again and again on io_uring, they are
-/// received ahead of their reader, up to some 256 KiB; then the peer has to wait.
+/// Bytes stay in the kernel until they are read, except on io_uring, where those of a stream that is read repeatedly
+/// are received ahead of the reader, up to about 256 KiB; after that, the kernel slows the peer down.
 #[derive(Debug)]
 pub struct Stream {
     core: Rc<StreamCore>,
@@ -36,16 +36,14 @@ pub struct Stream {
     writes_behind: Cell<bool>,
 }
 
-/// Connects to an address over TCP, or to a Unix stream socket, parking until it answers. A name that is
-/// not numeric is looked up on a thread of its own while other fibers run. All addresses of a name are
-/// tried in turn, each for as long as the kernel does (`tcp(7)`, `tcp_syn_retries`), so a deadline is
-/// advisable, which ends the lookup, too.
+/// Connects to an address over TCP, or to a Unix stream socket, parking until the peer accepts or refuses. Looks up a
+/// name that is not numeric on another thread, while other fibers run. Tries all addresses of a name in turn, each for
+/// as long as the kernel does (`tcp(7)`, `tcp_syn_retries`): use a deadline, which also ends the lookup.
 ///
 /// # Errors
 ///
-/// The resolver's, or that of the last address tried, with the address in the text; an interrupt of the
-/// fiber, after which the attempt is cancelled; `InvalidInput` for a text that is no address;
-/// `Unsupported` outside of a runtime.
+/// The resolver's, or that of the last address tried, with the address in the text; an interrupt of the fiber, which
+/// cancels the attempt; `InvalidInput` if the address cannot be parsed; `Unsupported` outside of a runtime.
 ///
 /// # Panics
 ///
@@ -81,14 +79,14 @@ pub fn connect(address: impl Peer) -> io::Result<Stream> {
     connected.map_err(|error| OperationError::wrap("connect to", &endpoint, error))
 }
 
-/// As [`connect`], from a local address: that of another network interface, or one of several that each have
-/// ports for as many connections as `ip_local_port_range` (`ip(7)`) allows. Port 0 lets the kernel choose one
-/// when it knows the peer, so that connections to different peers may share it.
+/// As [`connect`], from a local address: to choose a network interface, or for more connections than one address has
+/// ports (`ip_local_port_range` in `ip(7)`). With port 0, the kernel chooses a port when it knows the peer (Linux 4.2),
+/// so that connections to different peers may share one.
 ///
 /// # Errors
 ///
-/// As [`connect`], and the kernel's for a source that is none of the machine's, or has no port left
-/// (`AddrNotAvailable`), with both addresses in the text.
+/// As [`connect`], and the kernel's if the source is not a local address or has no port left (`AddrNotAvailable`), with
+/// both addresses in the text.
 ///
 /// # Panics
 ///
@@ -142,20 +140,20 @@ impl Stream {
         Self { core, read_timeout, write_timeout, writes_behind: Cell::new(false) }
     }
 
-    /// Adopts a connected stream socket, such as one inherited from another process. `event_loop` is that
-    /// of this thread's runtime ([`fibers::event_loop`]): with another, every call that has to wait fails.
+    /// Adopts a connected stream socket, such as one inherited from another process. `event_loop` must be that of this
+    /// thread's runtime ([`fibers::event_loop`]): with another, calls that need to wait fail.
     pub fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
         Self::from_core(StreamCore::new(event_loop, descriptor))
     }
 
-    /// Parks until there are bytes, and reads up to `buffer.len()` of them; 0 is the end of the stream, or
-    /// an empty buffer.
+    /// Parks until there are bytes, and reads up to `buffer.len()` of them. Returns 0 at the end of the stream, or if
+    /// the buffer is empty.
     ///
     /// # Errors
     ///
-    /// The kernel's, such as a reset; [`Closed`] once this side has closed the stream; `TimedOut` after
-    /// the read timeout or a deadline; a cancel of the fiber. Bytes that come after an interrupt wait
-    /// for the next read: none is lost.
+    /// The kernel's, such as a reset; [`Closed`] once the stream has been closed locally; `TimedOut` after the read
+    /// timeout or a deadline; a cancel of the fiber. Bytes that arrive after an interrupt are kept for the next read:
+    /// none is lost.
     ///
     /// # Panics
     ///
@@ -164,13 +162,12 @@ impl Stream {
         self.read_amount(Amount::UpTo(buffer.len()), buffer)
     }
 
-    /// As [`read`](Self::read), but waits until the buffer is full or the stream ends, and returns how
-    /// many bytes it has.
+    /// As [`read`](Self::read), but waits until the buffer is full or the stream ends. Returns the number of bytes
+    /// read.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read). What had come before an interrupt waits for the next read, too; what had
-    /// come before an error of the kernel is in the buffer, but nothing tells how much.
+    /// As [`read`](Self::read). Bytes that arrived before the error are kept for the next read, too.
     ///
     /// # Panics
     ///
@@ -191,15 +188,14 @@ impl Stream {
                 filled += bytes.len();
             })
         });
-        // An error has no room for a count, so what it cut short is there for the next read.
+        // An error carries no count, so the bytes are kept for the next read.
         if read.is_err() {
             self.core.put_back_bytes(&buffer[..filled]);
         }
         read
     }
 
-    /// Parks until there are bytes, and takes them as they came from the kernel, without a copy;
-    /// `None` is the end of the stream.
+    /// Parks until there are bytes, and returns them without copying them; `None` at the end of the stream.
     ///
     /// # Errors
     ///
@@ -250,7 +246,7 @@ impl Stream {
         Ok(chunk.map(Received::new))
     }
 
-    /// Waits for input with the read timeout, and takes the waiter back if the wait is interrupted.
+    /// Waits for input with the read timeout, and removes the waiter if the wait is interrupted.
     fn wait_readable<T>(
         &self,
         mut poll: impl FnMut(&Rc<dyn ringspun_runtime::Wake>) -> Poll<io::Result<T>>,
@@ -265,14 +261,13 @@ impl Stream {
         .map_err(|error| self.failed("read from", error))
     }
 
-    /// Writes all of `data`, parking until the kernel has taken it, and returns its length. The kernel
-    /// reads it where it is, without a copy of ours.
+    /// Writes all of `data`, parking until the kernel has taken it, and returns its length. Does not copy the data.
     ///
     /// # Errors
     ///
-    /// The kernel's, such as a broken pipe; [`Closed`] once this side has closed the stream. A timeout,
-    /// a deadline or a cancel gives [`WriteInterrupted`], with the count of bytes that the kernel took. A
-    /// send that cannot be stopped at once is waited for.
+    /// The kernel's, such as a broken pipe; [`Closed`] once the stream has been closed locally. After a timeout, a
+    /// deadline or a cancel, [`WriteInterrupted`], with the number of bytes that the kernel took: the write then
+    /// returns once the kernel no longer reads the data.
     ///
     /// # Panics
     ///
@@ -289,7 +284,7 @@ impl Stream {
     fn write_failed(&self, error: WriteError, written_bytes: usize, total_bytes: usize) -> io::Error {
         let error = match error {
             WriteError::Interrupted(interrupt) => {
-                // Raised here and now, so not once more at the next wait.
+                // Consumes the interrupt, so that the next wait does not raise it again.
                 let _ = fibers::check();
                 WriteInterrupted { interrupt, written_bytes, total_bytes }.into()
             }
@@ -298,8 +293,8 @@ impl Stream {
         self.failed("write to", error)
     }
 
-    /// As [`io::Write::write`] has it: an error means that no byte was written. After a part, the
-    /// interrupt or the error is met again by the next call.
+    /// A write with the contract of [`io::Write::write`]: an error means that no byte was written. After a partial
+    /// write, the next call returns the interrupt or the error.
     fn write_part(&self, data: &[u8]) -> io::Result<usize> {
         match self.write_within(data) {
             Ok(()) => Ok(data.len()),
@@ -312,8 +307,8 @@ impl Stream {
         }
     }
 
-    /// Writes all of `data`, or as much as goes before something ends it, within the write timeout. A cancel that
-    /// ends it half way stays pending. With an error comes the count of bytes that the kernel has taken.
+    /// Writes all of `data` within the write timeout. An error comes with the number of bytes that the kernel has
+    /// taken; an interrupt stays pending.
     #[inline]
     fn write_within(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
         if std::thread::panicking() {
@@ -339,27 +334,27 @@ impl Stream {
             &mut machine,
             |machine, waiter| {
                 machine.poll(waiter, data.len(), |offset| {
-                    // SAFETY: `wait_for_completion` does not return before the machine is ready,
-                    // which it is only when no send is in flight; `data` is borrowed until then.
+                    // SAFETY: `wait_for_completion` returns only once the machine is ready, when no send is in
+                    // flight; `data` is borrowed until then.
                     SendData::Lent(unsafe { LentBytes::new(&data[offset..]) })
                 })
             },
-            Write::hurry,
+            Write::cancel,
         );
         result.map_err(|error| (machine.written(), WriteError::of(error)))
     }
 
-    /// Sends what the kernel holds back to fill a segment, as Janet's `net/flush` does: it sets
-    /// `TCP_NODELAY` and takes it back, unless it is on anyway. Before that, it waits for what writes have left
-    /// behind ([`set_write_behind`](Self::set_write_behind)), which is all that [`io::Write::flush`] does.
+    /// Sends bytes that the kernel holds back to fill a segment, as Janet's `net/flush` does: sets `TCP_NODELAY` and
+    /// resets it, unless it was set. Before that, waits for sends of earlier writes
+    /// ([`set_write_behind`](Self::set_write_behind)); [`io::Write::flush`] only does the latter.
     ///
     /// # Errors
     ///
-    /// [`Closed`], and those of a write for what was left behind.
+    /// [`Closed`], and the errors of earlier writes.
     ///
     /// # Panics
     ///
-    /// Outside of a fiber, if writes leave anything behind.
+    /// Outside of a fiber, with [`set_write_behind`](Self::set_write_behind).
     pub fn flush(&self) -> io::Result<()> {
         self.wait_behind()?;
         self.core.flush()
@@ -379,17 +374,17 @@ impl Stream {
         .map_err(|error| self.failed("write to", error))
     }
 
-    /// Shuts down reading, writing or both (`shutdown(2)`). The peer reads the end of the stream after a
-    /// shutdown of our writing; our own reads end after a shutdown of our reading. Does not wait.
+    /// Shuts down reading, writing or both (`shutdown(2)`). After a shutdown of writing, the peer reads the end of the
+    /// stream; after one of reading, our own reads do. Does not wait.
     ///
     /// # Errors
     ///
-    /// The kernel's, such as not being connected any more; [`Closed`].
+    /// The kernel's, such as no longer being connected; [`Closed`].
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.core.shutdown(how).map_err(|error| self.failed("shutdown of", error))
     }
 
-    /// The address of this side (`getsockname(2)`).
+    /// The local address (`getsockname(2)`).
     ///
     /// # Errors
     ///
@@ -403,7 +398,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Closed`], or the kernel's, such as not being connected any more.
+    /// [`Closed`], or the kernel's, such as no longer being connected.
     pub fn peername(&self) -> io::Result<Address> {
         self.core.check_open()?;
         peer_address(self.core.socket()?)
@@ -418,21 +413,21 @@ impl Stream {
         self.core.set_option(option)
     }
 
-    /// Sets how long each read may wait; `None` is for ever. A read that takes longer ends with
-    /// `TimedOut`, and so does one that has to wait at all where this is zero.
+    /// Sets how long each read may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, not at
+    /// all.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each write may wait; `None` is for ever. A write that takes longer ends with
-    /// `TimedOut` and [`WriteInterrupted`]. With zero, nothing is written.
+    /// Sets how long each write may wait before it fails with `TimedOut` and [`WriteInterrupted`]: with `None`,
+    /// indefinitely; with zero, nothing is written.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
 
-    /// Lets writes of up to 4 KiB return before the kernel has their bytes: they go to it in the loop's next turn, as
-    /// soon as this fiber waits for anything, with those of all other streams in one call. A second write waits for
-    /// the first. A server that answers many clients saves a wait per answer; it is off unless switched on.
+    /// Lets writes of up to 4 KiB return before the kernel has their bytes: the loop's next turn, once this fiber waits
+    /// for anything, sends them together with those of all other streams. A second write waits for the first. A server
+    /// that answers many clients saves a wait per answer. Off by default.
     ///
     /// A failed send is reported once: by the next write, by a read that reaches the end of the stream, or by
     /// [`flush`](Self::flush), which waits for pending sends; without any of these it goes unreported.
@@ -440,7 +435,7 @@ impl Stream {
     /// if the peer has no room for a while. When the runtime ends, it sends what the peer has room for; a process
     /// that exits in another way must flush first, or loses what its fibers have just written.
     ///
-    /// On poll, where each send is a call of its own, it changes nothing.
+    /// Has no effect on poll, where each send is a system call anyway.
     ///
     /// # Examples
     ///
@@ -479,7 +474,7 @@ impl Stream {
         self.core.close();
     }
 
-    /// Out of line: what errors need would stay on the stacks of fibers that wait.
+    /// Out of line, so that the stacks of waiting fibers have no room for errors.
     #[cold]
     fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
         if self.core.is_closed() {
@@ -492,7 +487,7 @@ impl Stream {
     }
 }
 
-/// What ended a write.
+/// Why a write ended early.
 enum WriteError {
     Interrupted(fibers::Interrupt),
     Failed(io::Error),
@@ -515,8 +510,8 @@ impl Drop for Stream {
 }
 
 impl AsRawFd for Stream {
-    /// For socket options. Reading or writing it takes bytes from under the stream; after
-    /// [`close`](Self::close), the number may mean another file.
+    /// For socket options. Reading from or writing to the descriptor interferes with the stream; after
+    /// [`close`](Self::close), the number may refer to another file.
     fn as_raw_fd(&self) -> RawFd {
         self.core.descriptor()
     }
@@ -554,9 +549,9 @@ impl io::Write for Stream {
     }
 }
 
-/// Bytes as they came from the kernel, from [`Stream::receive`]: one at least, and mostly no more than one
-/// of the loop's receive buffers holds (64 KiB by default). Dropping them gives their buffer back to the
-/// loop, which has few: whoever keeps bytes for long should copy them.
+/// Received bytes, from [`Stream::receive`] or [`DatagramSocket::receive`](crate::DatagramSocket::receive). Those of a
+/// stream are at least one, and at most what a receive buffer of the loop holds (64 KiB by default). Dropping them
+/// returns their buffer to the loop, which has few: to keep bytes for long, copy them.
 #[derive(Debug)]
 pub struct Received {
     chunk: Chunk,

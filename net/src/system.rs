@@ -1,5 +1,4 @@
-//! The system calls that the net layer makes itself, beside the operations of the loop: the one place for them, so
-//! that a simulation can answer in the kernel's stead.
+//! The system calls that the net layer makes directly, in one place so that a simulation can replace them.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,7 +8,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
 };
 
-/// Answers from the simulation that has been entered on this thread, if one has.
+/// Returns the result of the simulation that has been entered on this thread, if any.
 #[cfg(feature = "simulation")]
 macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {
@@ -23,7 +22,7 @@ macro_rules! simulated {
     (|$simulation:ident| $answer:expr) => {};
 }
 
-/// Makes a socket, close-on-exec and non-blocking: code that is lent its descriptor must not stop the whole loop.
+/// Makes a socket, close-on-exec and non-blocking: other code that uses its descriptor must not block the loop.
 pub(crate) fn socket(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.socket());
     #[cfg(not(target_vendor = "apple"))]
@@ -45,13 +44,13 @@ pub(crate) fn bind(socket: &OwnedFd, address: &SockaddrStorage) -> io::Result<()
     Ok(nix::sys::socket::bind(socket.as_raw_fd(), address)?)
 }
 
-/// Has a socket listen.
+/// Makes a socket listen.
 pub(crate) fn listen(socket: &OwnedFd, backlog: i32) -> io::Result<()> {
     simulated!(|simulation| simulation.listen(socket.as_raw_fd()));
     Ok(nix::sys::socket::listen(socket, Backlog::new(backlog)?)?)
 }
 
-/// Accepts a connection that is there already, from a listener that does not block.
+/// Accepts a waiting connection from a non-blocking listener.
 pub(crate) fn accept_now(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     simulated!(|simulation| simulation.accept(listener.as_raw_fd()));
     #[cfg(not(target_vendor = "apple"))]
@@ -61,15 +60,15 @@ pub(crate) fn accept_now(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     #[cfg(target_vendor = "apple")]
     let descriptor = nix::sys::socket::accept(listener.as_raw_fd())?;
-    // SAFETY: the kernel made this descriptor for this call; nobody else has it.
+    // SAFETY: our own new descriptor.
     let accepted = unsafe { OwnedFd::from_raw_fd(descriptor) };
     #[cfg(target_vendor = "apple")]
     close_on_exec_and_nonblocking(&accepted)?;
     Ok(accepted)
 }
 
-/// Sets two flags for which this system's calls have none of their own, so that a process started in between gets the
-/// socket all the same.
+/// Sets the flags of a new socket on a system whose calls cannot set them. A process that is started in between
+/// inherits the socket.
 #[cfg(target_vendor = "apple")]
 fn close_on_exec_and_nonblocking(socket: &OwnedFd) -> io::Result<()> {
     // SAFETY: sets a flag of our own new descriptor.
@@ -79,7 +78,7 @@ fn close_on_exec_and_nonblocking(socket: &OwnedFd) -> io::Result<()> {
     set_nonblocking(socket.as_raw_fd(), true)
 }
 
-/// Receives what is there, without waiting.
+/// Receives available bytes without blocking.
 pub(crate) fn receive_now(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     simulated!(|simulation| simulation.receive(socket, bytes));
     loop {
@@ -90,7 +89,7 @@ pub(crate) fn receive_now(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> 
     }
 }
 
-/// Whether a receive would not have to wait. In a simulation nobody asks.
+/// Whether a receive would not block. Not used in simulations.
 pub(crate) fn is_readable(socket: RawFd) -> bool {
     simulated!(|_simulation| false);
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -105,18 +104,18 @@ pub(crate) fn shutdown(descriptor: RawFd, how: Shutdown) -> io::Result<()> {
         Shutdown::Write => libc::SHUT_WR,
         Shutdown::Both => libc::SHUT_RDWR,
     };
-    // SAFETY: the call touches no memory of ours.
+    // SAFETY: touches no memory.
     match unsafe { libc::shutdown(descriptor, how) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Has the peer find its connection reset, instead of ended, when the descriptor is closed; it must be open.
+/// Makes the close of the descriptor, which must be open, reset the connection instead of ending it.
 pub(crate) fn reset_at_close(descriptor: RawFd) -> io::Result<()> {
     simulated!(|simulation| simulation.reset_at_close(descriptor));
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the structure is valid for the length that is told.
+    // SAFETY: the structure is valid for the length that is passed.
     let set = unsafe {
         libc::setsockopt(
             descriptor,
@@ -132,11 +131,11 @@ pub(crate) fn reset_at_close(descriptor: RawFd) -> io::Result<()> {
     }
 }
 
-/// Says whether calls on a socket return at once where they would block; the descriptor must be open.
+/// Makes a socket blocking or non-blocking; the descriptor must be open.
 pub(crate) fn set_nonblocking(descriptor: RawFd, nonblocking: bool) -> io::Result<()> {
     simulated!(|_simulation| Ok(()));
     let mut nonblocking = i32::from(nonblocking);
-    // SAFETY: the number is valid for the length that this request reads.
+    // SAFETY: this request reads an `int`.
     match unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut nonblocking) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -155,7 +154,7 @@ pub(crate) fn peer_address(descriptor: RawFd) -> io::Result<SockaddrStorage> {
     Ok(getpeername(descriptor)?)
 }
 
-/// Sets an option to a value in the form in which the kernel takes it. In a simulation, options change nothing.
+/// Sets an option to a value in the kernel's format. Does nothing in a simulation.
 pub(crate) fn set_option<T: Copy>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     simulated!(|_simulation| Ok(()));
     let length = size_of::<T>() as libc::socklen_t;
@@ -166,7 +165,7 @@ pub(crate) fn set_option<T: Copy>(descriptor: RawFd, level: i32, name: i32, valu
     }
 }
 
-/// The value of an option that is an `int`; the descriptor must be open. In a simulation, each is 0.
+/// The value of an `int` option; the descriptor must be open. 0 in a simulation.
 pub(crate) fn option_number(descriptor: RawFd, level: i32, name: i32) -> io::Result<i32> {
     simulated!(|_simulation| Ok(0));
     let mut value = 0_i32;

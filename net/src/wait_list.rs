@@ -1,27 +1,27 @@
-//! Who waits for a socket.
+//! The waiters of a socket.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use ringspun_runtime::Wake;
 
-/// Waiters in the order in which they came.
+/// Waiters in the order of their arrival.
 ///
-/// Where any of them may go on, all are woken at once and look again: a waiter that has lost interest
-/// can then never swallow the wake-up of another. Where only the first may go on, it stays first until
-/// it removes itself, which wakes the next.
+/// If any of them may continue, all are woken and check their condition, so that a waiter that has given up cannot
+/// consume the wake-up of another. If only the first may continue, it stays first until it removes itself, which wakes
+/// the next.
 #[derive(Default)]
 pub(crate) struct WaitList {
-    /// Mostly one, so that the common case allocates nothing.
+    /// Separate, so that the common case of a single waiter allocates nothing.
     first: Cell<Option<Rc<dyn Wake>>>,
-    /// None, if there is no first. Boxed, as a socket has several lists and seldom needs this.
+    /// `None` if there is no first. Boxed, as it is rarely needed, and a socket has several lists.
     rest: Cell<Option<Box<Rest>>>,
 }
 
 type Rest = Vec<Rc<dyn Wake>>;
 
 impl WaitList {
-    /// Adds a waiter, once; true if it is the first.
+    /// Adds a waiter unless it is present; true if it is the first.
     #[inline(always)]
     pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) -> bool {
         let Some(first) = self.first.take() else {

@@ -1,4 +1,4 @@
-//! How a fiber drives a machine: parked between polls, and out of it when it is interrupted.
+//! Drives machines from fibers, which park between polls, and abandons them on interrupts.
 
 use std::io;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::endpoint::{Endpoint, Peer};
 use crate::error::{OperationError, closed};
 use crate::machine::{Resolve, SocketKind};
 
-/// The loop of the runtime on this thread.
+/// The event loop of this thread's runtime.
 pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
     fibers::event_loop().ok_or_else(|| {
         let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
@@ -21,7 +21,7 @@ pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
     })
 }
 
-/// Runs `function` with a timeout, if there is one.
+/// Runs `function`, with a deadline if there is a timeout.
 pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
     match timeout {
         Some(timeout) => fibers::with_deadline(timeout, function),
@@ -29,7 +29,7 @@ pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T)
     }
 }
 
-/// Fails in a fiber of another runtime than that which turns `event_loop`: nothing would ever wake it.
+/// Fails unless the fiber's runtime turns `event_loop`: otherwise, the fiber would never be woken.
 ///
 /// # Panics
 ///
@@ -41,7 +41,7 @@ pub(crate) fn check_loop(event_loop: &Rc<EventLoop>) -> io::Result<()> {
 
 #[cold]
 fn of_another_loop(event_loop: &EventLoop) -> io::Error {
-    // Panics outside of a fiber, where nothing may wait.
+    // Panics outside of a fiber.
     let _ = fibers::waiter();
     if event_loop.is_shut_down() {
         return closed(event_loop);
@@ -50,8 +50,7 @@ fn of_another_loop(event_loop: &EventLoop) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
-/// Parks until `poll` is ready, for something of `event_loop`. An interrupt ends the wait, and `abandon` is called with
-/// what was left to be woken.
+/// Parks until `poll` is ready. If the fiber is interrupted, calls `abandon` with the machine and the waiter.
 pub(crate) fn wait_on<M, T>(
     event_loop: &Rc<EventLoop>,
     mut machine: M,
@@ -80,15 +79,15 @@ pub(crate) fn resolve(
     wait_on(event_loop, machine, None, poll, |_, _| {})
 }
 
-/// The address that a name stands for, the first of them if there are several: Janet's `net/address`.
+/// The first address of a name: Janet's `net/address`.
 ///
-/// A name that is not numeric is looked up by `getaddrinfo(3)` on a thread of its own, while other fibers
-/// run. An interrupt of the fiber, such as a deadline, ends the wait for it.
+/// Looks up a name that is not numeric by `getaddrinfo(3)` on another thread, while other fibers run. An interrupt of
+/// the fiber, such as a deadline, ends the wait.
 ///
 /// # Errors
 ///
-/// The resolver's, with the name in the text; an interrupt of the fiber; `InvalidInput` for a text that is
-/// no address; `Unsupported` outside of a runtime.
+/// The resolver's, with the name in the text; an interrupt of the fiber; `InvalidInput` if the name cannot be parsed;
+/// `Unsupported` outside of a runtime.
 ///
 /// # Panics
 ///
@@ -115,8 +114,7 @@ pub fn address(peer: impl Peer) -> io::Result<Address> {
         .ok_or_else(|| OperationError::wrap("look up", &endpoint, io::ErrorKind::NotFound.into()))
 }
 
-/// All addresses that a name stands for, in the order in which they should be tried (RFC 6724): Janet's
-/// `net/address` with `multi`.
+/// All addresses of a name, in the order in which to try them (RFC 6724): Janet's `net/address` with `multi`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Datagrams for fibers, over UDP and Unix sockets: what each call returns, and what ends it.
+//! Datagrams for fibers, over UDP and Unix sockets: results, errors and interrupts of each call.
 
 mod common;
 
@@ -64,7 +64,7 @@ fn a_datagram_is_cut_to_the_buffer_and_an_empty_one_is_one_too() {
         assert_eq!((&bytes[..], source), (&[7; 65_507][..], client.localname()?));
         let error = client.write(&[7; 65_508]).unwrap_err();
         assert_eq!(errno_of(&error), Some(libc::EMSGSIZE), "{error}");
-        // Reading no bytes of a datagram takes it all the same.
+        // Reading zero bytes of a datagram consumes it.
         client.write(b"gone")?;
         client.write(b"here")?;
         assert_eq!(received(&server, 0)?.0, b"");
@@ -105,7 +105,7 @@ fn interrupts_lose_no_datagram() {
         let reader = fibers::spawn(move || received(&reading, 10).map(drop))?;
         fibers::yield_now()?;
         reader.cancel();
-        // What is there goes before an interrupt.
+        // Available datagrams take precedence over an interrupt.
         fibers::yield_now()?;
         client.write(b"kept")?;
         assert_eq!(interrupt_of(&reader.join()?.unwrap_err()), Some(Interrupt::Cancelled));
@@ -135,7 +135,7 @@ fn closing_wakes_whoever_waits_and_frees_the_port() {
         for error in [received(&server, 10).unwrap_err(), server.send_to(&address, b"x").unwrap_err()] {
             assert!(is_closed(&error), "{error}");
         }
-        // Without sharing it, as the standard library does not.
+        // Not shared, as with the standard library.
         drop(std::net::UdpSocket::bind(address.as_socket_addr().unwrap())?);
         drop(client);
         Ok(())
@@ -195,7 +195,7 @@ fn addresses_and_options_that_do_not_fit_are_errors() {
     });
 }
 
-/// A place for a socket that no other test uses.
+/// A path that no other test uses.
 fn path(name: &str) -> String {
     let file = std::env::temp_dir().join(format!("ringspun-{}-{name}", std::process::id()));
     let _ = std::fs::remove_file(&file);
@@ -209,7 +209,7 @@ fn unix_datagrams_are_as_long_as_they_are() {
         let server = net::listen_datagram(format!("unix:{path}"))?;
         let nameless = net::connect_datagram(server.localname()?)?;
         let named = net::listen_datagram(format!("unix:@{path}"))?;
-        // More than any datagram of UDP has.
+        // Longer than any UDP datagram.
         let long: Vec<u8> = (0..150_000).map(|number| number as u8).collect();
         nameless.write(&long)?;
         assert_eq!(received(&server, 200_000)?, (long, nameless.localname()?));
@@ -234,8 +234,7 @@ fn unix_datagrams_are_as_long_as_they_are() {
     });
 }
 
-/// For a socket that may share its port, the kernel would choose one that another has, once or more among so
-/// many in most runs.
+/// For sockets that may share their port, the kernel would choose the same port for two of this many in most runs.
 #[test]
 fn a_port_that_the_kernel_chooses_is_nobody_elses() {
     run(|| {

@@ -1,4 +1,4 @@
-//! A server that runs out of descriptors: alone in its process, whose limit it changes.
+//! A server that runs out of descriptors, in a process of its own, whose limit it changes.
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ fn processor_time() -> io::Result<Duration> {
     Ok(Duration::from_micros(microseconds.iter().sum::<i64>().unsigned_abs()))
 }
 
-/// The lowest number that a new descriptor can have.
+/// The lowest free descriptor number.
 fn next_descriptor() -> io::Result<u64> {
     use std::os::fd::AsRawFd;
     Ok(std::fs::File::open("/dev/null")?.as_raw_fd() as u64)

@@ -1,5 +1,5 @@
-//! One peer that sends without end, and others with one request each: how much of the flood is served before they are.
-//! Bytes are counted, and no time.
+//! One peer that sends continuously, and others with one request each: how much of the flood is served before they are.
+//! Counts bytes instead of time.
 
 mod common;
 
@@ -23,13 +23,13 @@ const ROUND_TRIPS: usize = 100;
 /// Receive buffers of which a fiber echoes the bytes before another one runs: four at once, and one that it waits for.
 const TURN_MAX_BYTES: usize = 5 * 64 * 1024;
 
-/// Both ends of a connection that nobody has used.
+/// Both ends of an unused connection.
 fn pair(listener: &TcpListener) -> io::Result<(TcpStream, OwnedFd)> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     Ok((client, listener.accept()?.0.into()))
 }
 
-/// Sends without end, as far as it is taken, and reads what comes back.
+/// Sends as much as the server accepts, and reads the echoes.
 fn flood(client: TcpStream) -> io::Result<()> {
     client.set_nonblocking(true)?;
     let message = vec![1; 1 << 20];
@@ -46,12 +46,12 @@ fn flood(client: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Adopts what a test has accepted.
+/// Adopts an accepted connection.
 fn adopt(descriptor: OwnedFd) -> Stream {
     Stream::from_descriptor(fibers::event_loop().unwrap(), descriptor)
 }
 
-/// Echoes until so many bytes are served and the others are done, and counts the bytes.
+/// Echoes until `FLOOD` is served and the others are done, and counts the bytes.
 fn serve_flood(
     flooded: OwnedFd,
     served_bytes: &Rc<Cell<usize>>,

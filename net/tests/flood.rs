@@ -1,5 +1,5 @@
-//! What a peer can make us hold: however much it sends, a stream whose reader does not read keeps a bounded
-//! number of bytes, in a bounded amount of memory, and the rest stays with the kernel and the peer.
+//! The memory that a peer can make us use: however much it sends, a stream without an active reader queues a bounded
+//! number of bytes in a bounded amount of memory; the rest stays with the kernel and the peer.
 
 mod common;
 
@@ -23,7 +23,7 @@ use ringspun_runtime::{Configuration, Wake};
 
 use crate::common::run;
 
-/// Counts what each thread has from the heap, so that tests that run side by side do not count each other's.
+/// Counts allocated bytes per thread, so that concurrent tests do not affect each other.
 struct Counting;
 
 thread_local! {
@@ -31,11 +31,11 @@ thread_local! {
 }
 
 fn count(bytes: isize) {
-    // A thread that is ending counts no more.
+    // A thread that is ending does not count.
     let _ = HEAP_BYTES.try_with(|total| total.set(total.get() + bytes));
 }
 
-// SAFETY: every request goes to the system's allocator as it is.
+// SAFETY: forwards every request to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(heap_cost_bytes(layout.size()));
@@ -62,9 +62,9 @@ fn heap_bytes() -> isize {
     HEAP_BYTES.with(Cell::get)
 }
 
-/// What one stream may keep of its unread bytes: the documented bound.
+/// The documented bound of the unread bytes of a stream.
 const UNREAD_MAX_BYTES: usize = 256 * 1024;
-/// What the kernel may keep between the two ends of a stream that [`held_stream`] makes, at most.
+/// The maximum number of bytes in the kernel between the ends of a [`held_stream`].
 const KERNEL_BYTES: usize = 64 * 1024;
 
 fn pool_bytes() -> usize {
@@ -217,7 +217,7 @@ fn datagrams_that_nobody_reads_are_dropped_by_the_kernel() {
     });
 }
 
-/// Wakes nobody: the test looks by itself.
+/// A waiter of the test, which polls instead.
 struct Nobody;
 
 impl Wake for Nobody {
@@ -245,7 +245,7 @@ fn connections_that_nobody_takes_stay_with_the_kernel() {
         socket.set_nonblocking(true)?;
         listen(&socket, Backlog::new(BACKLOG as i32)?)?;
         let listener = ListenerCore::new(fibers::event_loop().unwrap(), socket.into());
-        // Whoever accepts once has it accept ahead.
+        // One accept makes the listener accept ahead.
         let waiter: Rc<dyn Wake> = Rc::new(Nobody);
         let mut accept = Accept::new(listener.clone());
         assert!(accept.poll(&waiter).is_pending());
@@ -266,7 +266,7 @@ fn connections_that_nobody_takes_stay_with_the_kernel() {
         // All but what is in the kernel's queue again is accepted.
         println!("{} could connect", clients.len());
         assert!(clients.len() <= AHEAD_MAX + BACKLOG + 1, "{} could connect", clients.len());
-        // Who takes them has all of them.
+        // Accepting returns all of them.
         for number in 0..clients.len() {
             while accept.poll(&waiter).map(Result::unwrap).is_pending() {
                 assert_eq!(fibers::sleep(Duration::from_millis(1)), Ok(()), "connection {number}");

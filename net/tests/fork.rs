@@ -1,4 +1,4 @@
-//! A child that is forked in a fiber leaves its parent's sockets alone: whatever it calls on them, and however it ends.
+//! A child forked in a fiber does not affect its parent's sockets, whatever it calls on them, and however it ends.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, UdpSocket};
@@ -18,11 +18,11 @@ use ringspun_net::{self as net, Address, DatagramSocket, Listener, SocketOption,
 /// What a child does in the middle of its parent's fiber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
-    /// Exits, by way of the destructors of the thread, of which one drops the runtime.
+    /// Exits with thread-local destructors, which drop the runtime.
     Exit,
     /// Closes every socket, and finds the descriptors closed.
     Close,
-    /// Tries all else that can be called.
+    /// Makes all other calls.
     Call,
     /// Runs a server and a client of its own.
     Serve,
@@ -39,7 +39,7 @@ const MUCH_BYTES: usize = 8 << 20;
 struct Scene {
     reading: Rc<Stream>,
     writing: Rc<Stream>,
-    /// Where a write has returned before the kernel had its bytes.
+    /// A stream with a detached send.
     behind: Rc<Stream>,
     listener: Rc<Listener>,
     datagrams: Rc<DatagramSocket>,
@@ -62,9 +62,9 @@ fn pair() -> io::Result<(Rc<Stream>, TcpStream)> {
     Ok((Rc::new(accepting.join()??), peer))
 }
 
-/// Ends the process without a word of the test harness.
+/// Ends the process without output of the test harness.
 fn end(done: bool) -> ! {
-    // SAFETY: ends the process at once.
+    // SAFETY: ends the process immediately.
     unsafe { libc::_exit(if done { 0 } else { 101 }) }
 }
 
@@ -103,7 +103,7 @@ fn close_all(scene: &Scene) {
     }
 }
 
-/// A runtime that is made in the child does all that a runtime does.
+/// Checks that a runtime made in the child works.
 fn serve() {
     let serving = || {
         fibers::run(|| -> io::Result<()> {
@@ -120,11 +120,11 @@ fn serve() {
             Ok(())
         })
     };
-    // On a thread of its own, as the fiber that forked goes on in this one.
+    // On another thread, as the forking fiber still runs on this one.
     std::thread::spawn(serving).join().unwrap().unwrap().unwrap();
 }
 
-/// What a child does; if it does not end there, it goes on in its copy of the main fiber.
+/// Runs the child's action; unless that ends it, the child continues in its copy of the main fiber.
 fn perform(deed: Deed, scene: &Scene) -> io::Result<()> {
     let call = |function: &dyn Fn()| end(catch_unwind(AssertUnwindSafe(function)).is_ok());
     match deed {
@@ -144,7 +144,7 @@ fn run_with_child(deed: Deed, test: impl FnOnce() -> io::Result<()> + 'static) {
     if std::process::id() != parent {
         end(match deed {
             Deed::Return => matches!(ran, Ok(Ok(Ok(())))),
-            // Whoever has waited learns that the child has no loop.
+            // A wait fails, as the child has no loop.
             _ => ran.is_ok_and(is_refused),
         });
     }
@@ -152,7 +152,7 @@ fn run_with_child(deed: Deed, test: impl FnOnce() -> io::Result<()> + 'static) {
 }
 
 fn ended(child: Pid, deed: Deed) {
-    // While the fibers of this thread go on.
+    // While the fibers of this thread run.
     let waited = fibers::blocking(move || waitpid(child, None)).unwrap().unwrap();
     assert_eq!(waited, WaitStatus::Exited(child, 0), "{deed:?}");
 }
@@ -172,7 +172,7 @@ fn parent_goes_on(deed: Deed) -> io::Result<()> {
     let acceptor = fibers::spawn(move || acceptor.accept().map(drop))?;
     let receiver = fibers::spawn(move || receiver.recv_from(&mut [0; 64]).map(|(count, _)| count))?;
     let sleeper = fibers::spawn(|| fibers::sleep(Duration::from_millis(20)))?;
-    // Nothing that has a lock: a child would find it held, as its parent's thread holds it now and then.
+    // Nothing with a lock, which the parent's thread may hold during a fork.
     let (mut release, mut released) = UnixStream::pair()?;
     let blocked = fibers::spawn(move || fibers::blocking(move || released.read_exact(&mut [0]))?)?;
     for _ in 0..10 {
@@ -183,7 +183,7 @@ fn parent_goes_on(deed: Deed) -> io::Result<()> {
     behind.write(b"left behind")?;
     let address = datagrams.localname()?;
     let scene = Scene { reading, writing, behind, listener, datagrams, address };
-    // SAFETY: the child is this thread alone, and prints nothing.
+    // SAFETY: the child has only this thread, and prints nothing.
     let child = match unsafe { fork() }.unwrap() {
         ForkResult::Child => return perform(deed, &scene),
         ForkResult::Parent { child } => child,

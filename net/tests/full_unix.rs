@@ -1,5 +1,4 @@
-//! Unix sockets whose other side takes nothing any more: whoever waits for it goes on when there is room, and
-//! every interrupt ends the wait.
+//! Unix sockets with a full peer: waiting calls continue when there is room, and every interrupt ends the wait.
 
 #![cfg(target_os = "linux")]
 

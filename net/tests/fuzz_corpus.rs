@@ -1,4 +1,4 @@
-//! The inputs of tests/fuzz/corpus/calls hold, without a fuzzer: calls on the simulated loop.
+//! Runs the inputs of tests/fuzz/corpus/calls without a fuzzer: calls on the simulated loop.
 
 #[path = "../../tests/fuzz/src/calls.rs"]
 mod calls;

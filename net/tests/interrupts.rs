@@ -42,7 +42,7 @@ fn an_error_of_write_means_that_no_byte_was_taken() {
         client.set_write_timeout(Some(SOON));
         let data: Vec<u8> = (0..8usize << 20).map(|index| (index / 4096) as u8).collect();
         let mut sent = 0;
-        // Until the socket is full. What an error leaves is offered again, as the trait allows.
+        // Until the socket is full. Retries the rest after an error, as the trait allows.
         let timeout = loop {
             match Write::write(&mut client, &data[sent..]) {
                 Ok(count) => sent += count,
@@ -149,7 +149,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// A fiber that never heeds that its runtime ends is unwound in the middle of `wait`.
+/// A fiber that ignores the end of its runtime is unwound in the middle of `wait`.
 fn run_with_a_stubborn_fiber<T: 'static>(
     prepare: impl FnOnce() -> io::Result<T> + 'static,
     wait: impl Fn(&T) + 'static,

@@ -17,12 +17,12 @@ const PEERS: usize = 100;
 /// As many are sent with a few in flight at a time, which the buffers have room for; `RINGSPUN_DATAGRAMS` is for
 /// machines on which these take minutes.
 const DEFAULT_PACED: usize = 90_000;
-/// Sent as fast as it goes, which is more than the buffers take.
+/// Sent as fast as possible, more than the buffers hold.
 const BLASTED: usize = 10_000;
 const LONGEST_BYTES: usize = 65_507;
 /// Datagrams in flight at a time while they are paced.
 const IN_FLIGHT: usize = 4;
-/// How long a paced peer waits for its answer before it goes on: only a drop comes to it.
+/// How long a paced peer waits for its answer before it continues: reached only after a drop.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the counts are looked at, 5 ms apart, before the test fails: a minute.
 const LOOKS_MAX: u32 = 12_000;
@@ -206,7 +206,7 @@ fn each_answer_comes_to_the_right_peer_and_losses_are_the_kernels() {
         let bytes = pattern.clone();
         let receiving = for_each_peer(&peers, move |peer| peer.receive(&bytes))?;
 
-        // Whoever holds one of these has a datagram in flight.
+        // Each permit is a datagram in flight.
         let (permits, bytes) = (Channel::bounded(IN_FLIGHT), pattern.clone());
         join(for_each_peer(&peers, move |peer| {
             let mut random = Random(peer.number as u64 + 1);

@@ -1,5 +1,5 @@
-//! Peers that do not read what is written to them: the fibers that write wait, and hold no more than one write and what
-//! a stream may receive ahead. What is on the heap is counted by the allocator, so that nothing else is measured.
+//! Peers that do not read: the writing fibers wait, and hold at most one write and what a stream may receive ahead. The
+//! allocator counts the heap, so that nothing else is measured.
 
 mod common;
 
@@ -17,14 +17,14 @@ use ringspun_net::Stream;
 
 use crate::common::run;
 
-/// What is allocated now.
+/// The number of allocated bytes.
 static HEAP_BYTES: AtomicUsize = AtomicUsize::new(0);
-/// Tests count one heap, so they take turns.
+/// Serializes the tests, which count a shared heap.
 static TURN: Mutex<()> = Mutex::new(());
 
 struct Counting;
 
-// SAFETY: passes every call on as it came, and counts.
+// SAFETY: forwards every call to the system's allocator, and counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HEAP_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
@@ -52,8 +52,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// What a connection, its fiber and the operation that it waits for take.
 const CONNECTION_BYTES: usize = 16 * 1024;
 
-/// What a stream may hold: what it receives ahead, and what comes until the kernel has seen that it has stopped. The
-/// kernel fills so many buffers in one go, and may be in the middle of the next; before Linux 6.8 it fills all.
+/// What a stream may hold: what it receives ahead, and what arrives until the kernel has processed the cancel. The
+/// kernel fills this many buffers per batch, and may be in the middle of the next; before Linux 6.8, it fills all.
 fn held_max_bytes() -> usize {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -75,7 +75,7 @@ fn pairs() -> io::Result<(Vec<TcpStream>, Vec<Stream>)> {
     Ok((clients, served))
 }
 
-/// Lets the loop turn until nothing moves any more, and returns the most that the heap had meanwhile.
+/// Lets the loop turn until no more bytes move, and returns the maximum heap size meanwhile.
 fn heap_max_bytes_until_quiet(mut moved: impl FnMut() -> usize) -> io::Result<usize> {
     let (mut most, mut quiet, mut before) = (0, 0, moved());
     while quiet < QUIET_TURNS {
@@ -114,10 +114,10 @@ fn writers_to_peers_that_never_read_wait_and_hold_nothing() {
         let counted = written.clone();
         let most = heap_max_bytes_until_quiet(move || counted.get())?;
         assert!(written.get() > PEERS * MESSAGE_BYTES / 2, "{} bytes were written", written.get());
-        // A write lends what it is given, so that waiting costs no copy.
+        // A write lends its data, so that waiting needs no copy.
         assert_at_most(most, before, CONNECTION_BYTES);
 
-        // A peer that reads at last lets its writer go on.
+        // When the peer finally reads, its writer continues.
         let (stuck, mut buffer) = (written.get(), vec![0; 1 << 20]);
         while written.get() == stuck {
             match (&clients[0]).read(&mut buffer) {
@@ -164,7 +164,7 @@ fn echoes_to_peers_that_send_and_never_read_hold_what_a_stream_receives_ahead() 
             }
             sent
         })?;
-        // More went in than the streams receive ahead, and now nothing does: the kernel's buffers are full, too.
+        // More has been sent than the streams receive ahead, and no more can be: the kernel's buffers are full, too.
         assert!(sent > PEERS * AHEAD_BYTES, "{sent} bytes were taken");
         assert_eq!(ended.get(), 0);
         assert_at_most(most, before, held_max_bytes() + CONNECTION_BYTES);

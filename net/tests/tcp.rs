@@ -1,4 +1,4 @@
-//! TCP for fibers: what each call returns, and what ends it.
+//! TCP for fibers: results, errors and interrupts of each call.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn pair() -> io::Result<(Stream, Stream)> {
     Ok((client, accepting.join()??))
 }
 
-/// Bytes that tell where they stand in the stream.
+/// Bytes that identify their position in the stream.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index % 251) as u8).collect()
 }
@@ -272,7 +272,7 @@ fn closing_from_another_fiber_ends_every_wait() {
         }
         let error = client.read(&mut [0; 4]).unwrap_err();
         assert!(net::is_closed(&error) && error.to_string().contains(&Closed.to_string()), "{error}");
-        // The peer sees the end, or a reset for what it had not read.
+        // The peer sees the end, or a reset because of unread bytes.
         let mut sink = vec![0; 1 << 20];
         while served.read(&mut sink).is_ok_and(|count| count > 0) {}
         Ok(())
@@ -348,7 +348,7 @@ fn errors_name_the_operation_and_the_address() {
 #[test]
 fn connecting_can_be_cancelled_and_times_out() {
     run(|| {
-        // A listener whose backlog is full answers no further connection.
+        // A listener with a full backlog ignores further connections.
         let full = std::net::TcpListener::bind("127.0.0.1:0")?;
         nix_backlog_zero(&full)?;
         let address = full.local_addr()?;
@@ -449,7 +449,7 @@ fn a_stream_with_much_to_read_lets_the_others_run() {
     const PIECES: usize = 40;
     let piece_bytes = Configuration::default().receive_buffer_size_bytes;
     run_on_poll(move || {
-        // All there before the first receive.
+        // All bytes arrive before the first receive.
         let (sender, receiver) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;
         setsockopt(&sender, sockopt::SndBuf, &(4 * PIECES * piece_bytes))?;
@@ -479,7 +479,7 @@ fn a_stream_with_much_to_read_lets_the_others_run() {
     });
 }
 
-/// Runs `main` where receives are system calls of their own.
+/// Runs `main` on the poll backend, where receives are direct system calls.
 fn run_on_poll(main: impl FnOnce() -> io::Result<()> + 'static) {
     let configuration = Configuration { backend: Some(BackendKind::Poll), ..Configuration::default() };
     fibers::Runtime::new().configuration(configuration).run(main).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! The paths of Unix sockets: who may use them, and that nothing that is there already is taken over.
+//! The paths of Unix sockets: their permissions, and that existing files are not replaced.
 
 mod common;
 
@@ -13,7 +13,7 @@ use ringspun_net as net;
 
 use crate::common::run;
 
-/// A folder of a test's own, which goes with it.
+/// A temporary directory of a test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -82,7 +82,7 @@ fn a_path_that_a_server_left_is_not_taken_over() {
         assert_eq!(inodes()?, before);
         let error = net::connect(place(&streams)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-        // Closing leaves the path, which is whoever's who removes it.
+        // Closing does not remove the path.
         fs::remove_file(&streams)?;
         net::listen(place(&streams))?.close();
         assert!(fs::metadata(&streams).is_ok());
@@ -113,7 +113,7 @@ fn files_and_links_are_left_as_they_are() {
         fs::write(&file, "text")?;
         symlink(&absent, &link)?;
         assert_refused(&file);
-        // A link is not followed: whoever makes it would have the socket where they like.
+        // A link is not followed: its creator could redirect the socket.
         assert_refused(&link);
         assert_eq!(fs::read_to_string(&file)?, "text");
         assert!(fs::symlink_metadata(&link)?.is_symlink() && !absent.exists());

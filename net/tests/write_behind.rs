@@ -1,4 +1,4 @@
-//! Writes that return before the kernel has their bytes: what comes after them, and what becomes of errors.
+//! Writes that return before the kernel has their bytes: subsequent calls, and the reporting of errors.
 
 mod common;
 
@@ -16,7 +16,7 @@ use ringspun_net::{self as net, SocketOption, Stream, WriteInterrupted};
 
 use crate::common::run;
 
-/// A connection, whose far end belongs to a thread of the test.
+/// A connection whose peer is on another thread of the test.
 fn pair() -> io::Result<(Stream, TcpStream)> {
     let listener = Rc::new(net::listen("127.0.0.1:0")?);
     let address = listener.localname()?.to_string();
@@ -37,7 +37,7 @@ fn read_all(mut peer: TcpStream) -> io::Result<Vec<u8>> {
     fibers::blocking(read).unwrap()
 }
 
-/// Much of one byte, with another at its end.
+/// Many equal bytes, with a different one at the end.
 const fn with_last(byte: u8, last: u8) -> [u8; 300_000] {
     let mut bytes = [byte; 300_000];
     bytes[bytes.len() - 1] = last;
@@ -61,8 +61,8 @@ fn bytes_of_interrupted(error: &io::Error) -> usize {
     source.downcast_ref::<WriteInterrupted>().map_or(0, |interrupted| interrupted.written_bytes)
 }
 
-/// Writes in small pieces until the peer, which does not read, has no room for more, and one of them is left behind
-/// where the backend does that.
+/// Writes small pieces until the peer, which does not read, has no room, and, depending on the backend, one of them is
+/// a detached send.
 fn fill(stream: &Stream, piece: &[u8]) -> io::Result<usize> {
     stream.set_write_timeout(Some(Duration::from_millis(50)));
     let mut written = 0;
@@ -151,7 +151,7 @@ fn a_small_write_comes_after_those_that_wait_already() {
                 bytes.chunk_by(|a, b| a == b).try_for_each(|run| stream.write(run).map(drop))
             })
         };
-        // The first goes on to its small write while the second still waits for its turn.
+        // The first writer makes its small write while the second is still queued.
         let first = write(const { &with_last(b'a', b'c') })?;
         let second = write(&[b'b'; 300_000])?;
         let reading = fibers::spawn(move || read_all(peer))?;

@@ -1,4 +1,4 @@
-//! Calls that block, such as `getaddrinfo(3)`: threads of their own run them, and the loop goes on.
+//! Blocking calls, such as `getaddrinfo(3)`, on a thread pool.
 //!
 //! ```text
 //!   call_blocking(function) ──► queue ──► a thread of the pool: runs the function
@@ -23,21 +23,20 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use crate::process::ProcessMark;
 use crate::wake::{RemoteWaker, Wake};
 
-/// The most threads of the process that block at a time. They wait for others and use no processor, so
-/// the number has nothing to do with cores: it is how many unanswered name lookups it takes until the
-/// next one has to queue, against 2 MiB of address space for each.
+/// The maximum number of threads in the process. They mostly wait, so the number is unrelated to that of cores: with
+/// this many unanswered name lookups, the next one queues. Each thread takes 2 MiB of address space.
 const MAXIMUM_THREADS: usize = 32;
-/// How long a thread stays without work, so that calls one after the other share it.
+/// How long an idle thread waits for work before it ends, so that successive calls share a thread.
 const IDLE: Duration = Duration::from_secs(10);
-/// What `top -H` shows for the threads; the kernel keeps 15 bytes.
+/// As shown by `top -H`; the kernel keeps 15 bytes.
 const THREAD_NAME: &str = "ringspun-block";
 
-/// The pool that all loops of the process share, once there is one.
+/// The pool that all loops of the process share, made by the first call.
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that are made when there is work, and end when there has been none for a while.
+/// Threads that are started on demand, and end when idle for a while.
 ///
 /// A forked child has none of these threads, and its locks may be held by threads that it does not have: it makes
 /// a pool of its own.
@@ -50,11 +49,11 @@ struct Pool {
 }
 
 struct PoolState {
-    /// Jobs by ticket. Tickets grow, so the first is the oldest, and any can be withdrawn.
+    /// Jobs by ticket. Tickets increase, so the first job is the oldest; any can be withdrawn.
     queue: BTreeMap<u64, Job>,
     next_ticket: u64,
     threads: usize,
-    /// Threads that wait for work, those among them that have been notified included.
+    /// Threads that wait for work, including those that have been notified but not run yet.
     idle_threads: usize,
 }
 
@@ -68,7 +67,7 @@ impl Pool {
     /// The pool of this process.
     fn shared() -> io::Result<&'static Self> {
         let present = POOL.load(Ordering::Acquire);
-        // SAFETY: what is stored there comes from a box, and is never freed.
+        // SAFETY: the pointer is null or from a leaked box.
         if let Some(pool) = unsafe { present.as_ref() }
             && pool.process.is_current()
         {
@@ -78,13 +77,13 @@ impl Pool {
         let stored = POOL.compare_exchange(present, made, Ordering::AcqRel, Ordering::Acquire);
         let pool = stored.map_or_else(
             |first| {
-                // SAFETY: another thread was faster, and nobody has seen this one.
+                // SAFETY: another thread has stored its pool first; this one was never shared.
                 drop(unsafe { Box::from_raw(made) });
                 first
             },
             |_| made,
         );
-        // SAFETY: as above; nobody has stored null.
+        // SAFETY: a leaked box, as above; null is never stored.
         Ok(unsafe { &*pool })
     }
 
@@ -92,8 +91,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the job that `make_job` makes for its ticket. Fails if there is no thread to run it, and none
-    /// can be made.
+    /// Queues the job that `make_job` makes for its ticket. Fails if the pool has no thread and none can be started.
     fn submit(&'static self, make_job: impl FnOnce(u64) -> Job) -> io::Result<u64> {
         let mut state = self.lock();
         let ticket = state.next_ticket;
@@ -104,7 +102,7 @@ impl Pool {
             return Ok(ticket);
         }
         if state.threads < self.maximum_threads {
-            // Under the lock: the count of threads then never includes one that could not be made.
+            // Under the lock, so that `threads` never includes one that could not be started.
             match self.spawn_thread() {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => {
@@ -123,7 +121,7 @@ impl Pool {
         Ok(ticket)
     }
 
-    /// Takes a job back; `None` if it has begun, and in a forked child.
+    /// Takes a job out of the queue; `None` if it has begun, and in a forked child.
     fn withdraw(&self, ticket: u64) -> Option<Job> {
         if !self.process.is_current() {
             return None;
@@ -136,7 +134,7 @@ impl Pool {
         if cfg!(miri) {
             return thread::Builder::new().spawn(move || self.work()).map(drop);
         }
-        // A thread starts with the mask of its maker, so no signal can slip in before it has its own.
+        // A thread inherits the mask of its creator, so that it never runs with signals unblocked.
         let before = program_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let spawned = thread::Builder::new().name(THREAD_NAME.to_string()).spawn(move || self.work());
         let restored = before.thread_set_mask();
@@ -144,7 +142,7 @@ impl Pool {
         spawned.map(drop)
     }
 
-    /// What each thread does.
+    /// The main function of each thread.
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -157,7 +155,8 @@ impl Pool {
             let Some((_, job)) = state.queue.pop_first() else { break };
             drop(state);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
-                // Only the drop of a result that nobody wants panics here. Leaked, as it may do so again.
+                // Only the drop of an abandoned result panics here. If dropping the payload panics too, the thread
+                // would end: leak it.
                 std::mem::forget(payload);
             }
             state = self.lock();
@@ -166,8 +165,8 @@ impl Pool {
     }
 }
 
-/// The signals that a program may handle on threads of its own: all but those that a fault raises where it
-/// happens, which would end the process without a word if they were blocked.
+/// The signals to block in pool threads: all but those that faults raise synchronously, which would kill the process
+/// without running a handler if they were blocked.
 fn program_signals() -> SigSet {
     let mut signals = SigSet::all();
     let faults =
@@ -183,9 +182,9 @@ pub(crate) struct BlockingCalls {
     /// Tickets of the calls that have ended since the last turn.
     inbox: Arc<Mutex<Vec<u64>>>,
     waiters: RefCell<HashMap<u64, Rc<dyn Wake>>>,
-    /// Calls that were neither withdrawn nor found in the inbox, so that a turn without any takes no lock.
+    /// Calls that were neither withdrawn nor taken from the inbox; if there are none, a turn takes no lock.
     outstanding: Cell<usize>,
-    /// The loop has shut down: keeping a waiter would keep alive whatever it refers to, for nothing.
+    /// The loop has shut down and wakes no waiter any more, so none is kept.
     closed: Cell<bool>,
     waker: RemoteWaker,
 }
@@ -201,7 +200,7 @@ impl BlockingCalls {
         })
     }
 
-    /// Queues a call of `function`. Fails if no thread runs and none can be made.
+    /// Queues a call of `function`. Fails if the pool has no thread and none can be started.
     pub(crate) fn call<T: Send + 'static>(
         self: &Rc<Self>,
         function: impl FnOnce() -> T + Send + 'static,
@@ -218,12 +217,12 @@ impl BlockingCalls {
         let (inbox, waker, place) = (self.inbox.clone(), self.waker.clone(), result.clone());
         let ticket = pool.submit(|ticket| {
             Box::new(move || {
-                // What a panic leaves half done is only seen by the caller, who learns of it.
+                // Unwind-safe: only the caller sees state that a panic leaves behind, and it gets the payload.
                 let value = catch_unwind(AssertUnwindSafe(function));
                 *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
                 inbox.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
                 waker.wake();
-                // Of an abandoned call, this drops the result; last, as it may do what it likes.
+                // Drops the result of an abandoned call; last, as it may run arbitrary code.
                 drop(place);
             })
         })?;
@@ -250,7 +249,7 @@ impl BlockingCalls {
         }
     }
 
-    /// Forgets who waits, without waking anybody, and who will.
+    /// Drops all waiters without waking them, and keeps none from now on.
     pub(crate) fn close(&self) {
         self.closed.set(true);
         let waiters = self.waiters.take();
@@ -258,25 +257,25 @@ impl BlockingCalls {
     }
 }
 
-/// A call of [`EventLoop::call_blocking`](crate::EventLoop::call_blocking), under way on another thread.
+/// A pending call of [`EventLoop::call_blocking`](crate::EventLoop::call_blocking) on another thread.
 ///
-/// Dropping it abandons the call: if it has not begun, it never does; if it has, it runs to its end, and
-/// its result is dropped on the thread that made it. Nobody is woken.
+/// Dropping it abandons the call: if it has not begun, it never does; if it has, it runs to completion, and its
+/// result is dropped on the thread that ran it. No waiter is woken.
 pub struct BlockingCall<T> {
     pool: &'static Pool,
     calls: Rc<BlockingCalls>,
     ticket: u64,
-    /// Where the thread leaves the result; absent once it has been taken.
+    /// Where the thread stores the result; `None` once it has been taken.
     result: Option<Arc<Mutex<Option<thread::Result<T>>>>>,
 }
 
 impl<T> BlockingCall<T> {
-    /// The result if the call has ended, or its panic's payload. Otherwise `waiter`, and only the last one
-    /// given, is woken in a turn of the loop when it has. Never blocks. A call that has been ready once is
-    /// pending for good, and so is every call in a forked child.
+    /// Returns the result of a call that has ended; an error is the payload of its panic. Otherwise, a turn of the
+    /// loop wakes `waiter` once the call ends, in place of any waiter given earlier. Never blocks. After it has
+    /// returned the result, and in a forked child, it is always pending.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<thread::Result<T>> {
         let Some(place) = &self.result else { return Poll::Pending };
-        // In a forked child, nobody is left to finish it, or to unlock what it holds.
+        // In a forked child, no thread is left to finish the call, or to release its lock.
         if !self.pool.process.is_current() {
             return Poll::Pending;
         }
@@ -298,7 +297,7 @@ impl<T> BlockingCall<T> {
 
     fn forget_waiter(&self) {
         let waiter = self.calls.waiters.borrow_mut().remove(&self.ticket);
-        // Dropped here, where it may do what it likes.
+        // Dropped with no borrow held, as it may run arbitrary code.
         drop(waiter);
     }
 }
@@ -333,7 +332,7 @@ mod tests {
     }
 
     fn calls_and_pool(maximum_threads: usize, idle: Duration) -> (Rc<BlockingCalls>, &'static Pool) {
-        /// For Miri, which takes a pool that nothing refers to any more to be leaked.
+        /// Keeps the pools reachable, or Miri would report them as leaks.
         static POOLS: Mutex<Vec<&Pool>> = Mutex::new(Vec::new());
         let calls = BlockingCalls::new(RemoteWaker::new().unwrap());
         let pool = Box::leak(Box::new(Pool::new(maximum_threads, idle).unwrap()));
@@ -396,7 +395,7 @@ mod tests {
             wait_until(|| pool.lock().idle_threads == 1);
         }
         assert_eq!(pool.lock().threads, 1);
-        // Each waits for all: they only end if as many threads run at once.
+        // Each call waits for all the others, so they end only if they run on as many threads.
         let barrier = Arc::new(std::sync::Barrier::new(8));
         let meeting: Vec<_> = (0..8)
             .map(|_| {

@@ -1,7 +1,7 @@
-//! Receive buffers: one mapping per loop, cut into equal pieces. The backend fills them, a [`Buffer`]
-//! lends one to whoever reads it, and dropping that gives it back.
+//! Receive buffers: one mapping per loop, divided into equal pieces. The backend fills them; a [`Buffer`] lends one
+//! to its reader, and returns it to the pool when dropped.
 //!
-//! Memory follows the connections that are active, not those that are open.
+//! Memory grows with the number of active connections, not of open ones.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -16,25 +16,25 @@ use nix::sys::socket::SockaddrLike;
 
 use crate::operation::Address;
 
-/// How a datagram lies in its buffer, which is how multishot `recvmsg` leaves it
-/// (`io_uring_prep_recvmsg_multishot(3)`). The other backends do the same.
+/// The layout of a datagram in its buffer: that of multishot `recvmsg` (`io_uring_prep_recvmsg_multishot(3)`), which
+/// the other backends follow.
 ///
 /// ```text
 ///   0        4                12      16                          144
 ///   ├────────┼────────────────┼───────┼───────────────────────────┼─────────────
-///   │ length │                │ flags │ the sender's address      │ the bytes
-///   │ of it  │                │       │ (sockaddr_storage)        │
+///   │ address│                │ flags │ source address            │ payload
+///   │ length │                │       │ (sockaddr_storage)        │
 /// ```
 pub(crate) mod datagram {
-    /// Where the sender's address starts.
+    /// The offset of the source address.
     pub(crate) const ADDRESS_START: usize = 16;
-    /// The room for the sender's address.
+    /// The room for the source address.
     pub(crate) const ADDRESS_SIZE_BYTES: usize = size_of::<libc::sockaddr_storage>();
-    /// Where the bytes of the datagram start.
+    /// The offset of the payload.
     pub(crate) const BYTES_START: usize = ADDRESS_START + ADDRESS_SIZE_BYTES;
-    /// The whole of a buffer, with room for the longest datagram of UDP, also over IPv6.
+    /// The size of a buffer, with room for the longest UDP datagram, also over IPv6.
     pub(crate) const BUFFER_SIZE_BYTES: usize = 66 * 1024;
-    /// Where the flags of `recvmsg` are.
+    /// The offset of the flags of `recvmsg`.
     pub(super) const FLAGS_START: usize = 12;
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct BufferPool {
     memory: NonNull<c_void>,
     buffer_size_bytes: usize,
     count: u16,
-    /// Buffers that came back and that the backend has not handed to the kernel again yet. A stack,
-    /// so that the buffer used last, still in the cache, is the next one filled.
+    /// Free buffers that the backend has not taken yet. A stack, so that the most recently used buffer, still in the
+    /// cache, is filled next.
     returned: RefCell<Vec<u16>>,
     lent: Cell<u16>,
 }
 
 impl BufferPool {
-    /// Maps `count` buffers; pages get memory when they are first written.
+    /// Maps `count` buffers; the kernel allocates pages when they are first written.
     pub(crate) fn new(count: u16, buffer_size_bytes: usize) -> io::Result<Rc<Self>> {
         let length = u32::try_from(buffer_size_bytes)
             .ok()
@@ -61,7 +61,7 @@ impl BufferPool {
                 usize::MAX
             ))
         })?;
-        // Only io_uring needs it; but a configuration should not depend on the machine.
+        // Only io_uring requires it, but a valid configuration should be valid on every machine.
         if !count.is_power_of_two() {
             return Err(invalid(format!("receive buffers: {count}, expected a power of two up to 32768")));
         }
@@ -80,51 +80,50 @@ impl BufferPool {
         self.count
     }
 
-    /// Buffers that readers hold at the moment.
+    /// Buffers that readers hold.
     pub(crate) fn lent(&self) -> u16 {
         self.lent.get()
     }
 
-    /// Buffers that the backend has taken and not given up yet.
+    /// Buffers that the backend holds.
     #[cfg(target_os = "linux")]
     pub(crate) fn taken(&self) -> u16 {
         self.count - self.lent.get() - self.returned.borrow().len() as u16
     }
 
-    /// Buffers that nobody has.
+    /// Buffers that neither the backend nor a reader holds.
     #[cfg(feature = "simulation")]
     pub(crate) fn free(&self) -> usize {
         self.returned.borrow().len()
     }
 
-    /// Where buffer `id` starts.
+    /// The start of buffer `id`.
     pub(crate) fn address(&self, id: u16) -> *mut u8 {
         debug_assert!(id < self.count);
         self.memory.as_ptr().cast::<u8>().wrapping_add(usize::from(id) * self.buffer_size_bytes)
     }
 
-    /// Takes a buffer that the backend may fill.
+    /// Takes a free buffer for the backend to fill.
     pub(crate) fn take_returned(&self) -> Option<u16> {
         self.returned.borrow_mut().pop()
     }
 
-    /// Gives back a buffer that was taken and not filled.
+    /// Returns a buffer that was taken but not filled.
     pub(crate) fn put_back(&self, id: u16) {
         self.returned.borrow_mut().push(id);
     }
 
-    /// Writes what comes before a datagram, apart from the address itself. The buffer must be taken, and
-    /// be one for datagrams.
+    /// Writes the header of a datagram, except the address itself. The buffer must be taken, and of the pool for
+    /// datagrams.
     pub(crate) fn write_datagram_head(&self, id: u16, address_length: u32, flags: u32) {
         debug_assert!(self.buffer_size_bytes >= datagram::BYTES_START);
         for (offset, number) in [(0, address_length), (datagram::FLAGS_START, flags)] {
-            // SAFETY: within the buffer, which nobody else uses.
+            // SAFETY: within the buffer, which the backend has taken.
             unsafe { self.address(id).add(offset).cast::<u32>().write_unaligned(number) };
         }
     }
 
-    /// Wraps a buffer that the backend has filled up to `end` and gives up until it returns. What lies
-    /// before `start` is not part of the bytes.
+    /// Lends a buffer that the backend has taken and filled up to `end` to a reader. The data begins at `start`.
     pub(crate) fn lend(self: &Rc<Self>, id: u16, start: u32, end: u32) -> Buffer {
         self.lent.set(self.lent.get() + 1);
         let end = end.min(self.buffer_size_bytes as u32);
@@ -139,18 +138,17 @@ impl BufferPool {
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and this is its exact extent. Every `Buffer` holds the pool, so
-        // no reader is left; the backend ends its receives before it lets go of the pool.
+        // SAFETY: exactly our own mapping. Every `Buffer` holds a reference to the pool, so no reader is left; the
+        // backend ends its receives before it drops the pool.
         let unmapped = unsafe { munmap(self.memory, usize::from(self.count) * self.buffer_size_bytes) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
     }
 }
 
-/// Received bytes, in one of the loop's receive buffers, which is given back when this is dropped.
+/// Received bytes, in one of the loop's receive buffers, which is returned when this is dropped.
 ///
-/// The loop has [`Configuration::receive_buffers`](crate::Configuration::receive_buffers) of them for all
-/// its streams: whoever keeps bytes for long should copy them and let go of the buffer. It may outlive
-/// the loop.
+/// All streams of a loop share its [`Configuration::receive_buffers`](crate::Configuration::receive_buffers): to
+/// keep bytes for long, copy them and drop the buffer. It may outlive the loop.
 pub struct Buffer {
     pool: Rc<BufferPool>,
     id: u16,
@@ -159,27 +157,26 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Forgets the first `count` bytes (all of them, if there are fewer): the rest moves to the front of
-    /// what this dereferences to.
+    /// Discards the first `count` bytes, or all of them if there are fewer.
     pub fn consume(&mut self, count: usize) {
         self.start = self.end.min(self.start.saturating_add(count.try_into().unwrap_or(u32::MAX)));
     }
 
-    /// Whether the bytes go up to the end of the buffer, so that there may be more to receive.
+    /// Whether the bytes reach the end of the buffer, so that there may be more to receive.
     pub fn is_full(&self) -> bool {
         self.end as usize == self.pool.buffer_size_bytes
     }
 
-    /// Fewer than half of the loop's buffers of this kind are left: bytes that nobody waits for should be
-    /// copied out, so that they cannot starve the active streams.
+    /// Whether less than half of the loop's buffers of this kind are available. Bytes that are kept for later should
+    /// then be copied, so that they cannot starve the active streams.
     pub fn is_scarce(&self) -> bool {
         self.pool.is_scarce()
     }
 
-    /// Who sent the datagram that [`Operation::ReceiveFrom`](crate::Operation::ReceiveFrom) put into this
-    /// buffer; `None` where the kernel gave no address, as for an unnamed Unix socket.
+    /// The source address of the datagram that [`Operation::ReceiveFrom`](crate::Operation::ReceiveFrom) put into
+    /// this buffer; `None` if the kernel gave no address, as for an unnamed Unix socket.
     ///
-    /// Only for such a buffer: what it returns for others has no meaning.
+    /// Meaningless for buffers of other operations.
     pub fn source(&self) -> Option<Address> {
         let length = self.number_at(0).min(datagram::ADDRESS_SIZE_BYTES as u32);
         if length == 0 {
@@ -191,19 +188,19 @@ impl Buffer {
         unsafe { Address::from_raw(start.cast(), Some(length)) }
     }
 
-    /// Whether the datagram was longer than the buffer, so that its end is lost (`MSG_TRUNC` in
-    /// `recv(2)`). No datagram of UDP is.
+    /// Whether the datagram was longer than the buffer and has been truncated (`MSG_TRUNC` in `recv(2)`). UDP
+    /// datagrams never are.
     pub fn is_truncated(&self) -> bool {
         self.number_at(datagram::FLAGS_START) & libc::MSG_TRUNC as u32 != 0
     }
 
-    /// A number of the head that lies before a datagram.
+    /// A field of the header of a datagram.
     fn number_at(&self, offset: usize) -> u32 {
         if self.pool.buffer_size_bytes < datagram::BYTES_START {
             return 0;
         }
         let start = self.pool.address(self.id).wrapping_add(offset);
-        // SAFETY: within the buffer, as was just checked, which is ours until this is dropped.
+        // SAFETY: within the buffer, as just checked, which is ours until this is dropped.
         unsafe { start.cast::<u32>().read_unaligned() }
     }
 }
@@ -212,8 +209,8 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start..end` lies within buffer `id`, which the kernel filled and does not own again
-        // before this value is dropped; the pool keeps the mapping alive.
+        // SAFETY: `start..end` lies within buffer `id`, which the kernel has filled and does not get again before
+        // this value is dropped; the pool keeps the mapping alive.
         unsafe {
             std::slice::from_raw_parts(
                 self.pool.address(self.id).add(self.start as usize),

@@ -6,13 +6,13 @@ use crate::operation::OperationKey;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawCompletion {
     pub(crate) key: OperationKey,
-    /// A count, or a negated errno. For a datagram, the count of what is in the buffer, header included.
+    /// A count, or a negated errno. For a datagram, the count includes the header in the buffer.
     pub(crate) result: i32,
     pub(crate) more: bool,
-    /// The receive buffer that the backend filled and gave up.
+    /// The receive buffer that the backend has filled and no longer uses.
     pub(crate) buffer: Option<u16>,
-    /// This is the answer to a cancel that did not find its operation. If the operation is not over, it was
-    /// moving between two queues of the kernel, and has to be cancelled again.
+    /// This is the completion of a cancel that did not find its operation. If the operation is not over, it was moving
+    /// between two queues of the kernel, and must be cancelled again.
     pub(crate) cancel_missed: bool,
 }
 

@@ -1,27 +1,27 @@
-//! What can be chosen of an event loop.
+//! The configuration of an event loop.
 
 use std::time::Duration;
 
 use crate::sys::BackendKind;
 
-/// What a loop is made of, and how it waits. `Configuration::default()` suits a server of any number of connections.
+/// The configuration of an event loop. The default suits servers with any number of connections.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// What is to serve the loop. `None` leaves it to the environment variable `RINGSPUN_BACKEND` (`uring` or
-    /// `poll`), and without that to what the machine allows: io_uring, or else poll.
+    /// The backend. `None` takes that of the environment variable `RINGSPUN_BACKEND` (`uring` or `poll`), or else the
+    /// best that the machine allows: io_uring, or poll.
     pub backend: Option<BackendKind>,
-    /// Submissions that one turn can queue before an extra system call is needed. The kernel rounds it up
-    /// to a power of two, and down to what it allows (32,768; `io_uring_setup(2)`).
+    /// How many submissions a turn can queue before it needs an extra system call. The kernel rounds it up to a power
+    /// of two, and limits it to 32,768 (`io_uring_setup(2)`).
     pub submission_entries: u32,
-    /// Completions the kernel can queue before it has to allocate. Rounded likewise; at least as many as
+    /// How many completions the kernel can queue before it has to allocate memory. Rounded likewise; at least
     /// `submission_entries`.
     pub completion_entries: u32,
-    /// How many receive buffers the loop shares among all its streams. A power of two, at most 32,768.
+    /// The number of receive buffers that all streams of the loop share: a power of two, at most 32,768.
     pub receive_buffers: u16,
     /// The size of each receive buffer in bytes: at least 1, less than 4 GiB.
     pub receive_buffer_size_bytes: usize,
-    /// How many receive buffers the loop shares among all its datagram sockets. A power of two, at most
-    /// 32,768. Each has room for the longest datagram of UDP.
+    /// The number of receive buffers that all datagram sockets of the loop share: a power of two, at most 32,768. Each
+    /// has room for the longest UDP datagram.
     pub datagram_buffers: u16,
     /// The longest that a turn busy-polls for completions before it blocks. It does so only if the previous waits
     /// were that short; a loop with longer waits blocks immediately, as does every loop if this is zero. Saves the
@@ -53,8 +53,8 @@ impl Default for Configuration {
             backend: None,
             submission_entries: 1024,
             completion_entries: 16 * 1024,
-            // 8 MiB of address space, of which small messages touch one page each. With pieces of 64 KiB, large
-            // ones take four tenths less time than with 16 KiB.
+            // 8 MiB of address space, of which small messages touch one page each. Large messages take 40 % less time
+            // in buffers of 64 KiB than of 16 KiB.
             receive_buffers: 128,
             receive_buffer_size_bytes: 64 * 1024,
             datagram_buffers: 64,

@@ -1,5 +1,4 @@
-//! The event loop: submits operations, moves their completions to a ready queue, and hands them to
-//! their owners.
+//! The event loop: submits operations, moves their completions to a ready queue, and delivers them to their owners.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -28,54 +27,51 @@ mod sweeping;
 /// How long a turn may wait for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Submit, take what is there, and return.
+    /// Submit, take the completions that are available, and return.
     No,
-    /// Until there is a completion, a due timer or a wake-up. It may return earlier, as when a signal
-    /// comes.
+    /// Until there is a completion, a due timer or a wake-up. It may return earlier, for example on a signal.
     Block,
 }
 
-/// Counts of what a loop holds at the moment; all of them are zero when nothing is left behind.
+/// Counts of what a loop currently holds; all zero means that nothing leaks.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LoopStatistics {
-    /// Operations whose terminal completion has not been handed to its owner, and messages whose batch is not over.
+    /// Operations whose terminal completion has not been delivered, and messages whose batch is not over.
     pub operations_in_flight: usize,
     /// Timers armed.
     pub timers: usize,
     /// Receive buffers that readers hold.
     pub buffers_lent: usize,
-    /// Blocking calls that wait or run, abandoned ones that still run among them.
+    /// Blocking calls that are queued or run, including abandoned ones that still run.
     pub blocking_calls: usize,
 }
 
 /// An event loop, which belongs to the thread that made it: it is neither `Send` nor `Sync`.
 ///
-/// The crate's [front page](crate) shows one at work.
+/// The [crate documentation](crate) has an example.
 ///
 /// # Shutting down
 ///
-/// [`shutdown`](Self::shutdown) cancels whatever is in flight and waits for the terminal completions.
-/// Dropping the loop does the same; but a loop is not dropped while the owner of an operation in flight
-/// holds it.
+/// [`shutdown`](Self::shutdown) cancels everything in flight and waits for the terminal completions.
+/// Dropping the loop does the same, but an owner of an operation in flight that holds the loop keeps it alive.
 ///
 /// # Forking
 ///
-/// A loop, and the sockets that its operations are for, stay those of the process that made it. In a child of
-/// `fork(2)` nothing that is called on it, nor its drop, reaches the kernel: [`turn`](Self::turn) and
-/// [`call_blocking`](Self::call_blocking) fail with an error that says so, the loop counts as shut down
-/// ([`is_shut_down`](Self::is_shut_down)), operations end in memory alone, and dropping it closes the child's
-/// descriptors, as an exit does. The parent goes on as if there were no child. A child that wants sockets makes a
-/// loop of its own, which works as any.
+/// A loop, and the sockets of its operations, belong to the process that made it. In a child of `fork(2)`, no call on
+/// it, nor its drop, affects the kernel's state: [`turn`](Self::turn) and [`call_blocking`](Self::call_blocking)
+/// fail with an error that says so, the loop counts as shut down ([`is_shut_down`](Self::is_shut_down)), operations
+/// end in memory alone, and dropping it closes the child's descriptors, as an exit does. The parent is not affected.
+/// A child that needs sockets makes a loop of its own.
 ///
-/// What the child has, as after any fork, are its copies of the descriptors: a connection that the parent closes ends
-/// for the peer once the child has closed its copy, too, or has ended, or executed another program. A child that
-/// shares its parent's memory (`vfork(2)`) may do nothing but the latter two.
+/// As after any fork, the child has copies of the descriptors: a connection that the parent closes ends for the peer
+/// once the child has also closed its copy, ended, or executed another program. A child that shares its parent's
+/// memory (`vfork(2)`) may only do the latter two.
 ///
 /// # Ending the process
 ///
-/// A process that ends lets go of a ring's sockets a little later than of others, except as
-/// [`Configuration::cancel_at_termination`] tells.
+/// The kernel closes a ring's sockets some milliseconds after the process has ended, except as described in
+/// [`Configuration::cancel_at_termination`].
 pub struct EventLoop {
     backend: RefCell<Backend>,
     spin: RefCell<Spin>,
@@ -90,26 +86,24 @@ pub struct EventLoop {
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
     turns: Cell<u32>,
-    /// To be woken at the end of the next turn.
+    /// Waiters to wake at the end of the next turn.
     next_turn: RefCell<Vec<Rc<dyn Wake>>>,
     swept: RefCell<Vec<Rc<dyn Sweep>>>,
-    /// The turn in which that was done last, or begun, and since when the loop has been idle.
+    /// The turn of the last sweep, and since when the loop has been idle.
     swept_in: Cell<(u32, Option<Instant>)>,
     gate: Gate,
     is_readiness_based: bool,
 }
 
 impl EventLoop {
-    /// Makes a loop on the backend that [`Configuration::backend`] or the environment names, and otherwise on
-    /// the best that this machine allows: io_uring (Linux 6.0), or poll where that is missing, refused or
-    /// too old.
+    /// Makes a loop on the backend that [`Configuration::backend`] or the environment selects, or else on the best
+    /// available one: io_uring (Linux 6.0), or poll if that is missing, refused or too old.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if io_uring was asked for and cannot be used, with the cause and the remedy in its text;
-    /// `InvalidInput` for a number of receive buffers that is not a power of two, for buffers of no bytes,
-    /// and for another value of `RINGSPUN_BACKEND` or `RINGSPUN_SPIN_MAX_US`; the kernel's error if descriptors or
-    /// memory run out.
+    /// `Unsupported` if io_uring was requested and cannot be used, with the cause and the remedy in its text;
+    /// `InvalidInput` if a number of receive buffers is not a power of two, if their size is zero, and if
+    /// `RINGSPUN_BACKEND` or `RINGSPUN_SPIN_MAX_US` is invalid; the kernel's error if descriptors or memory run out.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
         let spin = Spin::new(configuration.spin_max)?;
         let waker = RemoteWaker::new()?;
@@ -141,22 +135,20 @@ impl EventLoop {
         }))
     }
 
-    /// The name of the backend that serves this loop: `"io_uring"` or `"poll"`.
+    /// The name of this loop's backend: `"io_uring"` or `"poll"`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.borrow().name()
     }
 
-    /// Why io_uring does not serve this loop, with the remedy, where it would have been the choice; `None` if
-    /// it does, and where poll was asked for.
+    /// Why this loop fell back to poll, with the remedy; `None` if it runs on io_uring, or if poll was requested.
     pub fn ring_refusal(&self) -> Option<&str> {
         self.ring_refusal.as_deref()
     }
 
-    /// Submits an operation. It reaches the kernel with the loop's next turn, together with all others.
+    /// Submits an operation. The loop's next turn passes it to the kernel, together with all others.
     ///
-    /// `owner` takes its completions and is kept alive until the terminal one. On a loop that is
-    /// shutting down the operation ends with `ECANCELED`; after that, nobody turns the loop, and it stays
-    /// where it is.
+    /// `owner` gets its completions and is kept alive until the terminal one. On a loop that is shutting down, the
+    /// operation ends with `ECANCELED`; on one that has shut down, it has no completion, as the loop is not turned.
     pub fn submit(&self, operation: Operation, owner: Rc<dyn Owner>) -> OperationKey {
         let mut slots = self.slots.borrow_mut();
         let (key, operation) = slots.insert(operation, owner);
@@ -176,9 +168,9 @@ impl EventLoop {
         self.is_readiness_based
     }
 
-    /// Asks for an operation to end soon. Its owner still gets a terminal completion: `ECANCELED`, or a
-    /// success that was faster. A key whose operation is over matches nothing. The request reaches the
-    /// kernel with the loop's next turn.
+    /// Requests the cancellation of an operation. Its owner still gets a terminal completion: `ECANCELED`, or a
+    /// success that came first. Does nothing if the operation is over. The loop's next turn passes the request to the
+    /// kernel.
     pub fn cancel(&self, key: OperationKey) {
         let is_in_flight = self.gate.process().is_current() && self.slots.borrow_mut().note_cancel(key);
         if is_in_flight && !self.cancel_starved(key) {
@@ -190,14 +182,13 @@ impl EventLoop {
         }
     }
 
-    /// Cancels an operation and blocks the thread until its terminal completion, which comes at once for
-    /// anything but a request that the kernel cannot interrupt. Only this operation's completions go to
-    /// their owner; those of others that come meanwhile wait for the next turn.
-    /// In a forked child it ends there, in memory alone.
+    /// Cancels an operation and blocks the thread until its terminal completion, which comes immediately unless the
+    /// kernel cannot interrupt the request. Only this operation's completions are delivered; those of others wait for
+    /// the next turn. In a forked child, the operation ends in memory alone.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Self::turn), except that a forked child is no error.
+    /// As [`turn`](Self::turn), except that it does not fail in a forked child.
     pub fn cancel_and_wait(&self, key: OperationKey) -> io::Result<()> {
         self.cancel(key);
         let mut others = ReadyQueue::default();
@@ -213,35 +204,35 @@ impl EventLoop {
                 self.deliver(RawCompletion::failed(key, libc::ECANCELED));
                 break Ok(());
             }
-            // What was submitted meanwhile may have met a full queue, which reaped what is waited for.
+            // Submitting to a full queue, as owners may have done, reaps completions, perhaps the awaited one.
             reaped.append(&mut self.ready.borrow_mut());
             if let Err(error) = self.backend.borrow_mut().wait(None, &mut reaped) {
                 break Err(error);
             }
         };
         let mut ready = self.ready.borrow_mut();
-        // What the owner caused comes after what was there before.
+        // Completions that the owner caused come after earlier ones.
         others.append(&mut ready);
         *ready = others;
         ended
     }
 
-    /// One turn: submits what is queued, waits as `wait` says, hands completions to their owners, then wakes those who
-    /// asked for it ([`wake_next_turn`](Self::wake_next_turn)) and the waiters of blocking calls that have ended and of
+    /// Runs one turn: submits what is queued, waits as specified by `wait`, delivers completions to their owners, and
+    /// then wakes the waiters of [`wake_next_turn`](Self::wake_next_turn), of blocking calls that have ended, and of
     /// due timers.
     ///
     /// # Errors
     ///
-    /// What the backend cannot recover from: the ring is gone, or the kernel lost completions for want
-    /// of memory. Interrupted calls, a full queue and the like are dealt with.
-    /// [`check_process`](Self::check_process)'s in a forked child.
+    /// Errors that the backend cannot recover from: the ring is unusable, or the kernel lost completions because it
+    /// had no memory. Interrupted calls, full queues and the like are handled. In a forked child, the error of
+    /// [`check_process`](Self::check_process).
     pub fn turn(&self, wait: Wait) -> io::Result<()> {
         self.gate.process().check()?;
         self.turns.set(self.turns.get().wrapping_add(1));
-        let fed = self.feed_starved();
+        let resubmitted = self.resubmit_starved();
         let waiting = self.next_turn.take();
         let timeout = match wait {
-            _ if fed || !waiting.is_empty() => Some(Duration::ZERO),
+            _ if resubmitted || !waiting.is_empty() => Some(Duration::ZERO),
             Wait::No => Some(Duration::ZERO),
             Wait::Block => self.longest_wait(),
         };
@@ -257,14 +248,14 @@ impl EventLoop {
         Ok(())
     }
 
-    /// How long it takes until the loop has something to do by itself.
+    /// The time until the loop has work that no completion brings; `None` if there is none.
     fn longest_wait(&self) -> Option<Duration> {
         let timer = self.timers.borrow().next_deadline();
         let timer = timer.map(|deadline| deadline.saturating_duration_since(self.now()));
         timer.into_iter().chain(self.longest_wait_for_sweep()).min()
     }
 
-    /// The loop's clock, which is monotonic, read now.
+    /// The current time of the loop's clock, which is monotonic.
     pub fn now(&self) -> Instant {
         #[cfg(feature = "simulation")]
         if let Some(now) = self.backend.borrow().simulated_now() {
@@ -273,8 +264,8 @@ impl EventLoop {
         Instant::now()
     }
 
-    /// Arms a timer: `waiter` is woken once, in the first turn that ends at or after `deadline`. A turn
-    /// that blocks wakes up for it. Takes O(log n) of n timers, as removing it does.
+    /// Arms a timer: `waiter` is woken once, in the first turn that ends at or after `deadline`, for which a blocking
+    /// turn wakes up. Takes O(log n) with n timers, as does removing it.
     pub fn insert_timer(&self, deadline: Instant, waiter: Rc<dyn Wake>) -> TimerKey {
         self.timers.borrow_mut().insert(deadline, waiter)
     }
@@ -282,29 +273,27 @@ impl EventLoop {
     /// Disarms a timer; does nothing for one that has fired.
     pub fn remove_timer(&self, key: TimerKey) {
         let waiter = self.timers.borrow_mut().remove(key);
-        // Dropped here, where it may do what it likes.
+        // Dropped with no borrow held, as it may run arbitrary code.
         drop(waiter);
     }
 
-    /// Whether a timer has neither fired nor been removed. A waiter that is woken for several reasons tells by it
-    /// whether its time is up: completions of the same turn come before timers, whatever the clock says.
+    /// Whether a timer has neither fired nor been removed. Tells a waiter with several wake-up sources whether its
+    /// deadline has passed: in a turn, completions are delivered before timers fire, whatever the clock says.
     pub fn is_timer_armed(&self, key: TimerKey) -> bool {
         self.timers.borrow().contains(key)
     }
 
-    /// Has another thread call `function`, for what would block this one: name lookups, files.
+    /// Calls a blocking `function` on another thread, for name lookups or files. To cancel the call, drop it.
     ///
-    /// The process has at most 32 threads for all such calls, made when they are needed; beyond that,
-    /// calls wait in a queue, first come, first served. They start with all signals blocked but those that
-    /// faults raise, so that a program's handlers run on threads of its own. A call may take as long as it
-    /// likes: the process can end meanwhile, and shutting the loop down does not wait for it. The child of a
-    /// `fork(2)` has none of the threads: calls that were under way never end there, and a loop of its own makes new
-    /// ones.
+    /// The process has at most 32 threads for such calls, started on demand; further calls queue in order. The
+    /// threads block all signals but those that faults raise, so that the program's handlers run on its own threads.
+    /// A call may take any time: neither the end of the process nor the shutdown of the loop waits for it. A child of
+    /// `fork(2)` has none of the threads: pending calls never end there, and a loop of its own starts new threads.
     ///
     /// # Errors
     ///
-    /// The kernel's error if there is no thread for such calls and none can be made; `ECANCELED` on a
-    /// loop that is shutting down; [`check_process`](Self::check_process)'s in a forked child.
+    /// The kernel's error if there is no thread for such calls and none can be started; `ECANCELED` on a loop that is
+    /// shutting down; in a forked child, the error of [`check_process`](Self::check_process).
     ///
     /// # Examples
     ///
@@ -316,7 +305,7 @@ impl EventLoop {
     ///
     /// struct Nobody;
     /// impl Wake for Nobody {
-    ///     // Nothing to do here: below, whoever turns the loop looks by itself.
+    ///     // Nothing to do: the code below polls after each turn.
     ///     fn wake(self: Rc<Self>) {}
     /// }
     ///
@@ -345,44 +334,43 @@ impl EventLoop {
         self.blocking.call(function)
     }
 
-    /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned), reused where possible: that of a
-    /// send that has ended.
+    /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned): if possible, that of a send that has ended.
     pub fn take_send_buffer(&self) -> Vec<u8> {
         self.spare_sends.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Wakes `waiter` at the end of the next turn, which does not block: for a fiber that has had its share of calls
-    /// that did not wait, and would keep the others from running.
+    /// Wakes `waiter` at the end of the next turn, which does not block. A fiber that has used up its budget of calls
+    /// that did not wait yields to the others by this.
     pub fn wake_next_turn(&self, waiter: Rc<dyn Wake>) {
         self.next_turn.borrow_mut().push(waiter);
     }
 
-    /// How many turns there have been, modulo 2³²: two calls that see the same number had no turn in between.
+    /// The number of turns so far, modulo 2³².
     #[inline]
     pub fn turn_count(&self) -> u32 {
         self.turns.get()
     }
 
-    /// A handle that ends this loop's turn from another thread or from a signal handler.
+    /// A handle that ends a turn of this loop from another thread or from a signal handler.
     pub fn remote_waker(&self) -> RemoteWaker {
         self.waker.clone()
     }
 
-    /// Whether [`shutdown`](Self::shutdown) has begun, or this is a forked child: nothing is carried out any more.
+    /// Whether the loop performs no operations: [`shutdown`](Self::shutdown) has begun, or this is a forked child.
     pub fn is_shut_down(&self) -> bool {
         !self.gate.is_open()
     }
 
-    /// Whether this is the process that the loop belongs to, and not one that was forked from it.
+    /// Checks that this is the process that the loop belongs to.
     ///
     /// # Errors
     ///
-    /// In another process, one that names the loop's.
+    /// In a forked child, an error that names the loop's process.
     pub fn check_process(&self) -> io::Result<()> {
         self.gate.process().check()
     }
 
-    /// What the loop holds at the moment.
+    /// Counts of what the loop currently holds.
     pub fn statistics(&self) -> LoopStatistics {
         LoopStatistics {
             operations_in_flight: self.slots.borrow().len() + self.soon.borrow().len(),
@@ -392,21 +380,20 @@ impl EventLoop {
         }
     }
 
-    /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations
-    /// submitted from then on end with `ECANCELED`. Timers are dropped without waking anybody, and so are
-    /// the waiters of blocking calls, which nobody waits for: as the loop is not turned again, only a poll
-    /// shows that one has ended. Shutting down again does nothing. In a forked child, the owners of operations are let
-    /// go without a completion.
+    /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations that are
+    /// submitted meanwhile end with `ECANCELED`. Timers and the waiters of blocking calls are dropped without being
+    /// woken; blocking calls are not waited for, and only polling one shows that it has ended. Shutting down again
+    /// does nothing. In a forked child, the owners of operations are dropped without a completion.
     ///
     /// # Errors
     ///
-    /// What the backend cannot recover from, as for [`turn`](Self::turn).
+    /// Errors that the backend cannot recover from, as for [`turn`](Self::turn).
     pub fn shutdown(&self) -> io::Result<()> {
         self.gate.close();
         if !self.gate.process().is_current() {
             let abandoned = self.slots.borrow_mut().take_all();
             drop(abandoned);
-            self.let_go();
+            self.drop_waiters();
             return Ok(());
         }
         let in_flight = self.slots.borrow().keys();
@@ -421,12 +408,12 @@ impl EventLoop {
             self.reap(if in_flight > 0 { None } else { Some(Duration::ZERO) })?;
             self.dispatch();
         }
-        self.let_go();
+        self.drop_waiters();
         Ok(())
     }
 
-    /// Drops whoever waits for something other than an operation.
-    fn let_go(&self) {
+    /// Drops the waiters for anything other than operations.
+    fn drop_waiters(&self) {
         drop((self.timers.take(), self.next_turn.take(), self.swept.take()));
         self.blocking.close();
     }
@@ -439,7 +426,7 @@ impl EventLoop {
         let waited = self.spin.borrow_mut().wait(&mut backend, timeout, &mut ready);
         backend.end_turn();
         if backend.has_submitted_all() {
-            self.soon.borrow_mut().enter();
+            self.soon.borrow_mut().begin_next();
         }
         waited
     }
@@ -459,7 +446,7 @@ impl EventLoop {
 impl Drop for EventLoop {
     fn drop(&mut self) {
         if let Err(error) = self.shutdown() {
-            // The kernel may still write to what the slots hold: leaking it is the only safe end.
+            // The kernel may still write to memory that the slots hold: it must be leaked.
             tracing::error!(%error, "the event loop could not be drained; its memory is leaked");
             std::mem::forget(std::mem::take(&mut *self.slots.borrow_mut()));
             std::mem::forget((self.streams.pool.clone(), self.datagrams.pool.clone()));

@@ -1,9 +1,8 @@
 //! The event loop of Ringspun.
 //!
-//! An [`EventLoop`] belongs to one thread. Work is handed to it as an [`Operation`]; what becomes of it
-//! comes back as one or more [`Completion`]s to the [`Owner`] that submitted it. Timers, the wake-up from
-//! other threads, and the threads for calls that block live here too. Nothing in this crate knows of
-//! fibers, streams or protocols.
+//! An [`EventLoop`] belongs to one thread. It performs [`Operation`]s, and delivers one or more [`Completion`]s of
+//! each to the [`Owner`] that submitted it. Timers, wake-ups from other threads, and the thread pool for blocking
+//! calls are here too. Nothing in this crate knows of fibers, streams or protocols.
 //!
 //! ```text
 //!   submit(operation, owner) ──► slot ──► backend (io_uring, poll) ──► kernel
@@ -11,12 +10,11 @@
 //!   owner.complete(completion) ◄──┴── ready queue ◄── reaping ◄─────┘
 //! ```
 //!
-//! A slot and the memory its operation uses are released at the operation's *terminal* completion and
-//! never earlier: cancelling only asks the kernel to hurry.
+//! A slot and the memory that its operation uses are released at the operation's *terminal* completion, never earlier:
+//! a cancel is only a request.
 //!
-//! Two backends do the same, so that nobody above needs to know which runs: io_uring, on Linux 6.0 or later,
-//! and poll, which works with readiness, where there is no io_uring or where it is refused
-//! ([`Configuration::backend`]).
+//! Two backends behave alike, so that the layers above need not know which one runs: io_uring, on Linux 6.0 or later,
+//! and poll, which is based on readiness, if io_uring is missing or refused ([`Configuration::backend`]).
 //!
 //! ```
 //! use std::cell::RefCell;
@@ -27,7 +25,7 @@
 //!
 //! use ringspun_runtime::{Completion, Configuration, EventLoop, Operation, OperationKind, Owner, Wait};
 //!
-//! /// Keeps what it receives, and whether its operation is over.
+//! /// Collects received bytes, and whether its operation is over.
 //! #[derive(Default)]
 //! struct Receiver {
 //!     received: RefCell<Vec<u8>>,
@@ -59,7 +57,7 @@
 //! # }
 //! ```
 
-// Everything below is for Unix, so that this is the only error elsewhere.
+// All modules are for Unix only, so that this is the only error elsewhere.
 #[cfg(not(unix))]
 compile_error!(
     "Ringspun is for Unix: Linux, macOS, FreeBSD, NetBSD, illumos and their kin; on Windows, use it in WSL 2"
@@ -123,7 +121,7 @@ pub use timers::TimerKey;
 #[cfg(unix)]
 pub use wake::{RemoteWaker, Sweep, Wake};
 
-/// A kernel in memory, in place of the machine's, for tests: see [`Simulation`](simulation::Simulation).
+/// A simulated kernel for tests: see [`Simulation`](simulation::Simulation).
 #[cfg(feature = "simulation")]
 pub mod simulation {
     #[cfg(feature = "mutations")]

@@ -1,5 +1,5 @@
-//! Deliberate bugs, of the kinds that such a runtime must not have: a simulation that does not find them is not
-//! worth running. `scripts/check simulation --mutations` has it find each.
+//! Deliberate bugs of the kinds that a runtime must not have. `scripts/check simulation --mutations` checks that the
+//! simulation finds each.
 
 use std::cell::Cell;
 
@@ -7,13 +7,13 @@ use std::cell::Cell;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The slot of an operation is free as soon as that is cancelled.
+    /// The slot of an operation is freed when the operation is cancelled.
     SlotFreedAtCancel,
-    /// A byte of what came last before a receive ended is lost, if nobody waited for it.
+    /// A receive that ends loses the last byte if no reader waits for it.
     LateByteDropped,
     /// A writer that is done does not wake the next one.
     WakeLost,
-    /// A receive buffer of which a part has been read is given back twice.
+    /// A partly read receive buffer is returned twice.
     BufferReturnedTwice,
     /// A connection that is accepted after its listener was closed stays open.
     LateAcceptLeaked,
@@ -33,13 +33,13 @@ impl Mutation {
         Self::LateAcceptLeaked,
     ];
 
-    /// Has this bug be there on this thread, from now on.
+    /// Activates this bug on this thread.
     pub fn activate(self) {
         ACTIVE.set(Some(self));
     }
 }
 
-/// Whether this bug is there on this thread.
+/// Whether this bug is active on this thread.
 pub fn mutated(mutation: Mutation) -> bool {
     ACTIVE.get() == Some(mutation)
 }

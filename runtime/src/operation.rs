@@ -1,5 +1,4 @@
-//! What the loop can be asked to do, and how it answers: the closed set of operations that every
-//! backend implements.
+//! Operations and their completions: the closed set that every backend implements.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -9,9 +8,9 @@ use nix::sys::socket::SockaddrLike;
 
 use crate::Buffer;
 
-/// Names one submitted operation of one [`EventLoop`](crate::EventLoop).
+/// Identifies a submitted operation of an [`EventLoop`](crate::EventLoop).
 ///
-/// The generation makes keys of finished operations harmless: they match nothing.
+/// The key of an operation that is over matches no later operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperationKey {
     pub(crate) index: u32,
@@ -19,7 +18,7 @@ pub struct OperationKey {
 }
 
 impl OperationKey {
-    /// The 64 bits that travel through the kernel with the operation.
+    /// The `user_data` of the operation's submission and completions.
     pub(crate) fn to_user_data(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -29,94 +28,90 @@ impl OperationKey {
     }
 }
 
-/// An operation to submit with [`EventLoop::submit`](crate::EventLoop::submit). Each fails with the errors
-/// of the system call that it is named after.
+/// An operation to submit with [`EventLoop::submit`](crate::EventLoop::submit). Each fails with the errors of the
+/// system call that it is named after. The kernel versions are for the io_uring backend.
 ///
-/// The descriptors must stay open until the operation's terminal completion; the loop does not own them.
-/// Closing one earlier ends nothing: the kernel holds on to the socket, and its number may come to mean
-/// another.
+/// The loop does not own descriptors: they must stay open until the operation's terminal completion. Closing one
+/// earlier does not end the operation: the kernel keeps the socket alive, and the number may be reused for another.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum Operation {
     /// Accept connections, one completion each, until cancelled or failed (`accept(2)`;
-    /// `io_uring_prep_multishot_accept(3)`, Linux 5.19). A completion's count is the descriptor of a
-    /// connection, close-on-exec and non-blocking, which belongs to the owner from then on: also where it
-    /// comes after a cancel.
+    /// `io_uring_prep_multishot_accept(3)`, Linux 5.19). A completion's count is the descriptor of a connection,
+    /// close-on-exec and non-blocking, which the owner must close, even if it arrives after a cancel.
     Accept {
         /// The listening socket.
         listener: RawFd,
     },
     /// Receive bytes into the loop's buffers, one completion per piece, until the end of the stream (a count of 0),
     /// an error, or a cancel. It may also end after any piece, for the owner to submit it again (`recv(2)`;
-    /// `io_uring_prep_recv_multishot(3)`, Linux 6.0). Where no buffer is free, the loop goes on with it as soon as
-    /// some have come back.
+    /// `io_uring_prep_recv_multishot(3)`, Linux 6.0). If no buffer is free, the loop continues it once some have been
+    /// returned.
     Receive {
         /// A connected socket.
         socket: RawFd,
     },
-    /// Send all of the data, or its first GiB if it has more. A lower count in the completion means that
-    /// the send was cut short, by a cancel or an error (`send(2)` with `MSG_NOSIGNAL` and `MSG_WAITALL`).
+    /// Send all of the data, or its first GiB if it is longer. A lower count in the completion means that a cancel or
+    /// an error ended the send early (`send(2)` with `MSG_NOSIGNAL` and `MSG_WAITALL`).
     Send {
         /// A connected socket.
         socket: RawFd,
-        /// The bytes, which live until the terminal completion.
+        /// The bytes, kept until the terminal completion.
         data: SendData,
     },
-    /// Receive datagrams into the loop's buffers, one completion each, until an error or a cancel; with a lack
-    /// of buffers it goes as for [`Receive`](Self::Receive) (`recvmsg(2)`;
-    /// `io_uring_prep_recvmsg_multishot(3)`, Linux 6.0). The count is that of the datagram's bytes, which
-    /// may be 0; [`Buffer::source`] tells who sent it.
+    /// Receive datagrams into the loop's buffers, one completion each, until an error or a cancel (`recvmsg(2)`;
+    /// `io_uring_prep_recvmsg_multishot(3)`, Linux 6.0). If no buffer is free, it waits, as [`Receive`](Self::Receive)
+    /// does. The count is the size of the datagram in bytes, which may be 0; its sender is [`Buffer::source`].
     ///
-    /// A datagram of more than 65,535 bytes, which Unix sockets can carry, is cut:
-    /// [`Buffer::is_truncated`].
+    /// A datagram that is longer than a buffer, as on Unix sockets, is truncated: [`Buffer::is_truncated`].
     ReceiveFrom {
         /// A datagram socket.
         socket: RawFd,
     },
-    /// Send one datagram, whole and at once: where it would have to wait for room, it ends with `EAGAIN`
-    /// (`sendmsg(2)` with `MSG_NOSIGNAL` and `MSG_DONTWAIT`). Of a datagram that has to wait, io_uring may send
-    /// less when it tries again, and not every socket tells when there is room: see `unix(7)`.
+    /// Send a whole datagram without waiting: if there is no room, it ends with `EAGAIN` (`sendmsg(2)` with
+    /// `MSG_NOSIGNAL` and `MSG_DONTWAIT`). It does not wait for room because io_uring may truncate a datagram when it
+    /// retries, and because not every socket signals room: see `unix(7)`.
     SendTo {
         /// A datagram socket; connected, if the datagram names no destination.
         socket: RawFd,
-        /// The bytes and where they go, which live until the terminal completion.
+        /// The bytes and their destination, kept until the terminal completion.
         datagram: Box<Datagram>,
     },
-    /// Connect a socket to an address (`connect(2)`). The completion's count is 0. Where the backlog of a Unix listener
-    /// is full, it ends with `EAGAIN`, as for any socket that does not block.
+    /// Connect a socket to an address (`connect(2)`). The completion's count is 0. If the backlog of a Unix listener is
+    /// full, it ends with `EAGAIN`, as on any non-blocking socket.
     Connect {
         /// An unconnected socket.
         socket: RawFd,
-        /// The peer, which is kept until the terminal completion.
+        /// The peer's address, kept until the terminal completion.
         address: Box<Address>,
     },
-    /// Wait once for a descriptor to become readable or writable. The completion's count is the
-    /// `poll(2)` event mask, which may have `POLLERR` and `POLLHUP` alone.
+    /// Wait once for a descriptor to become readable or writable. The completion's count is the `poll(2)` event mask,
+    /// which may consist of `POLLERR` and `POLLHUP` only.
     Poll {
         /// Any pollable descriptor.
         descriptor: RawFd,
         /// What to wait for.
         interest: Interest,
     },
-    /// Tell each time that a socket may have become readable, one completion each, until cancelled or failed
-    /// (`io_uring_prep_poll_multishot(3)`, Linux 5.13). It may tell so although there is nothing to read, and it
-    /// may end after any completion, for the owner to submit it again.
+    /// Complete each time that a socket may have become readable, until cancelled or failed
+    /// (`io_uring_prep_poll_multishot(3)`, Linux 5.13). Completions may be spurious. It may end after any completion,
+    /// for the owner to submit it again.
     ///
-    /// A completion's count is the `poll(2)` event mask. Where it is `POLLIN` alone, a receive that brings less
-    /// than there was room for says that nothing more is there, and what comes later is told again.
+    /// A completion's count is the `poll(2)` event mask. If it is `POLLIN` alone, a receive that does not fill its
+    /// buffer has emptied the socket, and later data causes another completion.
     PollInput {
         /// A connected socket.
         socket: RawFd,
     },
 }
 
-/// A socket address in the form the kernel takes (`sockaddr_storage`, `socket(7)`).
+/// A socket address in the kernel's format (`sockaddr_storage`, `socket(7)`).
 pub type Address = nix::sys::socket::SockaddrStorage;
 
 /// Which readiness [`Operation::Poll`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// There is something to read, or the end of the stream.
+    /// There are bytes to read, or the stream has ended.
     Readable,
     /// A write would not block.
     Writable,
@@ -142,7 +137,7 @@ pub enum OperationKind {
     Poll,
     /// [`Operation::PollInput`]
     PollInput,
-    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), of which something is left to send.
+    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), if not all bytes were sent.
     SendSoon,
 }
 
@@ -168,7 +163,7 @@ impl Operation {
 pub enum SendData {
     /// Bytes that the loop owns until the terminal completion.
     Owned(Vec<u8>),
-    /// Bytes that belong to someone who waits for the terminal completion.
+    /// Borrowed bytes, whose lender waits for the terminal completion.
     Lent(LentBytes),
 }
 
@@ -181,7 +176,7 @@ impl SendData {
     }
 }
 
-/// Borrowed bytes without the borrow: the kernel reads them while the lender waits.
+/// Borrowed bytes without a lifetime: the kernel reads them while the lender waits.
 #[derive(Debug)]
 pub struct LentBytes {
     start: *const u8,
@@ -193,15 +188,14 @@ impl LentBytes {
     ///
     /// # Safety
     ///
-    /// The bytes must stay valid and unmodified until the operation's terminal completion, whatever
-    /// becomes of the lender: a panic must not unwind past them. A fiber holds to that by not resuming
-    /// before the completion.
+    /// The bytes must stay valid and unmodified until the operation's terminal completion, even if the lender panics:
+    /// it must not unwind past them. A fiber guarantees that by not resuming before the completion.
     pub unsafe fn new(bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr(), length: bytes.len() }
     }
 }
 
-/// A datagram to send, in the form that the kernel takes (`struct msghdr`).
+/// A datagram to send, in the kernel's format (`struct msghdr`).
 pub struct Datagram {
     pub(crate) data: SendData,
     destination: Option<Address>,
@@ -213,15 +207,15 @@ impl Datagram {
     /// A datagram for `destination`, or for the peer that the socket is connected to.
     pub fn new(data: SendData, destination: Option<Address>) -> Box<Self> {
         let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        // SAFETY: a header of zeros is valid: it refers to nothing.
+        // SAFETY: a zeroed header is valid: it has no pointers.
         let header = unsafe { std::mem::zeroed() };
         Box::new(Self { data, destination, header, vector })
     }
 
-    /// The header, which points into this box and must not be used once that is gone.
+    /// The header, which points into this box and must not outlive it.
     pub(crate) fn header(&mut self) -> *const libc::msghdr {
         let (start, length) = self.data.as_raw();
-        // The kernel only reads what a send points to.
+        // The kernel only reads the data of a send.
         self.vector = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: length };
         self.header.msg_iov = &raw mut self.vector;
         self.header.msg_iovlen = 1;
@@ -239,31 +233,30 @@ impl std::fmt::Debug for Datagram {
     }
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Debug)]
 pub struct Completion {
-    /// The count in bytes, descriptor or event mask of a success; the kernel's error otherwise. A
-    /// cancelled operation ends with `ECANCELED`, unless it succeeded before the cancel reached it.
+    /// The count in bytes, descriptor or event mask of a success; the kernel's error otherwise. A cancelled operation
+    /// ends with `ECANCELED`, unless it succeeded before the cancel reached it.
     pub result: io::Result<u32>,
-    /// Further completions of the same operation will follow: this one is not terminal.
+    /// Whether further completions of the operation follow: this one is not terminal.
     pub more: bool,
-    /// What an [`Operation::Receive`] or [`Operation::ReceiveFrom`] received; `None` at the end of the
-    /// stream and for an error.
+    /// The bytes of an [`Operation::Receive`] or [`Operation::ReceiveFrom`]; `None` at the end of the stream and for
+    /// an error.
     pub buffer: Option<Buffer>,
-    /// All bytes of an [`Operation::Send`] that was cut short, if the loop owned them; of
-    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), those that have not been sent.
+    /// All bytes of an [`Operation::Send`] that ended early, if the loop owned them; the unsent bytes of
+    /// [`EventLoop::send_soon`](crate::EventLoop::send_soon).
     pub unsent: Option<Vec<u8>>,
 }
 
-/// Receives the completions of the operations it submitted. The loop keeps an owner alive until the
-/// terminal completion of each; an owner that holds the loop thus keeps it alive as well.
+/// Receives the completions of the operations it submitted. The loop keeps an owner alive until the terminal
+/// completion of each; an owner that holds the loop thus keeps the loop alive as well.
 pub trait Owner {
-    /// Takes one completion. Called from [`EventLoop::turn`](crate::EventLoop::turn),
+    /// Takes a completion. Called from [`EventLoop::turn`](crate::EventLoop::turn),
     /// [`EventLoop::cancel_and_wait`](crate::EventLoop::cancel_and_wait) and
-    /// [`EventLoop::shutdown`](crate::EventLoop::shutdown); it may submit and cancel, and must not block
-    /// or panic.
+    /// [`EventLoop::shutdown`](crate::EventLoop::shutdown); it may submit and cancel, and must not block or panic.
     ///
-    /// An owner that submits an operation again whenever it ends has to stop at `ECANCELED`: on a loop
-    /// that shuts down, each ends with that, and the shutdown waits for the last.
+    /// An owner that resubmits operations whenever they end must stop at `ECANCELED`: during a shutdown, all
+    /// operations end with it, and the shutdown waits until none is left.
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion);
 }

@@ -1,31 +1,31 @@
-//! Which process a loop belongs to: a child of `fork(2)` gets a copy of everything, and owns none of it.
+//! The process that a loop belongs to: a child of `fork(2)` gets a copy of everything, and owns none of it.
 //!
-//! A ring, an epoll instance and every socket stay those of the parent: what a child did to them, it would do to the
-//! parent. So whatever could touch one looks first, at a word in memory that is the process's generation, and 0 in a
-//! new child:
+//! Rings, epoll instances and sockets are shared with the parent: anything that a child did to them would affect the
+//! parent. So all code that could touch one first checks a word in memory, which is the generation of the process, and
+//! 0 in a new child:
 //!
 //! ```text
-//!   Linux 4.14     the word lies in a page that the kernel wipes in each child (MADV_WIPEONFORK in madvise(2)):
-//!                  also where the child was made by a bare clone(2), of which the C library knows nothing
-//!   elsewhere      a handler of pthread_atfork(3) wipes it
+//!   Linux 4.14     the word is in a page that the kernel zeroes in each child (MADV_WIPEONFORK in madvise(2)),
+//!                  even if the child was made by clone(2) without the C library
+//!   elsewhere      a handler of pthread_atfork(3) zeroes it
 //! ```
 //!
-//! A child that shares its parent's memory, as that of `vfork(2)`, can do nothing but `execve(2)` or `_exit(2)` anyway.
+//! A child that shares its parent's memory, as that of `vfork(2)`, may only call `execve(2)` or `_exit(2)` anyway.
 
 use std::cell::Cell;
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Where the word lies that is wiped, once the first mark has been made. Neither this nor the generations are behind a
-/// lock, which another thread could hold at a fork.
+/// The word that is zeroed in children; null until the first mark is made. Neither this nor the generations use a
+/// lock, which another thread could hold during a fork.
 static WORD: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
-/// Children inherit it, so that they give themselves no generation that a parent of theirs had.
+/// Inherited by children, so that their generation differs from those of all ancestors.
 static LAST_GENERATION: AtomicUsize = AtomicUsize::new(0);
-/// The generation of a gate that has been closed, which no process has.
+/// The generation of a closed gate, which no process has.
 const CLOSED: usize = usize::MAX;
 
-/// Tells the process in which it was made from those that were forked from it.
+/// Distinguishes the process in which it was made from children forked from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessMark {
     word: &'static AtomicUsize,
@@ -49,18 +49,18 @@ impl ProcessMark {
     /// The generation of this process; 0 if no mark has been made in it. Async-signal-safe.
     #[cfg(target_os = "linux")]
     pub(crate) fn current_generation() -> usize {
-        // SAFETY: what is stored there is valid for ever.
+        // SAFETY: null, or from a `'static` reference.
         let word = unsafe { WORD.load(Ordering::Acquire).as_ref() };
         word.map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Whether this is still the process in which the mark was made: a load and a comparison. Async-signal-safe.
+    /// Whether this is the process in which the mark was made: a load and a comparison. Async-signal-safe.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
         self.word.load(Ordering::Relaxed) == self.generation
     }
 
-    /// An error that names the process, in any other.
+    /// Fails in any other process, with an error that names this one.
     pub(crate) fn check(&self) -> io::Result<()> {
         if self.is_current() { Ok(()) } else { Err(self.foreign()) }
     }
@@ -68,14 +68,14 @@ impl ProcessMark {
     #[cold]
     fn foreign(&self) -> io::Error {
         let text = format!(
-            "this event loop belongs to process {}; a forked child has to make its own",
+            "this event loop belongs to process {}; a forked child must make its own",
             self.process_id
         );
         io::Error::other(text)
     }
 }
 
-/// Whether a loop takes work: not once it has been shut down, and in no other process. Both are one comparison.
+/// Whether a loop accepts work: it has not been shut down, and this is its process. A single comparison checks both.
 #[derive(Debug)]
 pub(crate) struct Gate {
     process: ProcessMark,
@@ -92,7 +92,7 @@ impl Gate {
         self.process.word.load(Ordering::Relaxed) == self.open_in.get()
     }
 
-    /// Closes it for good.
+    /// Closes the gate permanently.
     pub(crate) fn close(&self) {
         self.open_in.set(CLOSED);
     }
@@ -106,17 +106,17 @@ fn word() -> io::Result<&'static AtomicUsize> {
     let mut present = WORD.load(Ordering::Acquire);
     if present.is_null() {
         let made = ptr::from_ref(make_word()?).cast_mut();
-        // Another thread may have been faster. Its word is the one then, and ours, a page at most, stays unused.
+        // If another thread was first, its word is used, and ours, at most a page, is leaked.
         present = match WORD.compare_exchange(present, made, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => made,
             Err(first) => first,
         };
     }
-    // SAFETY: it comes from a reference that is valid for ever.
+    // SAFETY: from a `'static` reference.
     Ok(unsafe { &*present })
 }
 
-/// The generation of this process, which the first to ask in a new child gives it.
+/// The generation of this process. In a new child, the first call assigns one.
 fn generation(word: &AtomicUsize) -> usize {
     let next = match word.load(Ordering::Acquire) {
         0 => LAST_GENERATION.fetch_add(1, Ordering::AcqRel) + 1,
@@ -133,7 +133,7 @@ fn make_word() -> io::Result<&'static AtomicUsize> {
     wiped_page().map_or_else(word_with_handler, Ok)
 }
 
-/// A new page that the kernel wipes in children; `None` if it cannot.
+/// A new page that the kernel zeroes in children; `None` if it does not support that.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn wiped_page() -> Option<&'static AtomicUsize> {
     use std::num::NonZeroUsize;
@@ -144,13 +144,13 @@ fn wiped_page() -> Option<&'static AtomicUsize> {
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
     let page = unsafe { mmap_anonymous(None, LENGTH, protection, MapFlags::MAP_PRIVATE) }.ok()?;
-    // SAFETY: only concerns our own new page.
+    // SAFETY: affects only our own new page.
     if unsafe { madvise(page, LENGTH.get(), MmapAdvise::MADV_WIPEONFORK) }.is_err() {
-        // SAFETY: nobody else knows of the page.
+        // SAFETY: our own mapping, which has not been shared.
         let _ = unsafe { munmap(page, LENGTH.get()) };
         return None;
     }
-    // SAFETY: the page is never unmapped, aligned for anything, and zeros are a valid number.
+    // SAFETY: the page is never unmapped and is sufficiently aligned; zero is a valid value.
     Some(unsafe { page.cast().as_ref() })
 }
 
@@ -159,21 +159,21 @@ fn make_word() -> io::Result<&'static AtomicUsize> {
     word_with_handler()
 }
 
-/// Miri knows no fork.
+/// Miri does not support fork.
 #[cfg(miri)]
 fn make_word() -> io::Result<&'static AtomicUsize> {
     static UNWIPED: AtomicUsize = AtomicUsize::new(0);
     Ok(&UNWIPED)
 }
 
-/// A word that a handler of the C library's `fork` wipes.
+/// A word that a `pthread_atfork` handler zeroes.
 #[cfg(not(miri))]
 fn word_with_handler() -> io::Result<&'static AtomicUsize> {
     static WIPED: AtomicUsize = AtomicUsize::new(0);
     extern "C" fn wipe() {
         WIPED.store(0, Ordering::Release);
     }
-    // SAFETY: the handler stores a number and nothing more. Where two threads install it, it runs twice.
+    // SAFETY: the handler only stores a number. If two threads install it, it harmlessly runs twice.
     match unsafe { libc::pthread_atfork(None, None, Some(wipe)) } {
         0 => Ok(&WIPED),
         errno => Err(io::Error::from_raw_os_error(errno)),
@@ -193,14 +193,14 @@ mod tests {
         assert!(!gate.is_open() && process.is_current());
     }
 
-    /// Has a forked child tell what `look` finds there.
+    /// The result of `check` in a forked child.
     #[cfg(not(miri))]
-    fn in_a_child(look: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child does nothing but look and end.
+    fn in_a_child(check: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child only runs the check and exits.
         match unsafe { libc::fork() } {
             0 => {
-                let found = look();
-                // SAFETY: ends the process at once.
+                let found = check();
+                // SAFETY: ends the process immediately.
                 unsafe { libc::_exit(i32::from(found)) }
             }
             child => {
@@ -240,6 +240,6 @@ mod tests {
     fn the_error_of_another_process_names_both_sides() {
         let text = ProcessMark::new().unwrap().foreign().to_string();
         assert!(text.contains(&format!("belongs to process {}", std::process::id())), "{text}");
-        assert!(text.contains("has to make its own"), "{text}");
+        assert!(text.contains("must make its own"), "{text}");
     }
 }

@@ -1,11 +1,11 @@
-//! The queue between reaping and dispatching.
+//! The queue between reaping and delivery.
 
 use crate::completion::RawCompletion;
 
-/// Completions that have been reaped and not been handed out, in order.
+/// Completions that have been reaped and not yet delivered, in order.
 ///
-/// A list and how far it has been taken, as all of it is taken before long: with two completions for each echo, the
-/// wrapping of a ring buffer would be a fiftieth of the echo's instructions.
+/// A list with a read position instead of a ring buffer, as it is soon emptied: with two completions per echo, wrapping
+/// would take 2 % of the echo's instructions.
 #[derive(Default)]
 pub(crate) struct ReadyQueue {
     completions: Vec<RawCompletion>,
@@ -29,10 +29,10 @@ impl ReadyQueue {
         Some(first)
     }
 
-    /// The one that comes after so many others.
+    /// The completion at this position from the front.
     #[inline]
-    pub(crate) fn get(&self, others: usize) -> Option<&RawCompletion> {
-        self.completions.get(self.taken + others)
+    pub(crate) fn get(&self, position: usize) -> Option<&RawCompletion> {
+        self.completions.get(self.taken + position)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -50,7 +50,7 @@ impl ReadyQueue {
         }
     }
 
-    /// Forgets what has been taken, for a queue that is never empty not to grow.
+    /// Frees the space of taken completions, so that a queue that never becomes empty does not grow.
     pub(crate) fn compact(&mut self) {
         self.completions.drain(..self.taken);
         self.taken = 0;

@@ -1,4 +1,4 @@
-//! The receive buffers of one kind, and the receives that met a lack of them.
+//! The receive buffers of one kind, and the receives that got `ENOBUFS`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,12 +18,12 @@ impl ReceiveBuffers {
         Self { pool: pool.clone(), starved: RefCell::default() }
     }
 
-    /// Has a receive wait for buffers.
+    /// Queues a receive until buffers are free.
     pub(crate) fn starve(&self, receive: OperationKey) {
         self.starved.borrow_mut().push_back(receive);
     }
 
-    /// Takes a receive out of those that wait; true if it was one of them.
+    /// Removes a receive from the queue; true if it was in it.
     pub(crate) fn withdraw(&self, receive: OperationKey) -> bool {
         let mut starved = self.starved.borrow_mut();
         let place = starved.iter().position(|waiting| *waiting == receive);
@@ -34,12 +34,12 @@ impl ReceiveBuffers {
         !self.starved.borrow().is_empty()
     }
 
-    /// How many of the receives that wait should be submitted now: as many as half of the free buffers can feed, as
-    /// the other half is for those that are armed, but at least one, if there is a buffer at all.
+    /// How many of the queued receives to submit now: as many as half of the free buffers (the other half is for armed
+    /// receives), but at least one if a buffer is free.
     ///
-    /// If thousands were submitted at once, each turn would feed as many as there are buffers and turn the others
-    /// away, at the full price of a receive each: at 10,000 connections this took four fifths of the time.
-    pub(crate) fn feedable(&self) -> usize {
+    /// If all were submitted at once, each turn would serve as many as there are buffers and fail the others, at the
+    /// full cost of a receive each: at 10,000 connections, that took four fifths of the time.
+    pub(crate) fn resubmittable(&self) -> usize {
         let starved = self.starved.borrow().len();
         match usize::from(self.pool.count() - self.pool.lent()) {
             0 => 0,
@@ -47,7 +47,7 @@ impl ReceiveBuffers {
         }
     }
 
-    /// Takes the receive that has waited longest.
+    /// Takes the receive at the front of the queue.
     pub(crate) fn pop_starved(&self) -> Option<OperationKey> {
         self.starved.borrow_mut().pop_front()
     }

@@ -1,26 +1,26 @@
-//! Small messages that are sent with the loop's next entry into the kernel, without an operation each.
+//! Small messages that are sent with the loop's next submission to the kernel, without an operation each.
 //!
 //! ```text
-//!   send_soon(data) ──► copy in the current batch ──► an entry of the ring that never waits, and succeeds silently
-//!                                                        │ all of the batch has been submitted
-//!   owner.complete(unsent) ◄── what the kernel had no room for ◄──┴──► the rest has been sent: the batch is over
+//!   send_soon(data) ──► copy into the current batch ──► submission entry: does not wait, no completion on success
+//!                                                         │ the whole batch has been submitted
+//!   owner.complete(unsent) ◄── unsent bytes, if any ◄─────┴──► all else has been sent: the batch is over
 //! ```
 //!
-//! The kernel has read a message, or refused it, when the call that submits it returns: the request has
+//! When the submitting call returns, the kernel has either read or refused each message: the request has
 //! `MSG_DONTWAIT`, so it never waits for room (`send(2)`), and `IOSQE_CQE_SKIP_SUCCESS` (Linux 5.17), so it has a
-//! completion only where something is left to do. An echo thus takes one completion and not two.
+//! completion only if bytes are left. An echo thus takes one completion instead of two.
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::operation::{OperationKey, Owner};
 
-/// The bytes that a batch has room for. Who finds none sends in another way.
+/// The size of a batch. Without room in it, callers fall back to another way of sending.
 const BATCH_MAX_BYTES: usize = 256 * 1024;
-/// The bit of an [`OperationKey`]'s index that no slot needs: 2^30 operations in flight do not fit into memory.
+/// Marks the key of a message: a bit of the index that no slot needs, as 2^30 operations do not fit into memory.
 const SOON: u32 = 1 << 30;
 
-/// Names the batch that a message goes with.
+/// Identifies the batch of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch(u32);
 
@@ -45,19 +45,19 @@ impl Messages {
     }
 }
 
-/// The batch that is being collected, and the one that the kernel has.
+/// The batch that is being collected, and the one that has been submitted.
 pub(crate) struct SendSoon {
     current: Messages,
-    entered: Messages,
+    submitted: Messages,
 }
 
 impl Default for SendSoon {
     fn default() -> Self {
-        Self { current: Messages::new(1), entered: Messages::new(0) }
+        Self { current: Messages::new(1), submitted: Messages::new(0) }
     }
 }
 
-/// What a backend has to submit for a message.
+/// The request for a backend to submit.
 pub(crate) struct Request {
     pub(crate) user_data: u64,
     pub(crate) socket: RawFd,
@@ -80,7 +80,7 @@ impl SendSoon {
             if end > BATCH_MAX_BYTES || !current.list.is_empty() {
                 return None;
             }
-            // Pages of it get memory when they are first written.
+            // The kernel allocates its pages when they are first written.
             current.bytes = vec![0; BATCH_MAX_BYTES].into_boxed_slice();
         }
         let (start, length) = (current.used_bytes as u32, data.len() as u32);
@@ -96,57 +96,57 @@ impl SendSoon {
     /// Whether every message of a batch has been sent, or has had its completion.
     #[inline]
     pub(crate) fn is_over(&self, batch: Batch) -> bool {
-        // Of two batches, the later one has the larger number, unless the numbers have wrapped in between.
-        self.entered.list.is_empty() && (self.current.batch.wrapping_sub(batch.0) as i32) > 0
-            || (self.entered.batch.wrapping_sub(batch.0) as i32) > 0
+        // Modulo 2³², a later batch has a larger number.
+        self.submitted.list.is_empty() && (self.current.batch.wrapping_sub(batch.0) as i32) > 0
+            || (self.submitted.batch.wrapping_sub(batch.0) as i32) > 0
     }
 
     /// Messages whose batch is not over.
     pub(crate) fn len(&self) -> usize {
-        self.current.list.len() + self.entered.list.len()
+        self.current.list.len() + self.submitted.list.len()
     }
 
-    /// All of the current batch has been submitted; the next one begins.
+    /// Begins the next batch, once the whole current one has been submitted.
     #[inline]
-    pub(crate) fn enter(&mut self) {
+    pub(crate) fn begin_next(&mut self) {
         if !self.current.list.is_empty() {
             debug_assert!(
-                self.entered.list.is_empty(),
-                "each batch is finished in the turn that has submitted it"
+                self.submitted.list.is_empty(),
+                "each batch is finished in the turn that submitted it"
             );
-            std::mem::swap(&mut self.current, &mut self.entered);
-            self.current.batch = self.entered.batch.wrapping_add(1);
+            std::mem::swap(&mut self.current, &mut self.submitted);
+            self.current.batch = self.submitted.batch.wrapping_add(1);
         }
     }
 
-    /// The owner of the message that a completion speaks of, and the bytes behind the first `sent`.
+    /// The owner of the message of this completion, and its bytes after the first `sent`.
     pub(crate) fn unsent(&self, key: OperationKey, sent: usize) -> Option<(Rc<dyn Owner>, Vec<u8>)> {
         let of_batch = |messages: &&Messages| messages.batch == key.generation;
-        let messages = [&self.entered, &self.current].into_iter().find(of_batch)?;
+        let messages = [&self.submitted, &self.current].into_iter().find(of_batch)?;
         let message = messages.list.get((key.index & !SOON) as usize)?;
         let (start, length) = (message.start as usize, message.length as usize);
         let rest = messages.bytes[start + sent.min(length)..start + length].to_vec();
         Some((message.owner.clone(), rest))
     }
 
-    /// Ends the batch that has been entered, and gives its messages away, to be dropped and given
-    /// [back](Self::keep) where this is not borrowed: their owners may do what they like.
+    /// Ends the submitted batch. The caller clears the returned list with no borrow held, as dropping owners may run
+    /// arbitrary code, and passes it to [`reuse`](Self::reuse).
     #[inline]
     pub(crate) fn finish(&mut self) -> Vec<Message> {
-        self.entered.used_bytes = 0;
-        std::mem::take(&mut self.entered.list)
+        self.submitted.used_bytes = 0;
+        std::mem::take(&mut self.submitted.list)
     }
 
-    /// Keeps the memory of a list that has been cleared.
+    /// Reuses the memory of a cleared list.
     #[inline]
-    pub(crate) fn keep(&mut self, cleared: Vec<Message>) {
-        if self.entered.list.capacity() == 0 {
-            self.entered.list = cleared;
+    pub(crate) fn reuse(&mut self, cleared: Vec<Message>) {
+        if self.submitted.list.capacity() == 0 {
+            self.submitted.list = cleared;
         }
     }
 }
 
-/// Whether a completion is that of a message, and not that of an operation.
+/// Whether a completion belongs to a message, not to an operation.
 #[inline(always)]
 pub(crate) fn is_of_message(key: OperationKey) -> bool {
     key.index & SOON != 0

@@ -1,4 +1,4 @@
-//! The slots of operations in flight: who owns each, and the memory the kernel may still use.
+//! The slots of operations in flight: their owners, and the memory that the kernel may still use.
 
 use std::rc::Rc;
 
@@ -7,8 +7,7 @@ use slab::Slab;
 use crate::operation::{Operation, OperationKey, OperationKind, Owner, SendData};
 use crate::prefetch::prefetch;
 
-/// How much of an owner is fetched ahead of a completion, and how much of that lies before it: the counts of its
-/// `Rc`.
+/// How much of an owner is prefetched before its completion, including the `Rc` counts in front of it.
 const OWNER_FRONT_BYTES: usize = 256;
 const OWNER_COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
@@ -19,31 +18,30 @@ pub(crate) struct Slots {
     next_generation: u32,
 }
 
-/// One to a cache line: with thousands in flight, each line that is used costs time.
+/// Starts on a cache line: with thousands of operations in flight, each line touched is a cache miss.
 #[repr(align(64))]
 struct Slot {
     generation: u32,
     kind: OperationKind,
-    /// Somebody has asked for it to end.
+    /// Its cancellation has been requested.
     is_cancelled: bool,
     operation: Operation,
     owner: Rc<dyn Owner>,
 }
 
-/// What a completion finds in its slot.
+/// The contents of a slot that its completion needs.
 pub(crate) struct Found {
     pub(crate) kind: OperationKind,
     pub(crate) owner: Rc<dyn Owner>,
-    /// The send buffer of a finished operation, for another to use.
+    /// The send buffer of a finished operation, for reuse.
     pub(crate) spent: Option<Vec<u8>>,
 }
 
 impl Slots {
-    /// Stores an operation until its terminal completion. The operation itself moves when the slab grows;
-    /// what the kernel is given a pointer to (send data, an address) lies on the heap or with a lender,
-    /// and does not.
+    /// Stores an operation until its terminal completion. The operation moves when the slab grows; what the kernel
+    /// has pointers to (send data, addresses) is on the heap or with a lender, and does not.
     ///
-    /// Gives back where it lies now, for the backend to complete what the kernel is given a pointer to.
+    /// Returns the stored operation too, for the backend to fill in pointers for the kernel.
     pub(crate) fn insert(
         &mut self,
         operation: Operation,
@@ -62,7 +60,7 @@ impl Slots {
         )
     }
 
-    /// The operation in flight under `key`, if it is not over yet.
+    /// The operation in flight with this key.
     pub(crate) fn get(&self, key: OperationKey) -> Option<&Operation> {
         self.slab
             .get(key.index as usize)
@@ -70,19 +68,19 @@ impl Slots {
             .map(|slot| &slot.operation)
     }
 
-    /// Notes that an operation is to end; false if it is over.
+    /// Marks an operation as cancelled; false if it is over.
     pub(crate) fn note_cancel(&mut self, key: OperationKey) -> bool {
         let slot = self.slab.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation);
         slot.map(|slot| slot.is_cancelled = true).is_some()
     }
 
-    /// Whether an operation in flight is to end.
+    /// Whether the cancellation of an operation in flight has been requested.
     pub(crate) fn is_cancelled(&self, key: OperationKey) -> bool {
         let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation);
         slot.is_some_and(|slot| slot.is_cancelled)
     }
 
-    /// As [`get`](Self::get), for an operation that is submitted again.
+    /// As [`get`](Self::get), for submitting the operation again.
     pub(crate) fn get_mut(&mut self, key: OperationKey) -> Option<&mut Operation> {
         self.slab
             .get_mut(key.index as usize)
@@ -110,7 +108,7 @@ impl Slots {
         Some(Found { kind, owner: slot.owner, spent })
     }
 
-    /// Has the processor fetch the slot of an operation and the front of its owner, with the count before it.
+    /// Prefetches the beginning of an operation's owner, including the `Rc` counts.
     pub(crate) fn prefetch(&self, key: OperationKey) {
         if let Some(slot) = self.slab.get(key.index as usize) {
             let owner = Rc::as_ptr(&slot.owner).cast::<u8>();
@@ -118,7 +116,7 @@ impl Slots {
         }
     }
 
-    /// Takes out all operations, where none is in flight for the kernel. Their keys match nothing from then on.
+    /// Removes all operations, of which the kernel must have none in flight. Their keys match nothing from then on.
     pub(crate) fn take_all(&mut self) -> impl Sized + use<> {
         std::mem::take(&mut self.slab)
     }

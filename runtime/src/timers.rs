@@ -1,5 +1,5 @@
-//! Deadlines in user space: a binary heap that knows where each timer stands, so that a timer that did
-//! not fire is *removed* in O(log n) and costs nothing later.
+//! Timers in user space: a binary heap with the position of each timer, so that a timer that has not fired is
+//! removed in O(log n) instead of lingering until its deadline.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -8,9 +8,9 @@ use slab::Slab;
 
 use crate::wake::Wake;
 
-/// Names one armed timer of one [`EventLoop`](crate::EventLoop).
+/// Identifies an armed timer of an [`EventLoop`](crate::EventLoop).
 ///
-/// The generation makes keys of timers that have fired harmless: they match nothing.
+/// The key of a timer that has fired or been removed matches no later timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerKey {
     index: u32,
@@ -28,7 +28,7 @@ pub(crate) struct Timers {
 struct Timer {
     deadline: Instant,
     generation: u32,
-    /// Where this timer stands in `heap`.
+    /// Its position in `heap`.
     position: u32,
     waiter: Rc<dyn Wake>,
 }
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Against a sorted list as the model: random inserts, removals and expiries.
+    /// Random inserts, removals and expiries, compared with a sorted list as the model.
     #[test]
     fn fires_in_order_and_never_after_removal() {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Waking: a waiter on the loop's own thread, and the loop itself from any thread.
+//! Wake-ups: of a waiter on the loop's own thread, and of the loop from any thread.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -12,17 +12,16 @@ use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 use self::signal::Signal;
 use crate::process::ProcessMark;
 
-/// Something that waits on the loop's thread: a parked fiber, or an operation of another runtime.
+/// A waiter on the loop's thread: a parked fiber, or an operation of another runtime.
 pub trait Wake {
-    /// Tells the waiter to look again at what it waits for. Wakes may be spurious and may repeat.
+    /// Tells the waiter to check its condition again. Wakes may be spurious and may repeat.
     ///
-    /// Called while others are in the middle of their work: from a turn of the loop, or from whatever
-    /// made the awaited thing true. It may submit, cancel and arm timers; it must not block or panic.
+    /// Called from a turn of the loop, or by the code that made the condition true, possibly in the middle of its
+    /// work: it should enqueue and return. It may submit, cancel and arm timers; it must not block or panic.
     fn wake(self: Rc<Self>);
 }
 
-/// Something that should give up what it holds once it has not been used for a while, such as a receive that runs
-/// ahead of its reader.
+/// The holder of a resource that should be released when idle, such as a receive that runs ahead of its reader.
 pub trait Sweep {
     /// Called by the loop after [`EventLoop::sweep_later`](crate::EventLoop::sweep_later), once it has been idle for
     /// 50 ms or has turned 1,024 times, and again after the same interval while this returns true. It may submit and
@@ -33,10 +32,9 @@ pub trait Sweep {
 /// Ends a turn of an event loop from any thread or from a signal handler, through an `eventfd(2)`, or a pipe
 /// on systems that have none.
 ///
-/// Wakes between two turns are merged into one. The waker may outlive its loop; waking does nothing then, nor in a
-/// child of `fork(2)`.
-/// It carries no data, and orders no memory accesses: what the woken thread is to see goes through a
-/// lock or another means of its own.
+/// Wakes between two turns are merged into one. The waker may outlive its loop; waking has no effect then, nor in a
+/// child of `fork(2)`. It carries no data and orders no memory accesses: share data with the woken thread through a
+/// lock or a channel.
 #[derive(Clone, Debug)]
 pub struct RemoteWaker {
     shared: Arc<Shared>,
@@ -57,8 +55,8 @@ impl RemoteWaker {
 
     /// Makes the loop's current or next [`turn`](crate::EventLoop::turn) return.
     ///
-    /// Does not block, and calls nothing that is not async-signal-safe (`signal-safety(7)`). As `write(2)`
-    /// can, it may change `errno`, which a signal handler has to put back.
+    /// Does not block, and is async-signal-safe (`signal-safety(7)`). Like `write(2)`, it may change `errno`, which a
+    /// signal handler must restore.
     pub fn wake(&self) {
         if self.shared.process.is_current() && !self.shared.pending.swap(true, Ordering::AcqRel) {
             self.shared.signal.set();
@@ -69,7 +67,7 @@ impl RemoteWaker {
         self.shared.signal.descriptor()
     }
 
-    /// Takes the wake-up if there is one, for who does not wait on the descriptor.
+    /// Takes the wake-up if there is one, for a backend that does not wait on the descriptor.
     #[cfg(feature = "simulation")]
     pub(crate) fn take_pending(&self) -> bool {
         let pending = self.shared.pending.load(Ordering::Acquire);
@@ -79,12 +77,12 @@ impl RemoteWaker {
         pending
     }
 
-    /// Takes the wake-up, so that the next one writes again. The signal is cleared before the flag falls:
-    /// the other way round, a wake in between would leave the flag up and the signal clear, and no
-    /// later one would write. A wake between the two writes nothing and needs not: the loop is awake.
+    /// Takes the wake-up, so that the next one writes again. The signal must be cleared before the flag: otherwise, a
+    /// wake in between would leave the flag set and the signal clear, and no later wake would write. A wake between
+    /// the two steps need not write: the loop is awake.
     pub(crate) fn acknowledge(&self) {
         self.shared.signal.clear();
-        // Acquires too: what was written before a wake that merged into this one is seen after it.
+        // Acquire: makes visible what was written before a wake that merged into this one.
         self.shared.pending.swap(false, Ordering::AcqRel);
     }
 }
@@ -111,7 +109,7 @@ mod signal {
         }
 
         pub(super) fn set(&self) {
-            // The only error a one-bit counter can meet is EAGAIN, which means that it is set already.
+            // The only possible error is EAGAIN: the counter is at its maximum, so it is set already.
             let _ = self.0.write(1);
         }
 
@@ -150,8 +148,8 @@ mod signal {
         }
 
         pub(super) fn set(&self) {
-            // Nothing but one `write(2)`, which is async-signal-safe. The only error that an almost empty pipe
-            // can meet is an interruption, which a signal handler's own write is safe from.
+            // A single `write(2)`, which is async-signal-safe. On an almost empty pipe, the only possible error is
+            // EINTR.
             while let Err(error) = (&self.writer).write(&[1]) {
                 if error.kind() != io::ErrorKind::Interrupted {
                     return;
@@ -160,7 +158,7 @@ mod signal {
         }
 
         pub(super) fn clear(&self) {
-            // More than was ever written: the flag above lets one byte in at a time.
+            // More than can be in the pipe: the flag above admits one byte at a time.
             let mut bytes = [0; 8];
             while let Err(error) = (&self.reader).read(&mut bytes) {
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -171,7 +169,7 @@ mod signal {
     }
 }
 
-/// What the descriptor is for loom, which does not know the kernel.
+/// A model of the descriptor for loom, which does not know the kernel.
 #[cfg(all(test, loom))]
 mod signal {
     use std::io;
@@ -191,7 +189,7 @@ mod signal {
         }
 
         pub(super) fn descriptor(&self) -> RawFd {
-            unreachable!("loom models what wakes, and no loop")
+            unreachable!("loom models wake-ups without a loop")
         }
 
         pub(super) fn set(&self) {
@@ -213,7 +211,7 @@ mod signal {
     }
 }
 
-/// The orders in which threads can take their steps; `scripts/check loom` runs these.
+/// Exhaustive interleavings, run by `scripts/check loom`.
 #[cfg(all(test, loom))]
 mod interleavings {
     use loom::sync::Mutex;
@@ -221,8 +219,8 @@ mod interleavings {
 
     use super::*;
 
-    /// Threads hand over so many things each, as `Remote::execute` of the fibers does, to a loop that blocks when
-    /// it has taken all there is. A wake that is lost leaves it blocked, which loom calls a deadlock.
+    /// Each thread hands over a number of items, as `Remote::execute` of the fibers does, to a loop that blocks when
+    /// its queue is empty. A lost wake leaves it blocked, which loom reports as a deadlock.
     fn hand_over(threads: &'static [usize], acknowledge: fn(&RemoteWaker)) {
         let mut model = loom::model::Builder::new();
         // Loom's documentation calls two or three sufficient; without a bound, two threads take over seven minutes.

@@ -16,7 +16,7 @@ use ringspun_runtime::{
 /// One completion: its count or errno, whether more follow, and what it received.
 type Entry = (Result<u32, i32>, bool, Option<Buffer>);
 
-/// Keeps what becomes of the operations that it owns.
+/// Records the completions of its operations.
 #[derive(Default)]
 struct Log(RefCell<Vec<Entry>>);
 
@@ -28,8 +28,8 @@ impl Owner for Log {
 }
 
 impl Log {
-    /// Turns the loop until the last of `count` operations is over, and tells what came of them: the
-    /// bytes, and the results of the terminal completions.
+    /// Turns the loop until `count` operations are over. Returns the received bytes, and the results of the terminal
+    /// completions.
     fn outcome(&self, event_loop: &EventLoop, count: usize) -> (Vec<u8>, Vec<Result<u32, i32>>) {
         turn_until(event_loop, || self.0.borrow().iter().filter(|entry| !entry.1).count() >= count);
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
@@ -91,9 +91,9 @@ fn address(listener: &TcpListener) -> Box<Address> {
     }
 }
 
-/// A socket that blocks, as a program that adopts descriptors may have.
+/// A blocking socket, as a program may adopt.
 fn tcp_socket() -> OwnedFd {
-    // SAFETY: makes a descriptor, which is ours.
+    // SAFETY: our own new descriptor.
     unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) }
 }
 
@@ -101,7 +101,7 @@ fn tcp_socket() -> OwnedFd {
 fn bytes_come_and_the_end_of_the_stream() {
     on_each_backend(Configuration::default(), |event_loop, log| {
         let (mut near, far) = UnixStream::pair().unwrap();
-        // More than one buffer has room for.
+        // More than fits into one buffer.
         let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         near.write_all(&bytes).unwrap();
         near.shutdown(Shutdown::Write).unwrap();
@@ -124,17 +124,17 @@ fn a_cancel_comes_after_what_was_submitted_before_it() {
         let key = receive(event_loop, &far, log);
         event_loop.cancel(key);
         assert_eq!(log.outcome(event_loop, 1), (b"early".to_vec(), vec![Err(libc::ECANCELED)]));
-        // Paused, and armed again: nothing is lost.
+        // Cancelled and armed again: nothing is lost.
         near.write_all(b"late").unwrap();
         let key = receive(event_loop, &far, log);
         turn_until(event_loop, || !log.0.borrow().is_empty());
         event_loop.cancel_and_wait(key).unwrap();
         assert_eq!(log.outcome(event_loop, 1), (b"late".to_vec(), vec![Err(libc::ECANCELED)]));
-        // A send is over before the cancel comes.
+        // The send is over before the cancel.
         let key = send(event_loop, &far, b"sent", log);
         event_loop.cancel(key);
         assert_eq!(log.outcome(event_loop, 1).1, [Ok(4)]);
-        // The key of what is over means nothing.
+        // The key of an operation that is over matches nothing.
         event_loop.cancel(key);
         event_loop.turn(Wait::No).unwrap();
         assert!(log.0.borrow().is_empty());
@@ -158,7 +158,7 @@ fn a_slow_reader_gets_all_and_a_cancelled_send_tells_its_count() {
         });
         assert_eq!(log.outcome(event_loop, 1).1, [Ok(bytes.len() as u32)]);
         let mut near = reader.join().unwrap();
-        // Nobody reads: a part goes, the cancel ends the rest, and what it says went is what arrives.
+        // The peer does not read: a part is sent, the cancel ends the rest, and the reported count is what arrives.
         let key = send(event_loop, &far, &bytes, log);
         event_loop.turn(Wait::No).unwrap();
         event_loop.cancel(key);
@@ -206,7 +206,7 @@ fn a_peer_that_is_gone_is_an_error_and_no_signal() {
     });
 }
 
-/// Starts to receive twelve bytes into two buffers of four, which the log holds on to.
+/// Starts to receive twelve bytes into two buffers of four, which the log keeps.
 fn receive_twelve_bytes_into_eight(event_loop: &EventLoop, far: &UnixStream, log: &Rc<Log>) -> OperationKey {
     let key = receive(event_loop, far, log);
     turn_until(event_loop, || log.0.borrow().len() == 2);
@@ -278,7 +278,7 @@ fn connections_are_accepted_and_made_on_sockets_that_block() {
         assert_eq!(flags & libc::O_NONBLOCK, 0, "it blocks as before");
         event_loop.cancel(key);
         assert_eq!(accepted.outcome(event_loop, 1).1, [Err(libc::ECANCELED)]);
-        // Nobody listens any more.
+        // The listener is closed.
         let gone = address(&listener);
         drop(listener);
         let socket = tcp_socket();
@@ -300,7 +300,7 @@ fn a_connect_to_a_unix_listener_with_a_full_backlog_ends_at_once() {
         let unix: Address = nix::sys::socket::UnixAddr::new(&path).map(unix_address).unwrap();
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
         let sockets: Vec<OwnedFd> = (0..2)
-            // SAFETY: makes a descriptor, which is ours.
+            // SAFETY: our own new descriptor.
             .map(|_| unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, kind, 0)) })
             .collect();
         let connect = |socket: &OwnedFd| {
@@ -361,7 +361,7 @@ fn polls_and_receives_share_a_descriptor() {
     });
 }
 
-/// Whether the loop sleeps when nothing happens.
+/// Whether the loop blocks while it is idle.
 fn assert_it_sleeps(event_loop: &EventLoop) {
     let alarm = Rc::new(Flag::default());
     event_loop.insert_timer(Instant::now() + Duration::from_millis(100), alarm.clone());
@@ -390,7 +390,7 @@ fn urgent_data_does_not_keep_the_loop_awake() {
     });
 }
 
-/// A queue of errors that nobody reads makes a socket ready for good (`IP_RECVERR` in `ip(7)`).
+/// An unread error queue keeps a socket ready (`IP_RECVERR` in `ip(7)`).
 #[cfg(target_os = "linux")]
 #[test]
 fn a_socket_that_is_ready_for_nothing_does_not_keep_the_loop_awake() {
@@ -449,8 +449,8 @@ fn another_thread_ends_a_turn_as_often_as_it_likes() {
 #[test]
 fn many_streams_are_served_in_one_go() {
     on_each_backend(Configuration::default(), |event_loop, log| {
-        // More than there are buffers, which poll fills in turns. A kernel before Linux 6.13 fills all at once that it
-        // has, 32 to begin with, and ends what finds none left.
+        // More than there are buffers, which poll fills over several turns. Before Linux 6.13, the kernel fills all
+        // that it has at once, 32 initially, and then ends the receive.
         let count = if event_loop.backend_name() == "poll" { 300 } else { 30 };
         let mut pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().unwrap()).collect();
         for (_, far) in &pairs {
@@ -460,7 +460,7 @@ fn many_streams_are_served_in_one_go() {
         for round in 0..3u8 {
             pairs.iter_mut().for_each(|(near, _)| near.write_all(&[round]).unwrap());
             turn_until(event_loop, || {
-                // Copied out at once, so that buffers come back.
+                // Copied immediately, so that buffers are returned.
                 let mut log = log.0.borrow_mut();
                 log.iter_mut().for_each(|entry| drop(entry.2.take()));
                 log.len() >= count
@@ -500,7 +500,7 @@ fn input_is_told_of_each_time_it_comes() {
     });
 }
 
-/// Receives by a call of its own, as a user does whom a lack of free buffers does not stop.
+/// Receives directly, as a user does if no buffer is free.
 fn receive_now(event_loop: &EventLoop, mut socket: &UnixStream, limit_bytes: usize) -> Result<Vec<u8>, i32> {
     match event_loop.try_receive(socket.as_fd(), limit_bytes) {
         Ok(buffer) => Ok(buffer.to_vec()),
@@ -519,7 +519,7 @@ fn direct_receives_keep_to_their_limit_and_fail_where_no_buffer_is_free() {
     on_each_backend(sizes, |event_loop, _| {
         let (mut near, far) = UnixStream::pair().unwrap();
         near.write_all(b"0123456789ab").unwrap();
-        // A ring has all buffers after its first turn.
+        // A ring takes all buffers in its first turn.
         let receive = |limit_bytes| event_loop.try_receive(far.as_fd(), limit_bytes);
         let (first, second) = (receive(100).unwrap(), receive(3).unwrap());
         assert_eq!((&*first, &*second, first.is_full()), (&b"0123"[..], &b"456"[..], true));
@@ -529,7 +529,7 @@ fn direct_receives_keep_to_their_limit_and_fail_where_no_buffer_is_free() {
     });
 }
 
-/// What the thread takes of the processor until a timer is due.
+/// The CPU time of the thread until a timer is due.
 fn processor_time_of_a_wait(event_loop: &EventLoop) -> Duration {
     let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
     let (alarm, before) = (Rc::new(Flag::default()), now());
@@ -538,13 +538,13 @@ fn processor_time_of_a_wait(event_loop: &EventLoop) -> Duration {
     (now() - before).into()
 }
 
-/// It would look for an hour, were there something that it did not notice.
+/// With a limit of an hour, a loop that missed anything would poll for that long.
 #[test]
 fn a_loop_that_looks_before_it_sleeps_notices_all() {
     let sizes = Configuration { spin_max: Some(Duration::from_secs(3600)), ..Configuration::default() };
     on_each_backend(sizes, |event_loop, log| {
         let asleep = processor_time_of_a_wait(event_loop);
-        // Whenever somebody has been as quick as an hour, it looks from then on.
+        // Once a wait has been shorter than an hour, the loop polls.
         for _ in 0..2 {
             let waker = event_loop.remote_waker();
             let waking = std::thread::spawn(move || {

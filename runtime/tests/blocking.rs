@@ -1,4 +1,4 @@
-//! Blocking calls as a loop's user sees them: results, wake-ups, panics, and abandoned calls.
+//! Blocking calls through the public interface: results, wake-ups, panics, and abandoned calls.
 
 use std::cell::Cell;
 use std::io;
@@ -34,7 +34,7 @@ fn event_loop() -> Rc<EventLoop> {
     EventLoop::new(&Configuration::default()).unwrap()
 }
 
-/// Turns the loop until the waiter has been woken, and only then looks at the call again.
+/// Turns the loop until the waiter has been woken, and only then polls the call again.
 fn finish<T>(event_loop: &EventLoop, mut call: BlockingCall<T>) -> thread::Result<T> {
     let waiter = Waiter::new();
     let wake: Rc<dyn Wake> = waiter.clone();
@@ -50,7 +50,7 @@ fn finish<T>(event_loop: &EventLoop, mut call: BlockingCall<T>) -> thread::Resul
     }
 }
 
-/// Turns the loop until it has heard of the end of every call.
+/// Turns the loop until all calls have ended.
 fn drain(event_loop: &EventLoop) {
     while event_loop.statistics().blocking_calls > 0 {
         event_loop.turn(Wait::Block).unwrap();
@@ -191,7 +191,7 @@ fn calls_abandoned_at_random_moments_run_at_most_once() {
     drain(&event_loop);
     assert!(RUNS.load(Ordering::Relaxed) <= made);
     assert!(results <= RUNS.load(Ordering::Relaxed));
-    // The threads may still be about to drop the results of calls that the loop has heard of.
+    // The threads may not yet have dropped the results of calls that have ended.
     while Arc::strong_count(&token) > 1 {
         thread::yield_now();
     }
@@ -212,7 +212,7 @@ fn shutting_down_does_not_wait_for_a_call() {
     assert_eq!(refused.raw_os_error(), Some(libc::ECANCELED));
     drop(event_loop);
     release.send(()).unwrap();
-    // The loop is gone; the call still knows its result.
+    // The loop has been dropped; the call still has its result.
     let wake: Rc<dyn Wake> = waiter.clone();
     let ended = loop {
         if let Poll::Ready(value) = call.poll(&wake) {

@@ -1,4 +1,4 @@
-//! A cancel finds its operation wherever the kernel has it.
+//! A cancel finds its operation wherever it is in the kernel.
 
 use std::cell::RefCell;
 use std::io;

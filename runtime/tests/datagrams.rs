@@ -1,4 +1,4 @@
-//! Datagrams on the loop: who sent what, empty ones, long ones, and a lack of buffers.
+//! Datagrams on the loop: sources, empty and long ones, and exhausted buffers.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,8 +10,8 @@ use ringspun_runtime::{
     Address, Completion, Configuration, Datagram, EventLoop, Operation, OperationKind, Owner, SendData, Wait,
 };
 
-/// Keeps everything that it is told, and goes on receiving where the receive ends without an error, as it
-/// may: io_uring's does at an empty datagram.
+/// Records all completions, and receives again if the receive ends without an error: that of io_uring ends at an empty
+/// datagram.
 struct Log {
     event_loop: Rc<EventLoop>,
     socket: RawFd,
@@ -112,7 +112,7 @@ fn a_receive_that_lacks_buffers_loses_nothing() {
     let event_loop = EventLoop::new(&configuration).unwrap();
     let (left, right) = sockets();
 
-    /// Holds on to what it receives.
+    /// Keeps the buffers that it receives.
     #[derive(Default)]
     struct Holder(RefCell<Vec<ringspun_runtime::Buffer>>);
     impl Owner for Holder {

@@ -13,19 +13,19 @@ use ringspun_runtime::{
 /// Descriptors are counted, so the tests run one after another.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Closes what it is given, and knows whether its operation is over.
+/// Closes accepted connections, and records whether its operation is over.
 #[derive(Default)]
 struct Waiter {
     ended: Cell<usize>,
     accepted: Cell<usize>,
-    /// What it cancels with each connection, as a listener does that has too many.
+    /// What it cancels at each connection, as a listener with a full queue does.
     cancels: RefCell<Option<(Weak<EventLoop>, OperationKey)>>,
 }
 
 impl Owner for Waiter {
     fn complete(self: Rc<Self>, kind: OperationKind, completion: Completion) {
         if let (OperationKind::Accept, Ok(descriptor)) = (kind, &completion.result) {
-            // SAFETY: made for this completion, and nobody else's.
+            // SAFETY: the descriptor of a new connection, which the completion passes to us.
             drop(unsafe { OwnedFd::from_raw_fd(*descriptor as RawFd) });
             self.accepted.set(self.accepted.get() + 1);
             if let Some((event_loop, key)) = &*self.cancels.borrow()
@@ -47,8 +47,8 @@ fn listener(simulation: &Simulation) -> (OwnedFd, Address) {
     (socket, address)
 }
 
-/// What an owner submits while its operation is waited for may meet a full queue of submissions, whose reaping
-/// then has what is waited for. The wait once did not look there, and never ended.
+/// If an owner submits during `cancel_and_wait` and the submission queue is full, making room may reap the awaited
+/// completion. The wait must check for it, or it never ends.
 #[test]
 fn waiting_for_a_cancelled_operation_ends_whatever_the_queue_reaps() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ fn waiting_for_a_cancelled_operation_ends_whatever_the_queue_reaps() {
     assert!(accepted > 0 && full > 0, "{accepted} connections, {full} queues full");
 }
 
-/// A run depends on nothing but its seed.
+/// A run only depends on its seed.
 #[test]
 fn a_seed_repeats_and_another_differs() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,9 +2,8 @@
 //! accepts, multishot receives into a shared pool of buffers, and sends out of the buffer that was received into.
 //! Prints the address it listens on. Linux 6.1 or later.
 //!
-//! The buffers are of 4 KiB unless `--buffer BYTES` says otherwise. They are all there is between a fast sender and
-//! a slow reader: a peer that never reads can keep every one of them from the others. That, timeouts, and tasks are
-//! what a runtime has to add to this.
+//! The buffers have 4 KiB, or the size of `--buffer BYTES`. There is no flow control: a peer that never reads can hold
+//! all buffers. A runtime has to add that, timeouts, and tasks.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +14,7 @@ use io_uring::types::Fd;
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ringspun_benches::buffers::{self, Buffers};
 
-/// What a completion is of, in the upper half of its `user_data`; the lower half is the connection's descriptor.
+/// The kind of a completion, in the upper half of its `user_data`; the lower half is the connection's descriptor.
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1 << 32;
 const ACCEPT: u64 = 2 << 32;
@@ -171,7 +170,7 @@ impl Server {
         self.push(opcode::RecvMulti::new(Fd(descriptor), 0).build().user_data(RECEIVE | descriptor as u64))
     }
 
-    /// Sends the first unsent buffer. The kernel goes on by itself where the peer takes only a part.
+    /// Sends the first unsent buffer. The kernel continues after a partial send.
     fn send(&mut self, descriptor: RawFd) -> io::Result<()> {
         let (buffer, count) = self.connections[descriptor as usize].unsent[0];
         let entry = opcode::Send::new(Fd(descriptor), self.buffers.address(buffer), count)

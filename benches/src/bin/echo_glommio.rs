@@ -2,7 +2,7 @@
 //! task. The example's buffer is one byte; here it is 8 KiB, the size of glommio's own buffered streams, unless
 //! `--buffer BYTES` says otherwise. Prints the address it listens on.
 //!
-//! The executor is not bound to a core: whoever measures does that from outside, alike for all servers.
+//! The executor is not pinned to a core: scripts pin all servers alike, from outside.
 
 use std::io;
 
@@ -21,7 +21,7 @@ async fn serve(buffer_bytes: usize) -> io::Result<()> {
     println!("listening on {} (glommio)", listener.local_addr()?);
     loop {
         let connection = listener.accept().await?;
-        // A connection that breaks concerns its peer, who knows.
+        // Errors of a connection only affect its peer.
         glommio::spawn_local(async move { echo(connection, buffer_bytes).await.unwrap_or_default() })
             .detach();
     }

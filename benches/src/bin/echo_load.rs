@@ -1,9 +1,8 @@
 //! Drives an echo server: `echo_load HOST:PORT CONNECTIONS SECONDS` keeps one 64-byte message in flight
 //! on each connection and prints one line of JSON with what came back.
 //!
-//! A yardstick for scripts, so it is a bare io_uring loop without anything of ours: it does not measure
-//! us with ourselves, and it costs less than the servers it drives. `ringspun load` is the real
-//! instrument.
+//! For measurements by scripts: a bare io_uring loop that is independent of Ringspun, and takes less CPU than the
+//! servers that it drives. For general use, see `ringspun load`.
 
 use std::io::{self, Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

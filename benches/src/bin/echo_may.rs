@@ -19,7 +19,7 @@ fn serve(buffer_bytes: usize) -> io::Result<()> {
     println!("listening on {} (may)", listener.local_addr()?);
     loop {
         let (connection, _) = listener.accept()?;
-        // A connection that breaks concerns its peer, who knows.
+        // Errors of a connection only affect its peer.
         may::go!(move || echo(connection, buffer_bytes).unwrap_or_default());
     }
 }

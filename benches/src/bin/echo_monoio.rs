@@ -13,7 +13,7 @@ async fn main() -> io::Result<()> {
     println!("listening on {} (monoio)", listener.local_addr()?);
     loop {
         let (connection, _) = listener.accept().await?;
-        // A connection that breaks concerns its peer, who knows.
+        // Errors of a connection only affect its peer.
         monoio::spawn(async move { echo(connection, buffer_bytes).await.unwrap_or_default() });
     }
 }

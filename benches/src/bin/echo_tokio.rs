@@ -43,7 +43,7 @@ async fn main() -> io::Result<()> {
 }
 
 fn spawn(connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, buffer_bytes: usize) {
-    // A connection that breaks concerns its peer, who knows.
+    // Errors of a connection only affect its peer.
     tokio::spawn(async move { echo(connection, buffer_bytes).await.unwrap_or_default() });
 }
 

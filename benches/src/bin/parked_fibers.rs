@@ -1,4 +1,4 @@
-//! What a parked fiber costs: `parked_fibers COUNT` parks that many fibers in one thread, and prints one line of
+//! The cost of a parked fiber: `parked_fibers COUNT` parks that many fibers in one thread, and prints one line of
 //! JSON with the resident memory and the time that each of them took.
 
 use std::io::{Error, ErrorKind, Result};

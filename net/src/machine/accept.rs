@@ -11,15 +11,15 @@ use ringspun_runtime::Wake;
 use super::listener::ListenerCore;
 use crate::error::errno_of;
 
-/// How long a loop of accepts should wait when [`is_exhausted`], for connections to end.
+/// How long to wait before accepting again after an error that [`is_exhausted`], so that connections can end.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether accepting failed for want of descriptors or memory (`accept(2)`): a later try may succeed.
+/// Whether accepting failed because descriptors or memory ran out (`accept(2)`): a later attempt may succeed.
 pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(errno_of(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Takes connections from a listener.
+/// Accepts connections from a listener.
 #[derive(Debug)]
 pub struct Accept {
     listener: Rc<ListenerCore>,
@@ -31,12 +31,12 @@ impl Accept {
         Self { listener }
     }
 
-    /// Ready with the next connection. It can be polled again for the one after it.
+    /// Ready with the next connection; can be polled again for the one after it.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed), or the kernel's, such as `EMFILE` when descriptors run out; accepting can go on
-    /// after an error.
+    /// [`Closed`](crate::Closed), or the kernel's, such as `EMFILE` when descriptors run out, after which it can be
+    /// polled again.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<OwnedFd>> {
         self.listener.check_open()?;
         if let Some(connection) = self.listener.take(usize::MAX) {
@@ -47,7 +47,7 @@ impl Accept {
         Poll::Pending
     }
 
-    /// Gives up. Connections that come later stay in the listener's queue.
+    /// Gives up. Connections that arrive later are kept for the next accept.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
         self.listener.leave_readers(waiter);
     }

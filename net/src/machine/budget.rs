@@ -1,11 +1,10 @@
-//! How many calls a socket may make in a row that do not wait.
+//! Limits the calls on a socket that succeed without waiting, for fairness.
 
 use std::cell::Cell;
 
 use ringspun_runtime::EventLoop;
 
-/// The cost of calls since the loop last turned, so that a fiber which never has to wait cannot keep the others from
-/// running.
+/// The cost of the calls since the last turn of the loop: a fiber whose calls never wait must not starve the others.
 #[derive(Default)]
 pub(crate) struct Budget {
     turn: Cell<u32>,
@@ -23,7 +22,7 @@ impl Budget {
     /// The cost of a small message, a connection or a datagram.
     pub(crate) const MESSAGE: u8 = 1;
 
-    /// Spends the cost of a call out of what there is `per_turn`; false if nothing is left until the next turn.
+    /// Spends the cost of a call out of `per_turn`; false if the budget is used up until the next turn.
     #[inline]
     pub(crate) fn spend(&self, event_loop: &EventLoop, cost: u8, per_turn: u8) -> bool {
         let turn = event_loop.turn_count();
@@ -33,7 +32,7 @@ impl Budget {
         is_left
     }
 
-    /// The cost of sending so many bytes: a large message counts for several.
+    /// The cost of a send, which grows with its length.
     pub(crate) fn of_send(length_bytes: usize) -> u8 {
         const BYTES_PER_UNIT: usize = 16 * 1024;
         (1 + length_bytes / BYTES_PER_UNIT).min(Self::OF_STREAM.into()) as u8

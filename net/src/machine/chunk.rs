@@ -1,4 +1,4 @@
-//! Received bytes on their way to a reader.
+//! Pieces of received data.
 
 use std::ops::Deref;
 
@@ -11,7 +11,7 @@ pub enum Chunk {
     Lent(Buffer),
     /// In memory of its own, because receive buffers were scarce.
     Owned {
-        /// The bytes as received.
+        /// The received bytes.
         bytes: Box<[u8]>,
         /// How many of them have been consumed.
         start: usize,
@@ -23,8 +23,8 @@ impl Chunk {
         Self::Owned { bytes: bytes.into(), start: 0 }
     }
 
-    /// Itself, or a copy if too few of the loop's buffers are left: bytes that wait for their reader must not
-    /// starve the streams whose readers are ready.
+    /// The chunk in a form that may be kept: a copy if few of the loop's buffers are left, so that bytes that wait for
+    /// a reader cannot starve streams whose readers are ready.
     #[inline(always)]
     pub(crate) fn kept(self) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! Connecting: each address in turn, until one answers.
+//! Connecting to the first of several addresses that accepts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use super::stream::StreamCore;
 use crate::address::Address;
 use crate::descriptor::{bind_first, new_socket};
 
-/// Connects to the first of several addresses that answers.
+/// Connects to the first of several addresses that accepts.
 #[derive(Debug)]
 pub struct Connect {
     event_loop: Rc<EventLoop>,
@@ -33,18 +33,18 @@ pub struct Connect {
 struct Attempt {
     stream: Rc<StreamCore>,
     address: Address,
-    /// The backlog of a Unix listener is full, and nobody tells when there is room (`connect(2)`).
+    /// The backlog of a Unix listener is full, and no event signals room (`connect(2)`).
     pause: Option<Pause>,
 }
 
-/// Where a connect failed.
+/// The step in which a connect failed.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// No socket could be made for any address.
+    /// Making the socket.
     Socket(io::Error),
-    /// The local address that was asked for could not be taken.
+    /// Binding it to the requested local address.
     Bind(io::Error),
-    /// The last address tried did not answer, or refused.
+    /// Connecting to the last address tried.
     Connect(io::Error),
 }
 
@@ -78,7 +78,7 @@ impl Connect {
                 match (result, attempt) {
                     (Ok(()), Some(attempt)) => return Poll::Ready(Ok(attempt.stream)),
                     (Ok(()), None) => {}
-                    // Its drop closes the socket.
+                    // Dropping the attempt closes its socket.
                     (Err(error), _) => self.last_error = Some(ConnectError::Connect(error)),
                 }
             }
@@ -100,7 +100,7 @@ impl Connect {
         Ok(Attempt { stream, address, pause: None })
     }
 
-    /// Gives up: the attempt in flight is cancelled, and its socket closed after that.
+    /// Gives up: cancels the attempt in flight, and then closes its socket.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
         if let Some(mut attempt) = self.current {
             attempt.end_pause();
@@ -140,8 +140,8 @@ impl Attempt {
     }
 }
 
-/// Makes a datagram socket whose peer is the first of several addresses that the kernel takes, from one of
-/// `bind_to` if there are any. Nothing is sent, so this does not wait.
+/// Makes a datagram socket whose peer is the first of several addresses that the kernel accepts, bound to one of
+/// `bind_to` if there are any. Sends nothing, so it does not wait.
 ///
 /// # Errors
 ///
@@ -169,16 +169,16 @@ fn bound_socket(address: &Address, kind: SocketKind, bind_to: &[Address]) -> Res
     let socket = new_socket(address, kind).map_err(ConnectError::Socket)?;
     #[cfg(target_os = "linux")]
     if kind == SocketKind::Stream && !bind_to.is_empty() {
-        // A port that is chosen only when the peer is known may be that of a connection to another one. Where
-        // there are no ports, or Linux is before 4.2, it is chosen at once.
+        // Lets connections to different peers share a port, as the kernel chooses it once it knows the peer. Fails
+        // without ports or before Linux 4.2, where the port is chosen immediately.
         let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
     }
     bind_first(&socket, bind_to).map_err(ConnectError::Bind)?;
     Ok(socket)
 }
 
-/// Makes a socket that is neither bound nor connected, of the family of the first of several addresses for
-/// which there is one: Janet's `net/socket`.
+/// Makes a socket that is neither bound nor connected, of the first family among several addresses that the kernel
+/// supports: Janet's `net/socket`.
 ///
 /// # Errors
 ///

@@ -24,8 +24,8 @@ pub struct ReceiveFrom {
 }
 
 impl ReceiveFrom {
-    /// Prepares to receive from `socket`: one datagram of which up to so many bytes are kept, as
-    /// `recvfrom(2)` does, or as many as it takes to have exactly so many bytes, or until an empty one.
+    /// Prepares to receive from `socket`: with [`Amount::UpTo`], one datagram, truncated to that size, as by
+    /// `recvfrom(2)`; with [`Amount::Exactly`], datagrams until there are that many bytes, or an empty one arrives.
     pub fn new(socket: Rc<DatagramCore>, amount: Amount) -> Self {
         let (remaining, fill) = match amount {
             Amount::UpTo(count) => (count, false),
@@ -34,12 +34,11 @@ impl ReceiveFrom {
         Self { socket, remaining, fill, received: 0, source: None }
     }
 
-    /// Ready with the count of bytes given to `sink`, and who sent the last of them.
+    /// Ready with the number of bytes passed to `sink`, and the sender of the last datagram.
     ///
     /// # Errors
     ///
-    /// [`Closed`], or the kernel's, such as `ECONNREFUSED` where nobody listens at the other end of a
-    /// connected socket.
+    /// [`Closed`], or the kernel's, such as `ECONNREFUSED` if the peer of a connected socket does not exist.
     ///
     /// # Panics
     ///
@@ -65,13 +64,13 @@ impl ReceiveFrom {
         }
     }
 
-    /// Bytes given to the sink so far.
+    /// The number of bytes passed to the sink so far.
     pub fn received(&self) -> usize {
         self.received
     }
 
-    /// Gives up. Datagrams that arrive later stay in the socket's queue for the next reader, and so does
-    /// what the sink was given and whoever gives up will not use: `put_back`, as one datagram.
+    /// Gives up. Datagrams that arrive later are kept for the next reader, as is `put_back`, as one datagram: bytes
+    /// that were passed to the sink, but will not be used.
     pub fn abandon(self, waiter: &Rc<dyn Wake>, put_back: &[u8]) {
         self.socket.leave_readers(waiter);
         if let Some(source) = self.source.filter(|_| !put_back.is_empty()) {
@@ -80,7 +79,7 @@ impl ReceiveFrom {
     }
 }
 
-/// Sends one datagram. Those of several fibers are in flight together.
+/// Sends one datagram. Sends of several fibers may be in flight concurrently.
 #[derive(Debug)]
 pub struct SendTo {
     socket: Rc<DatagramCore>,
@@ -91,12 +90,12 @@ pub struct SendTo {
 
 #[derive(Debug)]
 enum State {
-    /// To be tried, for the first time or once more.
+    /// To be attempted, for the first time or again.
     Ready,
     Sending(Rc<Sending>),
-    /// The kernel had no room for it, and tells when it has.
+    /// The kernel had no room; an event will signal some.
     Waiting(Rc<Sending>),
-    /// The kernel had no room for it, and will not tell.
+    /// The kernel had no room, and no event will signal some.
     Pausing(Pause),
 }
 
@@ -106,12 +105,12 @@ impl SendTo {
         Self { socket, destination, state: State::Ready, stopping: false }
     }
 
-    /// Ready when the kernel has taken the datagram that `data` gives, which is asked again for each attempt.
-    /// An empty one is sent as well. Where there is no room for it, it waits for some.
+    /// Ready when the kernel has taken the datagram, which may be empty. Calls `data` for each attempt, and waits while
+    /// there is no room.
     ///
     /// # Errors
     ///
-    /// [`Closed`], or the kernel's, such as `EMSGSIZE` for one that is too long.
+    /// [`Closed`], or the kernel's, such as `EMSGSIZE` for a datagram that is too long.
     pub fn poll(
         &mut self,
         waiter: &Rc<dyn Wake>,
@@ -144,7 +143,7 @@ impl SendTo {
                     if waiting.poll(waiter).is_none() {
                         return Poll::Pending;
                     }
-                    // Whatever came of it, the next attempt tells.
+                    // Whatever the result, retry.
                     self.state = State::Ready;
                 }
                 State::Pausing(pause) => {
@@ -162,7 +161,7 @@ impl SendTo {
         if self.stopping || self.socket.check_open().is_err() {
             return;
         }
-        self.state = if self.socket.tells_of_room(self.destination) {
+        self.state = if self.socket.signals_room(self.destination) {
             State::Waiting(Sending::wait_for_room(&self.socket))
         } else {
             self.socket.output.pausing.add(waiter);
@@ -180,17 +179,17 @@ impl SendTo {
         }
     }
 
-    /// Ends the send soon: [`poll`](Self::poll) becomes ready when the kernel no longer reads the bytes,
-    /// with `ECANCELED` unless it had taken them by then.
-    pub fn hurry(&mut self) {
+    /// Requests cancellation: [`poll`](Self::poll) becomes ready once the kernel no longer reads the bytes, with
+    /// `ECANCELED` unless it has taken them.
+    pub fn cancel(&mut self) {
         self.stopping = true;
         if let State::Sending(operation) | State::Waiting(operation) = &self.state {
-            operation.hurry();
+            operation.cancel();
         }
     }
 
-    /// Gives up. What is in flight, which must not be of lent bytes, is cancelled; if the kernel has taken
-    /// it, it is sent all the same.
+    /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; a datagram that the kernel has
+    /// already taken is still sent.
     pub fn abandon(mut self, waiter: &Rc<dyn Wake>) {
         self.end_pause(waiter);
         if let State::Sending(operation) | State::Waiting(operation) = self.state {

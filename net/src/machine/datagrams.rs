@@ -1,4 +1,4 @@
-//! Datagram sockets: what is received are datagrams, and any number of them may be on their way out.
+//! Datagram sockets: they receive datagrams, and may have any number of sends in flight.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,10 +15,10 @@ use super::socket::{Kind, Socket, Taken};
 use crate::address::{Address, local_address};
 use crate::wait_list::WaitList;
 
-/// What a datagram takes besides its bytes, so that empty ones count too.
+/// The overhead of a queued datagram, so that empty ones count too.
 const OVERHEAD_BYTES: usize = 256;
 
-/// Datagrams, as a datagram socket brings them.
+/// The kind of datagram sockets.
 #[derive(Debug)]
 pub struct Datagrams;
 
@@ -30,21 +30,21 @@ pub type DatagramCore = Socket<Datagrams>;
 pub struct Arrived {
     /// Its bytes.
     pub bytes: Chunk,
-    /// Who sent it.
+    /// The sender's address.
     pub source: Address,
 }
 
-/// A datagram that was received ahead, and left to other descriptors of its socket.
+/// A datagram that was received ahead, and left to other owners of its socket.
 pub type Arrival = (Box<[u8]>, Address);
 
 /// The output side of a datagram socket.
 pub struct Sends {
-    /// The sends in flight, and the waits for room.
+    /// Sends and waits for room in flight.
     pub(super) in_flight: RefCell<Slab<Option<OperationKey>>>,
-    /// Senders that try again in a while.
+    /// Senders that pause before a retry.
     pub(super) pausing: WaitList,
-    /// Whether this is a Unix socket. Its datagrams can be longer than the loop's buffers, so we wait until there is
-    /// one, and receive it into as much memory as it takes.
+    /// Whether this is a Unix socket, whose datagrams can be longer than the loop's buffers: each is received into
+    /// memory of its size, once it has arrived.
     is_unix: bool,
 }
 
@@ -53,7 +53,7 @@ impl Kind for Datagrams {
     type Detached = Arrival;
     type Output = Sends;
 
-    /// What comes then waits in the kernel's buffer, which drops what does not fit.
+    /// Beyond this, datagrams stay in the kernel's buffer, which drops those that do not fit.
     const QUEUE_MAX: usize = 256 * 1024;
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
@@ -102,7 +102,7 @@ impl Kind for Datagrams {
         let in_flight: Vec<OperationKey> =
             socket.output.in_flight.borrow().iter().filter_map(|(_, key)| *key).collect();
         for key in in_flight {
-            // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
+            // After an error of the loop, the descriptor stays open: the kernel may still use it.
             let _ = socket.event_loop().cancel_and_wait(key);
         }
     }
@@ -121,8 +121,7 @@ impl Kind for Datagrams {
 }
 
 impl DatagramCore {
-    /// The next datagram, or the error that came instead of one. `None` is not for ever, and calls for
-    /// [`wait_for_input`](Self::wait_for_input).
+    /// The next datagram; `None` if it must be waited for, with [`wait_for_input`](Self::wait_for_input).
     pub(crate) fn next_datagram(&self) -> io::Result<Option<Arrived>> {
         self.check_open()?;
         let arrived = self.take(usize::MAX);
@@ -132,8 +131,8 @@ impl DatagramCore {
         Ok(arrived)
     }
 
-    /// Sends a datagram, if it goes without waiting; false if it would have to, and after many sends without a turn of
-    /// the loop: a fiber that never waits would keep the others from running.
+    /// Sends a datagram without waiting; false if it would block, or if the socket's budget until the next turn of the
+    /// loop is used up.
     ///
     /// # Errors
     ///
@@ -151,21 +150,21 @@ impl DatagramCore {
         }
     }
 
-    /// Whether the socket tells when there is room for a datagram to this destination. A Unix socket only knows
-    /// of the peer that it is connected to.
-    pub(crate) fn tells_of_room(&self, destination: Option<Address>) -> bool {
+    /// Whether an event signals room for a datagram to this destination. A Unix socket only signals room at the peer
+    /// that it is connected to.
+    pub(crate) fn signals_room(&self, destination: Option<Address>) -> bool {
         !self.output.is_unix || destination.is_none()
     }
 
-    /// Puts bytes back in front of what is unread, for the next reader.
+    /// Puts bytes back at the front of the queue, for the next reader.
     pub(crate) fn put_back_bytes(&self, bytes: &[u8], source: Address) {
         self.put_back(Arrived { bytes: Chunk::owned(bytes), source });
     }
 }
 
-/// Receives one datagram into as much memory as it takes, without waiting.
+/// Receives one datagram into memory of its size, without waiting.
 fn receive_whole(descriptor: RawFd) -> io::Result<Arrived> {
-    // With TRUNC, the count is that of the whole datagram.
+    // With TRUNC, returns the size of the whole datagram.
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
     let mut bytes = vec![0_u8; recv(descriptor, &mut [], peek)?];
     let mut name = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
@@ -184,7 +183,7 @@ fn receive_whole(descriptor: RawFd) -> io::Result<Arrived> {
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     bytes.truncate(count);
     let name_length = size_of_val(&name).min(name_length as usize);
-    // SAFETY: so many bytes of the name were there, and the kernel has written them.
+    // SAFETY: the length is at most that of the name, and its bytes are initialized.
     let name = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), name_length) };
     let source = Address::from_bytes(name).unwrap_or_else(Address::unnamed);
     Ok(Arrived { bytes: Chunk::owned(bytes), source })

@@ -1,4 +1,4 @@
-//! The input side of a socket: what brings pieces, those that nobody has taken yet, and who waits for more.
+//! The input side of a socket: the operation that receives pieces, the queue of pieces, and the waiting readers.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,10 +9,10 @@ use super::pieces::Pieces;
 use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::wait_list::WaitList;
 
-/// So many pieces taken one by one prove that a socket is busy.
+/// How many pieces must be taken one by one before a socket counts as busy.
 const BUSY_AFTER: u8 = 16;
 
-/// That number, or the one that a simulation has chosen.
+/// That number, or the one that the simulation has chosen.
 fn busy_after() -> u8 {
     #[cfg(feature = "simulation")]
     if let Some(simulation) = ringspun_runtime::simulation::current() {
@@ -21,41 +21,41 @@ fn busy_after() -> u8 {
     BUSY_AFTER
 }
 
-/// Whether there may be something to take from the kernel without waiting.
+/// Whether the kernel may have input that can be taken without waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announced {
-    /// Nothing until an operation says so.
+    /// None, until an operation announces it.
     Nothing,
-    /// Something, and after a piece that was the last one, nothing.
+    /// Some, until a piece was the last one.
     Some,
-    /// Something, until there is nothing.
+    /// Some, until an attempt finds nothing: the last piece cannot be recognized.
     UntilNothing,
 }
 
-/// How far the input has come.
+/// Whether the input has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     NotYet,
     Reached,
-    /// An errno, to be raised once.
+    /// By an errno, which is returned once.
     Failed(i32),
 }
 
-/// The input side of a socket. `P` is a piece, `D` a piece that can go to another thread.
+/// The input side of a socket. `P` is a piece, `D` a piece that can be sent to another thread.
 ///
-/// A socket is *busy* when pieces have been taken from it again and again. Until then, and where it is shared with
-/// other owners, each piece is taken when a reader wants it, so that what nobody waits for stays in the kernel.
+/// A socket is *busy* once pieces have been taken from it repeatedly. Until then, and while it is shared with other
+/// owners, a piece is taken only when a reader wants it: data that no reader waits for stays in the kernel.
 #[repr(C)]
 pub(crate) struct Input<P, D> {
     pub(crate) announced: Cell<Announced>,
     pub(crate) end: Cell<End>,
-    /// Pieces that have yet to be taken one by one, until the socket is busy.
+    /// How many more pieces must be taken one by one before the socket counts as busy.
     until_busy: Cell<u8>,
-    /// The loop will ask whether the socket is still read ([`Sweep`](ringspun_runtime::Sweep)).
+    /// The loop sweeps this socket ([`Sweep`](ringspun_runtime::Sweep)).
     pub(crate) is_swept: Cell<bool>,
-    /// A piece has been taken since the loop asked last.
+    /// A piece has been taken since the last sweep.
     pub(crate) was_read: Cell<bool>,
-    /// What brings pieces, or tells of them, while it is in flight.
+    /// The operation in flight that receives or announces input.
     pub(crate) armed: Cell<Option<OperationKey>>,
     weight: Cell<usize>,
     pub(crate) readers: WaitList,
@@ -66,7 +66,7 @@ pub(crate) struct Input<P, D> {
 impl<P, D> Input<P, D> {
     pub(crate) fn new(left_behind: Option<LeftBehind<D>>) -> Self {
         Self {
-            // A first look costs little, and most often the peer has sent something already.
+            // A first attempt is cheap, and usually the peer has already sent something.
             announced: Cell::new(Announced::Some),
             end: Cell::new(End::NotYet),
             until_busy: Cell::new(busy_after()),
@@ -89,12 +89,12 @@ impl<P, D> Input<P, D> {
         self.until_busy.set(self.until_busy.get().saturating_sub(1));
     }
 
-    /// Has the socket prove anew that it is busy.
-    pub(crate) fn calm(&self) {
+    /// Makes the socket count as not busy.
+    pub(crate) fn reset_busy(&self) {
         self.until_busy.set(busy_after());
     }
 
-    /// The weight of the pieces that nobody has taken.
+    /// The weight of the queued pieces.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
         self.weight.get()
@@ -122,20 +122,20 @@ impl<P, D> Input<P, D> {
         Some(piece)
     }
 
-    /// Takes all pieces.
+    /// Takes all queued pieces.
     pub(crate) fn drain(&self) -> Pieces<P> {
         self.weight.set(0);
         self.pieces.take()
     }
 
-    /// `Ok(true)` at the end of the input, `Ok(false)` if more may come. An error is raised once; then it is the end,
-    /// or things go on, as `is_end` says. A socket that has no peer yet may get one.
-    pub(crate) fn ended(&self, is_end: bool) -> io::Result<bool> {
+    /// `Ok(true)` at the end of the input, `Ok(false)` if more may follow. An error is returned once; afterwards, the
+    /// input has ended if `error_is_end`. After `ENOTCONN` it has not: the socket may still be connected.
+    pub(crate) fn ended(&self, error_is_end: bool) -> io::Result<bool> {
         match self.end.get() {
             End::NotYet => Ok(false),
             End::Reached => Ok(true),
             End::Failed(errno) => {
-                let is_over = is_end && errno != libc::ENOTCONN;
+                let is_over = error_is_end && errno != libc::ENOTCONN;
                 self.end.set(if is_over { End::Reached } else { End::NotYet });
                 Err(io::Error::from_raw_os_error(errno))
             }

@@ -1,4 +1,4 @@
-//! Listening: a socket bound to the first address that can be had.
+//! Listening on the first of several addresses that can be bound.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,18 +9,18 @@ use crate::descriptor::new_socket;
 use crate::options::SocketOption;
 use crate::system::{bind, listen};
 
-/// Connections that wait in the kernel for us to accept them, as in Janet's `net/listen`.
+/// How many connections wait in the kernel, as in Janet's `net/listen`.
 const BACKLOG: i32 = 1024;
 
-/// What may be at an address already (`socket(7)`).
+/// What else may use an address (`socket(7)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     /// Nothing.
     Nothing,
-    /// Connections of a former listener (`SO_REUSEADDR`), as the standard library has it for listeners.
+    /// Connections of an earlier listener (`SO_REUSEADDR`), as with the standard library's listeners.
     Address,
-    /// Other sockets that allow it, too (`SO_REUSEPORT`), between which the kernel then divides connections and
-    /// datagrams: as Janet's `net/listen` has it. Unix sockets have no such thing.
+    /// Other sockets that also allow it (`SO_REUSEPORT`), among which the kernel distributes connections and
+    /// datagrams, as with Janet's `net/listen`. Not for Unix sockets.
     Port,
 }
 
@@ -36,8 +36,8 @@ impl Reuse {
     }
 }
 
-/// Makes a socket on the first address that can be bound; one for streams listens. On a port that the kernel chooses
-/// for datagrams, `reuse` takes effect after it has chosen one that nobody has.
+/// Makes a socket on the first address that can be bound, and makes it listen if it is a stream socket. For datagrams
+/// on a port that the kernel chooses, `reuse` takes effect after it has chosen an unused one.
 ///
 /// # Errors
 ///
@@ -55,9 +55,9 @@ pub fn listen_on(addresses: &[Address], kind: SocketKind, reuse: Reuse) -> io::R
 
 fn bind_and_listen(address: &Address, kind: SocketKind, reuse: Reuse) -> io::Result<OwnedFd> {
     let descriptor = new_socket(address, kind)?;
-    // For one that may share its port, the kernel may choose one that another datagram socket has, which then gets
-    // some of its datagrams (measured on Linux 6.18: once in some 130 times 20 sockets). Whoever lets it choose wants
-    // one of their own, which others may share later.
+    // For a socket that may share its port, the kernel may choose the port of another datagram socket, which then gets
+    // some of its datagrams (measured on Linux 6.18: once in some 130 times 20 sockets). So it chooses an unused port
+    // first, which others may share later.
     let chosen_by_kernel = kind == SocketKind::Datagram && address.port() == Some(0);
     if !chosen_by_kernel {
         reuse.allow(&descriptor, address)?;

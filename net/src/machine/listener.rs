@@ -1,4 +1,4 @@
-//! Listening sockets: what is received are connections.
+//! Listening sockets: they receive connections.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::socket::{Kind, Socket, Taken};
 use crate::system::accept_now;
 
-/// Connections, as a listening socket brings them. The descriptor must not block.
+/// The kind of listening sockets, whose descriptor must be non-blocking.
 #[derive(Debug)]
 pub struct Connections;
 
@@ -21,7 +21,7 @@ impl Kind for Connections {
     type Detached = OwnedFd;
     type Output = ();
 
-    /// The rest wait in the backlog, where another process on the same socket can get them.
+    /// Beyond this, connections stay in the backlog, where another process with the same socket can accept them.
     const QUEUE_MAX: usize = 64;
     const ERROR_IS_END: bool = false;
     const CLOSE_FREES_PORT: bool = true;
@@ -44,7 +44,7 @@ impl Kind for Connections {
 
     fn piece_of(_: &ListenerCore, completion: Completion) -> Option<OwnedFd> {
         let descriptor = completion.result.ok()?;
-        // SAFETY: the kernel made this descriptor for this completion; nobody else has it.
+        // SAFETY: the descriptor of a new connection, which the completion passes to us.
         Some(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
     }
 
@@ -55,8 +55,8 @@ impl Kind for Connections {
         drop(connection);
     }
 
-    /// That we paused, or that one connection was over before it was accepted: accept(2) says to try again.
-    fn passes(errno: i32) -> bool {
+    /// A cancel, or a connection that ended before it was accepted: accept(2) says to retry.
+    fn is_transient(errno: i32) -> bool {
         matches!(
             errno,
             libc::ECANCELED

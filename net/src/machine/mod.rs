@@ -1,9 +1,8 @@
-//! What each network operation means, as state machines over the loop's operations.
+//! The network operations as state machines on top of the loop's operations.
 //!
-//! A machine is polled with a waiter. It does what can be done, submits what has to be submitted, and
-//! is either ready or leaves the waiter where the completion will find it. Whoever gives up on a
-//! machine before it is ready calls its `abandon`, which takes the waiter back and hurries what is in
-//! flight; memory in flight is the loop's, so nothing has to be waited for.
+//! A machine is polled with a waiter. It does what is possible, submits operations, and is either ready or registers
+//! the waiter, which the completion wakes. To give up before it is ready, call its `abandon`, which removes the waiter
+//! and cancels operations in flight, without waiting for them: the loop owns their memory.
 
 mod accept;
 mod budget;

@@ -1,4 +1,4 @@
-//! The output of a connected socket: at most one send or connect in flight, and those who wait to write.
+//! The output side of a stream socket: at most one send or connect in flight, and a queue of waiting writers.
 
 use std::cell::Cell;
 use std::io;
@@ -16,13 +16,13 @@ use crate::error::closed;
 use crate::system::{reset_at_close, shutdown};
 use crate::wait_list::WaitList;
 
-/// The largest message that goes to the ring as a copy, or together with those of other streams: to copy more would
-/// cost more than the wait that it saves, and is worth a system call of its own.
+/// The largest message that is copied into a batch or submitted with those of other streams. Copying more would cost
+/// more than the wait that it saves; larger messages are worth a system call each.
 const SMALL_MAX_BYTES: usize = 4 * 1024;
-/// So many small messages sent one by one prove that a stream writes again and again.
+/// How many small messages must be sent one by one before a stream counts as busy.
 const BUSY_AFTER: u8 = 16;
-/// How long a closed stream goes on with what a write has left behind: without an end, a peer that never reads would
-/// keep its descriptor for as long as it likes.
+/// How long a closed stream continues a pending send: otherwise, a peer that never reads would keep its descriptor open
+/// indefinitely.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 
 /// The output side of a stream.
@@ -30,21 +30,21 @@ const ENDING_MAX: Duration = Duration::from_secs(30);
 #[repr(C)]
 pub struct Output {
     state: Cell<State>,
-    /// Small messages sent by calls of their own, up to the number that makes a stream busy.
+    /// The number of small messages sent by a system call each, up to `BUSY_AFTER`.
     sent: Cell<u8>,
-    /// To be done once nothing that a write has left behind is in flight.
+    /// Shut down writing once no detached send is in flight.
     shuts_down_behind: Cell<bool>,
     writers: WaitList,
-    /// What the send or connect gave, until the machine that started it takes it.
+    /// The result of the send or connect, until the machine that started it takes it.
     result: Cell<Option<io::Result<u32>>>,
 }
 
-/// What became of `Socket::try_send`.
+/// The result of `Socket::try_send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// All of the data has been sent, or will be although nobody waits for it.
+    /// All of the data has been sent, or will be by a detached send.
     All,
-    /// So many bytes have been sent, none among them; whoever sends has to wait.
+    /// This number of bytes, possibly zero, has been sent; the writer must wait to send the rest.
     Part(usize),
 }
 
@@ -53,38 +53,39 @@ enum State {
     #[default]
     Idle,
     InFlight(OperationKey),
-    /// In flight, but nobody will take the result.
+    /// In flight; the result will be discarded.
     Abandoned(OperationKey),
-    /// A message has joined a batch, for a write that has returned. Once the batch is over, the output is idle.
+    /// A message of a write that has returned is in this batch: a detached send. Once the batch is over, the output is
+    /// idle.
     Soon(Batch),
-    /// So many bytes, the rest of such a message, are in flight. Nobody may cancel this.
+    /// The rest of such a message, `total` bytes, is in flight. Must not be cancelled.
     Behind {
         send: OperationKey,
         total: u32,
     },
-    /// The same on a closed stream, until a timer cancels it. Then the time is up, and the timer makes sure.
+    /// The same on a closed stream, until the timer cancels it. Then `is_time_up`, and the timer repeats the cancel.
     Ending {
         send: OperationKey,
         timer: TimerKey,
         is_time_up: bool,
     },
-    /// What a write had left behind has failed, with this errno. The next write, or a read at the end, reports it; a
-    /// close before that resets the connection.
+    /// A detached send has failed with this errno. The next write, or a read at the end, reports it; a close before
+    /// that resets the connection.
     Lost(i32),
     /// Done; the result has not been taken.
     Finished,
 }
 
-/// Follows a batch with a message of a socket that is shut down or closed after it.
+/// Waits for the batch with a message of a socket that will be shut down or closed afterwards.
 struct AfterBatch<K: Kind>(Rc<Socket<K>>);
 
 impl<K: Kind<Output = Output>> Wake for AfterBatch<K> {
     fn wake(self: Rc<Self>) {
-        self.0.look_after_batch();
+        self.0.check_batch();
     }
 }
 
-/// Ends what a closed stream still has in flight, when it has had its time.
+/// Cancels the pending send of a closed stream when its time is up.
 struct Ending<K: Kind>(Rc<Socket<K>>);
 
 impl<K: Kind<Output = Output>> Wake for Ending<K> {
@@ -107,7 +108,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Whether anything is in flight.
+    /// Whether a send or connect is in flight.
     pub(crate) fn output_is_in_flight(&self) -> bool {
         match self.output.state.get() {
             State::InFlight(_) | State::Abandoned(_) => true,
@@ -115,7 +116,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Whether what a write has left behind is in flight.
+    /// Whether a detached send is in flight.
     fn is_behind(&self) -> bool {
         match self.output.state.get() {
             State::Soon(batch) => !self.event_loop().is_over(batch),
@@ -124,12 +125,12 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Whether a message waits for its batch to be over, of which nothing is told.
+    /// Whether a message is in a batch that is not over. No completion signals its end.
     fn is_in_batch(&self) -> bool {
         matches!(self.output.state.get(), State::Soon(batch) if !self.event_loop().is_over(batch))
     }
 
-    /// Has a writer who waits for its turn look again in the next turn of the loop, where nothing else would tell it.
+    /// Wakes a queued writer in the next turn of the loop if it waits for a batch, whose end no completion signals.
     pub(crate) fn wait_for_batch(&self, waiter: &Rc<dyn Wake>) {
         if self.is_in_batch() {
             self.event_loop().wake_next_turn(waiter.clone());
@@ -141,7 +142,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     }
 
     #[cold]
-    fn look_after_batch(self: &Rc<Self>) {
+    fn check_batch(self: &Rc<Self>) {
         if self.is_in_batch() {
             return self.follow_batch();
         }
@@ -158,25 +159,25 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
     }
 
-    /// Sends what can be sent without waiting; `may_stay_behind` says whether the call may return before the kernel has
-    /// the bytes. The one place that decides how a write goes:
+    /// Sends what can be sent without waiting. With `may_detach`, it may return before the kernel has the bytes: the
+    /// send is then *detached*. Decides how each write is sent:
     ///
-    /// | the output is | the stream is | the data | what is done |
+    /// | output | stream | data | action |
     /// | --- | --- | --- | --- |
-    /// | taken | any | any | nothing: the writer joins the queue |
-    /// | free | busy, on a ring | small, may stay behind | a copy joins the batch of this turn, and the writer goes on |
-    /// | free | busy, on a ring | small | nothing: it is submitted with those of other streams |
-    /// | free | any | else, and budget is left | `send(2)`; of the rest, a send is submitted |
-    /// | free | any | else | nothing: it is submitted, so that other fibers run |
+    /// | in use | any | any | none: the writer queues |
+    /// | free | busy, on a ring | small, may detach | a copy joins the batch of this turn; done |
+    /// | free | busy, on a ring | small | none: the caller submits it, with those of other streams |
+    /// | free | any | other, and budget left | `send(2)`; the caller submits the rest |
+    /// | free | any | other | none: the caller submits it, so that other fibers run |
     ///
-    /// A stream is busy when it is read again and again, or has sent a number of messages; one system call for each of
-    /// the first ones costs less than to set up what many share.
+    /// A stream is busy if it is read repeatedly, or has sent a number of messages. For the first few messages, a
+    /// system call each is cheaper.
     ///
     /// # Errors
     ///
-    /// [`Closed`] on a closed stream; the kernel's, also those of what an earlier write has left behind.
+    /// [`Closed`] on a closed stream; the kernel's, including those of earlier detached sends.
     #[inline]
-    pub fn try_send(self: &Rc<Self>, data: &[u8], may_stay_behind: bool) -> io::Result<Sent> {
+    pub fn try_send(self: &Rc<Self>, data: &[u8], may_detach: bool) -> io::Result<Sent> {
         self.check_open()?;
         self.check_behind()?;
         if !self.output_is_idle() || !self.output.writers.is_empty() || data.is_empty() {
@@ -184,7 +185,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
         let is_small = data.len() <= SMALL_MAX_BYTES;
         if is_small && self.shares_sends() {
-            return if may_stay_behind { self.send_soon(data) } else { Ok(Sent::Part(0)) };
+            return if may_detach { self.send_soon(data) } else { Ok(Sent::Part(0)) };
         }
         self.send_now(data, is_small)
     }
@@ -195,7 +196,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.runs_ahead()
     }
 
-    /// Whether small messages are sent with those of other streams.
+    /// Whether small messages are sent together with those of other streams.
     #[inline]
     fn shares_sends(&self) -> bool {
         let is_busy = self.input.is_busy() || self.output.sent.get() == BUSY_AFTER;
@@ -226,12 +227,11 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }))
     }
 
-    /// Ready when nothing that a write has left behind is in flight any more.
+    /// Ready when no detached send is in flight.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed) once the stream is. The kernel's, if what was left behind has not been sent. It is
-    /// told once.
+    /// [`Closed`](crate::Closed) on a closed stream; the kernel's if a detached send has failed, once.
     pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
         match self.output.state.get() {
             State::Behind { .. } => {
@@ -252,7 +252,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         Poll::Ready(self.check_behind())
     }
 
-    /// Tells, once, that what a write had left behind has not been sent.
+    /// Returns, once, the error of a failed detached send.
     ///
     /// # Errors
     ///
@@ -268,7 +268,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Shuts down one or both directions (`shutdown(2)`). What a write has left behind is sent before.
+    /// Shuts down one or both directions (`shutdown(2)`), writing only after detached sends.
     ///
     /// # Errors
     ///
@@ -293,7 +293,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
     }
 
-    /// Takes the result of the send or connect that the caller started, once it is there.
+    /// Takes the result of the send or connect that the caller started; `None` while it is in flight.
     #[inline]
     pub(crate) fn take_output_result(&self) -> Option<io::Result<u32>> {
         if self.output.state.get() != State::Finished {
@@ -303,7 +303,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.output.result.take()
     }
 
-    /// Takes a writer out of the queue, and lets the next one try.
+    /// Removes a writer from the queue, and wakes the next one if it was first.
     #[inline]
     pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
         let was_first = self.output.writers.remove(waiter);
@@ -314,14 +314,14 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Hurries the output in flight, if somebody waits for it; its result still comes.
+    /// Requests cancellation of the output in flight unless it is detached; its result still follows.
     pub(crate) fn cancel_output(&self) {
         if let State::InFlight(key) = self.output.state.get() {
             self.event_loop().cancel(key);
         }
     }
 
-    /// Cancels the output in flight, on a stream that is being closed. What a write has left behind has some time yet.
+    /// Cancels the output in flight of a stream that is being closed. A detached send may continue for some time.
     pub(super) fn end_output(self: &Rc<Self>) {
         self.cancel_output();
         match self.output.state.get() {
@@ -334,8 +334,9 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// A plain close would tell the peer that it has got all. If the connection is gone, it knows. In a forked child,
-    /// what the peer finds is up to the parent.
+    /// Makes the close reset the connection: after an orderly close, the peer would believe that it has received
+    /// everything. Ignores errors, as the connection has then ended. Not in a forked child, which must not affect the
+    /// parent's connection.
     fn reset_at_close(&self) {
         if self.event_loop().check_process().is_ok() {
             let _ = reset_at_close(self.descriptor());
@@ -347,7 +348,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
         event_loop.insert_timer(event_loop.now() + ENDING_MAX, Rc::new(Ending(self.clone())))
     }
 
-    /// A send that is just being made again, because it was cut short, is not found: it is looked for another time.
+    /// Cancels the pending send, and arms the timer to repeat that: the cancel does not find a send that is just being
+    /// resubmitted.
     #[cold]
     fn cancel_ending(self: &Rc<Self>) {
         if let State::Ending { send, .. } = self.output.state.get() {
@@ -356,7 +358,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// Cancels the output in flight, and lets its result go to nobody.
+    /// Cancels the output in flight, and discards its result.
     pub(crate) fn abandon_output(&self) {
         match self.output.state.get() {
             State::InFlight(key) => {
@@ -389,7 +391,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.output.writers.wake_first();
     }
 
-    /// The kernel has not taken all of a message.
+    /// Handles the completion of a message of which the kernel has not taken all.
     #[cold]
     pub(super) fn message_completed(self: &Rc<Self>, result: io::Result<u32>, rest: Vec<u8>) {
         let errno = result.err().map(|error| errno_of(&error)).filter(|errno| *errno != libc::EAGAIN);
@@ -429,7 +431,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     #[inline]
     fn shut_down_behind(&self) {
         if self.output.shuts_down_behind.take() && self.output_is_idle() {
-            // A socket without a peer any more has nothing to shut down.
+            // Fails only if the connection has ended, when there is nothing to shut down.
             let _ = shutdown(self.descriptor(), Shutdown::Write);
         }
     }
@@ -459,7 +461,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
     }
 
-    /// What ended a send before its end, if it lasts, is met by the next one.
+    /// Submits the rest of a send that ended early. If the cause persists, this send returns it.
     #[cold]
     fn send_rest(self: &Rc<Self>, mut data: Vec<u8>, sent: u32) -> OperationKey {
         data.drain(..sent as usize);

@@ -1,14 +1,14 @@
-//! A pause before something is tried again, where nothing tells when that would make sense.
+//! A pause before a retry, if no event signals when to retry.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringspun_runtime::{EventLoop, TimerKey, Wake};
 
-/// How long a pause is.
+/// The length of a pause.
 const LENGTH: Duration = Duration::from_millis(5);
 
-/// A pause that has begun, after which its waiter is woken.
+/// A pause in progress, whose timer wakes the waiter.
 #[derive(Debug)]
 pub(crate) struct Pause {
     until: Instant,
@@ -25,7 +25,7 @@ impl Pause {
         event_loop.now() >= self.until
     }
 
-    /// Ends the pause, whether or not it is over.
+    /// Removes the timer.
     pub(crate) fn end(self, event_loop: &EventLoop) {
         event_loop.remove_timer(self.timer);
     }

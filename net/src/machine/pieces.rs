@@ -1,10 +1,10 @@
-//! Pieces of input that nobody has taken yet, in order.
+//! A queue of input pieces.
 
 use std::collections::VecDeque;
 
-/// A queue that mostly has one piece or none, which takes no memory of its own.
+/// A queue that allocates no memory for the common case of at most one piece.
 pub(crate) struct Pieces<P> {
-    /// None, if the queue is empty.
+    /// `None` if the queue is empty.
     first: Option<P>,
     rest: VecDeque<P>,
 }

@@ -1,4 +1,4 @@
-//! Reading: some bytes, exactly so many, or all there are.
+//! Reading from streams.
 
 use std::io;
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use super::stream::StreamCore;
 /// How much a [`Read`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// Whatever is there first, up to so many bytes: `net/read`.
+    /// Any available bytes, up to this number: `net/read`.
     UpTo(usize),
-    /// So many bytes, or fewer at the end of the stream: `net/chunk`.
+    /// This number of bytes, or fewer at the end of the stream: `net/chunk`.
     Exactly(usize),
 }
 
@@ -36,13 +36,12 @@ impl Read {
         Self { stream, remaining, fill, received: 0 }
     }
 
-    /// Ready with the count of bytes given to `sink`, which is 0 at the end of the stream. Reading up
-    /// to 0 bytes waits until there is something to read, and reads nothing.
+    /// Ready with the number of bytes passed to `sink`, which is 0 at the end of the stream. Reading up to 0 bytes
+    /// waits until there is something to read, and reads nothing.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed), or the kernel's error, once the bytes that came before it have been
-    /// given to the sink.
+    /// [`Closed`](crate::Closed), or the kernel's, after the bytes that arrived before it have been passed to the sink.
     ///
     /// # Panics
     ///
@@ -56,7 +55,7 @@ impl Read {
             let Some(count) = self.stream.take_bytes(self.remaining, sink) else { break };
             self.received += count;
             self.remaining -= count;
-            // What has been received already is given, too.
+            // Also takes all other pieces that have been received.
             if !self.fill && !self.stream.has_unread() {
                 break;
             }
@@ -78,13 +77,13 @@ impl Read {
         }
     }
 
-    /// Bytes given to the sink so far.
+    /// The number of bytes passed to the sink so far.
     pub fn received(&self) -> usize {
         self.received
     }
 
-    /// Gives up. Bytes that arrive later stay in the stream's queue for the next reader, and so do those
-    /// to `put_back`: what the sink was given and whoever gives up will not use.
+    /// Gives up. Bytes that arrive later are kept for the next reader, as are those of `put_back`: bytes that were
+    /// passed to the sink, but will not be used.
     pub fn abandon(self, waiter: &Rc<dyn Wake>, put_back: &[u8]) {
         self.stream.leave_readers(waiter);
         self.stream.put_back_bytes(put_back);

@@ -1,4 +1,4 @@
-//! Looking up names, on a thread of its own: `getaddrinfo(3)` blocks, and the loop must not.
+//! Looks up names on another thread, as `getaddrinfo(3)` blocks.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -19,7 +19,7 @@ const PASSIVE: libc::c_int = 0x0008;
 #[cfg(not(target_os = "illumos"))]
 const PASSIVE: libc::c_int = libc::AI_PASSIVE;
 
-/// What kind of socket an address is for.
+/// The kind of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
     /// An ordered stream of bytes: TCP, or a Unix stream socket.
@@ -37,42 +37,42 @@ impl SocketKind {
     }
 }
 
-/// A question to the resolver.
+/// A query to the resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// A name or a numeric address; `None` for this machine's own.
+    /// A name or a numeric address; `None` for this machine.
     pub host: Option<String>,
     /// A port number, or a name from `services(5)`; `None` for port 0.
     pub service: Option<String>,
-    /// What the addresses are for.
+    /// The kind of socket that the addresses are for.
     pub kind: SocketKind,
-    /// Whether it is to listen (`AI_PASSIVE`).
+    /// Whether the socket is to listen (`AI_PASSIVE`).
     pub passive: bool,
 }
 
 impl Query {
-    /// The answer for a numeric host and port, which takes no resolver.
+    /// The address of a numeric host and port, which needs no resolver; `None` for others.
     pub fn numeric(&self) -> Option<Address> {
         let port = self.service.as_deref().unwrap_or("0");
-        // The parser would take a sign, too.
+        // The parser would also accept a sign.
         let port: u16 = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
         let ip: IpAddr = self.host.as_deref()?.parse().ok()?;
         Some(SocketAddr::new(ip, port).into())
     }
 
-    /// Asks `getaddrinfo(3)`, and blocks the thread for as long as that takes. The addresses come in the
-    /// order in which they should be tried (RFC 6724).
+    /// Calls `getaddrinfo(3)`, which blocks the thread. Returns the addresses in the order in which to try them
+    /// (RFC 6724).
     ///
     /// # Errors
     ///
-    /// The resolver's, with its text; one of our own for a text with a zero byte.
+    /// The resolver's, with its text; one of our own if the host or the service contains a zero byte.
     pub fn ask(&self) -> Result<Vec<Address>, ResolveError> {
         let c_string = |text: &String| {
             CString::new(text.as_str())
-                .map_err(|_| ResolveError::new(format!("{text:?} has a zero byte, which no name has")))
+                .map_err(|_| ResolveError::new(format!("{text:?}: expected a name without a zero byte")))
         };
         let host = self.host.as_ref().map(c_string).transpose()?;
-        // Without a host there has to be a service.
+        // Without a host, a service is required.
         let own = self.host.is_none().then(|| "0".to_string());
         let service = self.service.as_ref().or(own.as_ref()).map(c_string).transpose()?;
         // SAFETY: a zeroed addrinfo is a valid set of hints.
@@ -82,8 +82,7 @@ impl Query {
         hints.ai_flags = if self.passive { PASSIVE } else { 0 };
         let mut list = std::ptr::null_mut();
         let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
-        // SAFETY: the strings are terminated and, like the hints, outlive the call; `list` takes the
-        // result.
+        // SAFETY: the strings are terminated; they, the hints and `list`, which receives the result, outlive the call.
         let code = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &mut list) };
         if code != 0 {
             // SAFETY: gai_strerror returns a static, terminated string for every code.
@@ -92,22 +91,21 @@ impl Query {
         }
         let mut addresses = Vec::new();
         let mut next = list;
-        // SAFETY: the resolver's list is valid until it is freed below; each entry's address has the
-        // length that the entry states.
+        // SAFETY: the resolver's list is valid until it is freed below; each entry states the length of its address.
         while let Some(entry) = unsafe { next.as_ref() } {
             // SAFETY: as above.
             let address = unsafe { SockaddrStorage::from_raw(entry.ai_addr, Some(entry.ai_addrlen)) };
             addresses.extend(address.map(Address::from_raw));
             next = entry.ai_next;
         }
-        // SAFETY: the list came from getaddrinfo and nothing refers to it any more.
+        // SAFETY: the list came from getaddrinfo, and nothing refers to it.
         unsafe { libc::freeaddrinfo(list) };
         Ok(addresses)
     }
 }
 
-/// Why a name has no address; the text is the resolver's own (`gai_strerror(3)`). As an [`io::Error`] it
-/// is a text of the kind `NotFound`, also where the resolver failed for a while only.
+/// The failure of a lookup, with the resolver's text (`gai_strerror(3)`). As an [`io::Error`], its kind is `NotFound`,
+/// even if the failure is temporary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolveError {
     text: String,
@@ -133,7 +131,7 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Looks up the addresses of a place. If it is dropped before it ends, the result is discarded.
+/// Looks up addresses. If it is dropped before the lookup ends, the result is discarded.
 #[derive(Debug)]
 pub struct Resolve {
     state: State,
@@ -146,8 +144,8 @@ enum State {
 }
 
 impl Resolve {
-    /// Asks for the addresses that a query describes. What is numeric is known at once; anything else goes
-    /// to a thread.
+    /// Starts a lookup. The result for a numeric host and port is available immediately; others are looked up on
+    /// another thread.
     pub fn new(event_loop: &Rc<EventLoop>, query: Query) -> Self {
         let state = match query.numeric() {
             Some(address) => State::Answered(Ok(vec![address])),
@@ -159,12 +157,12 @@ impl Resolve {
         Self { state }
     }
 
-    /// An answer that is known already.
+    /// A lookup whose result is known.
     pub fn known(address: Address) -> Self {
         Self { state: State::Answered(Ok(vec![address])) }
     }
 
-    /// Asks for the addresses of an endpoint.
+    /// Starts the lookup of an endpoint.
     pub(crate) fn endpoint(
         event_loop: &Rc<EventLoop>,
         endpoint: &Endpoint,
@@ -181,7 +179,7 @@ impl Resolve {
         }
     }
 
-    /// Ready with the addresses, in the order in which they should be tried.
+    /// Ready with the addresses, in the order in which to try them.
     ///
     /// # Errors
     ///
@@ -190,14 +188,14 @@ impl Resolve {
         match &mut self.state {
             State::Answered(answer) => Poll::Ready(answer.clone()),
             State::Asking(call) => call.poll(waiter).map(|answer| {
-                // The resolver is C code, and what is around it does not panic.
+                // Not expected: the resolver is C code, and the code around it does not panic.
                 answer.unwrap_or_else(|_| Err(ResolveError::new("the lookup panicked".to_string())))
             }),
         }
     }
 }
 
-/// The resolver would cut a larger port to 16 bits and say nothing.
+/// Rejects ports that the resolver would silently truncate to 16 bits.
 fn check_port(service: &str) -> io::Result<()> {
     let is_number = service.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && service.parse::<u16>().is_err() {

@@ -1,4 +1,4 @@
-//! A datagram on its way out, or a wait for room for one.
+//! The send of a datagram, or the wait for room for one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -11,10 +11,10 @@ use ringspun_runtime::{
 use super::datagrams::DatagramCore;
 use crate::address::Address;
 
-/// A send or a wait for room in flight, and who waits for it.
+/// A send or a wait for room in flight, and its waiter.
 pub(crate) struct Sending {
     core: Rc<DatagramCore>,
-    /// Where the socket lists it.
+    /// Its index in the socket's list.
     index: usize,
     key: Cell<Option<OperationKey>>,
     result: Cell<Option<io::Result<u32>>>,
@@ -55,17 +55,17 @@ impl Sending {
         result
     }
 
-    /// Ends it soon; its result still comes.
-    pub(crate) fn hurry(&self) {
+    /// Requests cancellation; the result still follows.
+    pub(crate) fn cancel(&self) {
         if let Some(key) = self.key.get() {
             self.core.event_loop().cancel(key);
         }
     }
 
-    /// Nobody waits any more.
+    /// Removes the waiter, and requests cancellation.
     pub(crate) fn abandon(&self) {
         drop(self.waiter.take());
-        self.hurry();
+        self.cancel();
     }
 }
 

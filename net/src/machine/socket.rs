@@ -1,5 +1,5 @@
-//! What sockets of all kinds have in common: one operation that brings input or tells of it, the readers who wait, and
-//! how a socket is shared and closed.
+//! The common part of all sockets: an operation that receives or announces input, waiting readers, handing over and
+//! closing.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -17,76 +17,76 @@ use crate::system::set_nonblocking;
 
 /// A kind of socket, by what it receives: bytes, connections or datagrams.
 pub trait Kind: Sized + 'static {
-    /// What a reader takes at a time.
+    /// The unit of input.
     type Piece;
-    /// A piece in a form that can go to another thread.
+    /// A piece in a form that can be sent to another thread.
     type Detached: Send;
     /// The output side.
     type Output;
 
-    /// The weight of pieces that nobody has taken, above which the socket stops receiving ahead.
+    /// The weight of queued pieces above which the socket stops receiving ahead.
     const QUEUE_MAX: usize;
-    /// Whether an error is the end of the input, as in a stream; or else the next piece may be had all the same.
+    /// Whether an error ends the input, as on streams; otherwise, more pieces may follow.
     const ERROR_IS_END: bool;
-    /// Whether closing waits until the kernel has let go of the socket, so that its port is free then.
+    /// Whether closing waits until the kernel no longer uses the socket, so that its port is free afterwards.
     const CLOSE_FREES_PORT: bool;
-    /// What taking a piece from the kernel costs, of what the socket's calls may cost in a turn.
+    /// The cost of taking a piece from the kernel, in units of the budget.
     const TAKE_COST: u8;
-    /// That sum.
+    /// The budget of the socket's calls in a turn.
     const BUDGET: u8;
 
-    /// How much a piece counts in the queue: at least 1.
+    /// The weight of a piece in the queue: at least 1.
     fn weight(piece: &Self::Piece) -> usize;
 
     /// The output side of a new socket.
     fn output_of(descriptor: &OwnedFd) -> Self::Output;
 
-    /// The operation that brings pieces, or tells of them, until it is cancelled; `None` for a socket that has to be
-    /// read one piece at a time.
+    /// The operation that receives or announces pieces until it is cancelled; `None` for a socket that must be read one
+    /// piece at a time.
     fn continuous_operation(socket: &Socket<Self>) -> Option<Operation>;
 
-    /// Whether that operation is for every socket, and not only for those that have proven busy, because it leaves
-    /// what it tells of in the kernel.
-    fn only_tells(_: &Socket<Self>) -> bool {
+    /// Whether that operation only announces input and leaves it in the kernel, so that it also suits sockets that are
+    /// not busy.
+    fn only_announces(_: &Socket<Self>) -> bool {
         false
     }
 
-    /// Takes a piece from the kernel without waiting, of up to `limit` bytes if it is one of bytes.
+    /// Takes a piece from the kernel without waiting. `limit` is the maximum size of a piece of bytes.
     ///
     /// # Errors
     ///
-    /// Those of the system call, `EAGAIN` among them.
+    /// Those of the system call, including `EAGAIN`.
     fn take_now(socket: &Socket<Self>, limit: usize) -> io::Result<Taken<Self::Piece>>;
 
-    /// The piece that a completion brings; `None` is the end of the input.
+    /// The piece of a completion; `None` at the end of the input.
     fn piece_of(socket: &Socket<Self>, completion: Completion) -> Option<Self::Piece>;
 
-    /// Lets go of a piece that came after the socket was closed.
+    /// Discards a piece that arrived after the socket was closed.
     fn discard(piece: Self::Piece) {
         drop(piece);
     }
 
-    /// Whether an error is no more than a pause, after which receiving goes on.
-    fn passes(errno: i32) -> bool {
+    /// Whether an error is transient, so that receiving continues.
+    fn is_transient(errno: i32) -> bool {
         matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN)
     }
 
-    /// Makes a piece fit for another thread.
+    /// Converts a piece so that it can be sent to another thread.
     fn detach(piece: Self::Piece) -> Self::Detached;
 
     /// The reverse of [`detach`](Self::detach).
     fn attach(detached: Self::Detached) -> Self::Piece;
 
-    /// Takes a completion of the output side.
+    /// Handles a completion of the output side.
     fn output_completed(_: &Rc<Socket<Self>>, _: OperationKind, _: Completion) {}
 
-    /// Ends what the output side has in flight, as the socket is being closed.
+    /// Ends the output in flight of a socket that is being closed.
     fn end_output(_: &Rc<Socket<Self>>) {}
 
-    /// Wakes whoever waits to write.
+    /// Wakes all waiting writers.
     fn wake_writers(_: &Socket<Self>) {}
 
-    /// Tells, once, what has gone wrong with output that nobody waited for.
+    /// Returns, once, the error of output that no writer waited for.
     ///
     /// # Errors
     ///
@@ -100,19 +100,19 @@ pub trait Kind: Sized + 'static {
         true
     }
 
-    /// Whether, besides that, nobody waits to write, and nothing has to be told.
+    /// Whether the output side has nothing in flight, no waiting writers, and no error to report.
     fn is_output_idle(_: &Socket<Self>) -> bool {
         true
     }
 }
 
-/// What [`Kind::take_now`] has found.
+/// The result of [`Kind::take_now`].
 pub enum Taken<P> {
     /// A piece.
     Piece {
         /// The piece itself.
         piece: P,
-        /// The kernel had no more at that time.
+        /// Whether the kernel had no more.
         is_last: bool,
     },
     /// The end of the input.
@@ -121,8 +121,8 @@ pub enum Taken<P> {
 
 /// The shared part of a socket, which its operations keep alive.
 ///
-/// With thousands of sockets, no cache holds them all, and each of their cache lines that is used costs time: what
-/// every read and write needs comes first, in this order.
+/// With thousands of sockets, each cache line touched is a cache miss: the fields that every read and write needs come
+/// first, in this order.
 #[repr(C)]
 pub struct Socket<K: Kind> {
     event_loop: Rc<EventLoop>,
@@ -138,7 +138,7 @@ impl<K: Kind> Socket<K> {
         Self::with_left_behind(event_loop, descriptor, None)
     }
 
-    /// Wraps a socket that was handed over, with what it had received until then.
+    /// Wraps a socket that was handed over, with the data that was received ahead by then.
     pub fn with_left_behind(
         event_loop: Rc<EventLoop>,
         descriptor: OwnedFd,
@@ -153,7 +153,7 @@ impl<K: Kind> Socket<K> {
         })
     }
 
-    /// The loop that this socket belongs to.
+    /// The event loop of this socket.
     pub fn event_loop(&self) -> &Rc<EventLoop> {
         &self.event_loop
     }
@@ -163,7 +163,7 @@ impl<K: Kind> Socket<K> {
         self.descriptor.raw()
     }
 
-    /// The descriptor, for a call that is over before this is closed.
+    /// The descriptor, borrowed for a call.
     pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
         self.descriptor.borrow().ok_or_else(|| closed(&self.event_loop))
     }
@@ -202,14 +202,14 @@ impl<K: Kind> Socket<K> {
             && !self.event_loop.is_shut_down()
     }
 
-    /// Takes the next piece: one that has been received ahead, or one of up to `limit` bytes that the kernel has.
-    /// `None` is not for ever: [`input_ended`](Self::input_ended) says whether more may come, and
+    /// Takes the next piece: one that was received ahead, or one from the kernel, of up to `limit` bytes. After `None`,
+    /// [`input_ended`](Self::input_ended) says whether more may follow, and
     /// [`wait_for_input`](Self::wait_for_input) waits for it.
     #[inline]
     pub(crate) fn take(&self, limit: usize) -> Option<K::Piece> {
         let piece = self.input.pop_front(K::weight);
-        let is_told = self.input.announced.get() != Announced::Nothing || self.input.ahead.is_shared();
-        if piece.is_some() || !is_told { piece } else { self.take_from_kernel(limit) }
+        let may_have = self.input.announced.get() != Announced::Nothing || self.input.ahead.is_shared();
+        if piece.is_some() || !may_have { piece } else { self.take_from_kernel(limit) }
     }
 
     fn take_from_kernel(&self, limit: usize) -> Option<K::Piece> {
@@ -217,7 +217,7 @@ impl<K: Kind> Socket<K> {
         if input.ahead.is_shared()
             && let Some(detached) = input.ahead.take()
         {
-            // Before the end, which may have come after this had been received.
+            // Before the end of the input, which is behind it.
             return Some(K::attach(detached));
         }
         if input.end.get() != End::NotYet || self.is_closed() {
@@ -238,14 +238,14 @@ impl<K: Kind> Socket<K> {
             Ok(Taken::End) => input.end.set(End::Reached),
             Err(error) => match errno_of(&error) {
                 libc::EAGAIN => input.announced.set(Announced::Nothing),
-                errno if K::passes(errno) => {}
+                errno if K::is_transient(errno) => {}
                 errno => input.end.set(End::Failed(errno)),
             },
         }
         None
     }
 
-    /// Puts a piece back in front of those that nobody has taken, for the next reader.
+    /// Puts a piece back at the front of the queue, for the next reader.
     pub(crate) fn put_back(&self, piece: K::Piece) {
         if !self.is_closed() {
             let weight = K::weight(&piece);
@@ -254,34 +254,34 @@ impl<K: Kind> Socket<K> {
         }
     }
 
-    /// `Ok(true)` at the end of the input, `Ok(false)` if more may come.
+    /// `Ok(true)` at the end of the input, `Ok(false)` if more may follow.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed); what ended the input, once.
+    /// [`Closed`](crate::Closed); the error that ended the input, once.
     pub(crate) fn input_ended(&self) -> io::Result<bool> {
         self.check_open()?;
         let has_ended = self.input.ended(K::ERROR_IS_END)?;
         if has_ended {
-            // Who reads to the end may never write again, and is to know.
+            // A caller that has read to the end may never write again, so this is the place to report errors of output.
             K::check_output(self)?;
         }
         Ok(has_ended)
     }
 
-    /// Has the waiter woken when there is input.
+    /// Wakes the waiter when there is input.
     #[inline]
     pub(crate) fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.input.readers.add(waiter);
         if self.input.announced.get() == Announced::Nothing {
             self.arm_input();
         } else {
-            // There is more than may be taken in one turn, and nobody will tell of it again.
+            // The budget of this turn is used up, and no event will announce the rest.
             self.event_loop.wake_next_turn(waiter.clone());
         }
     }
 
-    /// Takes the waiter of a reader back who gives up.
+    /// Removes the waiter of a reader that gives up.
     pub(crate) fn leave_readers(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.input.readers.remove(waiter);
         self.sweep_if_ahead();
@@ -289,8 +289,9 @@ impl<K: Kind> Socket<K> {
 
     fn arm_input(self: &Rc<Self>) {
         if self.input.armed.get().is_none() {
-            let may_go_on = (self.input.is_busy() || K::only_tells(self)) && self.input.ahead.is_allowed();
-            let continuous = if may_go_on { K::continuous_operation(self) } else { None };
+            let is_suited = self.input.is_busy() || K::only_announces(self);
+            let may_continue = is_suited && self.input.ahead.is_allowed();
+            let continuous = if may_continue { K::continuous_operation(self) } else { None };
             let descriptor = self.descriptor();
             let once = || Operation::Poll { descriptor, interest: Interest::Readable };
             let operation = continuous.unwrap_or_else(once);
@@ -298,7 +299,7 @@ impl<K: Kind> Socket<K> {
         }
     }
 
-    /// Has the loop ask in a while whether anybody still reads, where pieces may come ahead of the readers.
+    /// Registers the socket for sweeps if it receives ahead.
     #[inline]
     fn sweep_if_ahead(self: &Rc<Self>) {
         let input = &self.input;
@@ -307,10 +308,10 @@ impl<K: Kind> Socket<K> {
         }
     }
 
-    /// Whether pieces are received before anybody asks for them, once the operation for that is armed.
+    /// Whether the socket receives ahead of its readers while its operation is armed.
     #[inline]
     pub(super) fn runs_ahead(&self) -> bool {
-        self.input.is_busy() && !K::only_tells(self)
+        self.input.is_busy() && !K::only_announces(self)
     }
 
     #[cold]
@@ -335,13 +336,13 @@ impl<K: Kind> Socket<K> {
                 }
                 None => input.end.set(End::Reached),
             },
-            Some(errno) if K::passes(errno) && !self.event_loop.is_shut_down() => {
+            Some(errno) if K::is_transient(errno) && !self.event_loop.is_shut_down() => {
                 if !input.readers.is_empty() && !self.is_closed() {
                     self.arm_input();
                 }
                 return;
             }
-            Some(errno) if K::passes(errno) => {}
+            Some(errno) if K::is_transient(errno) => {}
             Some(errno) => input.end.set(End::Failed(errno)),
         }
         self.sweep_if_ahead();
@@ -357,7 +358,7 @@ impl<K: Kind> Socket<K> {
         }
     }
 
-    /// There may be something to take from the kernel.
+    /// Handles a completion that announces input.
     #[inline]
     fn input_announced(self: &Rc<Self>, result: io::Result<u32>, more: bool) {
         let input = &self.input;
@@ -375,16 +376,16 @@ impl<K: Kind> Socket<K> {
             }
             Ok(_) => input.announced.set(Announced::UntilNothing),
             Err(error) => match errno_of(&error) {
-                // Whoever waits arms it again.
-                errno if K::passes(errno) => {}
+                // Woken readers arm it again.
+                errno if K::is_transient(errno) => {}
                 errno => input.end.set(End::Failed(errno)),
             },
         }
         input.readers.wake_all();
     }
 
-    /// Prepares for another descriptor of the socket to be used in another thread: stops receiving ahead, and gives
-    /// what that descriptor's [`with_left_behind`](Self::with_left_behind) needs.
+    /// Prepares for the use of another descriptor of the socket in another thread: stops receiving ahead, and returns
+    /// the argument for that descriptor's [`with_left_behind`](Self::with_left_behind).
     pub fn share(&self) -> LeftBehind<K::Detached> {
         let left_behind = self.input.ahead.share();
         self.stop_input();
@@ -392,39 +393,38 @@ impl<K: Kind> Socket<K> {
         left_behind
     }
 
-    /// Prepares for another process to use the socket: stops receiving ahead, for good. What has been received is for
-    /// the readers here. The process finds a socket that blocks, as it expects of its standard streams; calls of ours
-    /// do not block all the same.
+    /// Prepares for the use of the socket in another process: stops receiving ahead permanently. Data already received
+    /// stays with the readers of this process. Makes the socket blocking, as processes expect of their standard
+    /// streams; our own calls still do not block.
     pub fn share_with_process(&self) {
         self.input.ahead.forbid();
         self.stop_input();
         if self.event_loop.check_process().is_ok() {
-            // A socket that refuses is one that the process has to cope with.
+            // On failure, the process gets a non-blocking socket.
             let _ = set_nonblocking(self.descriptor(), false);
         }
     }
 
     fn stop_input(&self) {
         if let Some(key) = self.input.armed.get() {
-            // If the loop cannot be turned any more, nothing is received either.
+            // After an error of the loop, nothing is received anyway.
             let _ = self.event_loop.cancel_and_wait(key);
         }
-        // What was left behind, or is there, may be taken.
+        // The kernel may have input.
         self.input.announced.set(Announced::Some);
     }
 
-    /// Closes the socket: operations in flight are cancelled, whoever waits is woken to find it closed, pieces that
-    /// nobody has taken are dropped, and the descriptor is closed when the last terminal completion has come. Closing
-    /// again does nothing.
+    /// Closes the socket: cancels operations in flight, wakes all waiters, drops queued pieces, and closes the
+    /// descriptor after the last terminal completion. Closing again does nothing.
     ///
-    /// For listeners and datagram sockets, that completion is waited for, so that the port is free when this returns.
+    /// On listeners and datagram sockets, waits for that completion, so that the port is free when this returns.
     pub fn close(self: &Rc<Self>) {
         if !self.descriptor.begin_close() {
             return;
         }
         if let Some(key) = self.input.armed.get() {
             if K::CLOSE_FREES_PORT {
-                // If the loop cannot be turned any more, the descriptor stays open: the kernel may still use it.
+                // After an error of the loop, the descriptor stays open: the kernel may still use it.
                 let _ = self.event_loop.cancel_and_wait(key);
             } else {
                 self.event_loop.cancel(key);
@@ -438,7 +438,7 @@ impl<K: Kind> Socket<K> {
         K::wake_writers(self);
     }
 
-    /// Closes the socket if nothing is in flight and nobody waits; true if it did.
+    /// Closes the socket if it has nothing in flight and no waiters; true if it did.
     pub fn close_if_idle(self: &Rc<Self>) -> bool {
         let input = &self.input;
         let idle = input.armed.get().is_none() && input.readers.is_empty() && K::is_output_idle(self);
@@ -452,7 +452,7 @@ impl<K: Kind> Socket<K> {
     pub(super) fn close_descriptor_when_idle(&self) {
         if self.is_closed() {
             let is_idle = self.input.armed.get().is_none() && K::is_output_over(self);
-            // In a forked child nothing is in flight, and no completion comes.
+            // In a forked child, nothing is in flight, and no completion arrives.
             if is_idle || self.event_loop.check_process().is_err() {
                 self.descriptor.close();
             }
@@ -460,7 +460,7 @@ impl<K: Kind> Socket<K> {
     }
 }
 
-/// The number of an error; each of these is the kernel's.
+/// The errno of an error, which must be one of the kernel's.
 pub(crate) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
@@ -481,7 +481,7 @@ impl<K: Kind> Owner for Socket<K> {
     }
 }
 
-/// Nobody has read from the socket for a while: what comes now is to stay in the kernel.
+/// Stops receiving ahead on a socket that has not been read for a while.
 impl<K: Kind> Sweep for Socket<K> {
     fn sweep(self: Rc<Self>) -> bool {
         let input = &self.input;
@@ -490,7 +490,7 @@ impl<K: Kind> Sweep for Socket<K> {
             if input.was_read.take() {
                 return true;
             }
-            input.calm();
+            input.reset_busy();
             self.event_loop.cancel(key);
         }
         input.is_swept.set(false);

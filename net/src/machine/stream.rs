@@ -1,4 +1,4 @@
-//! Sockets of streams: what is received are bytes.
+//! Stream sockets: they receive bytes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,16 +14,16 @@ use super::socket::{Kind, Socket, Taken, errno_of};
 use crate::options::SocketOption;
 use crate::system::{is_readable, option_number, receive_now};
 
-/// Bytes, as a stream brings them.
+/// The kind of stream sockets.
 #[derive(Debug)]
 pub struct Bytes;
 
 /// The shared part of a stream.
 pub type StreamCore = Socket<Bytes>;
 
-/// What each piece takes besides its bytes, so that a peer cannot have us hold any number of tiny ones.
+/// The minimum weight of a piece, so that a peer cannot make us queue any number of tiny ones.
 const OVERHEAD_BYTES: usize = 256;
-/// How much is received at a time where it cannot be into one of the loop's buffers.
+/// The maximum size of a receive if none of the loop's buffers is free.
 const OWN_MEMORY_MAX_BYTES: usize = 64 * 1024;
 
 impl Kind for Bytes {
@@ -55,7 +55,7 @@ impl Kind for Bytes {
     }
 
     #[inline]
-    fn only_tells(socket: &StreamCore) -> bool {
+    fn only_announces(socket: &StreamCore) -> bool {
         socket.event_loop().is_readiness_based()
     }
 
@@ -73,7 +73,7 @@ impl Kind for Bytes {
             Chunk::Lent(buffer) => !buffer.is_full() && buffer.len() < limit,
             Chunk::Owned { bytes, .. } => bytes.len() < limit.min(OWN_MEMORY_MAX_BYTES),
         };
-        // A reader may keep it for as long as a write takes, which may be waiting for one who lacks a buffer.
+        // A reader may keep the chunk during a write, which may wait for a peer that itself waits for a buffer.
         Ok(Taken::Piece { piece: chunk.kept(), is_last })
     }
 
@@ -136,10 +136,10 @@ fn receive_into_own_memory(socket: &StreamCore, limit: usize) -> io::Result<Chun
 }
 
 impl StreamCore {
-    /// Takes up to `limit` bytes of the next piece, which the sink looks at, and returns their count. `None` as for
+    /// Passes up to `limit` bytes of the next piece to the sink, and returns their number. `None` as for
     /// [`take`](Self::take).
     pub(crate) fn take_bytes(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> Option<usize> {
-        // Taken out while the sink looks at it: the sink may use the stream.
+        // Removed from the queue first, as the sink may use the stream.
         let mut chunk = self.take(limit)?;
         let bytes: &[u8] = &chunk;
         let (length, count) = (bytes.len(), bytes.len().min(limit));
@@ -152,12 +152,12 @@ impl StreamCore {
         Some(count)
     }
 
-    /// Whether something has been received that nobody has taken.
+    /// Whether received bytes are queued.
     pub(crate) fn has_unread(&self) -> bool {
         self.input.weight() > 0
     }
 
-    /// Whether there is something to read, or an end or an error to be told, all of which stays where it is.
+    /// Whether there are bytes, an end of the stream or an error to read. Does not consume them.
     pub(crate) fn has_input(&self) -> bool {
         if self.has_unread() {
             return true;
@@ -169,15 +169,15 @@ impl StreamCore {
         is_readable
     }
 
-    /// Puts bytes back in front of what is unread, for the next reader.
+    /// Puts bytes back at the front of the queue, for the next reader.
     pub(crate) fn put_back_bytes(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.put_back(Chunk::owned(bytes));
         }
     }
 
-    /// Sends what the kernel holds back to fill a segment, by switching Nagle's algorithm off and on again, as Janet's
-    /// `net/flush` does. There is no other buffering. On a socket that is not of TCP, there is nothing to do.
+    /// Sends bytes that the kernel holds back to fill a segment, by switching Nagle's algorithm off and on again, as
+    /// Janet's `net/flush` does. Does nothing on sockets other than TCP.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl StreamCore {
                 }
                 Ok(())
             }
-            // With the algorithm off, nothing is held back, and it must stay off.
+            // The algorithm is off, and must stay off.
             Ok(_) => Ok(()),
             Err(error) if matches!(errno_of(&error), libc::EOPNOTSUPP | libc::ENOPROTOOPT) => Ok(()),
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Writing: all bytes, in order, one send in flight per stream.
+//! Writing to streams: with one send in flight per stream.
 
 use std::io;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use ringspun_runtime::{SendData, Wake};
 
 use super::stream::StreamCore;
 
-/// Writes to a stream. Several writes on one stream queue up; their bytes never mix.
+/// Writes to a stream. Concurrent writes are queued; their bytes never interleave.
 #[derive(Debug)]
 pub struct Write {
     stream: Rc<StreamCore>,
@@ -23,18 +23,18 @@ impl Write {
         Self { stream, written: 0, in_flight: false, stopping: false }
     }
 
-    /// The same, after the first `written` bytes have been sent already.
+    /// The same, with the first `written` bytes already sent.
     pub fn after(stream: Rc<StreamCore>, written: usize) -> Self {
         Self { written, ..Self::new(stream) }
     }
 
-    /// Ready when all of `total` bytes have been taken by the kernel. `data_at` gives the bytes from an
-    /// offset on, or some of them, if there is a send to start.
+    /// Ready when the kernel has taken all of `total` bytes. To start a send, calls `data_at` for the bytes from an
+    /// offset on, or some of them.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::Closed), `WriteZero`, or the kernel's error, among them `ECANCELED`;
-    /// [`written`](Self::written) says how far it got.
+    /// [`Closed`](crate::Closed), `WriteZero`, or the kernel's, including `ECANCELED`; [`written`](Self::written) is
+    /// the number of bytes sent before.
     #[inline]
     pub fn poll(
         &mut self,
@@ -58,7 +58,7 @@ impl Write {
     ) -> Poll<io::Result<()>> {
         if self.in_flight {
             let Some(result) = self.stream.take_output_result() else {
-                // Whoever has woken all of the queue has emptied it.
+                // Waking all writers has emptied the queue.
                 self.stream.writers().add(waiter);
                 return Poll::Pending;
             };
@@ -77,7 +77,7 @@ impl Write {
         if self.stopping {
             return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
         }
-        // It stands in the stream's queue of writers until it is ready, and at the head of it while it sends.
+        // The waiter stays in the stream's queue of writers until the write is ready, and at its head during a send.
         let is_first = self.stream.writers().add(waiter);
         if is_first && self.stream.output_is_idle() {
             self.stream.start_send(data_at(self.written));
@@ -88,22 +88,22 @@ impl Write {
         Poll::Pending
     }
 
-    /// Bytes that the kernel has taken so far.
+    /// The number of bytes that the kernel has taken so far.
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// Ends the write soon: [`poll`](Self::poll) becomes ready when the kernel no longer reads the bytes,
-    /// with `ECANCELED` unless all of them had been taken by then.
-    pub fn hurry(&mut self) {
+    /// Requests cancellation: [`poll`](Self::poll) becomes ready once the kernel no longer reads the bytes, with
+    /// `ECANCELED` unless it has taken all of them.
+    pub fn cancel(&mut self) {
         self.stopping = true;
         if self.in_flight {
             self.stream.cancel_output();
         }
     }
 
-    /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; what the kernel has
-    /// taken of it is sent all the same.
+    /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; bytes that the kernel has already
+    /// taken are still sent.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
         if self.in_flight {
             self.stream.abandon_output();

@@ -1,4 +1,4 @@
-//! What the tests of several files need.
+//! Shared by the tests of several files.
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A chat: what one member says goes to all the others, written by many fibers to each stream, while some
-//! members read slowly, and are thrown out when they are too slow.
+//! A chat: each message goes to all other members, written by many fibers to each stream; some members read slowly,
+//! and are disconnected if they are too slow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use ringspun_net::{self as net, Address, Stream};
 use crate::context::Context;
 use crate::flow::write_interrupted;
 
-/// What comes before each message: who says it, its number, its length.
+/// The header of a message: its sender, number and length.
 const HEAD_BYTES: usize = 6;
 
-/// One member, as the server and the member itself know it.
+/// The state of a member, shared by the server and the client.
 #[derive(Default)]
 struct Account {
-    /// Messages that the server has written to it, whole.
+    /// Messages that the server has completely written to it.
     delivered: Cell<u64>,
     /// Messages that it has read.
     read: Cell<u64>,
@@ -91,7 +91,7 @@ fn message(from: u8, number: u16, length: usize) -> Vec<u8> {
 fn read_message(context: &Context, stream: &Stream) -> io::Result<Option<Vec<u8>>> {
     let fill = |buffer: &mut [u8]| loop {
         match stream.chunk(buffer) {
-            // What had come is there for the next attempt.
+            // Received bytes are kept for the next attempt.
             Err(error) if context.goes_on(&error) => {}
             read => return read,
         }
@@ -163,10 +163,10 @@ fn client(context: &Rc<Context>, room: &Rc<Room>, number: u8, address: Address) 
     context.join(&reader);
 }
 
-/// One member's fiber: has the others hear what it says.
+/// The server's fiber of a member: forwards its messages to the others.
 fn serve(context: &Rc<Context>, room: &Rc<Room>, stream: Stream, patience: Option<Duration>) {
     let Ok(name) = stream.peername().map(|address| address.to_string()) else { return };
-    // The client has its account as soon as it says something.
+    // The client registers before its first message.
     let first = read_message(context, &stream);
     let Some(account) = room.accounts.borrow().get(&name).cloned() else { return };
     stream.set_write_timeout(patience);
@@ -192,7 +192,7 @@ fn serve(context: &Rc<Context>, room: &Rc<Room>, stream: Stream, patience: Optio
         Ok(()) => member.account.finished.set(true),
         Err(_) => member.account.failed.set(true),
     }
-    // The stream is closed when all have let go of it; not before the member has read what is on its way.
+    // The stream is closed when all references are dropped; not before the member has read all bytes in transit.
 }
 
 fn tell_others(context: &Context, room: &Room, from: &Rc<Member>, bytes: &[u8]) {
@@ -205,7 +205,7 @@ fn tell_others(context: &Context, room: &Room, from: &Rc<Member>, bytes: &[u8]) 
         match member.stream.write(bytes) {
             Ok(_) => member.account.delivered.set(member.account.delivered.get() + 1),
             Err(error) => match write_interrupted(&error) {
-                // It has not seen a bit of it, and only misses this one.
+                // Nothing of the message was sent, so the member only misses this one.
                 Some(interrupted) if interrupted.written_bytes == 0 => context.tally("messages missed", 1),
                 _ => {
                     context.tally("members thrown out", 1);

@@ -1,4 +1,4 @@
-//! What the workloads have in common: the simulation, random choices, fibers that are accounted for.
+//! Shared by the workloads: the simulation, random choices, and tracked fibers.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -19,14 +19,14 @@ pub struct Context {
     random: RefCell<Random>,
     /// Connections and receive buffers are large enough for much to be sent.
     is_roomy: bool,
-    /// The run is over before the workload is: whoever is interrupted stops.
+    /// The run ends before the workload does: interrupted fibers stop.
     ending: Cell<bool>,
     /// Fibers that may be cancelled at any time.
     victims: RefCell<Vec<Rc<JoinHandle<()>>>>,
     tallies: RefCell<Vec<(&'static str, u64)>>,
 }
 
-/// How fast a reader reads: now and then it stops for long, or goes on for long without a stop.
+/// The speed of a reader, with occasional long pauses or long phases without any.
 #[derive(Default)]
 pub struct Pace {
     haste: usize,
@@ -46,7 +46,7 @@ impl Pace {
     }
 }
 
-/// What a run has come to.
+/// The result of a run.
 pub struct Summary {
     pub digest: u64,
     pub elapsed: Duration,
@@ -57,7 +57,7 @@ pub struct Summary {
 
 pub type Workload = fn(&Rc<Context>);
 
-/// Runs a workload on a seed. The error says what went wrong.
+/// Runs a workload with a seed.
 pub fn run(workload: Workload, seed: u64, trace: bool) -> Result<Summary, String> {
     let simulation = Simulation::new(seed).map_err(|error| error.to_string())?;
     if trace {
@@ -77,7 +77,7 @@ pub fn run(workload: Workload, seed: u64, trace: bool) -> Result<Summary, String
     let runtime = Runtime::new().stack_size_bytes(128 * 1024).configuration(configuration);
     let ran = simulation.enter(|| runtime.run(move || main.main(workload)));
     let event_loop = ran.map_err(|error| error.to_string())?;
-    // Handles hold on to the runtime.
+    // Handles keep the runtime alive.
     drop(context.victims.take());
     let left = event_loop.statistics();
     if left != LoopStatistics::default() {
@@ -122,10 +122,10 @@ impl Context {
         event_loop
     }
 
-    /// Waits until so many fibers are left: all others end by themselves, and give their stacks back.
+    /// Waits until this many fibers are left: all others must end and return their stacks.
     pub fn wait_for_all_but(&self, count: usize) {
         let left = || fibers::statistics().map_or((0, 0), |now| (now.alive, now.stacks));
-        // Long after everything should have come to its end.
+        // Long after everything should have ended.
         let late = self.simulation.elapsed() + Duration::from_secs(2 * 3600);
         while self.simulation.elapsed() < late {
             if left() == (count, count) || self.ending.get() {
@@ -137,7 +137,7 @@ impl Context {
         self.fail(format!("{alive} fibers are alive, with {stacks} stacks, where {count} are expected"));
     }
 
-    /// Operations come to their ends, and then nothing is left, no timer either.
+    /// Waits for the end of all operations, and checks that nothing is left, including timers.
     fn expect_nothing_left(&self, event_loop: &EventLoop) {
         for _ in 0..1000 {
             if event_loop.statistics().operations_in_flight == 0 {
@@ -221,12 +221,12 @@ impl Context {
         self.random.borrow_mut().between(least, most)
     }
 
-    /// True so many times in 1,024.
+    /// True with a probability of `per_1024` in 1,024.
     pub fn chance(&self, per_1024: u32) -> bool {
         self.random.borrow_mut().chance(per_1024)
     }
 
-    /// How much is to be sent: seldom more than a stream receives ahead of its readers.
+    /// The number of bytes to send: rarely more than a stream receives ahead of its readers.
     pub fn amount(&self) -> u64 {
         match self.is_roomy && self.chance(128) {
             true => self.between(300_000, 1_500_000) as u64,
@@ -234,8 +234,8 @@ impl Context {
         }
     }
 
-    /// Room for a read, of some size: not of a few bytes where there may be a million to read, which would take more
-    /// turns than a run may have.
+    /// The size of a read: not a few bytes if there may be a million to read, which would take more turns than a run
+    /// may have.
     pub fn read_buffer(&self, most: usize) -> Vec<u8> {
         let least = if self.is_roomy { 32 } else { 1 };
         vec![0; self.between(least, most)]
@@ -278,7 +278,7 @@ impl Context {
         }
     }
 
-    /// Whether whoever got this error goes on: it was interrupted, and the run is not over.
+    /// Whether to continue after this error: it was an interrupt, and the run is not over.
     pub fn goes_on(&self, error: &io::Error) -> bool {
         net::interrupt_of(error).is_some() && !self.ending.get()
     }
@@ -298,7 +298,7 @@ impl Context {
         Rc::new(spawned.expect("a stack"))
     }
 
-    /// As [`spawn`](Self::spawn), for a fiber that goes on when it is cancelled.
+    /// As [`spawn`](Self::spawn), for a fiber that continues when it is cancelled.
     pub fn spawn_victim(
         self: &Rc<Self>,
         name: &str,
@@ -309,7 +309,7 @@ impl Context {
         handle
     }
 
-    /// Cancels fibers at random for a while, or nobody.
+    /// Cancels random fibers for a while, or none.
     pub fn spawn_trouble(self: &Rc<Self>) -> Rc<JoinHandle<()>> {
         let rounds = if self.chance(512) { 0 } else { self.between(1, 60) };
         self.spawn("trouble", move |context| {

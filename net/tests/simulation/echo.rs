@@ -1,4 +1,4 @@
-//! An echo mesh: several servers, and clients between them whose bytes come back.
+//! An echo mesh: several servers, and clients that check their echoes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub fn run(context: &Rc<Context>) {
     for link in links.borrow().values().filter(|_| !context.is_ending()) {
         link.there.settle(context);
         link.back.settle(context);
-        // Nothing but these ends a connection that nobody ends.
+        // Only these faults end a connection that neither side ends.
         let harmless =
             [Fault::Reset, Fault::ConnectionAborted].map(|fault| !context.simulation.allows(fault));
         context.check(!link.back.has_failed() || harmless != [true, true], || {
@@ -122,8 +122,8 @@ fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {
     }
 }
 
-/// Waits for what writes have left behind where it can fail, which nobody else would be told; elsewhere, what comes
-/// next has to wait for it.
+/// Waits for detached sends if they can fail, as nothing else would report the error; otherwise, the next call waits
+/// for them.
 fn flush(context: &Context, stream: &Stream) -> io::Result<()> {
     let can_fail = [Fault::Reset, Fault::ConnectionAborted].map(|fault| context.simulation.allows(fault));
     if can_fail == [false, false] && context.chance(512) {
@@ -138,7 +138,7 @@ fn flush(context: &Context, stream: &Stream) -> io::Result<()> {
     }
 }
 
-/// Sends back what comes, until the end.
+/// Echoes until the end of the stream.
 fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
     stream.set_write_behind(context.chance(512));
     let Ok(peer) = stream.peername() else { return };
@@ -148,12 +148,12 @@ fn serve(context: &Rc<Context>, links: &Links, stream: &Stream) {
         let received = match context.chance(768) {
             true => stream.read(&mut buffer),
             false => {
-                // As many as come in time: those that came are there for the next read.
+                // With a deadline: bytes that arrive before it are kept for the next read.
                 let chunk = || stream.chunk(&mut buffer);
                 fibers::with_deadline(context.duration() / 256, chunk)
             }
         };
-        // The client knows itself as soon as it has sent something.
+        // The client registers before it sends anything.
         let known = || links.borrow().get(&peer.to_string()).cloned();
         link = link.or_else(known);
         let count = match received {

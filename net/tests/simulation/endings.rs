@@ -1,5 +1,5 @@
-//! A connection that is closed while its last writes are still in flight, to a peer that reads slowly or not at all:
-//! it is over in time, and the peer takes no part of the bytes for all of them.
+//! A connection that is closed while its last writes are in flight, to a peer that reads slowly or not at all: it ends
+//! in time, and the peer never mistakes a part of the bytes for all of them.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -14,7 +14,7 @@ use ringspun_runtime::simulation::Fault;
 use crate::context::Context;
 use crate::flow::Flow;
 
-/// How long a closed stream may go on, and a little more for what is late.
+/// How long a closed stream may take to end, with a margin for delays.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 const LATE_MAX: Duration = Duration::from_secs(5);
 /// A write of up to so many bytes does not wait.
@@ -69,7 +69,7 @@ fn serve(context: &Context, account: &Account, stream: Stream) {
     account.closed_at.set(Some(context.simulation.elapsed()));
 }
 
-/// Takes some bytes now and then, until long after the connection has to be over, and then the rest.
+/// Reads some bytes occasionally, until long after the connection must have ended, and then the rest.
 fn read_slowly(context: &Context, flow: &Flow, peer: &Stream, closed_at: Duration) {
     let (pause, piece) = (Duration::from_millis(100) + context.duration() / 2, context.between(0, 4));
     let mut buffer = vec![0; 10_000];
@@ -93,7 +93,7 @@ fn read_slowly(context: &Context, flow: &Flow, peer: &Stream, closed_at: Duratio
     }
 }
 
-/// A cancel that misses is made again after as much time.
+/// A cancel that misses is repeated after the same time.
 fn time_max(context: &Context) -> Duration {
     let missed = [Fault::CancelMissed, Fault::CancelTooLate].map(|fault| context.simulation.count_of(fault));
     ENDING_MAX * (1 + missed.iter().sum::<u64>() as u32) + LATE_MAX

@@ -44,7 +44,7 @@ impl Flow {
         self.sent.get()
     }
 
-    /// Something other than an interrupt has met one of the ends.
+    /// One of the ends has failed, other than by an interrupt.
     pub fn fail(&self) {
         self.failed.set(true);
     }
@@ -60,7 +60,7 @@ impl Flow {
         self.account(context, stream.write(&bytes), count)
     }
 
-    /// Counts what became of a write.
+    /// Counts the outcome of a write.
     pub fn account(&self, context: &Context, written: io::Result<usize>, count: usize) -> io::Result<()> {
         match written {
             Ok(all) => {
@@ -107,7 +107,7 @@ impl Flow {
         self.ended.set(true);
     }
 
-    /// Says whether all that was sent has arrived, or whoever lost it was told.
+    /// Checks that all bytes have arrived, or that an error reported their loss.
     pub fn settle(&self, context: &Context) {
         let (number, sent, received) = (self.number, self.sent.get(), self.received.get());
         context.check(received <= sent + self.doubtful.get(), || {

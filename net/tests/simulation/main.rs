@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use context::{Summary, Workload};
 use runner::{Options, Range};
 
-/// A workload, and what must have happened in it after a thousand seeds, or it shows nothing.
+/// A workload, and what must have happened in it after a thousand seeds for it to be meaningful.
 pub struct Scene {
     name: &'static str,
     workload: Workload,

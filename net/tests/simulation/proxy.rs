@@ -1,5 +1,5 @@
-//! A proxy: clients and a backend that send and end each in their own time, and in between copies both ways
-//! that pass each end on, as a half-close.
+//! A proxy between clients and a backend, which send and end independently: it copies in both directions, and forwards
+//! each end as a half-close.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ fn pass(context: &Rc<Context>, links: &Links, client: Stream, backend: Address) 
         let link = link.clone();
         context.spawn_victim("copy", move |context| {
             if copy(context, &from, &to).is_err() {
-                // What is on its way is lost, and both sides learn of it.
+                // Bytes in transit are lost, and both sides get an error.
                 link.fail();
                 from.close();
                 to.close();

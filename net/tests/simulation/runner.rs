@@ -1,4 +1,4 @@
-//! Starts processes that run seeds, and makes one result of what they tell.
+//! Starts processes that run seeds, and merges their results.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -84,7 +84,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Has the deliberate bug be there that was asked for.
+    /// Activates the requested mutation.
     pub fn activate_mutation(&self) {
         #[cfg(feature = "mutations")]
         if let Some(name) = &self.mutation {
@@ -93,7 +93,7 @@ impl Options {
     }
 }
 
-/// Runs what the options ask for; the exit status.
+/// Runs according to the options, and returns the exit status.
 pub fn run(options: &Options) -> i32 {
     if options.all_mutations {
         return find_mutations(options);
@@ -139,7 +139,7 @@ fn shown(sums: &Sums) -> String {
     parts.join(", ")
 }
 
-/// What should have happened and has not.
+/// Expected events that have not happened.
 fn missing(scene: &Scene, sums: &Sums) -> Vec<String> {
     let faults = Fault::ALL.iter().filter(|fault| {
         scene.has_sockets || matches!(fault, Fault::EnterInterrupted | Fault::LateTimer | Fault::Stall)
@@ -301,7 +301,7 @@ use mutations::find_mutations;
 
 #[cfg(feature = "mutations")]
 mod mutations {
-    //! Has the simulation find each of the deliberate bugs.
+    //! Checks that the simulation finds each mutation.
 
     use ringspun_runtime::simulation::Mutation;
 

@@ -20,7 +20,7 @@ struct Tree {
     budget: Cell<usize>,
     channels: Vec<Channel<u64>>,
     next_value: Cell<u64>,
-    /// Values that a channel has accepted and nobody has taken.
+    /// Values that a channel has accepted and that have not been taken.
     accepted: RefCell<BTreeSet<u64>>,
     /// Values that were taken before the giver knew that they were accepted.
     early: RefCell<BTreeSet<u64>>,
@@ -37,7 +37,7 @@ struct Node {
 /// The payload of a panic that is part of the workload.
 struct Deliberate(u64);
 
-/// What a fiber knows of itself.
+/// The state of a fiber.
 struct Inner {
     number: u64,
     cancels: Rc<Cell<u64>>,
@@ -62,7 +62,7 @@ pub fn run(context: &Rc<Context>) {
     for root in roots {
         tree.end(root, None);
     }
-    // What waits at a channel for somebody to give or take learns that nobody will.
+    // Fibers that wait at a channel find it closed.
     tree.channels.iter().for_each(Channel::close);
     context.wait_for_all_but(2);
     if context.is_ending() {
@@ -293,7 +293,7 @@ impl Tree {
         }
     }
 
-    /// Nobody may ever answer, so a wait that has no deadline gets one.
+    /// The wait may never be satisfied, so one without a deadline gets one.
     fn limited<T>(&self, has_deadline: bool, function: impl FnOnce() -> T) -> T {
         match has_deadline {
             true => function(),

@@ -1,4 +1,4 @@
-//! What hit what, and the choices that lead to it.
+//! Counts of what was interrupted by what, and random choices.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -45,7 +45,7 @@ pub const OPERATIONS: [Operation; 13] = {
     ]
 };
 
-/// By what an operation was ended.
+/// What ended an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
     Cancel,

@@ -16,7 +16,7 @@ const SENDERS: usize = 4;
 /// A sender's number and the datagram's, in front of its bytes.
 const HEAD_BYTES: usize = 3;
 
-/// A name in the abstract namespace that nobody else uses: nothing is left of it.
+/// A unique name in the abstract namespace, which leaves no file.
 pub fn unix_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("unix:@ringspun-storm-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -45,8 +45,8 @@ impl Received {
     }
 }
 
-/// Sends until so many datagrams have gone, whatever interrupts it, and says how many those were: after an
-/// interrupt, none has.
+/// Sends a number of datagrams, whatever interrupts it, and returns how many were sent: an interrupted send has sent
+/// nothing.
 fn send(
     storm: &Storm,
     random: &mut Random,
@@ -233,7 +233,7 @@ pub fn occupy(storm: &Rc<Storm>) -> io::Result<()> {
     spawn(
         Operation::SendTo,
         Box::new(move || {
-            // Keeps the receiver, so that nobody closes it.
+            // Keeps the receiver open.
             let _full = full;
             other.send_to(&address, b"tries again")
         }),

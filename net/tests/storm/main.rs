@@ -65,7 +65,7 @@ fn configuration(random: &mut Random) -> Configuration {
         completion_entries: 16,
         receive_buffers: 2 << random.below(4),
         receive_buffer_size_bytes: 512,
-        // Where looking never pays, where it often does, and where it nearly always does.
+        // Busy-polling never, often, and nearly always finds a completion.
         spin_max: Some(Duration::from_micros([0, 50, 5_000][random.below(3) as usize])),
         ..Configuration::default()
     }
@@ -87,7 +87,7 @@ fn check_that_nothing_is_left(descriptors_before: usize) {
     assert_eq!(left(), nothing, "what is left, and what should be");
 }
 
-/// Lookups that were given up run to their end, and have files open until then.
+/// Abandoned lookups run to completion, and have files open until then.
 fn check_descriptors(at_first: usize) {
     for _ in 0..5_000 {
         if descriptors() == at_first {
@@ -133,7 +133,7 @@ fn every_operation_can_be_cancelled_at_every_stage() {
     }
 }
 
-/// A listener that answers nobody any more, and those who keep it busy.
+/// A listener that accepts no more connections, and the connections that fill its backlog.
 fn full_listener() -> io::Result<(TcpListener, Vec<TcpStream>, SocketAddr)> {
     let full = TcpListener::bind("127.0.0.1:0")?;
     nix::sys::socket::listen(&full.as_fd(), Backlog::new(0)?)?;
@@ -161,7 +161,7 @@ fn occupy(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
     for operation in [Operation::Read, Operation::Chunk, Operation::Receive] {
         let (stream, storm) = (echoing.clone(), storm.clone());
         small().spawn(move || {
-            // Keeps the peer, so that nobody closes it.
+            // Keeps the peer open.
             let result = match operation {
                 Operation::Read => stream.read(&mut [0; 8]).map(drop),
                 Operation::Chunk => stream.chunk(&mut [0; 8]).map(drop),
@@ -272,8 +272,7 @@ fn control_a_fiber_reads_freed_memory() {
     println!("nobody noticed: {value:?}");
 }
 
-/// The kernel reads memory behind the sanitizer's back. Freed memory is filled, so that the bytes on their
-/// way tell.
+/// The sanitizer does not see the kernel's reads. Freed memory is filled, so that the sent bytes reveal them.
 #[test]
 #[ignore = "a control for scripts/check sanitize, which expects it to fail"]
 fn control_the_kernel_reads_freed_memory() {

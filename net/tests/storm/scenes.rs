@@ -72,7 +72,7 @@ pub struct Sent {
     pub uncertain: usize,
 }
 
-/// Writes until so many pieces have gone, whatever interrupts it, and says how far it came.
+/// Writes a number of pieces, whatever interrupts it, and returns its progress.
 pub fn send(storm: &Storm, mut random: Random, stream: &Stream, salt: u8, pieces: u64) -> Sent {
     let mut sent = Sent::default();
     for _ in 0..pieces {
@@ -120,8 +120,8 @@ pub fn written_bytes(error: &io::Error) -> usize {
     interrupted.unwrap_or_else(|| panic!("no count in: {error}")).written_bytes
 }
 
-/// Reads to the end, in every way and whatever interrupts it, and returns how many bytes came. Each must
-/// be the next of the pattern: what an interrupt cut short is there for the next read.
+/// Reads to the end in various ways, whatever interrupts it, and returns the number of bytes. Each must be the next of
+/// the pattern: bytes of an interrupted read are kept for the next one.
 pub fn receive(storm: &Storm, mut random: Random, stream: &Stream, salt: u8) -> usize {
     let mut received = 0;
     let mut buffer = vec![0; 16 * 1024];
@@ -343,7 +343,7 @@ pub fn serving(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects to a listener that answers nobody any more.
+/// Connects to a listener that accepts no more connections.
 pub fn connecting(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
     let address = storm.full;
     let mut handles = Vec::new();

@@ -1,4 +1,4 @@
-//! Handing completions to their owners, and what concerns no owner: cancels that missed, and a lack of buffers.
+//! Delivers completions to their owners, and handles those that are not for owners: missed cancels and `ENOBUFS`.
 
 use std::io;
 
@@ -9,21 +9,20 @@ use crate::operation::{Completion, Operation, OperationKey, OperationKind};
 use crate::receive_buffers::ReceiveBuffers;
 use crate::send_soon::is_of_message;
 
-/// Spent send buffers kept for reuse, and the largest worth keeping.
+/// How many send buffers are kept for reuse, and the largest that is.
 const SPARE_SEND_BUFFERS: usize = 64;
 const SPARE_SEND_BUFFER_MAX_BYTES: usize = 64 * 1024;
 
 impl EventLoop {
-    /// Hands what has been reaped to the owners. No borrow is held while an owner runs. Completions that
-    /// owners cause meanwhile are for the next turn: between the two, those who were woken give their
-    /// buffers back.
+    /// Delivers the reaped completions. No borrow is held while an owner runs. Completions that owners cause
+    /// meanwhile wait for the next turn: in between, woken readers return their buffers.
     pub(super) fn dispatch(&self) {
         let batch = self.ready.borrow().len();
         for _ in 0..batch {
             let raw = {
                 let mut ready = self.ready.borrow_mut();
                 let Some(raw) = ready.pop_front() else { return };
-                // By its turn, what it needs is there: at 1,000 connections an echo takes 1 % less time.
+                // Far enough ahead for the prefetch to finish: at 1,000 connections, an echo takes 1 % less time.
                 if let Some(next_but_one) = ready.get(1) {
                     self.slots.borrow().prefetch(next_but_one.key);
                 }
@@ -33,12 +32,12 @@ impl EventLoop {
         }
         let mut sent = self.soon.borrow_mut().finish();
         sent.clear();
-        self.soon.borrow_mut().keep(sent);
+        self.soon.borrow_mut().reuse(sent);
     }
 
     #[inline(always)]
     pub(super) fn deliver(&self, mut raw: RawCompletion) {
-        if raw.result < 0 && self.deals_with(&mut raw) {
+        if raw.result < 0 && self.handle_failure(&mut raw) {
             return;
         }
         if is_of_message(raw.key) {
@@ -53,7 +52,7 @@ impl EventLoop {
         let (count, buffer) = match raw.buffer {
             None => (count, None),
             Some(id) if found.kind == OperationKind::ReceiveFrom => {
-                // A datagram starts after the head that its buffer begins with.
+                // The payload of a datagram follows the header.
                 let head = datagram::BYTES_START as u32;
                 (count.saturating_sub(head), Some(self.datagrams.pool.lend(id, head, count)))
             }
@@ -66,10 +65,10 @@ impl EventLoop {
         found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
     }
 
-    /// Deals with failures that do not concern the owner: a cancel that missed, and a lack of buffers, of which the
-    /// operation stays in its slot until it is submitted again, unless it has been cancelled.
+    /// Handles failures that are not for the owner; true if this is one. A cancel that missed is repeated; a receive
+    /// that got `ENOBUFS` stays in its slot until it is submitted again, unless it has been cancelled.
     #[cold]
-    fn deals_with(&self, raw: &mut RawCompletion) -> bool {
+    fn handle_failure(&self, raw: &mut RawCompletion) -> bool {
         if raw.cancel_missed {
             self.cancel(raw.key);
             return true;
@@ -86,7 +85,7 @@ impl EventLoop {
         buffers.inspect(|buffers| buffers.starve(raw.key)).is_some()
     }
 
-    /// The kernel has not taken all of a message.
+    /// Tells the owner of a message that the kernel has not taken all of it.
     #[cold]
     fn message_not_sent(&self, raw: RawCompletion) {
         let sent = raw.result.max(0) as u32;
@@ -102,7 +101,7 @@ impl EventLoop {
         owner.complete(OperationKind::SendSoon, completion);
     }
 
-    /// Keeps a buffer for another send, unless it was sent in part.
+    /// Keeps the buffer of a send for reuse; returns it if only a part was sent.
     #[inline(never)]
     fn recycle_send_buffer(&self, mut bytes: Vec<u8>, sent_bytes: u32) -> Option<Vec<u8>> {
         if sent_bytes > 0 && (sent_bytes as usize) < bytes.len() {
@@ -124,22 +123,22 @@ impl EventLoop {
         }
     }
 
-    /// Submits receives again that met a lack of buffers; true if there were any.
-    pub(super) fn feed_starved(&self) -> bool {
-        let mut fed = false;
+    /// Resubmits receives that got `ENOBUFS`; true if there were any.
+    pub(super) fn resubmit_starved(&self) -> bool {
+        let mut resubmitted = false;
         for buffers in [&self.streams, &self.datagrams] {
             if buffers.has_starved() {
-                for _ in 0..buffers.feedable() {
+                for _ in 0..buffers.resubmittable() {
                     let Some(key) = buffers.pop_starved() else { break };
                     if let Some(operation) = self.slots.borrow_mut().get_mut(key) {
                         let ready = &mut self.ready.borrow_mut();
                         self.backend.borrow_mut().submit(key.to_user_data(), operation, ready);
-                        fed = true;
+                        resubmitted = true;
                     }
                 }
             }
         }
-        fed
+        resubmitted
     }
 
     /// Cancels a receive that waits for buffers; true if it was one.

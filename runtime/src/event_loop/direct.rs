@@ -10,16 +10,16 @@ use crate::operation::{Address, Owner};
 use crate::send_soon::Batch;
 
 impl EventLoop {
-    /// Sends a copy of a small message with the loop's next entry into the kernel, together with all others, on a loop
-    /// for which that is cheaper than a call of its own. `owner` hears of it only where something is left, because the
-    /// socket has no room or there is an error: its completion is one of [`OperationKind::SendSoon`]. When the
-    /// [batch is over](Self::is_over) without one, all has been sent.
+    /// Sends a copy of a small message with the loop's next submission to the kernel, which is cheaper than a system
+    /// call per message. `owner` gets a completion, of kind [`SendSoon`](crate::OperationKind::SendSoon), only if some
+    /// bytes were not sent, because the socket had no room or failed. If the [batch is over](Self::is_over) without
+    /// one, all bytes were sent.
     ///
-    /// The socket must stay open until then. Messages do not wait for sends that are in flight for the same socket, nor
-    /// for one another: there must be none.
+    /// The socket must stay open until then. The message may overtake other sends in flight on the same socket,
+    /// including earlier messages: there must be none. A message cannot be cancelled.
     ///
-    /// `None`, and nothing is done, on a loop that is [based on readiness](Self::is_readiness_based), on one that is
-    /// shutting down, and where the messages of this turn are more than 256 KiB.
+    /// Returns `None` and does nothing on a [readiness-based](Self::is_readiness_based) loop, on one that is shutting
+    /// down, and if the messages of this turn would exceed 256 KiB.
     #[inline]
     pub fn send_soon(&self, socket: BorrowedFd<'_>, data: &[u8], owner: Rc<dyn Owner>) -> Option<Batch> {
         if self.is_readiness_based || !self.gate.is_open() {
@@ -30,35 +30,33 @@ impl EventLoop {
         Some(batch)
     }
 
-    /// Whether every message of a batch has been sent, or its owner has had its completion. That is so at the end of a
-    /// turn, most often of the next.
+    /// Whether every message of a batch has been sent, or its owner has had the completion. This becomes true at the
+    /// end of a turn, usually of the next one.
     #[inline]
     pub fn is_over(&self, batch: Batch) -> bool {
         self.soon.borrow().is_over(batch)
     }
 
-    /// Sends what the socket has room for, by a call of `send(2)` that does not wait. That is what to do where each
-    /// send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first messages of a
-    /// connection, and for large ones; io_uring takes many small sends in one call.
+    /// Sends as many bytes as the socket has room for, by a `send(2)` that does not block, and returns their number.
+    /// Use it if each send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first
+    /// messages of a connection, and for large ones; io_uring batches many small sends in one call.
     ///
-    /// It overtakes sends that are in flight for the same socket: there must be none.
+    /// It overtakes sends in flight on the same socket: there must be none.
     ///
     /// # Errors
     ///
-    /// Those of `send(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
+    /// Those of `send(2)`, including `EAGAIN` if the send would block; `ECANCELED` on a loop that is shutting down.
     pub fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
         self.check_running()?;
         self.backend.borrow().try_send(socket, data)
     }
 
-    /// Sends a datagram whole, by a call of `sendto(2)` that does not wait, to `destination` or to the peer that the
-    /// socket is connected to.
+    /// Sends a whole datagram, by a `sendto(2)` that does not block, to `destination` or to the peer that the socket
+    /// is connected to. Returns its size in bytes.
     ///
     /// # Errors
     ///
-    /// Those of `sendto(2)`, among them `EAGAIN` where the send would have to wait; `ECANCELED` on a loop that is
-    /// shutting down.
+    /// Those of `sendto(2)`, including `EAGAIN` if the send would block; `ECANCELED` on a loop that is shutting down.
     pub fn try_send_to(
         &self,
         socket: BorrowedFd<'_>,
@@ -69,15 +67,16 @@ impl EventLoop {
         self.backend.borrow().try_send_to(socket, data, destination)
     }
 
-    /// Receives what is there, up to `limit_bytes` or what one of the loop's buffers holds, by a call of `recv(2)` that
-    /// does not wait. An empty buffer is the end of the stream.
+    /// Receives available bytes, up to `limit_bytes` or the size of one of the loop's buffers, by a `recv(2)` that
+    /// does not block. An empty buffer means the end of the stream.
     ///
-    /// [`Operation::Poll`] and [`Operation::PollInput`] tell when there may be something.
+    /// [`Operation::Poll`](crate::Operation::Poll) and [`Operation::PollInput`](crate::Operation::PollInput) complete
+    /// when there may be something to receive.
     ///
     /// # Errors
     ///
-    /// Those of `recv(2)`, among them `EAGAIN` where there is nothing; `ENOBUFS` where no buffer is free;
-    /// `ECANCELED` on a loop that is shutting down.
+    /// Those of `recv(2)`, including `EAGAIN` if nothing is available; `ENOBUFS` if no buffer is free; `ECANCELED` on
+    /// a loop that is shutting down.
     #[inline]
     pub fn try_receive(&self, socket: BorrowedFd<'_>, limit_bytes: usize) -> io::Result<Buffer> {
         self.check_running()?;
@@ -86,7 +85,7 @@ impl EventLoop {
             return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         };
         let size_bytes = pool.buffer_size_bytes().min(limit_bytes);
-        // SAFETY: the buffer is at least that long, and nobody else uses it while it is taken.
+        // SAFETY: the buffer is at least that long, and exclusively ours while it is taken.
         let received = unsafe { self.backend.borrow().try_receive(socket, pool.address(id), size_bytes) };
         match received {
             Ok(count) => Ok(pool.lend(id, 0, count)),

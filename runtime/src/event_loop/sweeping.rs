@@ -1,4 +1,4 @@
-//! Asking those who hold something that runs ahead of its user whether it is still in use.
+//! Sweeps: periodically lets holders release resources that are no longer in use.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::wake::Sweep;
 
-/// How long a loop is idle before it asks [`Sweep`]s whether they are still in use, and after how many turns a busy one
-/// does, which reads no clock for that.
+/// How long a loop is idle before it sweeps, and after how many turns a busy loop does, without reading the clock.
 const SWEEP_IDLE: Duration = Duration::from_millis(50);
 const SWEEP_TURNS: u32 = 1024;
 
 impl EventLoop {
-    /// Has `user` asked in a while, and then again and again, whether it is still in use ([`Sweep::sweep`]).
-    pub fn sweep_later(&self, user: Rc<dyn Sweep>) {
+    /// Calls [`Sweep::sweep`] of `holder` periodically, until it returns false. Does nothing on a loop that is shutting
+    /// down.
+    pub fn sweep_later(&self, holder: Rc<dyn Sweep>) {
         if !self.gate.is_open() {
             return;
         }
@@ -21,15 +21,15 @@ impl EventLoop {
         if swept.is_empty() {
             self.swept_in.set((self.turns.get(), None));
         }
-        swept.push(user);
+        swept.push(holder);
     }
 
-    /// How long the loop may wait until it should ask; `None` if there is nobody to ask.
+    /// How long the loop may block before it should sweep; `None` if there is nothing to sweep.
     pub(super) fn longest_wait_for_sweep(&self) -> Option<Duration> {
         (!self.swept.borrow().is_empty()).then_some(SWEEP_IDLE)
     }
 
-    /// Asks at the end of a turn, if it is time. `is_idle` says that the turn had waited for nothing.
+    /// Sweeps at the end of a turn if it is due. `is_idle`: the turn blocked and got no completion.
     pub(super) fn sweep_if_due(&self, is_idle: bool) {
         let (turn, idle_since) = self.swept_in.get();
         let is_due = match (is_idle, idle_since) {
@@ -51,8 +51,8 @@ impl EventLoop {
     #[cold]
     fn sweep(&self) {
         self.swept_in.set((self.turns.get(), None));
-        let asked = self.swept.take();
-        let still: Vec<_> = asked.into_iter().filter(|user| user.clone().sweep()).collect();
-        self.swept.borrow_mut().extend(still);
+        let holders = self.swept.take();
+        let remaining: Vec<_> = holders.into_iter().filter(|holder| holder.clone().sweep()).collect();
+        self.swept.borrow_mut().extend(remaining);
     }
 }

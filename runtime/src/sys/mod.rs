@@ -1,4 +1,4 @@
-//! The backends, behind one shape: submit, cancel, wait. The rest of the crate does not know which runs.
+//! The backends behind one interface: submit, cancel, wait. The rest of the crate does not know which one runs.
 
 mod poll;
 pub mod probe;
@@ -23,7 +23,7 @@ use crate::ready::ReadyQueue;
 use crate::send_soon::Request;
 use crate::wake::RemoteWaker;
 
-/// The buffers that a backend fills, as it takes them from the pools.
+/// The pools from which a backend takes receive buffers.
 #[derive(Clone)]
 pub(crate) struct Buffers {
     /// For [`Operation::Receive`].
@@ -32,23 +32,23 @@ pub(crate) struct Buffers {
     pub(crate) datagrams: Rc<BufferPool>,
 }
 
-/// The most one send carries, so that its count fits a completion's 31 bits.
+/// The most bytes in one send, so that its count fits into the 31 bits of a completion.
 const SEND_MAX_BYTES: usize = 1 << 30;
 /// The environment variable that forces a backend.
 const BACKEND_VARIABLE: &str = "RINGSPUN_BACKEND";
 
-/// What can serve a loop.
+/// A backend of an event loop.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendKind {
-    /// io_uring, which takes Linux 6.0 or later: `uring`.
+    /// io_uring, which requires Linux 6.0 or later: `uring`.
     Uring,
-    /// Readiness (epoll, kqueue, event ports, poll): `poll`. It works everywhere.
+    /// Readiness (epoll, kqueue, event ports, poll), on every system: `poll`.
     Poll,
 }
 
 impl BackendKind {
-    /// The one that the environment asks for, if it does.
+    /// The one that the environment selects, if any.
     fn requested() -> io::Result<Option<Self>> {
         match std::env::var(BACKEND_VARIABLE).as_deref() {
             Err(std::env::VarError::NotPresent) | Ok("") => Ok(None),
@@ -57,7 +57,7 @@ impl BackendKind {
             other => {
                 let value = other.map_or_else(|error| error.to_string(), str::to_string);
                 let text = format!(
-                    "{BACKEND_VARIABLE}={value}: expected \"uring\", \"poll\", or nothing for the best"
+                    "{BACKEND_VARIABLE}={value}: expected \"uring\", \"poll\", or nothing for the best available"
                 );
                 Err(io::Error::new(io::ErrorKind::InvalidInput, text))
             }
@@ -65,7 +65,7 @@ impl BackendKind {
     }
 }
 
-/// The one place that knows which backend runs.
+/// The backend of a loop.
 pub(crate) enum Backend {
     #[cfg(target_os = "linux")]
     Uring(uring::Uring),
@@ -75,7 +75,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Chooses and makes a backend; with it comes why it is not io_uring, if nobody asked for another.
+    /// Chooses and makes a backend; if it is not io_uring though none was requested, also returns the reason.
     pub(crate) fn new(
         configuration: &Configuration,
         buffers: Buffers,
@@ -94,12 +94,12 @@ impl Backend {
         }
         let refusal = match Self::new_uring(configuration, buffers.clone(), waker.clone()) {
             Ok(backend) => return Ok((backend, None)),
-            // Anything else, such as a lack of descriptors, would meet the other backend as well.
+            // Other errors, such as a lack of descriptors, would also occur on the other backend.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => error,
             Err(error) => return Err(error),
         };
         if requested.is_some() {
-            let text = format!("{refusal}; the other backend does without it: {BACKEND_VARIABLE}=poll");
+            let text = format!("{refusal}; the other backend does not need it: {BACKEND_VARIABLE}=poll");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         tracing::debug!(reason = %refusal, "falling back to the poll backend");
@@ -117,7 +117,7 @@ impl Backend {
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
-    /// The time, where it is not the machine's.
+    /// The simulated time; `None` if the clock is the machine's.
     #[cfg(feature = "simulation")]
     pub(crate) fn simulated_now(&self) -> Option<std::time::Instant> {
         match self {
@@ -136,8 +136,8 @@ impl Backend {
         }
     }
 
-    /// Queues an operation whose slot keeps it until the terminal completion. Completions that have to be
-    /// reaped to make room go to `ready`.
+    /// Queues an operation, which its slot keeps until the terminal completion. If completions must be reaped to make
+    /// room in the queue, they go to `ready`.
     #[cfg_attr(
         not(any(target_os = "linux", feature = "simulation")),
         expect(unused_variables, reason = "only a ring can be full")
@@ -152,8 +152,8 @@ impl Backend {
         }
     }
 
-    /// Queues a message that is sent without waiting as soon as it is submitted, and has a completion only where
-    /// something is left. Not for backends that are based on readiness.
+    /// Queues a message that is sent on submission without waiting, and has a completion only if bytes are left. Not
+    /// for readiness-based backends.
     pub(crate) fn send_soon(&mut self, request: &Request, ready: &mut ReadyQueue) {
         match self {
             #[cfg(target_os = "linux")]
@@ -162,13 +162,12 @@ impl Backend {
             Self::Sim(sim) => sim.send_soon(request, ready),
             Self::Poll(_) => {
                 let _ = (request, ready);
-                debug_assert!(false, "each send of this backend is a call of its own");
+                debug_assert!(false, "this backend sends by a system call each");
             }
         }
     }
 
-    /// Whether all that was queued has been submitted, and every completion that submitting it has caused has been
-    /// reaped.
+    /// Whether everything that was queued has been submitted, and all completions of that submission have been reaped.
     pub(crate) fn has_submitted_all(&mut self) -> bool {
         match self {
             #[cfg(target_os = "linux")]
@@ -179,7 +178,7 @@ impl Backend {
         }
     }
 
-    /// A send that does not wait.
+    /// A send that does not block.
     pub(crate) fn try_send(&self, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
         match self {
             #[cfg(feature = "simulation")]
@@ -188,7 +187,7 @@ impl Backend {
         }
     }
 
-    /// A send of a datagram that does not wait.
+    /// A send of a datagram that does not block.
     pub(crate) fn try_send_to(
         &self,
         socket: BorrowedFd<'_>,
@@ -196,18 +195,18 @@ impl Backend {
         destination: Option<&Address>,
     ) -> io::Result<usize> {
         match self {
-            // It has streams only.
+            // The simulation only has streams.
             #[cfg(feature = "simulation")]
             Self::Sim(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             _ => poll::try_send_to(socket, data, destination),
         }
     }
 
-    /// A receive that does not wait.
+    /// A receive that does not block.
     ///
     /// # Safety
     ///
-    /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+    /// `start` must be valid for writes of `size_bytes` bytes, which no other code uses during the call.
     pub(crate) unsafe fn try_receive(
         &self,
         socket: BorrowedFd<'_>,
@@ -216,14 +215,14 @@ impl Backend {
     ) -> io::Result<u32> {
         match self {
             #[cfg(feature = "simulation")]
-            // SAFETY: the caller vouches for the bytes.
+            // SAFETY: the caller guarantees it.
             Self::Sim(sim) => unsafe { sim.try_receive(socket.as_raw_fd(), start, size_bytes) },
             // SAFETY: likewise.
             _ => unsafe { poll::try_receive(socket, start, size_bytes) },
         }
     }
 
-    /// Whether this backend makes a system call for each send and receive, so that these are best made directly.
+    /// Whether this backend makes a system call for each send and receive, so that direct calls are best.
     pub(crate) fn is_readiness_based(&self) -> bool {
         match self {
             #[cfg(target_os = "linux")]
@@ -234,8 +233,8 @@ impl Backend {
         }
     }
 
-    /// Queues a request to end the operation with this `user_data`; it answers with a terminal completion
-    /// of its own, and the request with none but one that says that it missed.
+    /// Queues a request to cancel the operation with this `user_data`, which then has its terminal completion. The
+    /// request itself has a completion only if it missed the operation.
     #[cfg_attr(
         not(any(target_os = "linux", feature = "simulation")),
         expect(unused_variables, reason = "only a ring can be full")
@@ -250,8 +249,7 @@ impl Backend {
         }
     }
 
-    /// Ends a turn. Until then a wake-up keeps every wait from blocking, so that none is slept on which
-    /// is reaped between turns.
+    /// Ends a turn. Until then, a reaped wake-up keeps every wait from blocking, so that none is missed.
     pub(crate) fn end_turn(&mut self) {
         match self {
             #[cfg(target_os = "linux")]
@@ -273,7 +271,7 @@ impl Backend {
         }
     }
 
-    /// Whether time passes only where the seed says so.
+    /// Whether this is the simulation, whose clock only the seed advances.
     pub(crate) fn is_simulated(&self) -> bool {
         #[cfg(feature = "simulation")]
         if let Self::Sim(_) = self {
@@ -282,8 +280,8 @@ impl Backend {
         false
     }
 
-    /// Submits what is queued, waits for a completion or until `timeout` has passed (without one: for
-    /// as long as it takes), and moves completions to `ready`. May return early with none.
+    /// Submits what is queued, waits for a completion or the timeout (`None`: indefinitely), and moves completions to
+    /// `ready`. May return early without any.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) -> io::Result<()> {
         match self {
             #[cfg(target_os = "linux")]

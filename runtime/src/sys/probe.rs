@@ -1,19 +1,19 @@
-//! What this machine's kernel allows, for `ringspun doctor` and for error texts that name the remedy.
+//! Probes the kernel's features, for `ringspun doctor` and for error texts that name the remedy.
 
 #[cfg(target_os = "linux")]
 use std::io;
 
-/// One thing the runtime uses when it is there.
+/// A kernel feature that the runtime uses if available.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Feature {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// The version of Linux that brought it, such as `"6.1"`.
+    /// The first version of Linux that has it, such as `"6.1"`.
     pub since: &'static str,
     /// Whether this kernel has it.
     pub available: bool,
-    /// What it is for, and what happens without it.
+    /// Its purpose, and the fallback without it.
     pub purpose: &'static str,
 }
 
@@ -23,12 +23,12 @@ pub struct Feature {
 pub struct RingReport {
     /// Why io_uring cannot be used, with the remedy; `None` if it can.
     pub refusal: Option<String>,
-    /// The features the runtime uses; empty where io_uring is refused.
+    /// The features that the runtime uses; empty if io_uring is refused.
     pub features: Vec<Feature>,
 }
 
-/// Puts the cause and the remedy into the error of a refused `io_uring_setup(2)`: of the kind `Unsupported`,
-/// unless the trouble has nothing to do with io_uring.
+/// Adds the cause and the remedy to an error of `io_uring_setup(2)`. The kind is `Unsupported`, unless the error is
+/// unrelated to io_uring.
 #[cfg(target_os = "linux")]
 pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -41,7 +41,7 @@ pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
              allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
         }
         (Some(libc::ENOSYS), _) => {
-            "this kernel, or a seccomp profile, does not have it; it takes Linux 6.0 or later"
+            "this kernel, or a seccomp profile, does not have it; it requires Linux 6.0 or later"
         }
         (Some(libc::ENOMEM), _) => "not enough lockable memory; raise the memlock limit (ulimit -l)",
         (Some(libc::EMFILE | libc::ENFILE), _) => {
@@ -54,8 +54,7 @@ pub(crate) fn explain_refusal(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("io_uring cannot be used: {cause} ({error})"))
 }
 
-/// Asks the kernel what it has, by setting up small rings and letting them go again
-/// (`io_uring_setup(2)`; `IORING_REGISTER_PROBE` in `io_uring_register(2)`).
+/// Probes io_uring by setting up small rings (`io_uring_setup(2)`; `IORING_REGISTER_PROBE` in `io_uring_register(2)`).
 #[cfg(target_os = "linux")]
 pub fn ring_report() -> RingReport {
     use io_uring::{IoUring, Probe, opcode};
@@ -80,7 +79,7 @@ pub fn ring_report() -> RingReport {
             "multishot receive",
             "6.0",
             has(opcode::SendZc::CODE),
-            "one submission serves a stream for life; required by the io_uring backend",
+            "one submission receives all data of a stream; required by the io_uring backend",
         ),
         feature(
             "deferred task work",
@@ -88,7 +87,7 @@ pub fn ring_report() -> RingReport {
             accepts(|builder| {
                 builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             }),
-            "completions are posted on our own core, when we ask; without it: cooperative task work",
+            "completions are posted on our own core, on request; without it: cooperative task work",
         ),
         feature(
             "cooperative task work",
@@ -120,18 +119,17 @@ pub fn ring_report() -> RingReport {
         ),
     ];
     let refusal =
-        (!features[0].available).then(|| "io_uring is too old here: it takes Linux 6.0 or later".to_string());
+        (!features[0].available).then(|| "io_uring is too old: it requires Linux 6.0 or later".to_string());
     RingReport { refusal, features }
 }
 
-/// Asks the kernel what it has: nothing, on systems without io_uring.
+/// Probes io_uring, which systems other than Linux do not have.
 #[cfg(not(target_os = "linux"))]
 pub fn ring_report() -> RingReport {
     RingReport { refusal: Some("io_uring exists on Linux only".to_string()), features: Vec::new() }
 }
 
-/// Asks the kernel for guards below stacks that live in the page tables (`MADV_GUARD_INSTALL` in
-/// `madvise(2)`), by making one.
+/// Probes stack guards that need no mappings of their own (`MADV_GUARD_INSTALL` in `madvise(2)`), by installing one.
 pub fn stack_guards() -> Feature {
     Feature {
         name: "guards without mappings",
@@ -149,14 +147,14 @@ fn can_install_guard() -> bool {
 
     /// As in Linux's `mman-common.h`; the libc crate does not have it.
     const MADV_GUARD_INSTALL: i32 = 102;
-    // A page of any size that Linux knows.
+    // At least one page, whatever the page size.
     const LENGTH: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
     let Ok(start) = (unsafe { mmap_anonymous(None, LENGTH, protection, MapFlags::MAP_PRIVATE) }) else {
         return false;
     };
-    // SAFETY: the range is our own new mapping, which nobody uses and which is unmapped whole below.
+    // SAFETY: our own new mapping, which is unused and unmapped as a whole below.
     unsafe {
         let installed = libc::madvise(start.as_ptr(), LENGTH.get(), MADV_GUARD_INSTALL) == 0;
         installed & munmap(start, LENGTH.get()).is_ok()

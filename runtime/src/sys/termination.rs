@@ -1,18 +1,18 @@
-//! Lets go of the rings' sockets before the process ends.
+//! Cancels operations in flight before the process ends, so that its sockets close.
 //!
-//! The kernel leaves the ring of a process that ends to a worker of its own. Until that has cancelled what is in
-//! flight, which takes 1 to 14 ms, the sockets stay open although the process has been waited for: a port accepts
-//! connections that nobody serves, datagrams of a port that another process shares are lost, peers see no end. So
-//! whatever is in flight is cancelled (`IORING_REGISTER_SYNC_CANCEL` in `io_uring_register(2)`, Linux 6.0) before
-//! SIGTERM, SIGINT or SIGHUP take their default action, and at an `exit(3)`:
+//! When a process ends, a kernel worker tears down its ring. Until that worker has cancelled the operations in flight,
+//! which takes 1 to 14 ms, the sockets stay open although the process has been waited for: a port accepts connections
+//! that nobody serves, datagrams to a port that another process shares are lost, peers see no end of their connections.
+//! So all operations are cancelled (`IORING_REGISTER_SYNC_CANCEL` in `io_uring_register(2)`, Linux 6.0) before
+//! SIGTERM, SIGINT or SIGHUP take their default action, and in `exit(3)`:
 //!
 //! ```text
 //!   signal ──► handler ──┬──► cancels on the rings of this thread
-//!                        ├──► has the other threads that have rings do the same, and waits until they have
-//!                        └──► default action, signal again: the process ends by it, as if there were no handler
+//!                        ├──► signals the other threads that have rings to do the same, and waits for them
+//!                        └──► restores the default action and raises the signal again, which ends the process
 //! ```
 //!
-//! Only where such a signal has its default action when the first ring is made; a handler that is installed later
+//! Only for signals that have their default action when the first ring is made; a handler that is installed later
 //! replaces ours. Everything that the handler calls is async-signal-safe, and it never returns.
 
 use std::os::fd::RawFd;
@@ -24,33 +24,33 @@ use crate::process::ProcessMark;
 const SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// How long to wait for other threads to cancel on their rings: microseconds, unless they have blocked the signal.
 const PATIENCE_MS: usize = 200;
-/// How often a ring is gone through, as what is cancelled at one place may be on its way to another.
+/// How many times to cancel on a ring, as operations may move between the places in the kernel that a cancel searches.
 const ROUNDS: usize = 8;
 
-/// The registered rings, in a list that only grows: places are taken again.
+/// A list of the registered rings, which only grows: places are reused.
 static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
-/// The process that a signal ends. The child of a fork inherits the number, which is not its own.
+/// The ID of the process that a signal is ending. A forked child inherits the value, which is not its own ID.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 
-/// Nobody has the place.
+/// The place is free.
 const FREE: usize = 0;
 /// The place is being taken.
 const TAKEN: usize = usize::MAX;
 
-/// A place for a ring in the list, readable at any instruction.
+/// A place for a ring in the list, which a signal handler may read at any time.
 struct Place {
-    /// The generation of the process whose ring it is. In a forked child, that of its parent means that it is free.
+    /// The generation of the ring's process. In a forked child, a place of the parent's generation counts as free.
     generation: AtomicUsize,
     ring: AtomicI32,
-    /// The only one that may use the ring.
+    /// The only thread that may use the ring.
     thread: AtomicI32,
     next: *const Place,
 }
 
-// SAFETY: what `next` refers to lives for ever and is shared as this is; it changes only before the place is listed.
+// SAFETY: `next` points to a leaked, equally shared place, and changes only before this one is listed.
 unsafe impl Sync for Place {}
 
-/// Keeps a ring registered until it is dropped, which has to be before the ring is closed.
+/// Keeps a ring registered until it is dropped, which must be before the ring is closed.
 pub(super) struct Registration {
     place: &'static Place,
     process: ProcessMark,
@@ -77,13 +77,13 @@ impl Drop for Registration {
 }
 
 fn places() -> impl Iterator<Item = &'static Place> {
-    // SAFETY: places are leaked boxes, and complete before they are listed.
+    // SAFETY: places are leaked boxes, initialized before they are listed.
     let first = unsafe { FIRST.load(Ordering::Acquire).as_ref() };
     // SAFETY: likewise.
     std::iter::successors(first, |place| unsafe { place.next.as_ref() })
 }
 
-/// The registered rings of this process, each with its thread. None in a forked child that has made none.
+/// The registered rings of this process; none in a forked child that has made none.
 fn registered() -> impl Iterator<Item = &'static Place> {
     let current = ProcessMark::current_generation();
     places().filter(move |place| current != FREE && place.generation.load(Ordering::Acquire) == current)
@@ -92,7 +92,7 @@ fn registered() -> impl Iterator<Item = &'static Place> {
 fn take_free(process: &ProcessMark) -> Option<&'static Place> {
     places().find(|place| {
         let present = place.generation.load(Ordering::Relaxed);
-        // A thread that was taking one when its process forked has lost it for the child.
+        // In a forked child, a place that a thread of the parent was taking stays taken.
         let is_free = present != TAKEN && present != process.generation();
         is_free
             && place.generation.compare_exchange(present, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -109,33 +109,34 @@ fn add() -> &'static Place {
     let place = ptr::from_mut(place);
     let mut first = FIRST.load(Ordering::Acquire);
     loop {
-        // SAFETY: nobody else knows of the place yet.
+        // SAFETY: the place is not shared yet.
         unsafe { (*place).next = first };
         match FIRST.compare_exchange(first, place, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: leaked; from now on it is only shared.
+            // SAFETY: leaked, and only shared from now on.
             Ok(_) => return unsafe { &*place },
             Err(other) => first = other,
         }
     }
 }
 
-/// Installs the handlers, once. Nobody waits until they are: a child that is forked meanwhile would wait for ever.
+/// Installs the handlers once. Does not wait for another thread that is installing them: a child forked meanwhile would
+/// wait forever.
 fn install() {
     static INSTALLED: AtomicBool = AtomicBool::new(false);
     if INSTALLED.swap(true, Ordering::AcqRel) {
         return;
     }
-    // SAFETY: the handler only uses what is never freed. Without memory for it, the kernel's worker has to do.
+    // SAFETY: the handler only uses memory that is never freed. If it cannot be installed, the kernel's worker remains.
     unsafe { libc::atexit(at_exit) };
-    // The first process of a container has no default action, and survives these signals.
+    // The first process of a container has no default actions, and survives these signals.
     if std::process::id() != 1 {
         SIGNALS.iter().for_each(|signal| install_for(*signal));
     }
 }
 
 fn install_for(signal: libc::c_int) {
-    // SAFETY: the structures are valid for the calls, and the handler is async-signal-safe. The alternate stack is for
-    // fibers, whose stacks are small.
+    // SAFETY: the structures are valid, and the handler is async-signal-safe. It uses the alternate stack because
+    // fibers have small stacks.
     unsafe {
         let mut present: libc::sigaction = std::mem::zeroed();
         let known = libc::sigaction(signal, ptr::null(), &raw mut present) == 0;
@@ -157,12 +158,12 @@ extern "C" fn at_exit() {
     cancel_own();
 }
 
-/// Ends the process by this signal, once nothing is in flight on its rings.
+/// Ends the process by this signal once its rings have nothing in flight.
 extern "C" fn on_signal(signal: libc::c_int) {
     // SAFETY: touches no memory.
     let process = unsafe { libc::getpid() };
     if ENDING.swap(process, Ordering::AcqRel) == process {
-        // Another thread has the process end, or had this one take part.
+        // Another thread is ending the process, and may have signalled this one to cancel.
         cancel_own();
         loop {
             // SAFETY: touches no memory.
@@ -173,7 +174,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
     let others = || registered().filter(|place| place.thread.load(Ordering::Relaxed) != own);
     for place in others() {
         let thread = place.thread.load(Ordering::Relaxed);
-        // SAFETY: touches no memory. A thread that is gone has no ring any more.
+        // SAFETY: touches no memory. A thread that has ended has no ring.
         unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
     }
     cancel_own();
@@ -181,16 +182,16 @@ extern "C" fn on_signal(signal: libc::c_int) {
         if others().next().is_none() {
             break;
         }
-        // SAFETY: looks at no descriptors, and so only waits.
+        // SAFETY: polls no descriptors, so it only sleeps.
         unsafe { libc::poll(ptr::null_mut(), 0, 1) };
     }
     end_by(signal)
 }
 
-/// Has the default action of a signal end the process.
+/// Ends the process by the default action of a signal.
 fn end_by(signal: libc::c_int) -> ! {
     loop {
-        // SAFETY: the structures are valid for the calls.
+        // SAFETY: the structures are valid.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = libc::SIG_DFL;
@@ -204,12 +205,12 @@ fn end_by(signal: libc::c_int) -> ! {
     }
 }
 
-/// Cancels what is in flight on the rings of this thread, which are of no use from then on.
+/// Cancels everything in flight on the rings of this thread, and unregisters them.
 fn cancel_own() {
     let own = thread_id();
     for place in registered().filter(|place| place.thread.load(Ordering::Relaxed) == own) {
         cancel_all(place.ring.load(Ordering::Relaxed));
-        // For those who wait for it.
+        // The thread that ends the process waits for this.
         place.generation.store(FREE, Ordering::Release);
     }
 }
@@ -226,7 +227,7 @@ struct SyncCancel {
 }
 
 fn cancel_all(ring: RawFd) {
-    /// As in Linux's `io_uring.h`, like the two below.
+    /// These values are from Linux's `io_uring.h`.
     const REGISTER_SYNC_CANCEL: libc::c_uint = 24;
     const CANCEL_ALL: u32 = 1 << 0;
     const CANCEL_ANY: u32 = 1 << 2;
@@ -240,8 +241,8 @@ fn cancel_all(ring: RawFd) {
         operation_and_padding: [0; 4],
     };
     for _ in 0..ROUNDS {
-        // SAFETY: the request is as long as the kernel takes it. The second call lets what was cancelled end in this
-        // thread, and gives the kernel nothing to read.
+        // SAFETY: the request has the kernel's layout and size. The second call runs the task work of cancelled
+        // operations in this thread, and passes no pointers.
         let (cancelled, errno) = unsafe {
             let count: libc::c_uint = 1;
             let cancelled = libc::syscall(
@@ -256,7 +257,7 @@ fn cancel_all(ring: RawFd) {
             libc::syscall(libc::SYS_io_uring_enter, ring, none, none, ENTER_GETEVENTS, no_mask, no_size);
             (cancelled, errno)
         };
-        // There is nothing any more, or the kernel cannot.
+        // Nothing is left, or the kernel does not support it.
         if cancelled < 0 && errno != libc::ETIME && errno != libc::EALREADY {
             return;
         }
@@ -264,6 +265,6 @@ fn cancel_all(ring: RawFd) {
 }
 
 fn thread_id() -> i32 {
-    // SAFETY: touches no memory; the C library may be older than its function for this.
+    // SAFETY: touches no memory. Not by `gettid(3)`, which old C libraries lack.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }

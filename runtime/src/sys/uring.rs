@@ -1,7 +1,7 @@
 //! The io_uring backend (`io_uring(7)`), for Linux 6.0 and later.
 //!
-//! One ring per thread, with task work deferred to our own `io_uring_enter` where the kernel can
-//! (Linux 6.1): completions are then posted only while we are in the kernel anyway, on our core.
+//! One ring per thread, with task work deferred to our own `io_uring_enter` if the kernel supports it (Linux 6.1):
+//! completions are then posted on our core, and only while we are in the kernel anyway.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,29 +30,29 @@ use crate::wake::RemoteWaker;
 
 /// The `user_data` of the poll on the wake-up descriptor.
 const WAKE_UP: u64 = u64::MAX;
-/// What a cancel has in its `user_data` besides that of its operation: a bit of the slot's index, which no slot
-/// needs. 2^31 operations in flight do not fit into memory.
+/// Marks the `user_data` of a cancel, which is otherwise that of its operation: a bit of the slot's index that no slot
+/// needs, as 2^31 operations do not fit into memory.
 const CANCEL: u64 = 1 << 31;
 /// The buffer groups.
 const STREAM_GROUP: u16 = 0;
 const DATAGRAM_GROUP: u16 = 1;
-/// How many buffers of each group the kernel has to begin with. It fills them in turn, so that few of them are still
-/// in the cache when they are filled again: echoes of 64 KiB take 5 % less time than with all 128. An entry into the
-/// kernel completes some 20 receives; where it lacked buffers, it has twice as many from then on.
+/// How many buffers of each group the kernel holds initially. It fills them in turn, so that fewer buffers stay in the
+/// cache: echoes of 64 KiB take 5 % less time than with all 128. An `io_uring_enter` completes some 20 receives; if
+/// the kernel runs out of buffers, the number is doubled.
 const DEPTH: u16 = 32;
 
-/// One ring, and what is registered with it. Fields are dropped in order: the ring before its buffers.
+/// A ring, and what is registered with it. Fields drop in order: the ring before its buffers.
 pub(crate) struct Uring {
     _cancelled_at_termination: Option<Registration>,
     ring: IoUring,
     stream_buffers: BufferRing,
     datagram_buffers: BufferRing,
-    /// What every receive of datagrams starts from: room for the sender's address.
+    /// The header of all receives of datagrams, with the size of the source address.
     receive_header: Box<libc::msghdr>,
     waker: RemoteWaker,
     /// A wake-up was reaped, and no turn has ended since.
     woken: bool,
-    /// Entries that found the submission queue full while the kernel took none.
+    /// Entries that wait because the submission queue is full and the kernel took none.
     backlog: VecDeque<squeue::Entry>,
 }
 
@@ -65,16 +65,16 @@ impl Uring {
         let ring = new_ring(configuration)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(super::probe::explain_refusal)?;
-        // Multishot receive has no feature bit of its own; it came with Linux 6.0, as SEND_ZC did.
+        // Multishot receive has no feature bit; like SEND_ZC, it was added in Linux 6.0.
         if !probe.is_supported(opcode::SendZc::CODE) {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "this kernel's io_uring has no multishot receive; it takes Linux 6.0 or later",
+                "this kernel's io_uring has no multishot receive, which requires Linux 6.0 or later",
             ));
         }
         let stream_buffers = BufferRing::new(&ring, buffers.streams, STREAM_GROUP)?;
         let datagram_buffers = BufferRing::new(&ring, buffers.datagrams, DATAGRAM_GROUP)?;
-        // SAFETY: a header of zeros is valid: it refers to nothing.
+        // SAFETY: a zeroed header is valid: it has no pointers.
         let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         receive_header.msg_namelen = datagram::ADDRESS_SIZE_BYTES as libc::socklen_t;
         let process = ProcessMark::new()?;
@@ -94,7 +94,7 @@ impl Uring {
         Ok(uring)
     }
 
-    /// Queues the request for an operation; `io_uring_enter(2)` describes each.
+    /// Queues the submission of an operation; `io_uring_enter(2)` describes each.
     pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation, ready: &mut ReadyQueue) {
         let entry = match operation {
             Operation::Accept { listener } => opcode::AcceptMulti::new(Fd(*listener))
@@ -106,13 +106,13 @@ impl Uring {
                     .build()
             }
             Operation::SendTo { socket, datagram } => {
-                // A second attempt would go on where the first has come to in the bytes.
+                // DONTWAIT, because a retry might send only the rest of the datagram.
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
                 opcode::SendMsg::new(Fd(*socket), datagram.header()).flags(flags as u32).build()
             }
             Operation::Send { socket, data } => {
                 let (start, length) = data.as_raw();
-                // With WAITALL the kernel itself goes on after a short send.
+                // With WAITALL, the kernel itself continues after a short send.
                 opcode::Send::new(Fd(*socket), start, length.min(SEND_MAX_BYTES) as u32)
                     .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                     .build()
@@ -135,8 +135,8 @@ impl Uring {
         self.push(entry.user_data(user_data), ready);
     }
 
-    /// Queues a message that is sent when it is submitted. With DONTWAIT it never waits for room, and with WAITALL a
-    /// part of it is no success, of which alone nothing is told.
+    /// Queues a message that is sent on submission. With DONTWAIT, it never waits for room; with WAITALL, a partial
+    /// send does not count as a success, whose completion is skipped.
     #[inline]
     pub(crate) fn send_soon(&mut self, request: &Request, ready: &mut ReadyQueue) {
         let entry = opcode::Send::new(Fd(request.socket), request.start, request.length)
@@ -177,22 +177,22 @@ impl Uring {
         Ok(())
     }
 
-    /// A turn ends: whoever woke the loop is looked after now.
+    /// As [`Backend::end_turn`](super::Backend::end_turn).
     pub(crate) fn end_turn(&mut self) {
         self.woken = false;
     }
 
-    /// The one place that enters the kernel, and that knows what its errors mean:
+    /// Calls `io_uring_enter(2)`, and handles its errors:
     ///
-    /// | errno | meaning | what we do |
+    /// | errno | meaning | handling |
     /// | --- | --- | --- |
-    /// | `EINTR` | a signal came | return; the caller's loop comes back |
-    /// | `ETIME` | the timeout passed | return |
-    /// | `EAGAIN` | no memory for requests just now | return; what is queued stays queued |
+    /// | `EINTR` | a signal arrived | return; the caller retries |
+    /// | `ETIME` | the timeout expired | return |
+    /// | `EAGAIN` | temporarily no memory for requests | return; queued entries stay queued |
     /// | `EBUSY` | completions overflow | return, so that they are reaped first |
-    /// | others | the ring is unusable, or completions are lost (`EBADR`) | an error |
+    /// | others | the ring is unusable, or completions are lost (`EBADR`) | fail |
     fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
-        // First, so that a receive in this very batch finds them.
+        // Before submitting, so that receives in this batch find them.
         self.stream_buffers.provide_returned();
         self.datagram_buffers.provide_returned();
         let queued = self.ring.submission().len() as u32;
@@ -203,9 +203,8 @@ impl Uring {
             None => SubmitArgs::new(),
         };
         let entered = match want {
-            // What has become ready meanwhile is completed here, too: or else it would come a turn after what is
-            // submitted.
-            // SAFETY: all that the kernel is given to read is the queue, whose entries `try_push` vouches for.
+            // GETEVENTS also runs pending task work, whose completions would otherwise come a turn later.
+            // SAFETY: the kernel only reads the queue, whose entries are valid: see `try_push`.
             0 => unsafe { submitter.enter::<libc::sigset_t>(queued, 0, EnterFlags::GETEVENTS.bits(), None) },
             _ => submitter.submit_with_args(want, &arguments),
         };
@@ -220,7 +219,7 @@ impl Uring {
 
     /// Moves completions to `ready`, and nothing more.
     fn reap(&mut self, ready: &mut ReadyQueue) {
-        let (mut woken, mut rearm, mut lacking) = (false, false, false);
+        let (mut woken, mut rearm, mut out_of_buffers) = (false, false, false);
         for entry in self.ring.completion() {
             match entry.user_data() {
                 WAKE_UP => {
@@ -228,8 +227,8 @@ impl Uring {
                     rearm |= !cqueue::more(entry.flags());
                 }
                 cancel if cancel & CANCEL != 0 => {
-                    // Between two attempts a request is where the kernel does not look for it. Most often,
-                    // it is over. Any other answer of a cancel says nothing new.
+                    // The operation is over, or, rarely, between two attempts, where a cancel does not find it. Other
+                    // results of a cancel carry no information.
                     if entry.result() == -libc::ENOENT {
                         let key = OperationKey::from_user_data(cancel & !CANCEL);
                         let missed = RawCompletion::failed(key, libc::ENOENT);
@@ -239,10 +238,10 @@ impl Uring {
                 user_data => ready.push_back(RawCompletion {
                     key: OperationKey::from_user_data(user_data),
                     result: match entry.result() {
-                        // Nothing but a cancel interrupts what a thread of the kernel waits with.
+                        // A cancel interrupts an operation that a kernel thread executes; nothing else does.
                         interrupted if interrupted == -libc::EINTR => -libc::ECANCELED,
                         starved if starved == -libc::ENOBUFS => {
-                            lacking = true;
+                            out_of_buffers = true;
                             starved
                         }
                         result => result,
@@ -253,7 +252,7 @@ impl Uring {
                 }),
             }
         }
-        if lacking {
+        if out_of_buffers {
             self.stream_buffers.deepen();
             self.datagram_buffers.deepen();
         }
@@ -271,9 +270,8 @@ impl Uring {
         self.push(poll.build().user_data(WAKE_UP), ready);
     }
 
-    /// Queues an entry; when the submission queue is full, submits it first. If the kernel takes nothing
-    /// just now (`EAGAIN`, `EBUSY`), the entry waits in the backlog, in order; `wait` goes on with it, and
-    /// reports an error that lasts.
+    /// Queues an entry; if the submission queue is full, submits it first. If the kernel then takes nothing (`EAGAIN`,
+    /// `EBUSY`), the entry waits in the backlog, in order; `wait` retries it, and reports a persistent error.
     fn push(&mut self, entry: squeue::Entry, ready: &mut ReadyQueue) {
         if self.backlog.is_empty() {
             if self.try_push(&entry) {
@@ -290,13 +288,13 @@ impl Uring {
     }
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what an entry points to (data, address, header) lies in heap memory that the operation's
-        // slot or this ring owns, or with a lender who waits: all outlive the operation, and none moves
-        // when the slot does. Cancels and polls point to nothing.
+        // SAFETY: the data, address or header that an entry points to is in heap memory owned by the operation's slot
+        // or this ring, or with a lender who waits: it outlives the operation, and does not move with the slot.
+        // Cancels and polls have no pointers.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    /// Submits what has been waiting, for as long as the kernel takes it.
+    /// Submits entries of the backlog until the kernel takes no more.
     fn submit_backlog(&mut self, ready: &mut ReadyQueue) -> io::Result<()> {
         while let Some(entry) = self.backlog.pop_front() {
             if self.try_push(&entry) {
@@ -313,10 +311,10 @@ impl Uring {
     }
 }
 
-/// Sets up a ring with the best set of flags that the kernel takes.
+/// Sets up a ring with the best flags that the kernel accepts.
 fn new_ring(configuration: &Configuration) -> io::Result<IoUring> {
     type Flags = fn(&mut io_uring::Builder);
-    // Best first. SINGLE_ISSUER and TASKRUN_FLAG only pay together with the task-work mode.
+    // Best first. SINGLE_ISSUER and TASKRUN_FLAG only help together with a task-work mode.
     const MODES: [(&str, Flags); 3] = [
         ("deferred task work", |builder| {
             builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
@@ -336,7 +334,7 @@ fn new_ring(configuration: &Configuration) -> io::Result<IoUring> {
                 tracing::debug!(mode = name, "io_uring set up");
                 return Ok(ring);
             }
-            // An unknown flag: try without it. Any other error would only come again.
+            // An unknown flag: try without it. Other errors would only repeat.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
             Err(error) => return Err(super::probe::explain_refusal(error)),
         }
@@ -344,12 +342,12 @@ fn new_ring(configuration: &Configuration) -> io::Result<IoUring> {
     Err(super::probe::explain_refusal(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
 }
 
-/// The ring through which buffers are handed to the kernel (`io_uring_register_buf_ring(3)`).
+/// The ring that provides buffers to the kernel (`io_uring_register_buf_ring(3)`).
 struct BufferRing {
     entries: NonNull<BufRingEntry>,
     mask: u16,
     tail: u16,
-    /// How many buffers the kernel is to have at most.
+    /// The maximum number of buffers that the kernel holds.
     depth: u16,
     buffers: Rc<BufferPool>,
 }
@@ -358,7 +356,7 @@ impl BufferRing {
     fn new(ring: &IoUring, buffers: Rc<BufferPool>, group: u16) -> io::Result<Self> {
         let count = buffers.count();
         let length = NonZeroUsize::new(usize::from(count) * size_of::<BufRingEntry>());
-        debug_assert!(count.is_power_of_two(), "the pool has seen to it");
+        debug_assert!(count.is_power_of_two(), "checked by the pool");
         let length = length.ok_or(io::ErrorKind::InvalidInput)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
@@ -375,13 +373,13 @@ impl BufferRing {
         Ok(buffer_ring)
     }
 
-    /// Gives the kernel buffers that have come back, the last one first, up to the depth.
+    /// Provides returned buffers to the kernel, up to the depth, the most recently returned first.
     fn provide_returned(&mut self) {
         let before = self.tail;
         for _ in self.buffers.taken()..self.depth {
             let Some(id) = self.buffers.take_returned() else { break };
-            // SAFETY: the index is masked to the mapping's entries. There are as many entries as
-            // buffers, so this one is not in use: the kernel reads only below the published tail.
+            // SAFETY: the masked index is within the mapping. There are as many entries as buffers, so this one is not
+            // in use: the kernel only reads entries below the published tail.
             let entry = unsafe { self.entries.add(usize::from(self.tail & self.mask)).as_mut() };
             entry.set_addr(self.buffers.address(id) as u64);
             entry.set_len(self.buffers.buffer_size_bytes() as u32);
@@ -389,8 +387,8 @@ impl BufferRing {
             self.tail = self.tail.wrapping_add(1);
         }
         if self.tail != before {
-            // SAFETY: the tail lies in the first entry of the mapping, aligned to two bytes, and only
-            // this thread writes it; the release store publishes the entries above.
+            // SAFETY: the tail is in the first entry of the mapping, aligned to two bytes, and only this thread writes
+            // it; the release store publishes the entries above.
             unsafe {
                 let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
                 AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
@@ -400,7 +398,7 @@ impl BufferRing {
 }
 
 impl BufferRing {
-    /// The kernel has met a lack of buffers.
+    /// Doubles the depth, after the kernel has run out of buffers.
     #[cold]
     fn deepen(&mut self) {
         self.depth = self.depth.saturating_mul(2).min(self.mask + 1);

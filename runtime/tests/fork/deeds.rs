@@ -1,4 +1,4 @@
-//! What a forked child does with its copy of a loop, all of which its parent must not notice.
+//! What a forked child does with its copy of a loop, none of which may affect its parent.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -18,18 +18,18 @@ use ringspun_runtime::{
 
 #[derive(Clone, Copy, Debug)]
 pub enum Deed {
-    /// Ends at once.
+    /// Ends immediately.
     End,
-    /// Exits by way of exit handlers and destructors of the thread, which drop the loop.
+    /// Exits with exit handlers and thread-local destructors, which drop the loop.
     Exit,
     /// Drops the loop and all that belongs to it.
     Drop,
     ShutDown,
     /// Cancels all that is in flight, and waits for it.
     Cancel,
-    /// Tries all else that there is to call.
+    /// Makes all other calls.
     Call,
-    /// Works with a loop of its own, beside the other and after it.
+    /// Uses a loop of its own, beside the parent's and after it.
     OwnLoop,
     /// Executes another program.
     Execute,
@@ -90,7 +90,7 @@ impl Deed {
                 work_with_own_loop(kind);
             }
             Self::Execute => {
-                // SAFETY: the strings and the list end as they have to; it only returns with an error.
+                // SAFETY: the strings and the list are terminated; only returns on error.
                 unsafe {
                     libc::execl(c"/bin/true".as_ptr(), c"true".as_ptr(), std::ptr::null::<libc::c_char>())
                 };
@@ -98,7 +98,7 @@ impl Deed {
             }
             Self::Crash => {
                 let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-                // SAFETY: the limit is valid for the call; it keeps the crash from leaving a file.
+                // SAFETY: the limit is valid; it prevents a core dump.
                 unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
                 std::process::abort();
             }
@@ -116,9 +116,9 @@ impl Deed {
     }
 }
 
-/// Ends the process without a word of the test harness.
+/// Ends the process without output of the test harness.
 fn end(status: i32) -> ! {
-    // SAFETY: ends the process at once.
+    // SAFETY: ends the process immediately.
     unsafe { libc::_exit(status) }
 }
 
@@ -128,19 +128,19 @@ pub struct Child {
 }
 
 impl Child {
-    /// Forks a child that does the deed with the loop, the operations in flight on it, and what else belongs to it, of
-    /// which `others` makes the child's own.
+    /// Forks a child that does the deed with the loop, its operations in flight, and other objects, which `others`
+    /// makes the child's own.
     pub fn that_does<T: 'static>(
         deed: Deed,
         event_loop: &Rc<EventLoop>,
         in_flight: &[OperationKey],
         others: impl FnOnce() -> T,
     ) -> Self {
-        // SAFETY: the child is the test's thread alone, and uses no lock that another could have held: it never prints.
+        // SAFETY: the child has only this thread, and uses no lock that another may have held: it never prints.
         match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => Self { deed, process: child },
             ForkResult::Child => {
-                // SAFETY: the child has a copy of the parent's reference, which it never uses again.
+                // SAFETY: the child's copy of the parent's reference, which it never uses again.
                 let event_loop = unsafe { Rc::from_raw(Rc::as_ptr(event_loop)) };
                 std::panic::set_hook(Box::new(|panic| {
                     let text = format!("in the child: {panic}\n");
@@ -153,7 +153,7 @@ impl Child {
         }
     }
 
-    /// Waits until it has ended, as it should.
+    /// Waits for the child, and checks its status.
     pub fn ended(self) {
         assert_eq!(waitpid(self.process, None).unwrap(), self.deed.expected(self.process), "{:?}", self.deed);
     }
@@ -166,7 +166,7 @@ impl Wake for Nobody {
     }
 }
 
-/// What an operation came to.
+/// The result of an operation.
 #[derive(Default)]
 struct Ends(RefCell<Vec<Result<u32, i32>>>);
 
@@ -176,7 +176,7 @@ impl Owner for Ends {
     }
 }
 
-/// Whether an error says whose the loop is.
+/// Whether an error names the loop's process.
 fn names_the_parent(error: &io::Error) -> bool {
     error.to_string().contains(&format!("belongs to process {}; ", std::os::unix::process::parent_id()))
 }
@@ -200,7 +200,7 @@ fn call_all(event_loop: &EventLoop) {
     event_loop.remove_timer(timer);
     event_loop.wake_next_turn(Rc::new(Nobody));
     let ends = Rc::new(Ends::default());
-    // More than a queue of submissions holds.
+    // More than fit into the submission queue.
     let submit = || event_loop.submit(Operation::Receive { socket }, ends.clone());
     let submitted: Vec<_> = (0..1100).map(|_| submit()).collect();
     for key in submitted {
@@ -209,7 +209,7 @@ fn call_all(event_loop: &EventLoop) {
     assert_eq!(*ends.0.borrow(), [Err(libc::ECANCELED); 1100]);
 }
 
-/// A loop that is made in the child does all that a loop does.
+/// Checks that a loop made in the child works.
 fn work_with_own_loop(backend: &str) {
     let kind = if backend == "poll" { BackendKind::Poll } else { BackendKind::Uring };
     let configuration = Configuration { backend: Some(kind), ..Configuration::default() };

@@ -1,7 +1,7 @@
-//! A forked child owns nothing: whatever it does with its copy of a loop, and however it ends, the parent goes on as if
-//! there were none.
+//! A forked child owns nothing: whatever it does with its copy of a loop, and however it ends, the parent is not
+//! affected.
 //!
-//! `RINGSPUN_SEED` repeats the storm's choices, `RINGSPUN_STORM` is how many children it forks for each backend.
+//! `RINGSPUN_SEED` repeats the storm's choices; `RINGSPUN_STORM` is the number of children per backend.
 
 mod deeds;
 
@@ -35,7 +35,7 @@ fn on_each_backend(test: impl Fn(&Rc<EventLoop>)) {
     }
 }
 
-/// What an operation has brought so far.
+/// The completions of an operation so far.
 #[derive(Default)]
 struct Log {
     bytes: RefCell<Vec<u8>>,
@@ -64,7 +64,7 @@ impl Wake for Woken {
     }
 }
 
-/// Turns until it is so, without a wait for the sake of what is not the loop's.
+/// Turns until the condition holds, without blocking, as it may depend on more than the loop.
 fn turn_until(event_loop: &EventLoop, mut done: impl FnMut() -> bool) {
     while !done() {
         event_loop.turn(Wait::No).unwrap();
@@ -72,20 +72,20 @@ fn turn_until(event_loop: &EventLoop, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// How many bytes the full socket is sent.
+/// The number of bytes to send to the full socket.
 const MUCH_BYTES: usize = 1 << 20;
 
 fn much() -> Vec<u8> {
     (0..MUCH_BYTES).map(|index| (index / 251) as u8).collect()
 }
 
-/// A loop with one of each kind in flight.
+/// A loop with an operation of each kind in flight.
 struct Scene {
     event_loop: Rc<EventLoop>,
     waiting: (UnixStream, UnixStream, Rc<Log>),
     full: (UnixStream, UnixStream, Rc<Log>),
     accepting: (TcpListener, Rc<Log>),
-    /// This one has not reached the kernel at the fork.
+    /// Not yet submitted to the kernel at the fork.
     queued: (UnixStream, UnixStream, Rc<Log>),
     timer: Rc<Woken>,
     blocking: (UnixStream, BlockingCall<u8>),
@@ -107,7 +107,7 @@ impl Scene {
         ];
         let timer = Rc::new(Woken::default());
         event_loop.insert_timer(event_loop.now() + Duration::from_millis(10), timer.clone());
-        // Nothing that has a lock: a child would find it held, as its parent's thread holds it now and then.
+        // Nothing with a lock, which the parent's thread may hold during a fork.
         let (release, mut released) = UnixStream::pair().unwrap();
         let read = move || {
             let mut byte = [0];
@@ -125,7 +125,7 @@ impl Scene {
         Self { event_loop, waiting, full, accepting, queued, timer, blocking, in_flight }
     }
 
-    /// All that was in flight comes to its end.
+    /// Ends all operations in flight, and checks their results.
     fn finish(mut self) {
         for (_, theirs, log) in [&mut self.waiting, &mut self.queued] {
             theirs.write_all(b"late").unwrap();
@@ -156,7 +156,7 @@ impl Scene {
         let answer = loop {
             match call.poll(&dynamic) {
                 Poll::Ready(answer) => break answer.unwrap(),
-                // The thread that has finished it ends the wait.
+                // The thread that finishes the call ends the wait.
                 Poll::Pending => self.event_loop.turn(Wait::Block).unwrap(),
             }
         };
@@ -166,7 +166,7 @@ impl Scene {
             assert_eq!(log.end.get(), Some(Err(libc::ECANCELED)));
         }
         for accepted in log.counts.take() {
-            // SAFETY: the loop made this descriptor for the completion; nobody else has it.
+            // SAFETY: the descriptor of a new connection, which the completion passes to us.
             drop(unsafe { OwnedFd::from_raw_fd(accepted as RawFd) });
         }
     }
@@ -197,7 +197,7 @@ fn whatever_a_child_does_its_parent_goes_on() {
     }
 }
 
-/// Numbers without a pattern (xorshift64).
+/// Random numbers (xorshift64).
 struct Random(u64);
 
 impl Random {
@@ -214,7 +214,7 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
 }
 
-/// Bytes that travel from one end of a pair to the other, by way of the loop at both.
+/// A stream of bytes between the ends of a socket pair, both on the loop.
 struct Traffic {
     sender: UnixStream,
     receiver: UnixStream,
@@ -231,7 +231,7 @@ impl Traffic {
         Self { sender, receiver, sending: None, received, expected: Vec::new(), next: 0 }
     }
 
-    /// Goes on where something has ended; what it submits is added to `in_flight`.
+    /// Resubmits operations that have ended, and adds them to `in_flight`.
     fn go_on(&mut self, event_loop: &EventLoop, random: &mut Random, in_flight: &mut Vec<OperationKey>) {
         in_flight.extend(self.take_received(event_loop));
         if self.sending.as_ref().is_none_or(|sending| sending.end.get().is_some_and(|end| end.is_ok())) {
@@ -249,7 +249,7 @@ impl Traffic {
         }
     }
 
-    /// Compares what has come, and receives again if the last receive has ended.
+    /// Checks the received bytes, and receives again if the last receive has ended.
     fn take_received(&mut self, event_loop: &EventLoop) -> Option<OperationKey> {
         let received = self.received.bytes.take();
         assert!(self.expected.starts_with(&received), "other bytes than were sent");
@@ -275,7 +275,7 @@ fn storm(event_loop: &Rc<EventLoop>, random: &mut Random, forks: u64) {
     for _ in 0..forks {
         for _ in 0..random.below(6) {
             traffics.iter_mut().for_each(|traffic| traffic.go_on(event_loop, random, &mut in_flight));
-            // At some of the forks, operations are queued that have not reached the kernel.
+            // At some forks, operations are queued that have not reached the kernel.
             for _ in 0..random.below(3) {
                 event_loop.turn(Wait::No).unwrap();
             }

@@ -1,14 +1,14 @@
-//! What a loop makes of the actions that a process has for signals.
+//! How a loop treats the signal dispositions of a process.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use ringspun_runtime::{BackendKind, Configuration, EventLoop};
 
-/// What a process says that has found all as it should be.
+/// The output of a process whose checks have passed.
 pub const AS_EXPECTED: &str = "as expected";
 
 fn action_of(signal: Signal) -> SigHandler {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: no handler of ours is called meanwhile, as the process gets no signal.
+    // SAFETY: the process gets no signal, so no handler runs meanwhile.
     unsafe {
         let present = sigaction(signal, &ignore).unwrap();
         sigaction(signal, &present).unwrap();
@@ -18,11 +18,11 @@ fn action_of(signal: Signal) -> SigHandler {
 
 extern "C" fn own(_: i32) {}
 
-/// What a process of its own does, as the first loop decides.
+/// Runs in a process of its own, as the first loop of a process installs the handlers.
 pub fn check(backend: BackendKind, cancel_at_termination: bool) {
     // SAFETY: the handler does nothing.
     unsafe {
-        // The parent may ignore these itself, as `nohup` does.
+        // The parent may ignore these, as `nohup` does.
         for defaulted in [Signal::SIGTERM, Signal::SIGINT] {
             signal(defaulted, SigHandler::SigDfl).unwrap();
         }
@@ -40,7 +40,7 @@ pub fn check(backend: BackendKind, cancel_at_termination: bool) {
     assert!(matches!(action_of(Signal::SIGHUP), SigHandler::SigIgn), "SIGHUP is ignored no longer");
     assert!(matches!(action_of(Signal::SIGUSR1), SigHandler::Handler(_)));
     assert!(matches!(action_of(Signal::SIGQUIT), SigHandler::SigDfl));
-    // What the program says later counts, also where another loop is made after it.
+    // A later choice of the program is kept, even if another loop is made after it.
     // SAFETY: the handler does nothing.
     unsafe { signal(Signal::SIGTERM, SigHandler::Handler(own)) }.unwrap();
     drop(event_loop);

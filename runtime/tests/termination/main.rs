@@ -1,7 +1,7 @@
-//! A process that is ended by a default SIGTERM, SIGINT or SIGHUP, or by an exit, has let go of its sockets once it has
-//! been waited for: no port accepts, and no datagram of a port that it shared is lost.
+//! The sockets of a process that is ended by a default SIGTERM, SIGINT or SIGHUP, or by an exit, are closed once it has
+//! been waited for: no port accepts, and no datagram to a port that it shared is lost.
 //!
-//! This binary is both the test and, with arguments, the process that is ended.
+//! This binary is both the test and, with arguments, the process to end.
 
 mod dispositions;
 mod serving;
@@ -20,16 +20,16 @@ use ringspun_runtime::{BackendKind, probe};
 use self::serving::{End, Plan, shared_udp};
 
 const ROUNDS: usize = 20;
-/// More than the two sockets of a port would share by chance.
+/// So many that both sockets of a port get some.
 const DATAGRAMS: usize = 64;
-/// By far longer than loopback takes, on any machine.
+/// Much longer than loopback takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Server {
     process: Child,
     plan: Plan,
     tcp_ports: Vec<u16>,
-    /// Another socket of the port.
+    /// Another socket on the shared port.
     udp: UdpSocket,
 }
 
@@ -53,7 +53,7 @@ impl Server {
         Self { process, plan, tcp_ports, udp }
     }
 
-    /// Connects to all that listens, as long as it does.
+    /// Connects to all listeners until they are closed.
     fn check_that_it_serves(&self) {
         for port in &self.tcp_ports {
             TcpStream::connect(("127.0.0.1", *port)).unwrap();
@@ -71,7 +71,7 @@ impl Server {
         kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Waits for the end, and finds nothing of the process's left.
+    /// Waits for the process, and checks that its sockets are closed.
     fn ended(mut self) -> ExitStatus {
         let status = self.process.wait().unwrap();
         for port in &self.tcp_ports {
@@ -105,7 +105,7 @@ fn signals_end_it(backend: &str) {
             }
             server.signal(signal);
             if round % 5 == 4 {
-                // While it is about to end.
+                // While the process is ending.
                 server.signal(Signal::SIGTERM);
             }
             let status = server.ended();

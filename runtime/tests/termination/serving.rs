@@ -1,4 +1,4 @@
-//! The process that is to be ended: a loop, or several, with sockets that wait.
+//! The process to end: one or more loops with waiting sockets.
 
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,28 +12,28 @@ use ringspun_runtime::{
     Completion, Configuration, EventLoop, Operation, OperationKind, Owner, SendData, Wait, Wake,
 };
 
-/// What its parent has it do, as arguments of the process.
+/// The arguments of the process.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Loops, each in a thread of its own but for the first.
+    /// The number of loops, each in a thread of its own except the first.
     pub loops: usize,
-    /// Whether the first loop has so much to do that a signal meets it anywhere.
+    /// Whether the first loop is busy, so that a signal interrupts it at any point.
     pub is_busy: bool,
-    /// How it ends, if nobody ends it.
+    /// How it ends.
     pub end: End,
     /// The port that it shares.
     pub udp_port: u16,
-    /// Where its Unix sockets go.
+    /// The directory of its Unix sockets.
     pub path: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By a signal alone.
+    /// By a signal of the parent.
     Never,
     /// By an exit in the middle of a turn.
     Exit,
-    /// By a return from `main`, with a loop that nobody drops.
+    /// By a return from `main`, with a leaked loop.
     Return,
 }
 
@@ -58,7 +58,7 @@ impl Plan {
     }
 }
 
-/// A socket for datagrams of a port that others have, too.
+/// A datagram socket on a shared port.
 pub fn shared_udp(port: u16) -> OwnedFd {
     let made = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
     setsockopt(&made, sockopt::ReusePort, &true).unwrap();
@@ -66,7 +66,7 @@ pub fn shared_udp(port: u16) -> OwnedFd {
     made
 }
 
-/// Takes all that comes and keeps nothing.
+/// Discards all completions.
 struct Sink;
 
 impl Owner for Sink {
@@ -77,7 +77,7 @@ impl Owner for Sink {
     }
 }
 
-/// Sends what it receives, again and again.
+/// Echoes continuously.
 struct Echo {
     event_loop: Rc<EventLoop>,
     socket: UnixStream,
@@ -121,7 +121,7 @@ fn make_busy(event_loop: &Rc<EventLoop>) {
     first.send(vec![1; 64]);
 }
 
-/// Listens on all kinds of sockets, tells `ready` the TCP port, and turns.
+/// Listens on all kinds of sockets, passes the TCP port to `ready`, and turns the loop.
 fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     let event_loop = EventLoop::new(&Configuration::default()).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -150,7 +150,7 @@ fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     }
 }
 
-/// What the process does. Its first line of output has the ports.
+/// The main function of the process, whose first line of output has the ports.
 pub fn run(plan: &Plan) {
     let (ready, ports) = mpsc::channel();
     for number in 1..plan.loops {

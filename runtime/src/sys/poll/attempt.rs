@@ -1,14 +1,14 @@
-//! The operations as system calls that do not block: what each tries, and what the answers mean.
+//! Attempts operations by non-blocking system calls, and handles their errors.
 //!
-//! | errno | of | meaning | what we do |
+//! | errno | operation | meaning | handling |
 //! | --- | --- | --- | --- |
-//! | `EINTR` | all | a signal came | try again at once |
-//! | `EAGAIN`, `EWOULDBLOCK` | a datagram | there is no room | complete it with the error |
-//! | `EAGAIN`, `EWOULDBLOCK` | others but `connect` | not ready | wait for readiness |
-//! | `EINPROGRESS` | `connect` | it has begun | wait for readiness, then ask how it ended |
-//! | `EAGAIN` | `connect` | the backlog of a Unix listener is full, and no readiness tells of room | complete it with the error |
-//! | others | a send that had sent a part | it ends early | complete it with its count |
-//! | others | all | it failed | complete it with the error |
+//! | `EINTR` | all | a signal arrived | retry immediately |
+//! | `EAGAIN`, `EWOULDBLOCK` | send of a datagram | no room | complete with the error |
+//! | `EAGAIN`, `EWOULDBLOCK` | others except `connect` | not ready | wait for readiness |
+//! | `EINPROGRESS` | `connect` | it has begun | wait for readiness, then get its result |
+//! | `EAGAIN` | `connect` | full backlog of a Unix listener, whose room is not signalled | complete with the error |
+//! | others | send that has sent a part | it ends early | complete with the count |
+//! | others | all | failure | complete with the error |
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -24,8 +24,8 @@ use crate::operation::{Address, Interest, Operation, OperationKey};
 use crate::ready::ReadyQueue;
 use crate::sys::SEND_MAX_BYTES;
 
-/// How often one event of one descriptor is followed up, so that a busy one cannot keep the others from
-/// their turn: receives that fill their buffer, datagrams, and connections.
+/// The maximum number of receives, datagrams and accepted connections per event, so that a busy descriptor cannot
+/// starve the others.
 const RECEIVES_PER_EVENT: usize = 4;
 const DATAGRAMS_PER_EVENT: usize = 16;
 const ACCEPTS_PER_EVENT: usize = 64;
@@ -37,12 +37,12 @@ pub(super) struct Job {
     task: Task,
 }
 
-/// What there is to do. Pointers are to memory that the operation's slot owns, or that a lender keeps.
+/// The system call to make. Pointers are to memory that the operation's slot owns or that a lender keeps.
 enum Task {
     Accept {
         blocks: bool,
     },
-    /// On a socket of another family, a receive may come back with less than is there.
+    /// On sockets of other families, a receive may return fewer bytes than are available.
     Receive {
         is_inet: bool,
     },
@@ -68,27 +68,27 @@ enum Task {
     },
 }
 
-/// Which of its two kinds of readiness a descriptor has to have for an operation.
+/// The kind of readiness that an operation needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Input,
     Output,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// The operation is over, and its terminal completion with the others.
+    /// The operation is over; its terminal completion has been queued.
     Over,
-    /// It got something, and readiness will tell when there is more.
+    /// It made progress; an event will signal when there is more.
     Advanced,
-    /// It left something for the next turn.
+    /// It used up its share of this turn; no event will signal the rest.
     Left,
-    /// It was not ready.
+    /// It would have blocked.
     Blocked,
 }
 
-/// Sends what the socket has room for.
+/// Sends as many bytes as the socket has room for.
 pub(in crate::sys) fn try_send(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     let length = data.len().min(SEND_MAX_BYTES);
     counted(send(socket.as_raw_fd(), data.as_ptr(), length))
@@ -104,7 +104,7 @@ pub(in crate::sys) fn try_send_to(
     let (address, address_length) =
         destination.map_or((std::ptr::null(), 0), |address| (address.as_ptr(), address.len()));
     let socket = socket.as_raw_fd();
-    // SAFETY: data and an address that are borrowed until the call is over.
+    // SAFETY: data and address are borrowed during the call.
     counted(uninterrupted(|| unsafe {
         libc::sendto(socket, start.cast(), length, flags, address, address_length)
     }))
@@ -116,21 +116,21 @@ fn counted(result: Result<u32, i32>) -> io::Result<usize> {
 
 fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
     let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
-    // SAFETY: the operation's data, which lives until its terminal completion, or data that is borrowed.
+    // SAFETY: data of an operation, kept until its terminal completion, or data borrowed during the call.
     uninterrupted(|| unsafe { libc::send(socket, start.cast(), length, flags) })
 }
 
-/// Receives what is there, up to `size_bytes` bytes.
+/// Receives available bytes, up to `size_bytes`.
 ///
 /// # Safety
 ///
-/// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+/// `start` must be valid for writes of `size_bytes` bytes, which no other code uses during the call.
 pub(in crate::sys) unsafe fn try_receive(
     socket: BorrowedFd<'_>,
     start: *mut u8,
     size_bytes: usize,
 ) -> io::Result<u32> {
-    // SAFETY: the caller vouches for the bytes.
+    // SAFETY: the caller guarantees it.
     unsafe { receive(socket.as_raw_fd(), start, size_bytes) }.map_err(io::Error::from_raw_os_error)
 }
 
@@ -139,15 +139,15 @@ pub(in crate::sys) unsafe fn try_receive(
 /// As [`try_receive`].
 unsafe fn receive(socket: RawFd, start: *mut u8, size_bytes: usize) -> Result<u32, i32> {
     let size_bytes = size_bytes.min(i32::MAX as usize);
-    // SAFETY: the caller vouches for the bytes.
+    // SAFETY: the caller guarantees it.
     uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size_bytes, libc::MSG_DONTWAIT) })
 }
 
 /// The buffers of one kind.
 pub(super) struct Supply {
     pool: Rc<BufferPool>,
-    /// Whether this turn has used any. If so, a lack of them is no reason to end an operation: those that
-    /// this turn fills may be back in the next one, which finds the descriptor ready again.
+    /// Whether this turn has used any. If so, running out does not end an operation: the buffers filled in this turn
+    /// may have been returned by the next one, which retries the operation.
     used: bool,
 }
 
@@ -208,8 +208,8 @@ impl Job {
         }
     }
 
-    /// Operations that go on for as long as their descriptor gives anything. For them, asking for readiness
-    /// tells as much as a first attempt does, and they have to ask anyway.
+    /// Whether the operation continues after a completion. Such operations need readiness events anyway, which also
+    /// replace a first attempt.
     pub(super) fn is_multishot(&self) -> bool {
         match self.task {
             Task::Accept { .. } | Task::Receive { .. } | Task::ReceiveFrom | Task::PollInput { .. } => true,
@@ -217,17 +217,17 @@ impl Job {
         }
     }
 
-    /// Operations that take nothing from the descriptor, and so never wait for their turn.
-    pub(super) fn only_looks(&self) -> bool {
+    /// Whether the operation consumes nothing, so that it need not queue behind others on its descriptor.
+    pub(super) fn only_polls(&self) -> bool {
         matches!(self.task, Task::Poll { .. } | Task::PollInput { .. })
     }
 
-    /// Operations that are over after one attempt.
+    /// Whether the operation is over after one attempt.
     pub(super) fn never_waits(&self) -> bool {
         matches!(self.task, Task::SendTo { .. })
     }
 
-    /// Ends the operation before its time.
+    /// Ends the operation early: with the error, or with the count of a partial send.
     pub(super) fn cut_short(&self, errno: i32, ready: &mut ReadyQueue) {
         ready.push_back(match self.task {
             Task::Send { sent: sent @ 1.., .. } => self.counted(sent),
@@ -235,8 +235,8 @@ impl Job {
         });
     }
 
-    /// Does what can be done without blocking. If `is_special`, a receive that comes back with less than it could
-    /// is no sign that there is nothing more.
+    /// Does what is possible without blocking. If `is_special`, a receive that does not fill its buffer does not mean
+    /// that nothing is left.
     pub(super) fn attempt(
         &mut self,
         supplies: &mut Supplies,
@@ -255,7 +255,7 @@ impl Job {
                 let result = send(self.descriptor, start.wrapping_add(*sent as usize), rest);
                 if let Ok(count) = result {
                     *sent += count;
-                    // A stream takes a part when its buffer is full.
+                    // The socket buffer is full.
                     if *sent < length {
                         return Attempt::Left;
                     }
@@ -278,12 +278,12 @@ impl Job {
                     }
                 });
                 match result {
-                    // An interrupted one goes on by itself.
+                    // An interrupted connect continues asynchronously.
                     Err(libc::EINPROGRESS | libc::EINTR) => {
                         *begun = true;
                         return Attempt::Blocked;
                     }
-                    // The backlog of a Unix listener is full, and no readiness tells when there is room.
+                    // The backlog of a Unix listener is full; no event signals when it has room.
                     Err(errno) if would_block(errno) => {
                         self.cut_short(errno, ready);
                         return Attempt::Over;
@@ -301,8 +301,7 @@ impl Job {
         Attempt::Over
     }
 
-    /// Tells that there may be input. Where the system does not tell by itself what is new, but again and again
-    /// what is there, it is told once.
+    /// Completes a poll for input. Without edge-triggered events, it ends, as it would complete again and again.
     #[inline]
     fn announce_input(&self, may_be_short: bool, ready: &mut ReadyQueue) -> Attempt {
         let events = if may_be_short { libc::POLLIN | libc::POLLHUP } else { libc::POLLIN };
@@ -333,7 +332,7 @@ impl Job {
         for _ in 0..RECEIVES_PER_EVENT {
             let Some(buffer) = supply.pool.take_returned() else { return self.starve(supply, ready) };
             let size = supply.pool.buffer_size_bytes();
-            // SAFETY: the buffer is `size` bytes long, and nobody else uses it while it is taken.
+            // SAFETY: the buffer is `size` bytes long, and exclusively ours while it is taken.
             match unsafe { receive(self.descriptor, supply.pool.address(buffer), size) } {
                 Ok(count @ 1..) => {
                     supply.used = true;
@@ -343,7 +342,7 @@ impl Job {
                         ..self.counted(count)
                     });
                     attempt = Attempt::Advanced;
-                    // What comes after a buffer that was not filled has its own event.
+                    // The socket is empty; later data causes another event.
                     if (count as usize) < size && !may_be_short {
                         return attempt;
                     }
@@ -371,20 +370,19 @@ impl Job {
                 iov_base: start.wrapping_add(datagram::BYTES_START).cast(),
                 iov_len: supply.pool.buffer_size_bytes().saturating_sub(datagram::BYTES_START),
             };
-            // SAFETY: a header of zeros is valid: it refers to nothing.
+            // SAFETY: a zeroed header is valid: it has no pointers.
             let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
             header.msg_name = start.wrapping_add(datagram::ADDRESS_START).cast();
             header.msg_namelen = datagram::ADDRESS_SIZE_BYTES as libc::socklen_t;
             header.msg_iov = &raw mut vector;
             header.msg_iovlen = 1;
             let flags = libc::MSG_DONTWAIT;
-            // SAFETY: address and bytes lie one after the other in the buffer, with their lengths, and
-            // nobody else uses it while it is taken.
+            // SAFETY: the address and the payload are within the buffer, which is exclusively ours while it is taken.
             match uninterrupted(|| unsafe { libc::recvmsg(self.descriptor, &raw mut header, flags) }) {
                 Ok(count) => {
                     supply.used = true;
                     supply.pool.write_datagram_head(buffer, header.msg_namelen, header.msg_flags as u32);
-                    // An empty one ends the operation, as with io_uring: a socket that was shut down gives
+                    // As with io_uring, an empty datagram ends the operation: a socket that was shut down yields
                     // nothing else.
                     let more = count > 0;
                     let count = count + datagram::BYTES_START as u32;
@@ -407,7 +405,7 @@ impl Job {
         Attempt::Left
     }
 
-    /// There is no buffer.
+    /// No buffer is free.
     fn starve(&self, supply: &Supply, ready: &mut ReadyQueue) -> Attempt {
         if supply.used {
             return Attempt::Left;
@@ -416,13 +414,13 @@ impl Job {
         Attempt::Over
     }
 
-    /// How a connect that has begun stands.
+    /// The result of a connect that has begun.
     fn connected(&self) -> Result<u32, i32> {
         self.poll(libc::POLLOUT)?;
         let mut errno: libc::c_int = 0;
         let mut size = size_of_val(&errno) as libc::socklen_t;
         uninterrupted(|| {
-            // SAFETY: the option is written to `errno`, with its size.
+            // SAFETY: writes the option to `errno`, whose size is passed.
             unsafe {
                 let option = (&raw mut errno).cast();
                 libc::getsockopt(self.descriptor, libc::SOL_SOCKET, libc::SO_ERROR, option, &raw mut size)
@@ -431,21 +429,21 @@ impl Job {
         if errno != 0 {
             return Err(errno);
         }
-        // SAFETY: an address of zeros is valid: it is of no family.
+        // SAFETY: a zeroed address is valid: its family is unspecified.
         let mut peer: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let mut size = size_of_val(&peer) as libc::socklen_t;
         let named = uninterrupted(|| {
-            // SAFETY: the address is written to `peer`, with its size.
+            // SAFETY: writes the address to `peer`, whose size is passed.
             unsafe { libc::getpeername(self.descriptor, (&raw mut peer).cast(), &raw mut size) }
         });
-        // No error and no peer: someone has shut the socket down meanwhile.
+        // No error and no peer: the socket has been shut down meanwhile.
         named.map_err(|errno| if errno == libc::ENOTCONN { libc::ECONNABORTED } else { errno })
     }
 
-    /// The events that the descriptor has now; `EAGAIN` if there are none.
+    /// The current events of the descriptor; `EAGAIN` if there are none.
     fn poll(&self, events: libc::c_short) -> Result<u32, i32> {
         let mut entry = libc::pollfd { fd: self.descriptor, events, revents: 0 };
-        // SAFETY: one entry, which is ours.
+        // SAFETY: a single, valid entry.
         uninterrupted(|| unsafe { libc::poll(&raw mut entry, 1, 0) })?;
         match entry.revents {
             0 => Err(libc::EAGAIN),

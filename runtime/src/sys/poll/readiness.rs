@@ -1,9 +1,9 @@
-//! Where readiness comes from: epoll on Linux, and what the `polling` crate finds elsewhere.
+//! Readiness events: from epoll on Linux, from the `polling` crate elsewhere.
 //!
-//! On Linux we talk to epoll ourselves. That crate's wait takes five system calls; and it does not ask for
-//! `EPOLLRDHUP`, by which an edge-triggered socket tells of an end behind the bytes of a short receive. With
-//! edges, the kernel looks at a socket once for each event, and not once more in the next wait.
-//! `scripts/measure poll` shows what an echo costs.
+//! On Linux, epoll is used directly: a wait of that crate takes five system calls, and it does not request
+//! `EPOLLRDHUP`, by which an edge-triggered socket signals an end that follows the bytes of a short receive. With
+//! edge-triggered events, the kernel checks a socket once per event, and not again in the next wait.
+//! `scripts/measure poll` shows the cost of an echo.
 
 use std::os::fd::RawFd;
 
@@ -12,13 +12,13 @@ pub(super) use epoll::Readiness;
 #[cfg(not(target_os = "linux"))]
 pub(super) use portable::Readiness;
 
-/// What is asked about a descriptor.
+/// The events that are requested for a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Interests {
     pub(super) input: bool,
     pub(super) output: bool,
-    /// Where events come for as long as the descriptor is ready: only when something is new.
-    pub(super) only_news: bool,
+    /// Edge-triggered, on systems whose events are otherwise level-triggered.
+    pub(super) edge: bool,
 }
 
 impl Interests {
@@ -27,14 +27,14 @@ impl Interests {
     }
 }
 
-/// What the system tells about a descriptor.
+/// A readiness event of a descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Event {
     pub(super) descriptor: RawFd,
     pub(super) input: bool,
     pub(super) output: bool,
-    /// The end of the stream, an error or urgent data is near: a receive that comes back with less than it
-    /// could is no sign that there is nothing more.
+    /// There is an end of the stream, an error or urgent data: a receive that does not fill its buffer does not mean
+    /// that nothing is left.
     pub(super) is_special: bool,
 }
 
@@ -47,9 +47,9 @@ mod epoll {
 
     use super::{Event, Interests};
 
-    /// Events that are fetched at a time.
+    /// The maximum number of events per wait.
     const EVENTS_PER_WAIT: usize = 1024;
-    /// Which events make one special.
+    /// The flags of special events: see [`Event::is_special`].
     const SPECIAL: i32 = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
 
     /// `struct __kernel_timespec`. The C library's `timespec` is smaller on some 32-bit systems.
@@ -75,7 +75,7 @@ mod epoll {
     }
 
     impl Readiness {
-        /// Events come once, when something is new, and until the next an operation goes on by itself.
+        /// Whether events are edge-triggered: operations must then continue until they would block.
         pub(in super::super) const EDGES: bool = true;
 
         pub(in super::super) fn new() -> io::Result<Self> {
@@ -84,14 +84,14 @@ mod epoll {
             if descriptor < 0 {
                 return Err(io::Error::last_os_error());
             }
-            // SAFETY: the kernel made this descriptor for this call; nobody else has it.
+            // SAFETY: our own new descriptor.
             let epoll = unsafe { OwnedFd::from_raw_fd(descriptor) };
             let events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
             Ok(Self { epoll, events, is_precise: true })
         }
 
-        /// Asks for events of a descriptor, or no more for those that were asked for.
-        pub(in super::super) fn ask(
+        /// Changes the requested events of a descriptor.
+        pub(in super::super) fn request(
             &mut self,
             descriptor: RawFd,
             before: Interests,
@@ -107,24 +107,24 @@ mod epoll {
             self.control(operation, descriptor, input | output | libc::EPOLLET)
         }
 
-        /// Has events of a descriptor told for as long as there is something to read, until it is closed.
-        pub(in super::super) fn ask_for_good(&mut self, descriptor: RawFd) -> io::Result<()> {
+        /// Requests level-triggered events for input of a descriptor until it is closed.
+        pub(in super::super) fn add_persistent(&mut self, descriptor: RawFd) -> io::Result<()> {
             self.control(libc::EPOLL_CTL_ADD, descriptor, libc::EPOLLIN)
         }
 
-        /// Nothing was used up by an event.
-        pub(in super::super) fn ask_for_good_again(&mut self, _: RawFd) -> io::Result<()> {
+        /// Does nothing: requests persist.
+        pub(in super::super) fn rearm_persistent(&mut self, _: RawFd) -> io::Result<()> {
             Ok(())
         }
 
-        /// An event uses up nothing.
-        pub(in super::super) fn is_used_up(&self) -> bool {
+        /// Whether an event ends its request: no.
+        pub(in super::super) fn is_oneshot(&self) -> bool {
             false
         }
 
         fn control(&self, operation: i32, descriptor: RawFd, events: i32) -> io::Result<()> {
             let mut event = libc::epoll_event { events: events as u32, u64: descriptor as u64 };
-            // SAFETY: the event is valid, and the kernel copies it.
+            // SAFETY: the event is valid during the call.
             match unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, descriptor, &raw mut event) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
@@ -157,20 +157,20 @@ mod epoll {
         fn fetch(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
             if self.is_precise {
                 match self.fetch_precisely(timeout) {
-                    // An old kernel, or a policy that is older than the call.
+                    // An old kernel, or a seccomp policy that does not know the call.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                         self.is_precise = false;
                     }
                     fetched => return fetched,
                 }
             }
-            // Rounded up, as an early return would find no timer due, and come back again and again.
+            // Rounded up: after an early return, no timer would be due, and the loop would spin.
             let round_up = |timeout: Duration| timeout.as_nanos().div_ceil(1_000_000);
             let timeout_ms =
                 timeout.map_or(-1, |timeout| i32::try_from(round_up(timeout)).unwrap_or(i32::MAX));
             let (events, room) = (self.events.as_mut_ptr(), self.events.len() as i32);
             let no_mask = std::ptr::null();
-            // SAFETY: there is room for as many events as is said.
+            // SAFETY: `events` has room for `room` events.
             let count =
                 unsafe { libc::epoll_pwait(self.epoll.as_raw_fd(), events, room, timeout_ms, no_mask) };
             usize::try_from(count).map_err(|_| io::Error::last_os_error())
@@ -181,8 +181,8 @@ mod epoll {
             let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             let (events, room) = (self.events.as_mut_ptr(), self.events.len() as i32);
             let (no_mask, mask_size) = (std::ptr::null::<libc::sigset_t>(), 0_usize);
-            // SAFETY: there is room for as many events as is said, and the timeout is null or valid. The C
-            // library may be older than the call.
+            // SAFETY: `events` has room for `room` events, and the timeout is null or valid. Not by `epoll_pwait2(3)`,
+            // which old C libraries lack.
             let count = unsafe {
                 let epoll = self.epoll.as_raw_fd();
                 libc::syscall(libc::SYS_epoll_pwait2, epoll, events, room, timeout, no_mask, mask_size)
@@ -220,7 +220,7 @@ mod portable {
 
     use super::{Event, Interests};
 
-    /// Events that are fetched at a time.
+    /// The maximum number of events per wait.
     const EVENTS_PER_WAIT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
     pub(in super::super) struct Readiness {
@@ -229,22 +229,22 @@ mod portable {
     }
 
     impl Readiness {
-        /// Events come again for as long as the descriptor is ready.
+        /// Whether events are edge-triggered: they repeat while the descriptor is ready.
         pub(in super::super) const EDGES: bool = false;
 
         pub(in super::super) fn new() -> io::Result<Self> {
             Ok(Self { poller: Poller::new()?, events: Events::with_capacity(EVENTS_PER_WAIT) })
         }
 
-        /// Asks for events of a descriptor, or no more for those that were asked for.
-        pub(in super::super) fn ask(
+        /// Changes the requested events of a descriptor.
+        pub(in super::super) fn request(
             &mut self,
             descriptor: RawFd,
             before: Interests,
             now: Interests,
         ) -> io::Result<()> {
             let event = polling::Event::new(descriptor as usize, now.input, now.output);
-            let mode = match now.only_news && self.poller.supports_edge() {
+            let mode = match now.edge && self.poller.supports_edge() {
                 true => PollMode::Edge,
                 false => self.mode(),
             };
@@ -252,26 +252,25 @@ mod portable {
             let source = unsafe { BorrowedFd::borrow_raw(descriptor) };
             match (before.is_none(), now.is_none()) {
                 (_, true) => self.poller.delete(source),
-                // SAFETY: the registration ends with the last operation, and so before the descriptor is
-                // closed.
+                // SAFETY: the registration ends with the last operation, before the descriptor is closed.
                 (true, false) => unsafe { self.poller.add_with_mode(descriptor, event, mode) },
                 (false, false) => self.poller.modify_with_mode(source, event, mode),
             }
         }
 
-        /// Has events of a descriptor told for as long as there is something to read, until it is closed.
-        pub(in super::super) fn ask_for_good(&mut self, descriptor: RawFd) -> io::Result<()> {
+        /// Requests events for input of a descriptor until it is closed.
+        pub(in super::super) fn add_persistent(&mut self, descriptor: RawFd) -> io::Result<()> {
             let event = polling::Event::readable(descriptor as usize);
-            // SAFETY: the caller keeps it open for as long as it asks.
+            // SAFETY: the caller keeps the descriptor open as long as this.
             unsafe { self.poller.add_with_mode(descriptor, event, self.mode()) }
         }
 
-        /// After an event of such a descriptor, which may have used up the question.
-        pub(in super::super) fn ask_for_good_again(&mut self, descriptor: RawFd) -> io::Result<()> {
+        /// Renews a persistent request after an event, which may have ended it.
+        pub(in super::super) fn rearm_persistent(&mut self, descriptor: RawFd) -> io::Result<()> {
             if self.poller.supports_level() {
                 return Ok(());
             }
-            // SAFETY: the caller keeps it open for as long as it asks.
+            // SAFETY: the caller keeps the descriptor open as long as this.
             let source = unsafe { BorrowedFd::borrow_raw(descriptor) };
             let event = polling::Event::readable(descriptor as usize);
             self.poller.modify_with_mode(source, event, self.mode())
@@ -294,8 +293,8 @@ mod portable {
             Ok(())
         }
 
-        /// An event uses up what was asked.
-        pub(in super::super) fn is_used_up(&self) -> bool {
+        /// Whether an event ends its request.
+        pub(in super::super) fn is_oneshot(&self) -> bool {
             !self.poller.supports_level()
         }
 

@@ -1,19 +1,19 @@
-//! What the systems that have readiness do each in their own way.
+//! System calls and flags that differ between operating systems.
 
 use std::io;
 use std::os::fd::RawFd;
 
-/// A send to a peer that is gone is an error and no signal. Apple's systems have an option of the socket
-/// instead ([`prepare_socket`]).
+/// Makes a send to a closed connection an error instead of a signal. Apple's systems have a socket option instead
+/// ([`prepare_socket`]).
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 pub(super) const NO_SIGNAL: libc::c_int = 0;
 
-/// Makes a system call until no signal interrupts it. What it returns is its count, or an errno.
+/// Repeats a system call while signals interrupt it. Returns its count, or an errno.
 pub(super) fn uninterrupted<T: TryInto<u32>>(mut call: impl FnMut() -> T) -> Result<u32, i32> {
     loop {
-        // A negative number does not fit, and nothing else fails to: counts are kept below 2^31.
+        // Only negative numbers fail to convert: counts are below 2^31.
         if let Ok(count) = call().try_into() {
             return Ok(count);
         }
@@ -28,19 +28,19 @@ pub(super) fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// The operation has to wait for readiness.
+/// Whether an operation must wait for readiness.
 pub(super) fn would_block(errno: i32) -> bool {
     errno == libc::EAGAIN || errno == libc::EWOULDBLOCK
 }
 
-/// Whether this is a socket of IPv4 or IPv6. A receive on a Unix socket may end where a descriptor was passed
-/// along, with more behind it.
+/// Whether this is an IPv4 or IPv6 socket. On a Unix socket, a receive may end early, at a passed descriptor, with more
+/// data behind it.
 pub(super) fn is_inet(socket: RawFd) -> bool {
     let mut name = [0_u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
     let mut length = size_of_val(&name) as libc::socklen_t;
     let start = name.as_mut_ptr().cast::<libc::sockaddr>();
-    // SAFETY: the name has room for the length that is passed, and is aligned for any address; its family is
-    // zero if the call fails.
+    // SAFETY: the name has the size that is passed, and is aligned for any address; if the call fails, its family is
+    // zero.
     let family = unsafe {
         libc::getsockname(socket, start, &raw mut length);
         (*start).sa_family
@@ -48,16 +48,16 @@ pub(super) fn is_inet(socket: RawFd) -> bool {
     matches!(libc::c_int::from(family), libc::AF_INET | libc::AF_INET6)
 }
 
-/// Whether calls on this descriptor block; they do not if it is none.
+/// Whether calls on this descriptor block; false if it is invalid.
 pub(super) fn blocks(descriptor: RawFd) -> bool {
-    // SAFETY: reads the flags of whatever the number refers to.
+    // SAFETY: this command only reads flags, whatever the number refers to.
     let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
     flags >= 0 && flags & libc::O_NONBLOCK == 0
 }
 
-/// Makes a call that has no flag of its own against blocking, on a descriptor that blocks.
+/// Makes a call that has no non-blocking flag on a descriptor that may be blocking.
 pub(super) fn without_blocking<T>(descriptor: RawFd, call: impl FnOnce() -> T) -> T {
-    // SAFETY: `fcntl` with these commands takes and gives flags only.
+    // SAFETY: these commands only read and set flags.
     let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
     if flags < 0 || flags & libc::O_NONBLOCK != 0 {
         return call();
@@ -75,7 +75,7 @@ pub(super) fn without_blocking<T>(descriptor: RawFd, call: impl FnOnce() -> T) -
 pub(super) fn accept(listener: RawFd) -> Result<u32, i32> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     uninterrupted(|| {
-        // SAFETY: null says that the peer's address is not asked for.
+        // SAFETY: null pointers: the peer's address is not requested.
         unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) }
     })
 }
@@ -84,10 +84,10 @@ pub(super) fn accept(listener: RawFd) -> Result<u32, i32> {
 #[cfg(target_vendor = "apple")]
 pub(super) fn accept(listener: RawFd) -> Result<u32, i32> {
     let socket = uninterrupted(|| {
-        // SAFETY: null says that the peer's address is not asked for.
+        // SAFETY: null pointers: the peer's address is not requested.
         unsafe { libc::accept(listener, std::ptr::null_mut(), std::ptr::null_mut()) }
     })?;
-    // SAFETY: `fcntl` with these commands takes flags only; the descriptor is our own new one.
+    // SAFETY: these commands only set flags, of our own new descriptor.
     unsafe {
         libc::fcntl(socket as RawFd, libc::F_SETFD, libc::FD_CLOEXEC);
         libc::fcntl(socket as RawFd, libc::F_SETFL, libc::O_NONBLOCK);
@@ -96,17 +96,17 @@ pub(super) fn accept(listener: RawFd) -> Result<u32, i32> {
     Ok(socket)
 }
 
-/// Does once for a socket what takes a flag of each send elsewhere.
+/// Disables SIGPIPE, which takes a flag of each send elsewhere.
 #[cfg(target_vendor = "apple")]
 pub(super) fn prepare_socket(socket: RawFd) {
     let on: libc::c_int = 1;
-    // SAFETY: the option is read from `on`, with its size. Where it fails, the socket is gone already.
+    // SAFETY: the option is read from `on`, with its size. It only fails if the connection has already ended.
     unsafe {
         let size = size_of_val(&on) as libc::socklen_t;
         libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, (&raw const on).cast(), size);
     }
 }
 
-/// Does once for a socket what takes a flag of each send elsewhere.
+/// Does nothing: each send has a flag that disables SIGPIPE.
 #[cfg(not(target_vendor = "apple"))]
 pub(super) fn prepare_socket(_: RawFd) {}

@@ -1,5 +1,4 @@
-//! The descriptors that operations wait on: who waits for what, in order, and what the system has been
-//! asked to tell.
+//! The descriptors that operations wait for: the waiting operations, in order, and the requested events.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,42 +16,42 @@ const NONE: u32 = u32::MAX;
 
 pub(super) struct Watches {
     readiness: Readiness,
-    /// By descriptor.
+    /// Indexed by descriptor.
     watches: Vec<Watch>,
-    /// By the operations' slots.
+    /// Indexed by the operations' slots.
     waiting: Vec<Option<Waiting>>,
-    /// Descriptors of which something was left, with no event to tell of it.
-    again: Vec<usize>,
+    /// Descriptors to retry in the next turn, as no event will signal what was left.
+    left: Vec<usize>,
     supplies: Supplies,
-    /// The system has been asked for something new since it was last waited for.
-    asked: bool,
+    /// The requested events have changed since the last wait.
+    changed_interests: bool,
 }
 
 /// An operation that waits for its descriptor.
 struct Waiting {
     job: Job,
-    /// It has not been tried since it was submitted.
+    /// It has not been attempted since it was submitted.
     untried: bool,
-    /// The next one of the same descriptor and direction.
+    /// The next operation of the same descriptor and direction.
     next: u32,
 }
 
 /// One descriptor.
 #[derive(Clone, Copy)]
 struct Watch {
-    /// Who waits for input and for output: the first of each list.
+    /// The first operations that wait for input and for output.
     first: [u32; 2],
-    /// Its last event led nowhere: something keeps it ready that no operation takes away, such as a queue of
-    /// errors (`IP_RECVERR` in `ip(7)`). Being told of it again and again would keep the loop from sleeping.
+    /// No operation made progress at its last event: something that none consumes keeps it ready, such as an error
+    /// queue (`IP_RECVERR` in `ip(7)`). Level-triggered events would make the loop spin.
     fruitless: bool,
-    asked: Interests,
+    requested: Interests,
 }
 
 impl Watch {
     const IDLE: Self = Self {
         first: [NONE; 2],
         fruitless: false,
-        asked: Interests { input: false, output: false, only_news: false },
+        requested: Interests { input: false, output: false, edge: false },
     };
 }
 
@@ -62,12 +61,12 @@ impl Watches {
             readiness: Readiness::new()?,
             watches: Vec::new(),
             waiting: Vec::new(),
-            again: Vec::new(),
+            left: Vec::new(),
             supplies: Supplies {
                 streams: Supply::new(buffers.streams),
                 datagrams: Supply::new(buffers.datagrams),
             },
-            asked: false,
+            changed_interests: false,
         })
     }
 
@@ -76,33 +75,33 @@ impl Watches {
         self.supplies.datagrams.begin_turn();
     }
 
-    /// Whether anything new has been asked of the system since it was last waited for, which may be ready.
-    pub(super) fn has_asked(&self) -> bool {
-        self.asked
+    /// Whether the requested events have changed since the last wait; new ones may be ready.
+    pub(super) fn has_new_interests(&self) -> bool {
+        self.changed_interests
     }
 
-    /// Whether something was left for this turn.
-    pub(super) fn has_more(&self) -> bool {
-        !self.again.is_empty()
+    /// Whether descriptors are left to retry in the next turn.
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty()
     }
 
     /// Waits for events.
     pub(super) fn wait(&mut self, due: &mut VecDeque<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        self.asked = false;
+        self.changed_interests = false;
         self.readiness.wait(timeout, due)
     }
 
-    /// Has events told of this descriptor, which is no operation's and stays open.
-    pub(super) fn watch_own(&mut self, descriptor: RawFd) -> io::Result<()> {
-        self.readiness.ask_for_good(descriptor)
+    /// Requests events of the waker's descriptor, which stays open.
+    pub(super) fn watch_waker(&mut self, descriptor: RawFd) -> io::Result<()> {
+        self.readiness.add_persistent(descriptor)
     }
 
-    /// After an event of such a descriptor.
-    pub(super) fn watch_own_again(&mut self, descriptor: RawFd) -> io::Result<()> {
-        self.readiness.ask_for_good_again(descriptor)
+    /// Renews that request after an event.
+    pub(super) fn rearm_waker(&mut self, descriptor: RawFd) -> io::Result<()> {
+        self.readiness.rearm_persistent(descriptor)
     }
 
-    /// Begins an operation: tries it, if it is its turn, and has it wait if there is more to do.
+    /// Starts an operation: attempts it if no other is ahead of it, and queues it unless it is over.
     pub(super) fn start(&mut self, mut job: Job, ready: &mut ReadyQueue) {
         let Ok(descriptor) = usize::try_from(job.descriptor) else {
             job.cut_short(libc::EBADF, ready);
@@ -115,14 +114,14 @@ impl Watches {
         if self.waiting.len() <= index {
             self.waiting.resize_with(index + 1, || None);
         }
-        let is_turn = job.only_looks()
+        let is_first = job.only_polls()
             || job.never_waits()
             || self.watches[descriptor].first[job.direction() as usize] == NONE;
-        let untried = job.is_multishot() || !is_turn;
+        let untried = job.is_multishot() || !is_first;
         if !untried {
             match job.attempt(&mut self.supplies, true, ready) {
                 Attempt::Over => return,
-                // Asking for readiness tells of what is there already.
+                // A new request for events reports existing readiness.
                 Attempt::Left | Attempt::Advanced | Attempt::Blocked => {}
             }
         }
@@ -132,8 +131,8 @@ impl Watches {
         self.register(descriptor, ready);
     }
 
-    /// Ends an operation that has not ended. One that has not been tried yet is tried first: it was
-    /// submitted before the cancel.
+    /// Ends an operation. One that has not been attempted yet is attempted first, as it was submitted before the
+    /// cancel.
     pub(super) fn cancel(&mut self, key: OperationKey, ready: &mut ReadyQueue) {
         let Some(waiting) = self.find(key) else { return };
         let descriptor = waiting.job.descriptor as usize;
@@ -146,35 +145,35 @@ impl Watches {
         {
             job.cut_short(libc::ECANCELED, ready);
         }
-        // What the cancelled one was told of is for the next.
+        // The next operation must use the edge that was reported to the cancelled one.
         if Readiness::EDGES && self.watches[descriptor].first[direction as usize] != NONE {
-            self.again.push(descriptor);
+            self.left.push(descriptor);
         }
         self.register(descriptor, ready);
     }
 
-    /// Follows up an event.
+    /// Handles an event.
     pub(super) fn serve(&mut self, event: Event, ready: &mut ReadyQueue) {
         let descriptor = event.descriptor as usize;
         let Some(watch) = self.watches.get_mut(descriptor) else { return };
-        if self.readiness.is_used_up() {
-            // Something has to differ, for it to be asked for again.
-            watch.asked.only_news = !watch.asked.only_news;
+        if self.readiness.is_oneshot() {
+            // Makes the requested events differ, so that they are requested again.
+            watch.requested.edge = !watch.requested.edge;
         }
         let (is_special, waited) = (event.is_special, watch.first);
         let input = event.input && self.attempt_all(descriptor, Direction::Input, is_special, ready);
         let output = event.output && self.attempt_all(descriptor, Direction::Output, is_special, ready);
         let watch = &mut self.watches[descriptor];
         watch.fruitless = !input && !output && !Readiness::EDGES;
-        // With edges, what is asked only depends on who waits.
+        // With edges, the requested events depend only on the waiting operations.
         if !Readiness::EDGES || watch.first != waited {
             self.register(descriptor, ready);
         }
     }
 
-    /// Goes on where something was left.
-    pub(super) fn go_on(&mut self, ready: &mut ReadyQueue) {
-        for descriptor in std::mem::take(&mut self.again) {
+    /// Retries the descriptors that were left in the last turn.
+    pub(super) fn retry_left(&mut self, ready: &mut ReadyQueue) {
+        for descriptor in std::mem::take(&mut self.left) {
             for direction in [Direction::Input, Direction::Output] {
                 self.attempt_all(descriptor, direction, true, ready);
             }
@@ -182,8 +181,8 @@ impl Watches {
         }
     }
 
-    /// Tries those who wait, in order; `is_special` is as in [`Event`], and true where nothing is known. True
-    /// if any got anything.
+    /// Attempts the waiting operations in order; true if any made progress. `is_special` is as in [`Event`], and true
+    /// without an event.
     fn attempt_all(
         &mut self,
         descriptor: usize,
@@ -196,20 +195,20 @@ impl Watches {
         while let Some(waiting) = self.waiting.get_mut(next as usize).and_then(Option::as_mut) {
             let index = next;
             next = waiting.next;
-            let only_looks = waiting.job.only_looks();
-            // Whoever is first has the descriptor until it is over.
-            if taken && !only_looks {
+            let only_polls = waiting.job.only_polls();
+            // The first operation has the descriptor until it is over.
+            if taken && !only_polls {
                 continue;
             }
             waiting.untried = false;
             let attempt = waiting.job.attempt(&mut self.supplies, is_special, ready);
             advanced |= matches!(attempt, Attempt::Over | Attempt::Advanced | Attempt::Left);
             if Readiness::EDGES && attempt == Attempt::Left {
-                self.again.push(descriptor);
+                self.left.push(descriptor);
             }
             match attempt {
                 Attempt::Over => drop(self.remove(index)),
-                _ => taken |= !only_looks,
+                _ => taken |= !only_polls,
             }
         }
         advanced
@@ -219,7 +218,7 @@ impl Watches {
         self.waiting.get(key.index as usize)?.as_ref().filter(|waiting| waiting.job.key == key)
     }
 
-    /// Where the next operation of a list goes.
+    /// The end of a list, where the next operation is linked.
     fn end_of_list(&mut self, descriptor: usize, direction: Direction) -> &mut u32 {
         let mut last = NONE;
         let mut next = self.watches[descriptor].first[direction as usize];
@@ -233,7 +232,7 @@ impl Watches {
         }
     }
 
-    /// Takes an operation out of its list.
+    /// Removes an operation from its list.
     fn remove(&mut self, index: u32) -> Option<Job> {
         let Waiting { job, next, .. } = self.waiting.get_mut(index as usize)?.take()?;
         let first = &mut self.watches[job.descriptor as usize].first[job.direction() as usize];
@@ -252,9 +251,8 @@ impl Watches {
         Some(job)
     }
 
-    /// Asks the system for what the operations of a descriptor wait for, if that has changed. Where it
-    /// refuses, those end: they are tried once more, which also tells the right error for what has no
-    /// readiness.
+    /// Updates the requested events of a descriptor. If the system refuses, its operations end: they are attempted
+    /// once more, which also yields the right error for descriptors that cannot be polled.
     fn register(&mut self, descriptor: usize, ready: &mut ReadyQueue) {
         if let Err(error) = self.try_register(descriptor) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -264,7 +262,7 @@ impl Watches {
                     job.cut_short(errno, ready);
                 }
             }
-            // Without anyone who waits, there is nothing left to ask.
+            // No operation is left, so this can only end the request.
             let _ = self.try_register(descriptor);
         }
     }
@@ -273,17 +271,17 @@ impl Watches {
         let watch = &mut self.watches[descriptor];
         let [input, output] = watch.first.map(|first| first != NONE);
         watch.fruitless &= input || output;
-        let wanted = Interests { input, output, only_news: watch.fruitless };
-        let present = std::mem::replace(&mut watch.asked, wanted);
+        let wanted = Interests { input, output, edge: watch.fruitless };
+        let present = std::mem::replace(&mut watch.requested, wanted);
         if wanted == present {
             return Ok(());
         }
-        let asked = self.readiness.ask(descriptor as RawFd, present, wanted);
+        let changed = self.readiness.request(descriptor as RawFd, present, wanted);
         if wanted.is_none() {
-            // A descriptor that was closed all the same is no longer registered either.
+            // Fails only if the descriptor was closed too early, which ended the request as well.
             return Ok(());
         }
-        self.asked = true;
-        asked.inspect_err(|_| self.watches[descriptor].asked = present)
+        self.changed_interests = true;
+        changed.inspect_err(|_| self.watches[descriptor].requested = present)
     }
 }

@@ -1,4 +1,4 @@
-//! A simulation as its user has it, and the system calls that a socket takes besides its operations.
+//! The public interface of a simulation, and the system calls on sockets that are not operations.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,12 +19,12 @@ thread_local! {
     static CURRENT: RefCell<Option<Simulation>> = const { RefCell::new(None) };
 }
 
-/// A kernel in memory for one event loop, in which a seed decides everything that a program cannot know:
-/// when and in which order things happen, how much of them, and what goes wrong.
+/// A simulated kernel for one event loop. A seed decides everything that a program cannot know: the time and order of
+/// events, partial results, and faults.
 ///
-/// While it is [entered](Self::enter), each [`EventLoop`](crate::EventLoop) that is made on the thread runs in it,
-/// and so do the net layer's own system calls: nothing of the machine is used but memory, and one descriptor for
-/// each socket, which stands for it. The loop's clock is the simulation's.
+/// While it is [entered](Self::enter), each [`EventLoop`](crate::EventLoop) made on the thread runs in it, and so do
+/// the net layer's own system calls. It uses only memory, and a descriptor as the placeholder of each socket. The
+/// loop's clock is the simulation's.
 ///
 /// # Examples
 ///
@@ -47,7 +47,7 @@ thread_local! {
 /// simulation.enter(|| {
 ///     let event_loop = EventLoop::new(&Configuration::default()).unwrap();
 ///     let alarm = Rc::new(Alarm(Cell::new(false)));
-///     // A minute of the simulated clock takes no time.
+///     // A minute of simulated time passes immediately.
 ///     event_loop.insert_timer(event_loop.now() + Duration::from_secs(60), alarm.clone());
 ///     while !alarm.0.get() {
 ///         event_loop.turn(Wait::Block).unwrap();
@@ -67,7 +67,7 @@ pub fn current() -> Option<Simulation> {
 }
 
 impl Simulation {
-    /// What this seed decides.
+    /// Makes the simulation of this seed.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// If one has been entered on this thread already; and with the panic of `function`.
+    /// If a simulation has already been entered on this thread. Propagates panics of `function`.
     pub fn enter<T>(&self, function: impl FnOnce() -> T) -> T {
         struct Leave;
         impl Drop for Leave {
@@ -99,12 +99,12 @@ impl Simulation {
         function()
     }
 
-    /// The seed that decides.
+    /// The seed of the simulation.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Gives each line of what happens to `tracer`.
+    /// Passes each line of the trace to `tracer`.
     pub fn trace_to(&self, tracer: impl Fn(fmt::Arguments<'_>) + 'static) {
         self.world.borrow_mut().tracer = Some(Box::new(tracer));
     }
@@ -114,63 +114,63 @@ impl Simulation {
         self.world.borrow().tell(text);
     }
 
-    /// Has a fault never happen, whatever the seed says.
+    /// Disables a fault, whatever the seed.
     pub fn forbid(&self, fault: Fault) {
         self.world.borrow_mut().plan.forbid(fault);
     }
 
-    /// Whether the seed has this fault happen at all.
+    /// Whether this fault may happen with this seed.
     pub fn allows(&self, fault: Fault) -> bool {
         self.world.borrow().plan.allows(fault)
     }
 
-    /// How often a fault has happened.
+    /// How many times a fault has happened.
     pub fn count_of(&self, fault: Fault) -> u64 {
         self.world.borrow().plan.count_of(fault)
     }
 
-    /// Whether the loop acts as on poll, which works at once, or as on io_uring.
+    /// Whether the backend behaves like poll, or like io_uring.
     pub fn is_readiness_based(&self) -> bool {
         self.world.borrow().is_readiness_based
     }
 
-    /// After how many pieces that were received one by one a socket counts as busy, and receives ahead of its readers.
+    /// How many pieces must be received one by one before a socket counts as busy, and receives ahead of its readers.
     pub fn busy_after(&self) -> u8 {
         self.world.borrow().busy_after
     }
 
-    /// The most that one direction of a connection holds, on its way and until it is received.
+    /// The maximum number of bytes in one direction of a connection, in transit or not yet received.
     pub fn capacity_bytes(&self) -> usize {
         self.world.borrow().capacity_bytes
     }
 
-    /// The time that has passed on the simulated clock.
+    /// The time elapsed on the simulated clock.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.world.borrow().now_ns)
     }
 
-    /// A number made from all completions so far: the same for the same seed and program.
+    /// A hash of all completions so far: the same for the same seed and program.
     pub fn digest(&self) -> u64 {
         self.world.borrow().digest
     }
 
-    /// A number below `bound`, for a program that decides something at random.
+    /// A random number below `bound`, for the program's own choices.
     pub fn choose(&self, bound: usize) -> usize {
         self.world.borrow_mut().random.below(bound as u64) as usize
     }
 
-    /// Ends the run with an error: the loop's next turn fails with this text.
+    /// Fails the run: the loop's next turn returns an error with this text.
     pub fn fail(&self, text: impl Into<String>) {
         self.world.borrow_mut().violate(text.into());
     }
 
-    /// Says what is wrong with the run, once its loop is gone.
+    /// Checks the run after the loop has been dropped.
     ///
     /// # Errors
     ///
-    /// The first thing that should not have happened: a forgotten waiter, a buffer given back twice, bytes that
-    /// changed while they were sent, a descriptor that was closed under its operation or left open, an operation
-    /// without its terminal completion, or what [`fail`](Self::fail) was told.
+    /// The first violation: a forgotten waiter, a buffer returned twice, bytes that changed during a send, a descriptor
+    /// that was closed under an operation or left open, an operation without a terminal completion, or the text passed
+    /// to [`fail`](Self::fail).
     pub fn finish(&self) -> Result<(), String> {
         let mut world = self.world.borrow_mut();
         world.sweep();
@@ -185,7 +185,7 @@ impl Simulation {
     }
 }
 
-/// The system calls of a socket. Each fails with the errors of that call.
+/// System calls on sockets. Each fails with the errors of that call.
 impl Simulation {
     /// `socket(2)`
     ///
@@ -212,7 +212,7 @@ impl Simulation {
         result.map_err(io::Error::from_raw_os_error)
     }
 
-    /// `bind(2)`, to an address of IPv4; port 0 stands for one that is free.
+    /// `bind(2)`, to an IPv4 address; with port 0, to a free port.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a socket that is connected or listens already.
+    /// `EINVAL` for a socket that is connected or already listens.
     pub fn listen(&self, socket: RawFd) -> io::Result<()> {
         self.with_socket(socket, |world, id| {
             if !matches!(world.sockets[id].kind, Kind::Unconnected) {
@@ -246,20 +246,20 @@ impl Simulation {
         })
     }
 
-    /// `accept(2)`, on a socket that does not block.
+    /// `accept(2)`, on a non-blocking socket.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` where no connection waits; what the seed has go wrong.
+    /// `EAGAIN` if no connection waits; injected faults.
     pub fn accept(&self, listener: RawFd) -> io::Result<OwnedFd> {
         self.with_socket(listener, World::accept)
     }
 
-    /// `recv(2)`, on a socket that does not block.
+    /// `recv(2)`, on a non-blocking socket.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` where nothing has arrived; the error of the connection.
+    /// `EAGAIN` if nothing has arrived; the error of the connection.
     pub fn receive(&self, socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
         self.with_socket(socket, |world, id| {
             let mut filled = 0;
@@ -279,7 +279,7 @@ impl Simulation {
         self.with_socket(socket, |world, id| world.shut_down(id, how))
     }
 
-    /// `SO_LINGER` without a time to linger (`socket(7)`)
+    /// `SO_LINGER` with a time of zero (`socket(7)`)
     ///
     /// # Errors
     ///
@@ -294,7 +294,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a socket that has no address yet.
+    /// `EINVAL` for a socket without an address.
     pub fn local_address(&self, socket: RawFd) -> io::Result<Address> {
         self.with_socket(socket, |world, id| world.sockets[id].local.ok_or(libc::EINVAL))
     }

@@ -1,60 +1,60 @@
-//! What a simulation does to the program that runs in it, how often, and how often it has done so.
+//! Faults that a simulation injects: their kinds, rates and counts.
 
 use super::random::Random;
 
-/// Something within the kernel's contract that seldom happens outside of a simulation.
+/// A behaviour within the kernel's contract that is rare outside of a simulation.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A send took fewer bytes than there was room for.
     ShortSend,
-    /// A send ended with a part of its bytes.
+    /// A send ended after a part of its bytes.
     SendCutShort,
-    /// A send at once had to wait although there was room.
+    /// A non-blocking send failed with `EAGAIN` although there was room.
     SendWouldBlock,
-    /// A receive gave fewer bytes than were there.
+    /// A receive returned fewer bytes than were available.
     ShortReceive,
-    /// A completion came later than it could have.
+    /// A completion was delayed.
     LateCompletion,
     /// A completion overtook those of other operations.
     Reordered,
-    /// A look at the completions gave only some of those that were there.
+    /// An enter returned only some of the available completions.
     FewPerEnter,
-    /// A multishot operation ended, with what it gave.
+    /// A multishot operation ended together with a result.
     MultishotEnded,
     /// A receive ended with `ENOBUFS`.
     NoBuffers,
-    /// The kernel took no submissions just now (`EAGAIN`, `EBUSY`).
+    /// The kernel temporarily took no submissions (`EAGAIN`, `EBUSY`).
     EnterRefused,
-    /// A wait ended with nothing, as by a signal (`EINTR`).
+    /// A wait ended without completions, as by a signal (`EINTR`).
     EnterInterrupted,
-    /// The queue of submissions was full, so that completions were reaped in the middle of a turn.
+    /// The submission queue was full, so that completions were reaped in the middle of a turn.
     QueueFull,
-    /// A cancel missed an operation that was in flight (`ENOENT`).
+    /// A cancel missed an operation in flight (`ENOENT`).
     CancelMissed,
-    /// A cancel could not stop its operation at once (`EALREADY`).
+    /// A cancel could not stop its operation immediately (`EALREADY`).
     CancelTooLate,
-    /// An operation succeeded, in all or in part, although it was cancelled.
+    /// An operation succeeded, fully or partly, although it was cancelled.
     LateSuccess,
-    /// There was no descriptor left for a connection (`EMFILE`, `ENFILE`), or no memory.
+    /// There was no descriptor (`EMFILE`, `ENFILE`) or no memory for a connection.
     AcceptExhausted,
-    /// A connection was over before it was accepted (`ECONNABORTED`).
+    /// A connection ended before it was accepted (`ECONNABORTED`).
     ConnectionAborted,
-    /// A connection was refused, or nobody answered.
+    /// A connect was refused or timed out.
     ConnectFailed,
-    /// A connection was reset by something between its ends.
+    /// A connection was reset by the network.
     Reset,
-    /// A socket was told to be readable, and there was nothing to read.
+    /// A socket was reported readable with nothing to read.
     SpuriousReadiness,
-    /// A wait took longer than it was to.
+    /// A wait exceeded its timeout.
     LateTimer,
     /// The thread did not run for a while.
     Stall,
-    /// A new socket got the number of one that was closed before.
+    /// A new socket got the descriptor number of a closed one.
     DescriptorReused,
     /// An operation had no buffer because all were in use.
     BuffersExhausted,
-    /// A connection ended by a reset, as its peer closed it with bytes unread.
+    /// A connection was reset because its peer closed it with unread bytes.
     ResetByClose,
 }
 
@@ -90,10 +90,10 @@ impl Fault {
         Self::ResetByClose,
     ];
 
-    /// The most often that it happens, in 1,024 times where it could.
+    /// The maximum rate, in 1,024 opportunities.
     fn rate_max(self) -> u32 {
         match self {
-            // What ends connections or takes long would leave little to look at.
+            // Frequent ends of connections or long stalls would leave little to test.
             Self::Reset | Self::Stall => 8,
             Self::ConnectFailed | Self::ConnectionAborted | Self::AcceptExhausted => 128,
             Self::SendCutShort => 256,
@@ -104,7 +104,7 @@ impl Fault {
     }
 }
 
-/// How often each fault is to happen, and how often it did.
+/// The rate of each fault, and how many times it has happened.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     rates: [u32; FAULTS],
@@ -112,8 +112,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A seed has some faults often, some seldom and some never: where everything happens all the time,
-    /// nothing happens for long enough.
+    /// A seed has some faults often, some rarely and some never: if all were frequent, no run would get far.
     pub(super) fn new(random: &mut Random) -> Self {
         let rates = Fault::ALL.map(|fault| match random.below(3) {
             0 => 0,
@@ -125,7 +124,7 @@ impl Plan {
         Self { rates, counts: [0; FAULTS] }
     }
 
-    /// Never has this fault happen.
+    /// Disables a fault.
     pub(super) fn forbid(&mut self, fault: Fault) {
         self.rates[fault as usize] = 0;
     }
@@ -134,7 +133,7 @@ impl Plan {
         self.rates[fault as usize] > 0
     }
 
-    /// Whether it is to happen now, where it can.
+    /// Decides whether a fault happens now, and counts it.
     pub(super) fn strikes(&mut self, random: &mut Random, fault: Fault) -> bool {
         let strikes = self.would_strike(random, fault);
         if strikes {
@@ -143,12 +142,12 @@ impl Plan {
         strikes
     }
 
-    /// The same for one that is counted only if something comes of it.
+    /// As [`strikes`](Self::strikes), for a fault that is only counted if it has an effect.
     pub(super) fn would_strike(&self, random: &mut Random, fault: Fault) -> bool {
         random.chance(self.rates[fault as usize])
     }
 
-    /// Counts one that has happened.
+    /// Counts a fault that has happened.
     pub(super) fn count(&mut self, fault: Fault) {
         self.counts[fault as usize] += 1;
     }

@@ -1,4 +1,4 @@
-//! What the simulated kernel keeps of each operation and of each completion that waits to be reaped.
+//! Operations in flight in the simulated kernel, and completions that wait to be reaped.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::operation::{Address, Interest};
 pub(super) enum Request {
     Start(u64),
     Cancel(u64),
-    /// A message that is sent when it is submitted, or not at all.
+    /// A message that is sent on submission.
     SendSoon {
         user_data: u64,
         socket: SocketId,
@@ -17,16 +17,16 @@ pub(super) enum Request {
 }
 
 pub(super) struct InFlight {
-    /// Counted from the first, as the trace and the digest name it.
+    /// A sequence number, for the trace and the digest.
     pub(super) number: u64,
     pub(super) socket: SocketId,
     pub(super) task: Task,
     pub(super) state: State,
     /// An attempt is scheduled.
     pub(super) attempt_due: bool,
-    /// A cancel was too late to stop it at once.
+    /// A cancel was too late to stop it immediately.
     pub(super) giving_up: bool,
-    /// The time of its last completion: those of one operation come in order.
+    /// The time of its last completion, as completions of one operation stay in order.
     pub(super) posted_ns: u64,
 }
 
@@ -45,11 +45,11 @@ pub(super) enum Task {
     Connect(Box<Address>),
     Poll(Interest),
     PollInput,
-    /// Nothing that a simulation has.
+    /// An operation that is not simulated.
     Unknown,
 }
 
-/// The bytes of a send: where they are, and what they were when it was submitted.
+/// The bytes of a send: their location, and a copy made at submission.
 pub(super) struct Outgoing {
     pub(super) start: *const u8,
     pub(super) bytes: Box<[u8]>,
@@ -57,13 +57,13 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Whether the bytes are what they were.
+    /// Whether the bytes equal the copy.
     pub(super) fn is_unchanged(&self) -> bool {
         if self.bytes.is_empty() {
             return true;
         }
-        // SAFETY: the operation's slot or its lender keeps the bytes until the terminal completion, which has
-        // not been reaped.
+        // SAFETY: the operation's slot or its lender keeps the bytes until the terminal completion, which has not been
+        // reaped.
         unsafe { std::slice::from_raw_parts(self.start, self.bytes.len()) == &*self.bytes }
     }
 }

@@ -1,17 +1,17 @@
-//! The simulated backend: a kernel in memory, with a clock of its own, in which a seed decides everything.
+//! The simulated backend: an in-memory kernel with its own clock, controlled by a seed.
 //!
 //! ```text
-//!   submit, cancel ──► requests ──► carried out in order at the next wait
+//!   submit, cancel ──► requests ──► executed in order in the next wait
 //!                                          │
 //!                     events, by time ◄──► operations ──► completions, by time ──► ready
 //!                     (arrivals, attempts) │
 //!                                   sockets and the network
 //! ```
 //!
-//! It holds to the kernel's contract and to nothing more: completions come late and overtake each other, a
-//! look at them gives a few only, multishot operations end whenever they like, cancels miss, come too late or
-//! meet a success, buffers run out, connections break. Where a turn would block, the clock goes to what
-//! happens next; where nothing can happen any more, somebody waits who has been forgotten, and the wait fails.
+//! It guarantees what the kernel does and no more: completions are late and reordered, an enter returns only some of
+//! them, multishot operations end at any time, cancels miss, are too late or find a success, buffers run out,
+//! connections break. When a turn would block, the clock advances to the next event; if there is none, a waiter has
+//! been forgotten, and the wait fails.
 
 mod calls;
 mod faults;
@@ -40,7 +40,7 @@ use crate::operation::{Operation, OperationKey};
 use crate::ready::ReadyQueue;
 use crate::wake::RemoteWaker;
 
-/// What serves one loop in a simulation.
+/// The backend of a loop in a simulation.
 pub(crate) struct Sim {
     world: Rc<RefCell<World>>,
     waker: RemoteWaker,
@@ -50,11 +50,11 @@ pub(crate) struct Sim {
 }
 
 impl Sim {
-    /// For a loop on a thread that a simulation has been entered on; `None` on others.
+    /// The backend for a loop on this thread; `None` if no simulation has been entered.
     ///
     /// # Errors
     ///
-    /// `Unsupported` while another loop uses that simulation.
+    /// `Unsupported` while another loop uses the simulation.
     pub(super) fn new(buffers: &Buffers, waker: &RemoteWaker) -> io::Result<Option<Self>> {
         let Some(simulation) = current() else { return Ok(None) };
         let world = simulation.world();
@@ -93,7 +93,7 @@ impl Sim {
     pub(super) fn send_soon(&mut self, request: &super::Request, ready: &mut ReadyQueue) {
         let world = &mut *self.world.borrow_mut();
         world.make_room(ready);
-        // SAFETY: the bytes stay where they are until the batch is over.
+        // SAFETY: the bytes are valid until the batch is over.
         let bytes = unsafe { std::slice::from_raw_parts(request.start, request.length as usize) };
         world.queue_message(request.user_data, request.socket, bytes);
     }
@@ -109,7 +109,7 @@ impl Sim {
 
     /// # Safety
     ///
-    /// There must be `size_bytes` bytes at `start`, which nobody else uses meanwhile.
+    /// `start` must be valid for writes of `size_bytes` bytes, which no other code uses during the call.
     pub(super) unsafe fn try_receive(
         &self,
         socket: RawFd,
@@ -118,7 +118,7 @@ impl Sim {
     ) -> io::Result<u32> {
         let mut filled = 0;
         let received = self.world.borrow_mut().receive_now(socket, size_bytes, |piece| {
-            // SAFETY: the pieces together are no longer than the bytes that the caller vouches for.
+            // SAFETY: the pieces together have at most `size_bytes` bytes, which the caller guarantees to be valid.
             unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
             filled += piece.len();
         });
@@ -160,7 +160,7 @@ impl Drop for Sim {
 }
 
 impl World {
-    /// Takes what was submitted, and the buffers that have come back; false if it took nothing.
+    /// Takes submissions and returned buffers; false if it took no submissions.
     fn enter(&mut self) -> bool {
         self.take_buffers();
         if !self.requests.is_empty() && self.strikes(Fault::EnterRefused) {
@@ -173,7 +173,7 @@ impl World {
         true
     }
 
-    /// As io_uring is given them; on poll, they are taken one by one.
+    /// Takes returned buffers, as io_uring does; on poll, each receive takes one.
     fn take_buffers(&mut self) {
         let Some(pool) = self.pool.clone().filter(|_| !self.is_readiness_based) else { return };
         while let Some(buffer) = pool.take_returned() {
@@ -185,11 +185,10 @@ impl World {
         }
     }
 
-    /// In the middle of a turn, the queue of submissions may be full: what is in it is submitted before another can
-    /// be.
+    /// The submission queue may be full in the middle of a turn: its entries are then submitted first.
     fn make_room(&mut self, ready: &mut ReadyQueue) {
         if !self.is_readiness_based && self.strikes(Fault::QueueFull) {
-            trace!(self, "the queue of submissions is full");
+            trace!(self, "the submission queue is full");
             self.sweep();
             self.now_ns += self.random.below(20_000);
             self.catch_up();
@@ -198,15 +197,15 @@ impl World {
         }
     }
 
-    /// Queues a message that is sent when it is submitted.
+    /// Queues a message that is sent on submission.
     fn queue_message(&mut self, user_data: u64, descriptor: RawFd, bytes: &[u8]) {
         let Some(socket) = self.socket_of(descriptor) else {
-            return self.violate(format!("a message to descriptor {descriptor}, which no open socket has"));
+            return self.violate(format!("a message for descriptor {descriptor}, which no open socket has"));
         };
         self.requests.push_back(Request::SendSoon { user_data, socket, bytes: bytes.into() });
     }
 
-    /// Sends a message, and tells at once what has not been sent, as a real kernel does before the call returns.
+    /// Sends a message, and completes it immediately if bytes are left, as a real kernel does before the call returns.
     fn send_message(&mut self, user_data: u64, socket: SocketId, bytes: &[u8]) {
         let sent = match self.strikes(Fault::SendWouldBlock) {
             true => Err(libc::EAGAIN),
@@ -222,7 +221,7 @@ impl World {
         self.unsent.push(RawCompletion { result, ..RawCompletion::failed(key, 0) });
     }
 
-    /// Moves completions whose time has come to `ready`, not always all of them.
+    /// Moves due completions to `ready`, not always all of them.
     fn reap(&mut self, ready: &mut ReadyQueue) {
         self.unsent.drain(..).for_each(|completion| ready.push_back(completion));
         let due = self.completions.iter().filter(|posted| posted.at_ns <= self.now_ns).count();
@@ -247,8 +246,7 @@ impl World {
         }
     }
 
-    /// The place of a completion that goes before the first: of another operation, as those of one keep their
-    /// order.
+    /// The index of the completion to reap first, which may overtake those of other operations.
     fn overtaking(&mut self, first: usize) -> usize {
         if !self.strikes(Fault::Reordered) {
             return first;
@@ -263,7 +261,7 @@ impl World {
         if self.completions[earliest].at_ns <= self.now_ns { earliest } else { first }
     }
 
-    /// Goes on in time until there is a completion, or the timeout has passed.
+    /// Advances the clock until there is a completion, or the timeout has passed.
     fn block(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) {
         let nanoseconds = |timeout: Duration| timeout.as_nanos().min(u128::from(u64::MAX / 4)) as u64;
         let limit_ns = timeout.map(|timeout| self.now_ns + nanoseconds(timeout));
@@ -304,7 +302,7 @@ impl World {
         }
     }
 
-    /// The loop is gone: what it leaves behind is a defect.
+    /// Checks that the loop, which has ended, leaves nothing behind.
     fn detach(&mut self) {
         let Some(pool) = self.pool.take() else { return };
         let everywhere = self.provided.len() + pool.free() + usize::from(pool.lent());

@@ -1,4 +1,4 @@
-//! The network between simulated sockets: what is sent arrives later, in order, or is lost with a reset.
+//! The network between simulated sockets: bytes arrive later and in order, or are lost with a reset.
 
 use std::net::Shutdown;
 
@@ -12,7 +12,7 @@ impl World {
         self.sockets[id].connection()
     }
 
-    /// Sends what there is room for, which may be less than all or nothing (`EAGAIN`).
+    /// Sends as many bytes as there is room for, possibly fewer; `EAGAIN` if there is none.
     pub(super) fn send(&mut self, from: SocketId, bytes: &[u8]) -> Result<usize, i32> {
         let Some(connection) = self.connection(from) else { return Err(libc::ENOTCONN) };
         if let Some(errno) = connection.refuse_send() {
@@ -27,7 +27,7 @@ impl World {
             }
         }
         let Some(peer) = self.connection(to) else {
-            // The peer has been closed: what is sent is lost, and answered by a reset.
+            // The peer has been closed: the bytes are lost, and a reset follows.
             let at_ns = self.now_ns + self.latency_ns();
             self.schedule(at_ns, Event::Arrival(from, Segment::Reset(libc::ECONNRESET)));
             return Ok(bytes.len());
@@ -47,7 +47,7 @@ impl World {
         Ok(count)
     }
 
-    /// Has something arrive at a socket, after all that was sent to it before.
+    /// Schedules the arrival of a segment, after earlier ones.
     fn dispatch(&mut self, to: SocketId, segment: Segment) {
         let soonest_ns = self.now_ns + self.latency_ns();
         let Some(connection) = self.connection(to) else { return };
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Receives up to `most` bytes, or tells why there are none.
+    /// Receives up to `most` bytes, or returns why there are none.
     pub(super) fn receive(
         &mut self,
         id: SocketId,
@@ -112,23 +112,23 @@ impl World {
         Ok(())
     }
 
-    /// This end has been closed.
+    /// Ends or resets a connection whose local end has been closed.
     pub(super) fn hang_up(&mut self, connection: Connection) {
         if connection.is_dead() {
             return;
         }
         if connection.has_bytes() || connection.resets_at_close {
-            // Something is lost, and the peer is told.
+            // Bytes are lost, so the peer gets a reset.
             self.plan.count(Fault::ResetByClose);
             self.dispatch(connection.peer, Segment::Reset(libc::ECONNRESET));
         } else if !connection.write_shut {
             self.dispatch(connection.peer, Segment::End);
         }
-        // Who waits for room finds out that there will be none.
+        // Sends that wait for room complete.
         self.attempt_output(connection.peer);
     }
 
-    /// A connection is over before it was accepted.
+    /// Resets a connection that has not been accepted.
     pub(super) fn abort(&mut self, waiting: SocketId) {
         if let Kind::Connection(connection) = std::mem::replace(&mut self.sockets[waiting].kind, Kind::Closed)
         {
@@ -144,7 +144,7 @@ impl World {
         self.sockets.iter().position(found)
     }
 
-    /// Makes the connection between a client and a listener, whose backlog it waits in.
+    /// Connects a client to a listener, in whose backlog the connection waits.
     pub(super) fn establish(&mut self, client: SocketId, listener: SocketId) {
         let server = self.sockets.len();
         let capacity =
@@ -167,7 +167,7 @@ impl World {
         self.attempt_input(listener);
     }
 
-    /// An address that no socket has had.
+    /// An address that no socket has had before.
     pub(super) fn free_address(&mut self) -> Address {
         self.next_port += 1;
         std::net::SocketAddr::from(([127, 0, 0, 1], self.next_port)).into()

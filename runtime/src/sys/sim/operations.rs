@@ -1,4 +1,4 @@
-//! Operations in flight, as the simulated kernel has them: what each tries, and how it ends.
+//! The operations of the simulated kernel: their attempts and ends.
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use super::world::{Event, World, trace};
 use crate::operation::{Interest, Operation, OperationKey};
 
 impl World {
-    /// Takes an operation into the queue of submissions.
+    /// Adds an operation to the submission queue.
     pub(super) fn queue(&mut self, number: u64, user_data: u64, operation: &Operation) {
         let (descriptor, task) = match operation {
             Operation::Accept { listener } => (*listener, Task::Accept),
@@ -40,7 +40,7 @@ impl World {
         self.requests.push_back(Request::Start(user_data));
     }
 
-    /// The kernel takes what was submitted.
+    /// Executes a submitted request.
     pub(super) fn carry_out(&mut self, request: Request) {
         match request {
             Request::Start(user_data) => self.start(user_data),
@@ -59,7 +59,7 @@ impl World {
             }
             return self.schedule(at_ns, Event::Connected(user_data));
         }
-        // The first attempt is made at once, or later by a thread of the kernel.
+        // The first attempt is made immediately, or later by a kernel thread.
         match self.random.chance(512) {
             true => self.attempt(user_data),
             false => self.attempt_soon(user_data),
@@ -86,14 +86,14 @@ impl World {
         found.into_iter().for_each(|user_data| self.attempt_soon(user_data));
     }
 
-    /// Something has changed for those who wait for input.
+    /// Schedules attempts of operations that wait for input.
     pub(super) fn attempt_input(&mut self, id: SocketId) {
         self.attempt_where(id, |task| {
             matches!(task, Task::Accept | Task::Receive | Task::Poll(Interest::Readable) | Task::PollInput)
         });
     }
 
-    /// Something has changed for those who wait for room.
+    /// Schedules attempts of operations that wait for room.
     pub(super) fn attempt_output(&mut self, id: SocketId) {
         self.attempt_where(id, |task| matches!(task, Task::Send(_) | Task::Poll(Interest::Writable)));
     }
@@ -102,7 +102,7 @@ impl World {
         self.attempt_for(user_data, false);
     }
 
-    /// Does what can be done now. The `last` time, a multishot operation ends with what it gets.
+    /// Attempts an operation. On the `last` attempt, a multishot operation ends with its result.
     fn attempt_for(&mut self, user_data: u64, last: bool) {
         let Some(mut operation) = self.operations.remove(&user_data) else { return };
         operation.attempt_due = false;
@@ -114,7 +114,7 @@ impl World {
                 self.plan.count(Fault::LateSuccess);
             }
             outcome.more = outcome.more && !last && !self.strikes(Fault::MultishotEnded);
-            // A poll tells again when something comes.
+            // A poll completes again only when more arrives.
             again = outcome.more && !matches!(operation.task, Task::PollInput);
             self.post(user_data, &mut operation, outcome);
         }
@@ -146,14 +146,14 @@ impl World {
 
     fn try_accept(&mut self, listener: SocketId) -> Option<Outcome> {
         match self.accept(listener) {
-            // It belongs to whoever takes the completion.
+            // The receiver of the completion owns it.
             Ok(descriptor) => Outcome::one_of_many(descriptor.into_raw_fd() as usize, None),
             Err(libc::EAGAIN) => None,
             Err(errno) => Outcome::last(Err(errno)),
         }
     }
 
-    /// Accepts the first connection of a listener's backlog, if all goes well.
+    /// Accepts the first connection of a listener's backlog, unless a fault happens.
     pub(super) fn accept(&mut self, listener: SocketId) -> Result<OwnedFd, i32> {
         let Kind::Listener(backlog) = &self.sockets[listener].kind else { return Err(libc::EINVAL) };
         if backlog.is_empty() {
@@ -196,7 +196,7 @@ impl World {
         let start = pool.address(buffer);
         let mut filled = 0;
         let received = self.receive(id, pool.buffer_size_bytes(), true, |piece| {
-            // SAFETY: the pieces fit into the buffer together, and nobody else uses it while the kernel has it.
+            // SAFETY: the pieces together fit into the buffer, which is exclusively the kernel's while it is taken.
             unsafe { start.add(filled).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
             filled += piece.len();
         });
@@ -217,7 +217,7 @@ impl World {
         match self.send(id, &outgoing.bytes[outgoing.sent..]) {
             Ok(count) => outgoing.sent += count,
             Err(libc::EAGAIN) => return None,
-            // What has been taken is told first.
+            // A partial send is reported before the error.
             Err(_) if outgoing.sent > 0 => return Outcome::last(Ok(outgoing.sent)),
             Err(errno) => return Outcome::last(Err(errno)),
         }
@@ -238,7 +238,7 @@ impl World {
         Outcome::one_of_many(events, None)
     }
 
-    /// The events that a socket has; none if it has to be waited for.
+    /// The current events of a socket; `None` if there are none.
     fn events_of(&mut self, id: SocketId, interest: Interest) -> Option<usize> {
         let events = match (&mut self.sockets[id].kind, interest) {
             (Kind::Listener(backlog), _) => {
@@ -265,7 +265,7 @@ impl World {
         (events != 0).then_some(events as usize)
     }
 
-    /// Leaves a completion to be reaped, now or later.
+    /// Posts a completion, possibly delayed.
     fn post(&mut self, user_data: u64, operation: &mut InFlight, outcome: Outcome) {
         let result = match outcome.result {
             Ok(count) => count as i32,
@@ -311,7 +311,7 @@ impl World {
             return self.schedule(at_ns, Event::GiveUp(user_data));
         }
         if self.plan.would_strike(&mut self.random, Fault::LateSuccess) {
-            // If it is about to succeed, it does.
+            // If it can succeed, it does.
             if let Some(operation) = self.operations.get_mut(&user_data) {
                 operation.giving_up = true;
             }
@@ -320,7 +320,7 @@ impl World {
         self.give_up(user_data);
     }
 
-    /// A cancel ends an operation, unless it is over.
+    /// Ends a cancelled operation, unless it is over.
     pub(super) fn give_up(&mut self, user_data: u64) {
         let Some(mut operation) = self.operations.remove(&user_data) else { return };
         if operation.state == State::Armed {
@@ -333,7 +333,7 @@ impl World {
         self.operations.insert(user_data, operation);
     }
 
-    /// A connect succeeds or fails.
+    /// Completes a connect.
     pub(super) fn finish_connect(&mut self, user_data: u64) {
         let Some(mut operation) = self.operations.remove(&user_data) else { return };
         if operation.state == State::Armed
@@ -358,11 +358,11 @@ impl World {
         self.operations.insert(user_data, operation);
     }
 
-    /// The number of an operation in flight, for the digest; its terminal completion takes it away.
+    /// Adds a reaped completion to the digest, removes an operation that is over, and returns its key.
     pub(super) fn reaped(&mut self, posted: &Posted) -> OperationKey {
         let number = self.operations.get(&posted.user_data).map_or(0, |operation| operation.number);
         let facts = [number, self.now_ns, posted.result as u32 as u64, u64::from(posted.more)];
-        // A descriptor's number depends on what else the process has open.
+        // Descriptor numbers are not reproducible: they depend on other open files of the process.
         let is_accept = self
             .operations
             .get(&posted.user_data)

@@ -1,27 +1,27 @@
-//! Random numbers that a seed decides: the same on every machine, and for good.
+//! Seeded random numbers, the same on every machine and in every version.
 
-/// A generator of random numbers (SplitMix64), for a simulation and for what runs in it.
+/// A random number generator (SplitMix64), for a simulation and the programs in it.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The generator that this seed begins.
+    /// Makes a generator from a seed.
     pub fn new(seed: u64) -> Self {
         let mut random = Self { state: seed };
-        // Neighbouring seeds should not begin alike.
+        // Adjacent seeds should give unrelated sequences.
         random.state = random.next().wrapping_add(seed.rotate_left(32));
         random
     }
 
-    /// Another generator, which takes one number from this one.
+    /// Makes another generator, seeded with a number of this one.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }
 
-    /// Any number of 64 bits.
-    #[expect(clippy::should_implement_trait, reason = "no iterator: it never ends")]
+    /// A 64-bit number.
+    #[expect(clippy::should_implement_trait, reason = "not an iterator: it never ends")]
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
@@ -30,26 +30,26 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 where that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A number from `least` to `most`, both included.
+    /// A number from `least` to `most`, inclusive.
     pub fn between(&mut self, least: usize, most: usize) -> usize {
         least + self.below((most.saturating_sub(least) as u64).saturating_add(1)) as usize
     }
 
-    /// True so many times in 1,024.
+    /// True with a probability of `per_1024` in 1,024.
     pub fn chance(&mut self, per_1024: u32) -> bool {
         per_1024 > 0 && self.below(1024) < u64::from(per_1024)
     }
 
-    /// One of several, of which there must be one.
+    /// One of several choices.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If there are none.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len() as u64) as usize]
     }

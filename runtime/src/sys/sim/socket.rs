@@ -1,15 +1,15 @@
-//! Simulated sockets: what each end of a connection has received, and how it stands.
+//! Simulated sockets: the state and received bytes of each end of a connection.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use crate::operation::Address;
 
-/// The place of a socket among all that a simulation has had: never reused, as descriptors are.
+/// The index of a socket among all sockets of a simulation; unlike descriptors, never reused.
 pub(super) type SocketId = usize;
 
 pub(super) struct Socket {
-    /// None in a listener's backlog, and after the close.
+    /// `None` in a listener's backlog, and after the close.
     pub(super) descriptor: Option<RawFd>,
     pub(super) local: Option<Address>,
     pub(super) remote: Option<Address>,
@@ -48,17 +48,17 @@ pub(super) struct Connection {
     input: VecDeque<u8>,
     arrived: usize,
     capacity: usize,
-    /// What is sent later arrives no earlier.
+    /// When the last byte sent so far arrives; later ones do not arrive earlier.
     pub(super) last_arrival_ns: u64,
     end_arrived: bool,
-    /// Told once, to whoever asks first.
+    /// Returned once, by the next call.
     error: Option<i32>,
-    /// After a reset, nothing can be sent.
+    /// The connection has been reset.
     dead: bool,
     pub(super) read_shut: bool,
     pub(super) write_shut: bool,
     pub(super) resets_at_close: bool,
-    /// As on TCP, a receive with room left says that nothing more is there. On other sockets it does not.
+    /// As on TCP, a receive that does not fill its buffer has emptied the socket. On other sockets, it may not have.
     pub(super) takes_all: bool,
 }
 
@@ -80,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// How many more bytes can be on their way to this end or wait there.
+    /// How many more bytes can be in transit to this end or wait there.
     pub(super) fn room(&self) -> usize {
         self.capacity.saturating_sub(self.input.len())
     }
@@ -102,7 +102,7 @@ impl Connection {
         self.arrived
     }
 
-    /// Bytes that nobody has received, also those that are on the wire.
+    /// Whether there are unreceived bytes, including those on the wire.
     pub(super) fn has_bytes(&self) -> bool {
         !self.input.is_empty()
     }
@@ -123,7 +123,7 @@ impl Connection {
         self.end_arrived = true;
     }
 
-    /// A reset arrives: what is on the wire is lost, what has arrived can be received.
+    /// Handles a reset: bytes on the wire are lost; those that have arrived can be received.
     pub(super) fn reset(&mut self, errno: i32) {
         if !self.dead {
             self.input.truncate(self.arrived);
@@ -136,7 +136,7 @@ impl Connection {
         self.dead
     }
 
-    /// The end or an error has arrived, so that nothing comes after the bytes that have.
+    /// Whether the end or an error has arrived, so that no more bytes follow.
     pub(super) fn is_over(&self) -> bool {
         self.end_arrived || self.dead || self.read_shut
     }
@@ -145,7 +145,7 @@ impl Connection {
         self.arrived > 0 || self.is_over()
     }
 
-    /// What a receive gives that finds no bytes: the error once, then 0, or `EAGAIN` while more may come.
+    /// The result of a receive that finds no bytes: the error once, then 0, or `EAGAIN` while more may follow.
     pub(super) fn receive_nothing(&mut self) -> Result<usize, i32> {
         match self.error.take() {
             Some(errno) => Err(errno),
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// What keeps this end from sending, if anything does.
+    /// The error of a send, if this end cannot send.
     pub(super) fn refuse_send(&mut self) -> Option<i32> {
         if let Some(errno) = self.error.take() {
             return Some(errno);

@@ -1,4 +1,4 @@
-//! The simulated world: its clock, its events in order of time, its descriptors, and all that is in flight.
+//! The state of a simulation: its clock, scheduled events, descriptors, and operations in flight.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -16,11 +16,11 @@ use super::socket::{Kind, Socket, SocketId};
 use crate::buffers::BufferPool;
 use crate::completion::RawCompletion;
 
-/// A run that takes longer has gone astray: somebody waits and nobody notices, as timers keep coming.
+/// The limits of a run: beyond them, a waiter has been forgotten, unnoticed as timers keep firing.
 const RUN_MAX_NS: u64 = 4 * 3_600 * 1_000_000_000;
 const WAITS_MAX: u64 = 2_000_000;
 
-/// Writes a line of the trace, where somebody wants it.
+/// Writes a line of the trace if there is a tracer.
 macro_rules! trace {
     ($world:expr, $($text:tt)+) => {
         if $world.tracer.is_some() {
@@ -35,7 +35,7 @@ pub(super) type Tracer = Box<dyn Fn(fmt::Arguments<'_>)>;
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) plan: Plan,
-    /// Whether the backend acts as poll does, or as io_uring does.
+    /// Whether the backend behaves like poll, or like io_uring.
     pub(super) is_readiness_based: bool,
     started: Instant,
     pub(super) now_ns: u64,
@@ -44,22 +44,22 @@ pub(super) struct World {
     pub(super) sockets: Vec<Socket>,
     descriptors: BTreeMap<RawFd, SocketId>,
     numbers_used: BTreeSet<RawFd>,
-    /// What every descriptor of a simulation is a duplicate of.
+    /// Every descriptor of the simulation is a duplicate of this.
     placeholder: File,
-    /// By `user_data`, which is also the order in which they were submitted.
+    /// By `user_data`, which is also the order of submission.
     pub(super) operations: BTreeMap<u64, InFlight>,
     pub(super) requests: VecDeque<Request>,
     pub(super) completions: Vec<Posted>,
-    /// What has not been sent of messages.
+    /// The completions of messages of which bytes are left.
     pub(super) unsent: Vec<RawCompletion>,
-    /// The receive buffers of the loop that runs, and which of them the kernel has.
+    /// The receive buffers of the current loop, and those that the kernel holds.
     pub(super) pool: Option<Rc<BufferPool>>,
     pub(super) provided: Vec<u16>,
-    /// The longest that anything takes on its way between two sockets.
+    /// The maximum latency between two sockets.
     latency_max_ns: u64,
-    /// The longest that a turn takes.
+    /// The maximum duration of a turn.
     turn_max_ns: u64,
-    /// The most that one direction of a connection holds.
+    /// The maximum number of bytes in one direction of a connection.
     pub(super) capacity_bytes: usize,
     /// After how many pieces a socket counts as busy.
     pub(super) busy_after: u8,
@@ -67,22 +67,22 @@ pub(super) struct World {
     waits: u64,
     violation: Option<String>,
     pub(super) tracer: Option<Tracer>,
-    /// A number made from all that has happened.
+    /// A hash of all completions.
     pub(super) digest: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Arrival(SocketId, Segment),
-    /// An operation may be able to go on.
+    /// An operation may make progress.
     Attempt(u64),
-    /// A connect comes to its end.
+    /// A connect completes.
     Connected(u64),
-    /// A cancel that was too late for what was going on takes effect.
+    /// A cancel that could not stop its operation immediately takes effect.
     GiveUp(u64),
 }
 
-/// What arrives at a socket.
+/// A unit of arrival at a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Segment {
     Bytes(usize),
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// What cannot happen has happened. The first such thing counts.
+    /// Records a violation; the first one is reported.
     pub(super) fn violate(&mut self, text: String) {
         trace!(self, "VIOLATION: {text}");
         self.violation.get_or_insert(text);
@@ -168,7 +168,7 @@ impl World {
         self.violation.as_deref()
     }
 
-    /// The clock that the loop reads.
+    /// The time of the loop's clock.
     pub(super) fn now(&self) -> Instant {
         self.started + Duration::from_nanos(self.now_ns)
     }
@@ -192,7 +192,7 @@ impl World {
         self.random.below(1 << magnitude)
     }
 
-    /// The thread has worked a while since it looked last.
+    /// Advances the clock by the duration of a turn.
     pub(super) fn pass_turn(&mut self) {
         self.waits += 1;
         if self.waits > WAITS_MAX || self.now_ns > RUN_MAX_NS {
@@ -207,14 +207,14 @@ impl World {
         }
     }
 
-    /// Whether something is to happen by itself, and when.
+    /// The time of the next event or completion, if any.
     pub(super) fn next_event_ns(&self) -> Option<u64> {
         let event = self.events.peek().map(|Reverse(scheduled)| scheduled.at_ns);
         let completion = self.completions.iter().map(|posted| posted.at_ns).min();
         event.into_iter().chain(completion).min()
     }
 
-    /// Has everything happen whose time has come.
+    /// Executes all due events.
     pub(super) fn catch_up(&mut self) {
         while let Some(Reverse(next)) = self.events.peek()
             && next.at_ns <= self.now_ns
@@ -230,10 +230,10 @@ impl World {
         }
     }
 
-    /// Gives a socket a descriptor: a real one, so that leaks and the reuse of numbers are real.
+    /// Opens a descriptor for a socket: a real one, so that leaks and the reuse of numbers are real.
     pub(super) fn open(&mut self, id: SocketId) -> io::Result<OwnedFd> {
         let descriptor = OwnedFd::from(self.placeholder.try_clone()?).into_raw_fd();
-        // A number comes again only after a close.
+        // The number was free, so its former socket has been closed.
         if let Some(former) = self.descriptors.insert(descriptor, id) {
             self.closed(former);
         }
@@ -241,7 +241,7 @@ impl World {
             self.plan.count(Fault::DescriptorReused);
         }
         self.sockets[id].descriptor = Some(descriptor);
-        // SAFETY: made above; the table has the number only.
+        // SAFETY: made above; the table only has the number.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 
@@ -250,7 +250,7 @@ impl World {
         self.descriptors.get(&descriptor).copied()
     }
 
-    /// Notices which descriptors have been closed since the last time.
+    /// Detects descriptors that have been closed since the last call.
     pub(super) fn sweep(&mut self) {
         let numbers: Vec<_> = self.descriptors.keys().copied().collect();
         for number in closed_among(&numbers) {
@@ -260,7 +260,7 @@ impl World {
         }
     }
 
-    /// Descriptors that are open.
+    /// The number of open descriptors.
     pub(super) fn open_descriptors(&self) -> usize {
         self.descriptors.len()
     }
@@ -284,20 +284,20 @@ impl World {
     }
 }
 
-/// Those of the numbers that are no open descriptors.
+/// The numbers that are not open descriptors.
 #[cfg(not(miri))]
 fn closed_among(numbers: &[RawFd]) -> Vec<RawFd> {
-    let looked_at = |number: &RawFd| libc::pollfd { fd: *number, events: 0, revents: 0 };
-    let mut entries: Vec<_> = numbers.iter().map(looked_at).collect();
-    // SAFETY: as many entries as there are, all ours.
+    let entry = |number: &RawFd| libc::pollfd { fd: *number, events: 0, revents: 0 };
+    let mut entries: Vec<_> = numbers.iter().map(entry).collect();
+    // SAFETY: the entries are valid, and their number is passed.
     unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, 0) };
     entries.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0).map(|entry| entry.fd).collect()
 }
 
-/// Those of the numbers that are no open descriptors, with a call each: Miri has no `poll(2)`.
+/// The numbers that are not open descriptors, with a call each: Miri has no `poll(2)`.
 #[cfg(miri)]
 fn closed_among(numbers: &[RawFd]) -> Vec<RawFd> {
-    // SAFETY: asks about a number, and touches nothing.
+    // SAFETY: only reads the flags of a descriptor.
     let is_closed = |number: &RawFd| unsafe { libc::fcntl(*number, libc::F_GETFD) } < 0;
     numbers.iter().copied().filter(is_closed).collect()
 }
