@@ -58,6 +58,10 @@ impl Default for SendSoon {
 }
 
 /// The request for a backend to submit.
+#[cfg_attr(
+    not(any(target_os = "linux", feature = "simulation")),
+    expect(dead_code, reason = "only rings and the simulation have batches")
+)]
 pub(crate) struct Request {
     pub(crate) user_data: u64,
     pub(crate) socket: RawFd,

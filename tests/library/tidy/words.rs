@@ -3,7 +3,7 @@
 use super::tree::Tree;
 
 /// What is not to be written, and what to write instead. The only file that may have them is this one.
-const FORBIDDEN: [(&str, &str); 26] = [
+const FORBIDDEN: [(&str, &str); 24] = [
     ("waiting awake", "busy-polling"),
     ("weighs as much", "the term, such as: a penalty of"),
     ("in vain", "without success, or: to no effect"),
