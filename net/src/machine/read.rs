@@ -47,6 +47,10 @@ impl Read {
     ///
     /// If the sink reads from the stream or closes it.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        if self.stream.is_quiet() {
+            self.stream.wait_for_input(waiter);
+            return Poll::Pending;
+        }
         while self.remaining > 0 {
             let Some(count) = self.stream.take_bytes(self.remaining, sink) else { break };
             self.received += count;

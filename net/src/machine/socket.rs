@@ -190,6 +190,18 @@ impl<K: Kind> Socket<K> {
         if is_over { Err(closed(&self.event_loop)) } else { Ok(()) }
     }
 
+    /// Whether there is certainly nothing to take now, and nothing to report: the usual case before a wait.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let input = &self.input;
+        input.weight() == 0
+            && input.announced.get() == Announced::Nothing
+            && input.end.get() == End::NotYet
+            && !input.ahead.is_shared()
+            && !self.is_closed()
+            && !self.event_loop.is_shut_down()
+    }
+
     /// Takes the next piece: one that was received ahead, or one from the kernel, of up to `limit` bytes. After `None`,
     /// [`input_ended`](Self::input_ended) says whether more may follow, and
     /// [`wait_for_input`](Self::wait_for_input) waits for it.

@@ -141,10 +141,11 @@ impl StreamCore {
     pub(crate) fn take_bytes(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> Option<usize> {
         // Removed from the queue first, as the sink may use the stream.
         let mut chunk = self.take(limit)?;
-        let count = chunk.len().min(limit);
-        sink(&chunk[..count]);
-        chunk.consume(count);
-        if !chunk.is_empty() && !self.is_closed() {
+        let bytes: &[u8] = &chunk;
+        let (length, count) = (bytes.len(), bytes.len().min(limit));
+        sink(&bytes[..count]);
+        if count < length && !self.is_closed() {
+            chunk.consume(count);
             let weight = Bytes::weight(&chunk);
             self.input.push_front(chunk.kept(), weight);
         }
