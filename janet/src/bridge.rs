@@ -1,4 +1,4 @@
-//! What one thread's VM has on the ring: its streams, its parked operations, and the turn of the loop.
+//! The bridge from a thread's VM to the ring: its streams, its parked operations, and the turn of the loop.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,12 +17,12 @@ use slab::Slab;
 use crate::socket::Socket;
 use crate::stock::methods;
 
-/// Waiters that run before the sockets and the VM have their turn again.
+/// The maximum number of operations that run before the sockets and the VM are served again.
 const RUNS_PER_TURN_MAX: usize = 10_000;
 
 /// An operation whose fiber waits for it, as the bridge sees it.
 pub(crate) trait Waiting {
-    /// Looks again at what the operation waits for, after a wake.
+    /// Polls the operation again after a wake.
     fn run(self: Rc<Self>);
 
     /// The VM resumes the fiber, by the operation's outcome or by anything else.
@@ -31,7 +31,7 @@ pub(crate) trait Waiting {
     /// Shows the collector everything that the operation holds.
     fn mark(&self, mark: &dyn Fn(Janet));
 
-    /// Drops what the operation does, for a VM that has ended: nothing in it may be looked at any more.
+    /// Drops the work of an operation whose VM has ended, so that nothing in it may be accessed.
     fn forget(&self);
 
     /// Takes the operation off its fiber, which nothing resumes then: in a forked child, it is the parent's.
@@ -207,15 +207,15 @@ impl Bridge {
         }
     }
 
-    /// Has an operation run soon. The caller makes sure that it is in the list only once.
+    /// Enqueues an operation to run. The caller ensures that it is in the list only once.
     pub(crate) fn enqueue(&self, operation: Rc<dyn Waiting>) {
         self.woken.borrow_mut().push_back(operation);
     }
 
-    /// Runs what has been woken, and what that wakes in turn, though not without end: the rest comes in the next turn.
+    /// Runs woken operations, and those that they wake, up to a limit: the rest runs in the next turn.
     ///
-    /// A wake can come from the middle of anything, so it only enqueues. Whatever may have woken somebody calls this
-    /// before it returns to the VM, which may have nothing else to run.
+    /// A wake may happen anywhere, so it only enqueues. Code that may have woken an operation calls this before it
+    /// returns to the VM, which may have nothing else to run.
     pub(crate) fn run_woken(&self) {
         for _ in 0..RUNS_PER_TURN_MAX {
             // The borrow ends before the operation runs.
@@ -290,7 +290,7 @@ impl Bridge {
     pub(crate) fn close(&self, stream: *mut JanetStream) {
         let socket = self.socket_of(stream);
         self.release(stream, &socket);
-        // Wakes whoever is parked on it: no borrow may be held.
+        // Wakes operations parked on it: no borrow may be held.
         socket.close();
         self.run_woken();
     }
@@ -308,7 +308,7 @@ impl Bridge {
     /// The VM forgets the stream on this descriptor; true if it was ours.
     ///
     /// The collector calls this in the middle of its work, also in its last one, when the VM ends and
-    /// fibers that are still parked may be gone already: nobody can be woken here.
+    /// fibers that are still parked may have been freed: it must not wake anything.
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let Some(entry) = self.entry_at(descriptor) else { return false };
         self.release(entry.stream, &entry.socket);

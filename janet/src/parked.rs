@@ -62,9 +62,8 @@ pub(crate) unsafe fn start(
     Verdict::Await
 }
 
-/// As [`start`], for functions that only wait where a name has to be looked up or a connection made: what
-/// is ready at once is returned without a yield, as the VM's own functions do, so that they work where
-/// a program cannot yield.
+/// As [`start`], for functions that only wait for a lookup or a connect: an immediate result is returned without a
+/// yield, as by the VM's own functions, so that they work where a program cannot yield.
 ///
 /// # Safety
 ///
@@ -113,14 +112,14 @@ fn prepare(bridge: &Rc<Bridge>, stream: *mut JanetStream, work: Work, timeout_s:
     })
 }
 
-/// How many operations that are over lend their memory to those that come.
+/// How many ended operations are kept so that their memory can be reused.
 const SPARE_MAX: usize = 1024;
 
 thread_local! {
     static SPARE: RefCell<Vec<Rc<Parked>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps the memory of an operation that is over, if nobody else has it.
+/// Keeps the memory of an ended operation for reuse, unless it is still referenced.
 #[inline]
 fn recycle(parked: Rc<Parked>) {
     if Rc::strong_count(&parked) == 1 && !parked.is_parked() {
@@ -135,7 +134,7 @@ fn recycle(parked: Rc<Parked>) {
     }
 }
 
-/// Lets go of all that operations which are over have kept, as their VM ends.
+/// Frees the memory that is kept for reuse, as the VM ends.
 pub(crate) fn forget_spare() {
     let spare = SPARE.take();
     drop(spare);
@@ -170,7 +169,7 @@ impl Parked {
         }
     }
 
-    /// Takes the operation off the fiber.
+    /// Detaches the operation from the fiber.
     fn unpark(&self) {
         if self.bridge.unpark(self.index.replace(usize::MAX)).is_some() {
             self.leave_fiber();
@@ -193,7 +192,7 @@ impl Parked {
         self.work.borrow().as_ref().is_some_and(Work::has_unseen_bytes)
     }
 
-    /// Has the work polled again after a pause.
+    /// Polls the work again after a pause.
     fn look_again_later(self: &Rc<Self>) {
         let event_loop = self.bridge.event_loop();
         let later = event_loop.now() + EXHAUSTED_PAUSE;
@@ -212,7 +211,7 @@ impl Parked {
         }
     }
 
-    /// Not by the clock: what another completion of this turn brings is in time.
+    /// Depends on the timer, not the clock: completions of the same turn are in time.
     fn is_time_up(&self) -> bool {
         let timer = self.timer.get();
         let has_fired = timer.is_some_and(|timer| !self.bridge.event_loop().is_timer_armed(timer));

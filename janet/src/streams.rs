@@ -16,7 +16,7 @@ use crate::stock::{self, Replacement, replacement};
 use crate::values::{Verdict, address_argument, bytes_of, explained, keyword_is, nil, string};
 use crate::work::{Target, Work, sent_error, with_bytes};
 
-/// `read`: the number may be `:all`, and the buffer is looked at before it.
+/// `read`: the number may be `:all`; the buffer is checked before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever
     // the VM may raise.
@@ -38,7 +38,7 @@ unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u3
     }
 }
 
-/// `chunk`: the number is looked at before the buffer.
+/// `chunk`: the number is checked before the buffer.
 unsafe fn chunk(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
     // SAFETY: a shim, as in `read`.
     unsafe {
@@ -129,7 +129,7 @@ unsafe fn write(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u
     }
 }
 
-/// What goes without waiting is sent at once, and the fiber goes on without a yield.
+/// Sends immediately if that needs no wait; the fiber then continues without a yield.
 unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> Verdict {
     let bridge = match this_bridge() {
         Ok(bridge) => bridge,

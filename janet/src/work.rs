@@ -36,7 +36,7 @@ pub(crate) enum Work {
         machine: Read,
         target: Target,
     },
-    /// With `tells_source`, the result is who sent the datagram, and otherwise the buffer.
+    /// With `tells_source`, the result is the sender of the datagram, otherwise the buffer.
     ReceiveFrom {
         machine: Box<ReceiveFrom>,
         target: Target,
@@ -67,7 +67,7 @@ pub(crate) enum Work {
     },
 }
 
-/// How the fiber goes on.
+/// How the fiber continues.
 pub(crate) enum Outcome {
     Value(Janet),
     Error(Janet),
@@ -79,7 +79,7 @@ impl Outcome {
     }
 }
 
-/// Where the work is done.
+/// The context of the work.
 pub(crate) struct Context<'a> {
     pub(crate) bridge: &'a Rc<Bridge>,
     /// The fiber that waits.
@@ -102,12 +102,12 @@ impl Context<'_> {
     }
 }
 
-/// How far the work has come.
+/// The progress of the work.
 pub(crate) enum Step {
     Ready(Outcome),
     /// The waiter will be woken.
     Pending,
-    /// The waiter is to look again after a pause: nothing will tell that there are descriptors again.
+    /// The waiter must retry after a pause: no event signals that descriptors are available again.
     Paused,
 }
 
@@ -175,7 +175,7 @@ impl Work {
                 Ok(core) => Outcome::Value(stream_value(context, core)),
                 Err(error) => Outcome::Error(connect_error(&error, *is_unix)),
             }),
-            // These have more ways to go on, above.
+            // These are handled above.
             Self::AcceptLoop { .. } | Self::Resolve { .. } => Poll::Pending,
         }
     }
@@ -261,7 +261,7 @@ fn unseen_bytes<'a>(target: Target) -> &'a [u8] {
     }
 }
 
-/// Appends to a Janet buffer, or says why not: where the VM would raise, across our frames.
+/// Appends to a Janet buffer. Returns an error where the VM would raise, across our frames.
 fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
     // SAFETY: the caller keeps the buffer alive. The checks are those under which the VM raises.
     unsafe {
@@ -280,14 +280,14 @@ fn append(buffer: *mut JanetBuffer, bytes: &[u8]) -> Result<(), &'static str> {
 fn copy_of(context: &Context<'_>, data: Janet, offset: usize, limit_bytes: usize) -> SendData {
     let mut piece = context.bridge.event_loop().take_send_buffer();
     with_bytes(data, |bytes| {
-        // The buffer may have shrunk since the last look; then there is nothing left to send.
+        // The buffer may have shrunk meanwhile; then there is nothing left to send.
         let rest = bytes.get(offset..).unwrap_or_default();
         piece.extend_from_slice(&rest[..rest.len().min(limit_bytes)]);
     });
     SendData::Owned(piece)
 }
 
-/// Looks at the bytes of a buffer, or of a value that `janet_getbytes` takes.
+/// Passes the bytes of a buffer, or of a value that `janet_getbytes` accepts, to `look`.
 #[inline]
 pub(crate) fn with_bytes<T>(data: Janet, look: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller keeps the value alive and has checked that it has bytes, so the VM does not
@@ -313,7 +313,7 @@ fn sent_outcome(context: &Context<'_>, sent: std::io::Result<()>) -> Outcome {
     }
 }
 
-/// Why something was not sent, as the VM's own functions say it.
+/// The error of a failed send, in the words of the VM's own functions.
 pub(crate) fn sent_error(error: &std::io::Error, is_stream_closed: bool) -> Janet {
     match error.kind() {
         _ if is_stream_closed => string("stream closed"),
