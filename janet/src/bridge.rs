@@ -209,7 +209,11 @@ impl Bridge {
 
     /// Enqueues an operation to run. The caller ensures that it is in the list only once.
     pub(crate) fn enqueue(&self, operation: Rc<dyn Waiting>) {
-        self.woken.borrow_mut().push_back(operation);
+        // Closing the sockets of a VM that has ended wakes those who waited for them. Nothing runs them, and they hold
+        // this bridge: in the list, they and the loop would live on.
+        if !self.is_detached() {
+            self.woken.borrow_mut().push_back(operation);
+        }
     }
 
     /// Runs woken operations, and those that they wake, up to a limit: the rest runs in the next turn.

@@ -48,7 +48,14 @@ fn check_descriptors(before: usize) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(descriptors(), before, "descriptors after the VMs, and before");
+    let left: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some(format!("{}: {}", path.display(), std::fs::read_link(&path).ok()?.display()))
+        })
+        .collect();
+    assert_eq!(descriptors(), before, "descriptors after the VMs, and before: {left:#?}");
 }
 
 /// A listener that answers nobody any more, and those who keep it busy.
