@@ -24,8 +24,8 @@ pub trait Wake {
 /// The holder of a resource that should be released when idle, such as a receive that runs ahead of its reader.
 pub trait Sweep {
     /// Called by the loop after [`EventLoop::sweep_later`](crate::EventLoop::sweep_later), once it has been idle for
-    /// 50 ms or has turned 1,024 times, and again after the same interval while this returns true. It may submit and
-    /// cancel; it must not block or panic.
+    /// 50 ms, or has turned 1,024 times and at least once per holder, and again after the same interval while this
+    /// returns true. It may submit and cancel; it must not block or panic.
     fn sweep(self: Rc<Self>) -> bool;
 }
 
