@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::wake::Sweep;
 
-/// How long a loop is idle before it sweeps, and after how many turns a busy loop does at least, without reading the clock.
+/// How long a loop is idle before it sweeps, and after how many turns at least a busy loop does, without reading the
+/// clock.
 const SWEEP_IDLE: Duration = Duration::from_millis(50);
 const SWEEP_TURNS: u32 = 1024;
 
@@ -40,9 +41,9 @@ impl EventLoop {
             }
             (false, _) => {
                 self.swept_in.set((turn, None));
+                let turns = self.turns.get().wrapping_sub(turn);
                 // With many holders, a sweep costs each turn one visit at most.
-                let holders = u32::try_from(self.swept.borrow().len()).unwrap_or(u32::MAX);
-                self.turns.get().wrapping_sub(turn) >= holders.max(SWEEP_TURNS)
+                turns >= SWEEP_TURNS && turns as usize >= self.swept.borrow().len()
             }
         };
         if is_due {
