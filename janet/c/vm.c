@@ -21,6 +21,52 @@
 #define execv(path, arguments) ringspun_execv(path, arguments)
 #define execvp(name, arguments) ringspun_execvp(name, arguments)
 #define exit(status) ringspun_exit(status)
+#define dlopen(path, mode) ringspun_dlopen(path, mode)
+
+/* As janet.c does, before the first header. */
+#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 600
+#include <janet.h>
+
+/*
+ * The public functions by which C code waits on a stream. native.c defines them, so the VM's own get other symbols.
+ */
+#define STREAM_FUNCTIONS(X) \
+    X(janet_async_start, (JanetStream *stream, JanetAsyncMode mode, JanetEVCallback callback, void *state), \
+      (stream, mode, callback, state)) \
+    X(janet_async_start_fiber, \
+      (JanetFiber *fiber, JanetStream *stream, JanetAsyncMode mode, JanetEVCallback callback, void *state), \
+      (fiber, stream, mode, callback, state)) \
+    X(janet_stream_edge_triggered, (JanetStream *stream), (stream)) \
+    X(janet_stream_level_triggered, (JanetStream *stream), (stream)) \
+    X(janet_ev_read, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count)) \
+    X(janet_ev_readchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count)) \
+    X(janet_ev_recv, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags)) \
+    X(janet_ev_recvchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags)) \
+    X(janet_ev_recvfrom, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags)) \
+    X(janet_ev_write_buffer, (JanetStream *stream, JanetBuffer *buffer), (stream, buffer)) \
+    X(janet_ev_write_string, (JanetStream *stream, JanetString string), (stream, string)) \
+    X(janet_ev_send_buffer, (JanetStream *stream, JanetBuffer *buffer, int flags), (stream, buffer, flags)) \
+    X(janet_ev_send_string, (JanetStream *stream, JanetString string, int flags), (stream, string, flags)) \
+    X(janet_ev_sendto_buffer, (JanetStream *stream, JanetBuffer *buffer, void *to, int flags), \
+      (stream, buffer, to, flags)) \
+    X(janet_ev_sendto_string, (JanetStream *stream, JanetString string, void *to, int flags), \
+      (stream, string, to, flags))
+
+/* Those that Janet code can call, and the methods that they are. */
+#define STREAM_METHODS(X) \
+    X(janet_cfun_stream_close, "close") \
+    X(janet_cfun_stream_read, "evread") \
+    X(janet_cfun_stream_chunk, "evchunk") \
+    X(janet_cfun_stream_write, "evwrite")
+
+#define RENAME(name, ...) extern __typeof__(name) name __asm__("ringspun_vm_own_" #name);
+STREAM_FUNCTIONS(RENAME)
+STREAM_METHODS(RENAME)
 
 #include "janet.c"
 
@@ -34,6 +80,7 @@
 #undef execv
 #undef execvp
 #undef exit
+#undef dlopen
 
 #ifndef JANET_EV_EPOLL
 #error "this crate needs a VM whose event loop waits by epoll"
@@ -50,6 +97,7 @@ extern int nanosleep(const struct timespec *time, struct timespec *rest);
 extern int execv(const char *path, char *const arguments[]);
 extern int execvp(const char *name, char *const arguments[]);
 extern void exit(int status) __attribute__((noreturn));
+extern void *dlopen(const char *path, int mode);
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
 struct ringspun_hooks {
@@ -63,8 +111,13 @@ struct ringspun_hooks {
     void (*flush)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
+    /* C code waits on a stream that is not the VM's; 1 if it must be registered with the VM's epoll instance, 0 if it is
+     * registered, or -1 with errno set. */
+    int (*lend)(JanetStream *stream);
+    /* From now on, C code may use the descriptors of all streams. */
+    void (*share_streams)(void);
     /* The methods of streams that are not the VM's. */
-    const void *methods;
+    const JanetMethod *methods;
 };
 
 /* What `wait` returns: it has waited, and there are no events of the VM or there may be some; or it has not. */
@@ -103,7 +156,9 @@ static void register_streams(void) {
         if ((object->flags & JANET_MEM_TYPEBITS) != JANET_MEMORY_ABSTRACT || head->type != &janet_stream_type) continue;
         JanetStream *stream = (JanetStream *) head->data;
         struct epoll_event event = {.events = EPOLLET, .data.ptr = stream};
-        if (stream->handle == -1 || stream->methods == hooks()->methods) continue;
+        if (stream->handle == -1) continue;
+        /* Of those that are not the VM's, it has only what C code waits on. */
+        if (stream->methods == hooks()->methods && !stream->read_fiber && !stream->write_fiber) continue;
         if (stream->flags & (JANET_STREAM_CLOSED | JANET_STREAM_UNREGISTERED)) continue;
         if (stream->flags & (JANET_STREAM_READABLE | JANET_STREAM_ACCEPTABLE)) event.events |= EPOLLIN;
         if (stream->flags & JANET_STREAM_WRITABLE) event.events |= EPOLLOUT;
@@ -213,6 +268,8 @@ void ringspun_exit(int status) {
     flush();
     exit(status);
 }
+
+#include "native.c"
 
 /* The epoll descriptor of the VM on this thread. */
 int ringspun_vm_epoll(void) {

@@ -243,18 +243,25 @@ pub(crate) struct Hooks {
     pub(crate) closes: extern "C" fn(descriptor: c_int) -> c_int,
     pub(crate) flush: extern "C" fn(),
     pub(crate) forked: extern "C" fn(),
-    pub(crate) methods: *const c_void,
+    pub(crate) lend: extern "C" fn(stream: *mut JanetStream) -> c_int,
+    pub(crate) share_streams: extern "C" fn(),
+    pub(crate) methods: *const JanetMethod,
 }
 
 unsafe extern "C" {
     pub(crate) fn ringspun_vm_install_hooks(hooks: *const Hooks);
     pub(crate) fn ringspun_vm_check_process() -> c_int;
     pub(crate) fn ringspun_vm_epoll() -> c_int;
+    pub(crate) fn ringspun_vm_take_back(descriptor: c_int);
+    pub(crate) fn ringspun_install_getline(getline: JanetCFunction);
     pub(crate) fn ringspun_vm_version() -> *const c_char;
 }
 
 // Most of these raise errors, which leaves the Rust frames in between behind.
 unsafe extern "C-unwind" {
+    /// Calls functions of native modules.
+    pub(crate) fn ringspun_vm_end_waits(stream: *mut JanetStream);
+
     pub(crate) static janet_stream_type: JanetAbstractType;
     /// Not in `janet.h`: the type of what `net/address` returns, the bytes of a `sockaddr`.
     pub(crate) static janet_address_type: JanetAbstractType;

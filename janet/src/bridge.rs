@@ -6,6 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetStream};
@@ -44,6 +45,22 @@ struct Entry {
     socket: Socket,
 }
 
+/// The index of a stream that is registered with the VM's epoll instance, since C code waits on it or did so last. The
+/// VM, which waits by epoll, uses the field for nothing; in our other streams, it is 0.
+const LENT: u32 = 1;
+
+/// A native module has been loaded that may use the descriptors of streams.
+static ARE_STREAMS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Has all streams leave in the kernel what nobody has asked for, so that C code finds it there: those of this thread now,
+/// those of others in the next turn of their loops.
+pub(crate) fn share_streams_of_process() {
+    ARE_STREAMS_SHARED.store(true, Ordering::Relaxed);
+    if let Some(bridge) = Bridge::current() {
+        bridge.share_streams();
+    }
+}
+
 thread_local! {
     static BRIDGE: RefCell<Option<OfThread>> = const { RefCell::new(None) };
     /// The same, for a look that costs little; null without one.
@@ -75,6 +92,8 @@ pub(crate) struct Bridge {
     /// The one root under which the collector finds what all parked operations hold. It has the form of
     /// a stream without waiters, and stands in for the stream that a connecting fiber does not have yet.
     anchor: *mut JanetStream,
+    /// The streams leave everything in the kernel ([`ARE_STREAMS_SHARED`]).
+    are_streams_shared: Cell<bool>,
     /// The thread is ending: the VM must not be called any more.
     detached: Cell<bool>,
 }
@@ -163,6 +182,7 @@ impl Bridge {
                 armed: Cell::new(None),
                 ready: Cell::new(false),
             }),
+            are_streams_shared: Cell::new(false),
             detached: Cell::new(false),
         });
         Self::replace(Some(bridge.clone()));
@@ -183,6 +203,9 @@ impl Bridge {
 
     /// One turn of the loop; true if the VM's epoll descriptor has events.
     pub(crate) fn wait(&self) -> io::Result<bool> {
+        if !self.are_streams_shared.get() && ARE_STREAMS_SHARED.load(Ordering::Relaxed) {
+            self.share_streams();
+        }
         // Closing a listener turns the loop: the list must not be borrowed.
         let collected = self.collected.take();
         collected.iter().for_each(Socket::close);
@@ -251,6 +274,9 @@ impl Bridge {
 
     fn enter(&self, stream: *mut JanetStream, socket: Socket) {
         let Ok(descriptor) = usize::try_from(socket.descriptor()) else { return };
+        if ARE_STREAMS_SHARED.load(Ordering::Relaxed) {
+            socket.leave_in_kernel();
+        }
         let mut streams = self.streams.borrow_mut();
         if streams.len() <= descriptor {
             streams.resize_with(descriptor + 1, || None);
@@ -258,15 +284,69 @@ impl Bridge {
         streams[descriptor] = Some(Entry { stream, socket });
     }
 
+    /// Has the streams of this thread leave everything in the kernel.
+    #[cold]
+    fn share_streams(&self) {
+        self.are_streams_shared.set(true);
+        // Ending what is in flight turns the loop: the list must not be borrowed.
+        let sockets: Vec<_> =
+            self.streams.borrow().iter().flatten().map(|entry| entry.socket.clone()).collect();
+        sockets.iter().for_each(Socket::leave_in_kernel);
+        self.flush();
+    }
+
+    /// C code waits on a stream; true if the VM has to register it with its epoll instance. What was written before has
+    /// been handed over to the kernel then.
+    pub(crate) fn lend(&self, stream: *mut JanetStream) -> bool {
+        let socket = self.entered(stream);
+        // SAFETY: a live stream of this thread's VM.
+        if unsafe { std::mem::replace(&mut (*stream).index, LENT) } == LENT {
+            return false;
+        }
+        socket.leave_in_kernel();
+        self.flush();
+        true
+    }
+
+    /// Janet code uses a lent stream.
+    #[cold]
+    fn take_back_if_unused(stream: *mut JanetStream) {
+        // SAFETY: a live stream of this thread's VM.
+        unsafe {
+            if (*stream).read_fiber.is_null() && (*stream).write_fiber.is_null() {
+                Self::take_back(stream);
+            }
+        }
+    }
+
+    /// Ends the registration of a stream with the VM's epoll instance.
+    fn take_back(stream: *mut JanetStream) {
+        // SAFETY: a live stream of this thread's VM, with an open descriptor.
+        unsafe {
+            (*stream).index = 0;
+            janet::ringspun_vm_take_back((*stream).handle);
+        }
+    }
+
     fn entry_at(&self, descriptor: RawFd) -> Option<Entry> {
         let descriptor = usize::try_from(descriptor).ok()?;
         self.streams.borrow().get(descriptor)?.clone()
     }
 
-    /// The socket of a stream that is ours and open, as its flags say. A stream that came from another
-    /// thread is taken in when it is first used here.
+    /// The socket of a stream that is ours and open, as its flags say, for use by Janet code. A stream that came from
+    /// another thread is taken in when it is first used here.
     #[inline]
     pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
+        let socket = self.entered(stream);
+        // SAFETY: a live stream of this thread's VM.
+        if unsafe { (*stream).index } == LENT {
+            Self::take_back_if_unused(stream);
+        }
+        socket
+    }
+
+    #[inline]
+    fn entered(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.
         let descriptor = unsafe { (*stream).handle };
         if let Some(Some(entry)) = self.streams.borrow().get(descriptor as usize)
@@ -286,6 +366,11 @@ impl Bridge {
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let socket = Socket::adopt(&self.event_loop, descriptor, flags);
+        // SAFETY: as above. In a forked child, the VM has registered it anew if C code waits on it.
+        unsafe {
+            let is_lent = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
+            (*stream).index = if is_lent { LENT } else { 0 };
+        }
         self.enter(stream, socket.clone());
         socket
     }
@@ -323,6 +408,11 @@ impl Bridge {
     }
 
     fn release(&self, stream: *mut JanetStream, socket: &Socket) {
+        // The registration may outlive the number, and refers to the stream.
+        // SAFETY: as below.
+        if unsafe { (*stream).index } == LENT {
+            Self::take_back(stream);
+        }
         // SAFETY: a live stream of this thread's VM, or one that is being collected, whose memory is
         // still there. Without a descriptor, the VM has nothing to close.
         unsafe {

@@ -6,13 +6,16 @@
 //! | `close(stream)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
 //! | `dup(stream)` | a stream goes to another thread, or becomes a file | stop receiving ahead of its readers |
 //! | `nanosleep`, `exit`, `execv` | the loop will not turn for a while, or ever | hand over what is to be sent |
+//! | `dlopen(module)` | C code that may use sockets is there | leave everything in the kernel that nobody has asked for |
+//! | nothing, but C code waits on a stream | it expects the VM to do so | have the VM register it with its epoll |
 //! | any for its loop, in a forked child | the loop is the parent's | leave all that the thread had to the parent |
 
 use std::ffi::c_int;
+use std::io;
 use std::sync::Once;
 
-use crate::api::{Hooks, ringspun_vm_install_hooks};
-use crate::bridge::Bridge;
+use crate::api::{Hooks, JanetStream, ringspun_vm_install_hooks};
+use crate::bridge::{Bridge, share_streams_of_process};
 use crate::socket::{forget_handed_over, pass_on};
 use crate::stock::methods;
 
@@ -25,7 +28,8 @@ const NOT_WAITED: c_int = 2;
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        let hooks = Hooks { wait, duplicated, closes, flush, forked, methods: methods().cast() };
+        let hooks =
+            Hooks { wait, duplicated, closes, flush, forked, lend, share_streams, methods: methods() };
         // Lives as long as the process.
         // SAFETY: the functions do what c/vm.c says of them.
         unsafe { ringspun_vm_install_hooks(Box::into_raw(Box::new(hooks))) };
@@ -38,17 +42,35 @@ extern "C" fn wait() -> c_int {
         Some(Ok(false)) => NO_EVENTS,
         Some(Ok(true)) => EVENTS,
         Some(Err(error)) => {
-            // SAFETY: errno's location is valid for this thread.
-            unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO) };
+            set_errno(&error);
             -1
         }
     }
+}
+
+fn set_errno(error: &io::Error) {
+    // SAFETY: errno's location is valid for this thread.
+    unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO) };
 }
 
 extern "C" fn flush() {
     if let Some(bridge) = Bridge::current() {
         bridge.flush();
     }
+}
+
+extern "C" fn lend(stream: *mut JanetStream) -> c_int {
+    match Bridge::get_or_make() {
+        Ok(bridge) => c_int::from(bridge.lend(stream)),
+        Err(error) => {
+            set_errno(&error);
+            -1
+        }
+    }
+}
+
+extern "C" fn share_streams() {
+    share_streams_of_process();
 }
 
 extern "C" fn forked() {

@@ -97,6 +97,15 @@ impl Socket {
         }
     }
 
+    /// From now on, C code may use the descriptor.
+    pub(crate) fn leave_in_kernel(&self) {
+        match self {
+            Self::Stream(core) => core.leave_in_kernel(),
+            Self::Listener(core) => core.leave_in_kernel(),
+            Self::Datagram(core) => core.leave_in_kernel(),
+        }
+    }
+
     pub(crate) fn descriptor(&self) -> RawFd {
         match self {
             Self::Stream(core) => core.descriptor(),

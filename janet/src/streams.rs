@@ -180,6 +180,11 @@ unsafe extern "C-unwind" fn ev_close(count: i32, arguments: *mut Janet) -> Janet
         if (*stream).flags & janet::JANET_STREAM_CLOSED != 0 {
             return *arguments;
         }
+        // C code may raise an error.
+        janet::ringspun_vm_end_waits(stream);
+        if (*stream).flags & janet::JANET_STREAM_CLOSED != 0 {
+            return *arguments;
+        }
         carry_out(|| match this_bridge().map(|bridge| bridge.close(stream)) {
             Ok(()) => Verdict::Return(*arguments),
             Err(verdict) => verdict,

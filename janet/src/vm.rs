@@ -246,6 +246,8 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
         }
         Net::Stock => STOCK_BACKEND,
     };
+    // SAFETY: a function that lives as long as the process.
+    unsafe { janet::ringspun_install_getline(GETLINE.function) };
     // SAFETY: the VM was started on this thread; names are terminated and static, functions are shims.
     unsafe {
         let replacements = janet::janet_table(0);

@@ -11,6 +11,8 @@ use crate::wait_list::WaitList;
 
 /// How many pieces must be taken one by one before a socket counts as busy.
 const BUSY_AFTER: u8 = 16;
+/// The same of a socket that never counts as busy.
+const NEVER: u8 = u8::MAX;
 
 /// That number, or the one that the simulation has chosen.
 fn busy_after() -> u8 {
@@ -85,8 +87,21 @@ impl<P, D> Input<P, D> {
         self.until_busy.get() == 0
     }
 
+    #[inline]
+    pub(crate) fn may_become_busy(&self) -> bool {
+        self.until_busy.get() != NEVER
+    }
+
+    /// Makes the socket receive one piece at a time for good.
+    pub(crate) fn never_receive_ahead(&self) {
+        self.until_busy.set(NEVER);
+        self.ahead.forbid();
+    }
+
     pub(crate) fn count_taken(&self) {
-        self.until_busy.set(self.until_busy.get().saturating_sub(1));
+        if self.may_become_busy() {
+            self.until_busy.set(self.until_busy.get().saturating_sub(1));
+        }
     }
 
     /// Makes the socket count as not busy.

@@ -199,7 +199,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
     /// Whether small messages are sent together with those of other streams.
     #[inline]
     fn shares_sends(&self) -> bool {
-        let is_busy = self.input.is_busy() || self.output.sent.get() == BUSY_AFTER;
+        let has_sent_much = self.output.sent.get() == BUSY_AFTER && self.input.may_become_busy();
+        let is_busy = self.input.is_busy() || has_sent_much;
         is_busy && !self.event_loop().is_readiness_based()
     }
 

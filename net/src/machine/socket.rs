@@ -397,12 +397,19 @@ impl<K: Kind> Socket<K> {
     /// stays with the readers of this process. Makes the socket blocking, as processes expect of their standard
     /// streams; our own calls still do not block.
     pub fn share_with_process(&self) {
-        self.input.ahead.forbid();
-        self.stop_input();
+        self.leave_in_kernel();
         if self.event_loop.check_process().is_ok() {
             // On failure, the process gets a non-blocking socket.
             let _ = set_nonblocking(self.descriptor(), false);
         }
+    }
+
+    /// Prepares for other users of the descriptor in this thread: from now on, input stays in the kernel until a reader
+    /// takes it, and the bytes of a write that has returned are in the kernel. Data already received stays with the
+    /// readers, and writes that have returned already are not waited for.
+    pub fn leave_in_kernel(&self) {
+        self.input.never_receive_ahead();
+        self.stop_input();
     }
 
     fn stop_input(&self) {

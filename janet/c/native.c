@@ -1,0 +1,95 @@
+/*
+ * Native modules: C code that waits on streams by the VM's public functions, or that uses their descriptors.
+ *
+ * The VM waits for descriptors by epoll, where streams of ours are not registered. Once C code waits on one, it is
+ * lent to the VM, that is, registered there; when Janet code uses it again, it is taken back.
+ */
+
+#include <link.h>
+
+/* Whether a stream is not the VM's own. */
+static int is_ours(const JanetStream *stream) {
+    return hooks() && stream->methods == hooks()->methods;
+}
+
+static void lend(JanetStream *stream) {
+    if (!is_ours(stream) || (stream->flags & JANET_STREAM_CLOSED)) return;
+    int is_new = hooks()->lend(stream);
+    if (is_new < 0) janet_panicv(janet_ev_lasterr());
+    if (is_new) janet_register_stream(stream);
+}
+
+/* Takes a stream's descriptor back. */
+void ringspun_vm_take_back(int descriptor) {
+    struct epoll_event none = {0};
+    ringspun_epoll_ctl(janet_vm.epoll, EPOLL_CTL_DEL, descriptor, &none);
+}
+
+/* Ends the waits of C code on a stream that is about to be closed, as janet_stream_close does. */
+void ringspun_vm_end_waits(JanetStream *stream) {
+    JanetFiber *reader = stream->read_fiber;
+    JanetFiber *writer = stream->write_fiber;
+    if (reader && reader->ev_callback) reader->ev_callback(reader, JANET_ASYNC_EVENT_CLOSE);
+    if (writer && writer->ev_callback) writer->ev_callback(writer, JANET_ASYNC_EVENT_CLOSE);
+    stream->read_fiber = NULL;
+    stream->write_fiber = NULL;
+}
+
+/* What native modules meet under the public names: the VM's own functions, on a stream that is lent before. */
+#define DEFINE(name, parameters, arguments) \
+    JANET_API void ringspun_public_##name parameters __asm__(#name); \
+    void ringspun_public_##name parameters { \
+        lend(stream); \
+        name arguments; \
+    }
+STREAM_FUNCTIONS(DEFINE)
+
+/* The same for functions that Janet code can call: they become the methods of the stream. */
+static Janet call_method(const char *method, JanetCFunction otherwise, int32_t argc, Janet *argv) {
+    JanetStream *stream = argc > 0 ? janet_checkabstract(argv[0], &janet_stream_type) : NULL;
+    if (!stream || !is_ours(stream)) return otherwise(argc, argv);
+    const JanetMethod *found = hooks()->methods;
+    while (strcmp(found->name, method)) found++;
+    return found->cfun(argc, argv);
+}
+
+#define DEFINE_METHOD(name, method) \
+    JANET_API Janet ringspun_public_##name(int32_t argc, Janet *argv) __asm__(#name); \
+    Janet ringspun_public_##name(int32_t argc, Janet *argv) { \
+        return call_method(method, name, argc, argv); \
+    }
+STREAM_METHODS(DEFINE_METHOD)
+
+/* Whether the names that a library imports or exports contain one by which C code gets at streams. */
+static int names_streams(const struct link_map *library) {
+    static const char *const prefixes[] = {
+        "janet_stream", "janet_async_", "janet_ev_read", "janet_ev_recv", "janet_ev_write", "janet_ev_send",
+    };
+    const char *names = NULL;
+    size_t length = 0;
+    for (const ElfW(Dyn) *entry = library->l_ld; entry && entry->d_tag != DT_NULL; entry++) {
+        if (entry->d_tag == DT_STRSZ) length = entry->d_un.d_val;
+        if (entry->d_tag != DT_STRTAB) continue;
+        /* Relative to the library in some C libraries. */
+        ElfW(Addr) address = entry->d_un.d_ptr;
+        names = (const char *) (address < library->l_addr ? library->l_addr + address : address);
+    }
+    for (const char *name = names, *end = names + length; name && name < end; name += strlen(name) + 1) {
+        for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++) {
+            if (!strncmp(name, prefixes[i], strlen(prefixes[i]))) return 1;
+        }
+    }
+    return 0;
+}
+
+/* The VM loads a native module. */
+void *ringspun_dlopen(const char *path, int mode) {
+    void *library = dlopen(path, mode);
+    struct link_map *loaded = NULL;
+    if (!library || !hooks()) return library;
+    /* What the module needs has been loaded after it. */
+    int names = dlinfo(library, RTLD_DI_LINKMAP, &loaded) != 0;
+    for (; loaded && !names; loaded = loaded->l_next) names = names_streams(loaded);
+    if (names) hooks()->share_streams();
+    return library;
+}
