@@ -82,14 +82,14 @@ static int names_streams(const struct link_map *library) {
     return 0;
 }
 
-/* The VM loads a native module. */
+/* The VM loads a native module, or a library for the foreign function interface, which may use any descriptor. */
 void *ringspun_dlopen(const char *path, int mode) {
     void *library = dlopen(path, mode);
     struct link_map *loaded = NULL;
     if (!library || !hooks()) return library;
+    int may_use_streams = !dlsym(library, "_janet_init") || dlinfo(library, RTLD_DI_LINKMAP, &loaded);
     /* What the module needs has been loaded after it. */
-    int names = dlinfo(library, RTLD_DI_LINKMAP, &loaded) != 0;
-    for (; loaded && !names; loaded = loaded->l_next) names = names_streams(loaded);
-    if (names) hooks()->share_streams();
+    for (; loaded && !may_use_streams; loaded = loaded->l_next) may_use_streams = names_streams(loaded);
+    if (may_use_streams) hooks()->share_streams();
     return library;
 }

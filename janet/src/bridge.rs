@@ -135,7 +135,8 @@ impl Bridge {
     }
 
     /// The bridge of this thread, made when first used. The VM must be running on this thread.
-    #[inline]
+    // Without `always`, an echo takes 42 instructions more.
+    #[inline(always)]
     pub(crate) fn get_or_make() -> io::Result<Rc<Self>> {
         match Self::current() {
             Some(bridge) if bridge.event_loop.check_process().is_ok() => Ok(bridge),
@@ -313,7 +314,8 @@ impl Bridge {
     fn take_back_if_unused(stream: *mut JanetStream) {
         // SAFETY: a live stream of this thread's VM.
         unsafe {
-            if (*stream).read_fiber.is_null() && (*stream).write_fiber.is_null() {
+            let is_used = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
+            if (*stream).index == LENT && !is_used {
                 Self::take_back(stream);
             }
         }
@@ -337,24 +339,26 @@ impl Bridge {
     /// another thread is taken in when it is first used here.
     #[inline]
     pub(crate) fn socket_of(&self, stream: *mut JanetStream) -> Socket {
-        let socket = self.entered(stream);
         // SAFETY: a live stream of this thread's VM.
-        if unsafe { (*stream).index } == LENT {
-            Self::take_back_if_unused(stream);
-        }
-        socket
-    }
-
-    #[inline]
-    fn entered(&self, stream: *mut JanetStream) -> Socket {
-        // SAFETY: a live stream of this thread's VM.
-        let descriptor = unsafe { (*stream).handle };
+        let (descriptor, index) = unsafe { ((*stream).handle, (*stream).index) };
         if let Some(Some(entry)) = self.streams.borrow().get(descriptor as usize)
             && entry.stream == stream
+            && index != LENT
         {
             return entry.socket.clone();
         }
-        self.take_in(stream)
+        let socket = self.entered(stream);
+        Self::take_back_if_unused(stream);
+        socket
+    }
+
+    #[cold]
+    fn entered(&self, stream: *mut JanetStream) -> Socket {
+        // SAFETY: a live stream of this thread's VM.
+        match self.entry_at(unsafe { (*stream).handle }) {
+            Some(entry) if entry.stream == stream => entry.socket,
+            _ => self.take_in(stream),
+        }
     }
 
     /// Takes in a stream that came from another thread.

@@ -17,6 +17,7 @@ pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream 
 }
 
 /// Whether a stream is one of ours.
+#[inline]
 pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     // SAFETY: the caller has a live stream.
     unsafe { (*stream).methods == stock::methods().cast() }
@@ -34,6 +35,7 @@ pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
 }
 
 /// This thread's bridge, or a verdict with the reason why there is none.
+#[inline]
 pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
     Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
 }

@@ -10,7 +10,7 @@ use super::read_ahead::{LeftBehind, ReadAhead};
 use crate::wait_list::WaitList;
 
 /// How many pieces must be taken one by one before a socket counts as busy.
-const BUSY_AFTER: u8 = 16;
+const BUSY_AFTER: u8 = 4;
 /// The same of a socket that never counts as busy.
 const NEVER: u8 = u8::MAX;
 

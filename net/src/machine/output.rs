@@ -20,7 +20,7 @@ use crate::wait_list::WaitList;
 /// more than the wait that it saves; larger messages are worth a system call each.
 const SMALL_MAX_BYTES: usize = 4 * 1024;
 /// How many small messages must be sent one by one before a stream counts as busy.
-const BUSY_AFTER: u8 = 16;
+const BUSY_AFTER: u8 = 4;
 /// How long a closed stream continues a pending send: otherwise, a peer that never reads would keep its descriptor open
 /// indefinitely.
 const ENDING_MAX: Duration = Duration::from_secs(30);
