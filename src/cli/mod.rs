@@ -6,6 +6,7 @@ mod address;
 mod choice;
 mod doctor;
 mod editor;
+mod history;
 mod install;
 mod janet;
 mod limits;
