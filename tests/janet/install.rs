@@ -226,8 +226,11 @@ fn bundles_with_modules_in_c_and_cpp_are_built_and_used() {
         assert!(log.ends_with(&format!("installed {bundle}\n")), "{log}");
         assert_eq!(folder.janet(&["-L"]), format!("{bundle}\n"));
         assert_eq!(folder.janet(&["-e", code]), expected);
-        let log = folder.janet(&["--reinstall", bundle]);
-        assert!(log.ends_with(&format!("installed {bundle}\n")), "{log}");
+        for again in [&["--reinstall", bundle][..], &["--update-all"]] {
+            let log = folder.janet(again);
+            assert!(log.ends_with(&format!("installed {bundle}\n")), "{again:?} {log}");
+        }
+        assert_eq!(folder.janet(&["--prune"]), "pruning 0 bundles\n");
         // Modules belong to the user: they stay when Janet goes, and go by themselves.
         let modules = folder.files("prefix/lib/janet");
         assert!(modules.iter().any(|file| file.ends_with(".so")), "{modules:?}");
