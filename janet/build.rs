@@ -52,7 +52,7 @@ fn compile(source: &Path) {
             .file(file)
             .include(source)
             .opt_level(2)
-            // The library is part of every program that installs it.
+            // The library is part of the programs that install it: small. CFLAGS=-g adds debug information.
             .debug(false)
             .warnings(false)
             // Exports only the functions that janet.h declares.

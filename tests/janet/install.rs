@@ -330,6 +330,20 @@ fn uninstalling_removes_what_was_installed_and_nothing_else() {
 }
 
 #[test]
+fn a_folder_for_modules_may_be_elsewhere() {
+    let folder = Folder::new("install-linked");
+    fs::create_dir_all(folder.path("modules")).unwrap();
+    fs::create_dir_all(folder.path("prefix/lib")).unwrap();
+    symlink(folder.path("modules"), folder.path("prefix/lib/janet")).unwrap();
+    assert!(folder.install(&[]).status.success());
+    fs::write(folder.path("modules/found.janet"), "(def value 5)").unwrap();
+    assert_eq!(folder.janet(&["-e", "(import found) (print found/value)"]), "5\n");
+    let output = folder.install(&["--uninstall"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(folder.files("prefix"), ["lib/janet/found.janet"]);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_is_an_error_that_names_it() {
     let folder = Folder::new("install-errors");
     let install = |prefix: &str| run(folder.command(RINGSPUN).args(["install", "--prefix", prefix]));

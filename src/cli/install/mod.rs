@@ -100,9 +100,14 @@ fn remove_from(prefix: &Path, steps: &mut Vec<Step>) -> Result<(), String> {
     // Empty once all bundles are uninstalled.
     let _ = fs::remove_dir(prefix.join(BUNDLES));
     for path in OWN_FOLDERS {
-        steps.push(remove(prefix.join(path), |path| fs::remove_dir(path))?);
+        steps.push(remove(prefix.join(path), remove_folder)?);
     }
     Ok(())
+}
+
+/// Removes an empty folder. A link to one is the user's own.
+fn remove_folder(path: &Path) -> io::Result<()> {
+    if path.is_symlink() { Err(io::ErrorKind::DirectoryNotEmpty.into()) } else { fs::remove_dir(path) }
 }
 
 fn remove(path: PathBuf, remove: fn(&Path) -> io::Result<()>) -> Result<Step, String> {
