@@ -385,11 +385,4 @@ fn the_manual_page_explains_every_flag() {
     let (options, _) = options.split_once(".SH ").unwrap();
     let tags: Vec<_> = options.lines().filter(|line| line.starts_with(".BR -")).collect();
     assert_eq!(flags(&tags.join("\n")), flags(folder.janet(&["-h"]).split_once("Options are:").unwrap().1));
-    if let Ok(output) = Command::new("groff")
-        .args(["-man", "-Tascii", "-ww", "-z"])
-        .arg(folder.path("prefix/share/man/man1/janet.1"))
-        .output()
-    {
-        assert!(output.stderr.is_empty(), "{output:?}");
-    }
 }
