@@ -26,7 +26,13 @@ fn main() -> ExitCode {
     match find_source() {
         Ok(folder) => {
             compile(&folder);
-            ExitCode::SUCCESS
+            match hand_over_header(&folder) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    println!("cargo::error={}: {error}", folder.join("janet.h").display());
+                    ExitCode::FAILURE
+                }
+            }
         }
         Err(text) => {
             println!("cargo::error={text}");
@@ -46,6 +52,8 @@ fn compile(source: &Path) {
             .file(file)
             .include(source)
             .opt_level(2)
+            // The library is part of the programs that install it: small. CFLAGS=-g adds debug information.
+            .debug(false)
             .warnings(false)
             // Exports only the functions that janet.h declares.
             .flag("-fvisibility=hidden")
@@ -56,6 +64,12 @@ fn compile(source: &Path) {
     };
     compile("c/line.c", "ringspun_janet_line");
     compile("c/vm.c", "ringspun_janet_vm");
+}
+
+/// Puts the header beside the library, where src/c_api.rs takes both from.
+fn hand_over_header(source: &Path) -> io::Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    fs::copy(source.join("janet.h"), out.join("janet.h")).map(drop)
 }
 
 /// The folder of `janet.c` and `janet.h`, or why there is none.

@@ -68,6 +68,9 @@
 STREAM_FUNCTIONS(RENAME)
 STREAM_METHODS(RENAME)
 
+/* The same for the function that makes the core environment, see below. */
+RENAME(janet_core_env)
+
 #include "janet.c"
 
 #undef epoll_create1
@@ -270,6 +273,19 @@ void ringspun_exit(int status) {
 }
 
 #include "native.c"
+
+/*
+ * Where modules are by default. The image of the core environment names a folder of the machine on which it was made.
+ */
+#define MODULES "/usr/local/lib/janet"
+
+JANET_API JanetTable *ringspun_public_janet_core_env(JanetTable *replacements) __asm__("janet_core_env");
+JanetTable *ringspun_public_janet_core_env(JanetTable *replacements) {
+    int is_new = !janet_vm.core_env;
+    JanetTable *environment = janet_core_env(replacements);
+    if (is_new) janet_table_put(environment, janet_ckeywordv("syspath"), janet_cstringv(MODULES));
+    return environment;
+}
 
 /* The epoll descriptor of the VM on this thread. */
 int ringspun_vm_epoll(void) {

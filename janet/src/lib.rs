@@ -44,11 +44,13 @@
 //! | `streams`, `making`, `processes` | these functions; `replacements` lists them |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
 //! | `vm` | a VM for embedders |
+//! | `c_api` | header and library, for C programs |
 
 #![cfg(target_os = "linux")]
 
 mod api;
 mod bridge;
+pub mod c_api;
 mod hooks;
 mod lines;
 mod making;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetFiber, JanetRegExt, JanetTable};
@@ -21,10 +21,6 @@ use crate::values::{keyword, string, symbol, text_of};
 
 /// The environment variable that chooses between the ring and the VM's own net code.
 const NET_VARIABLE: &str = "RINGSPUN_NET";
-
-/// The default module path, which `JANET_PATH` and `-m` override: Janet's default. The path compiled into the VM is
-/// that of its author's machine.
-const MODULES: &str = "/usr/local/lib/janet";
 
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
@@ -129,15 +125,21 @@ impl Vm {
     /// Runs a whole `janet` command line: flags, script and arguments, REPL. `executable` is what
     /// programs see as `(dyn *executable*)`. Returns the exit status.
     ///
+    /// Modules are looked for where `-m` and `JANET_PATH` say. Without those, they are in the installation that
+    /// `executable` is part of: in `PREFIX/lib/janet` if that exists and `executable` is in `PREFIX/bin`, as called or
+    /// where links lead; otherwise in `/usr/local/lib/janet`.
+    ///
     /// # Errors
     ///
     /// If the VM has no command line. What a program fails with is printed, and shows in the exit status.
     pub fn command_line(&mut self, executable: &OsStr, arguments: &[OsString]) -> Result<i32, VmError> {
-        let executable = os_string(executable);
+        let modules = modules_beside(Path::new(executable));
         // SAFETY: the VM runs on this thread, and collects nothing before the fiber is scheduled.
         let fiber = unsafe {
-            let key = janet::janet_wrap_keyword(janet::janet_csymbol(c"executable".as_ptr()));
-            janet::janet_table_put(self.environment, key, executable);
+            janet::janet_table_put(self.environment, keyword("executable"), os_string(executable));
+            if let Some(modules) = modules {
+                janet::janet_table_put(self.environment, keyword("syspath"), os_string(modules.as_os_str()));
+            }
             let list = janet::janet_array(0);
             for argument in arguments {
                 janet::janet_array_push(list, os_string(argument));
@@ -230,6 +232,15 @@ impl Drop for Vm {
     }
 }
 
+/// The folder for modules of the installation that an executable belongs to.
+fn modules_beside(executable: &Path) -> Option<PathBuf> {
+    let modules = |executable: &Path| {
+        let programs = executable.parent().filter(|folder| folder.ends_with("bin"))?;
+        Some(programs.parent()?.join("lib/janet")).filter(|folder| folder.is_dir())
+    };
+    modules(executable).or_else(|| modules(&executable.canonicalize().ok()?))
+}
+
 /// Makes the core environment, with our functions in it before any of its code refers to the VM's own.
 fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
     const BACKEND_DOC: &CStr =
@@ -267,7 +278,6 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
             let documentation = text_of(janet::janet_table_get(entry, keyword("doc")));
             janet::janet_table_put(entry, keyword("doc"), string(&(documentation + EXTRA_OPTIONS_DOC)));
         }
-        janet::janet_table_put(environment, keyword("syspath"), string(MODULES));
         Ok(environment)
     }
 }

@@ -102,6 +102,7 @@ mod tests {
         for variable in [None, Some("janet")] {
             is_ours(&["ringspun", "doctor", "--json"], variable);
             is_ours(&["ringspun", "serve"], variable);
+            is_ours(&["ringspun", "install", "--uninstall"], variable);
             is_ours(&["ringspun", "help"], variable);
             is_janets(&["ringspun", "janet", "doctor", "--"], variable, 2);
         }

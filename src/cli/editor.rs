@@ -18,7 +18,9 @@ use rustyline::{
     Helper, KeyEvent, RepeatCount,
 };
 
-/// How many lines can be called back; as many as in the `janet` program.
+use super::history::History;
+
+/// How many lines can be called back, and are kept; as many as in the `janet` program.
 const HISTORY_LINES: usize = 100;
 
 /// How far to the right documentation is shown.
@@ -32,10 +34,12 @@ const USUAL_COLUMNS: usize = 80;
 pub struct Terminal {
     editor: Editor<Symbols, MemHistory>,
     request: Request,
+    /// What is kept for later sessions; loaded with the first line.
+    history: Option<History>,
 }
 
 impl Terminal {
-    /// An editor with an empty history.
+    /// An editor, whose history is not loaded yet.
     ///
     /// # Errors
     ///
@@ -60,7 +64,21 @@ impl Terminal {
         editor.bind_sequence(KeyEvent::ctrl('G'), ask(Wish::Documentation));
         editor.bind_sequence(KeyEvent::alt(','), Cmd::BeginningOfHistory);
         editor.bind_sequence(KeyEvent::alt('.'), Cmd::EndOfHistory);
-        Ok(Self { editor, request })
+        Ok(Self { editor, request, history: None })
+    }
+
+    fn load_history(&mut self) -> History {
+        let (history, lines) = History::load(HISTORY_LINES);
+        for line in lines {
+            self.remember(&line);
+        }
+        history
+    }
+
+    /// Whether the line is new in the history.
+    fn remember(&mut self, line: &str) -> bool {
+        // A history that cannot take the line is no reason to lose it.
+        self.editor.add_history_entry(line).unwrap_or(false)
     }
 
     /// Shows what the symbol at `position` of `line` is, and how it is documented.
@@ -73,10 +91,9 @@ impl Terminal {
         let width = columns.min(WIDEST_COLUMNS).saturating_sub(2 * INDENT.len());
         eprintln!("\n{}\n", text.lines().map(|line| wrapped(line, width)).collect::<Vec<_>>().join("\n"));
     }
-}
 
-impl LineEditor for Terminal {
-    fn edit(&mut self, prompt: &str, environment: Option<&Environment<'_>>) -> io::Result<Line> {
+    /// Lets the user edit a line, as often as it takes.
+    fn edit_line(&mut self, prompt: &str, environment: Option<&Environment<'_>>) -> io::Result<Line> {
         self.editor.set_helper(Some(Symbols(environment.map(Environment::symbols))));
         let mut start = (String::new(), String::new());
         loop {
@@ -88,11 +105,7 @@ impl LineEditor for Terminal {
                     let (left, right) = line.split_at(position);
                     start = (left.to_string(), right.to_string());
                 }
-                (Ok(line), _) => {
-                    // A history that cannot take the line is no reason to lose it.
-                    let _ = self.editor.add_history_entry(line.as_str());
-                    return Ok(Line::Text(line));
-                }
+                (Ok(line), _) => return Ok(Line::Text(line)),
                 (Err(ReadlineError::Eof), _) => return Ok(Line::End),
                 (Err(ReadlineError::Interrupted), request) => {
                     if request.is_none() {
@@ -104,6 +117,22 @@ impl LineEditor for Terminal {
                 (Err(error), _) => return Err(io::Error::other(error)),
             }
         }
+    }
+}
+
+impl LineEditor for Terminal {
+    fn edit(&mut self, prompt: &str, environment: Option<&Environment<'_>>) -> io::Result<Line> {
+        let mut history = self.history.take().unwrap_or_else(|| self.load_history());
+        let line = self.edit_line(prompt, environment);
+        if let Ok(Line::Text(line)) = &line
+            && self.remember(line)
+            // Answers to a program's questions are not for others to read.
+            && environment.is_some()
+        {
+            history.keep(line);
+        }
+        self.history = Some(history);
+        line
     }
 }
 

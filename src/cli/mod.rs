@@ -6,6 +6,8 @@ mod address;
 mod choice;
 mod doctor;
 mod editor;
+mod history;
+mod install;
 mod janet;
 mod limits;
 mod load;
@@ -16,6 +18,7 @@ mod stop;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -24,6 +27,7 @@ Examples:
   ringspun janet server.janet           run a Janet program on Ringspun's network layer
   ringspun serve echo --tcp [::1]:7000  run an echo server
   ringspun load tcp://[::1]:7000        measure it
+  ringspun install --prefix ~/.local    install it as janet
   ringspun doctor                       check this machine's features and limits
 
 The program acts as `janet` if it is installed under that name, in processes started by Janet programs, and
@@ -33,9 +37,13 @@ if the first argument is a flag of Janet or a file:
 
 Warnings and errors are logged to standard error; RINGSPUN_LOG=off, error, info, debug or trace changes that.";
 
+/// This program's version, and that of the VM in it.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (Janet {})", env!("CARGO_PKG_VERSION"), ringspun::janet::vm_version()));
+
 /// Massively concurrent servers on io_uring and stackful fibers.
 #[derive(Parser)]
-#[command(name = "ringspun", version, after_help = EXAMPLES)]
+#[command(name = "ringspun", version = VERSION.as_str(), after_help = EXAMPLES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -60,6 +68,11 @@ enum Command {
     },
     /// Measure a server: throughput, latencies, and errors
     Load(Box<load::Load>),
+    /// Install a Janet that programs, tools and native modules find where they expect one
+    ///
+    /// Puts in place DIR/bin/janet, headers, libjanet.a, janet.pc, a manual page and DIR/lib/janet for modules, and
+    /// prints what is where. Replaces what is there.
+    Install(install::Install),
     /// Check whether Ringspun can run here, and what limits the number of connections
     ///
     /// The exit status is 0 if Ringspun can run here, otherwise 1.
@@ -85,6 +98,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),
         Command::Load(options) => load::load(*options),
+        Command::Install(options) => install::install(&options),
         Command::Doctor { json } => doctor::doctor(json),
     }
 }

@@ -283,11 +283,17 @@ fn what_is_no_command_exits_with_two() {
     }
 }
 
+/// With the release and build of the VM, as that prints them itself.
+fn version_line() -> String {
+    let vm = text_of(&output_of(&["janet", "-v"]));
+    format!("ringspun {} (Janet {})\n", env!("CARGO_PKG_VERSION"), vm.trim_end())
+}
+
 #[test]
 fn version_and_help_are_answered() {
     let version = output_of(&["--version"]);
     assert!(version.status.success());
-    assert_eq!(text_of(&version), format!("ringspun {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(text_of(&version), version_line());
     let help = output_of(&["--help"]);
     assert!(help.status.success());
     assert!(text_of(&help).contains("ringspun serve echo --tcp"), "{}", text_of(&help));
@@ -299,7 +305,7 @@ fn what_follows_janet_is_janets_own() {
         let output = output_of(&["janet", flag]);
         let told = text_of(&output) + &error_text(&output);
         assert!(!told.contains("Usage: ringspun"), "{flag}: {told}");
-        assert_ne!(text_of(&output), format!("ringspun {}\n", env!("CARGO_PKG_VERSION")), "{flag}");
+        assert_ne!(text_of(&output), version_line(), "{flag}");
         assert_ne!(output.status.code(), Some(2), "{flag}: {told}");
     }
 }
@@ -324,6 +330,7 @@ fn the_doctor_reports_to_programs() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["version"], 1);
     assert_eq!(report["ringspun"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["janet_vm"]["version"], text_of(&output_of(&["janet", "-v"])).trim_end());
     assert_eq!(report["can_run"], true);
     assert!(report["system"]["kernel_release"].as_str().is_some_and(|release| !release.is_empty()));
     assert_eq!(report["backend"]["requested"], Value::Null);

@@ -391,7 +391,8 @@ fn a_program_called_janet_is_janet_altogether() {
 #[test]
 fn our_own_commands_stay_ours() {
     let folder = Folder::new("ours", &[ARGUMENTS]);
-    let version = format!("ringspun {}\n", env!("CARGO_PKG_VERSION"));
+    let vm = folder.janet(&["-v"]).output;
+    let version = format!("ringspun {} (Janet {})\n", env!("CARGO_PKG_VERSION"), vm.trim_end());
     folder.ringspun(&["--version"]).printed(&version);
     folder.ringspun(&["-V"]).printed(&version);
     for flag in ["-h", "--help", "help"] {

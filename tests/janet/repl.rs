@@ -1,9 +1,12 @@
 //! The REPL at a terminal: what a user types, and what the screen shows of it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::mem;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::support::scratch::scratch_path;
 
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
@@ -37,6 +42,10 @@ struct Session {
 impl Session {
     /// None, and the reason is printed, where there are no terminals.
     fn start(terminal: &str, arguments: &[&str]) -> Option<Self> {
+        Self::start_with_history(terminal, arguments, None)
+    }
+
+    fn start_with_history(terminal: &str, arguments: &[&str], history: Option<&Path>) -> Option<Self> {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (master, slave) = match openpty(&size, None) {
@@ -50,6 +59,8 @@ impl Session {
         let side = || Stdio::from(slave.try_clone().unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
         command.args([&["janet", "-q", "-n"], arguments].concat()).env("TERM", terminal);
+        command.env_remove("JANET_HISTFILE");
+        command.envs(history.map(|path| ("JANET_HISTFILE", path)));
         command.env_remove("JANET_PROFILE").stdin(side()).stdout(side()).stderr(side());
         // Who starts tests in the background has them ignore it.
         // SAFETY: between fork and exec, nothing but a system call that is safe there.
@@ -221,6 +232,65 @@ fn a_program_that_handles_the_interrupt_goes_on() {
     session.types("(do (ev/sleep 0) :after)\r");
     session.shows("\r\nhandled\r\n");
     session.shows(":after\r\n");
+}
+
+#[test]
+fn lines_are_kept_for_the_next_session() {
+    let path = scratch_path("history");
+    let start = || {
+        let mut session = Session::start_with_history("xterm", &[], Some(&path))?;
+        session.shows("repl:1:> ");
+        Some(session)
+    };
+    let Some(mut session) = start() else { return };
+    session.answers("(+ 1 2)", "3", "repl:2:> ");
+    // Once, and neither what is empty nor an answer to a program.
+    session.answers("(+ 1 2)", "3", "repl:3:> ");
+    session.types("\r");
+    session.shows("repl:4:> ");
+    session.types("(length (getline `secret: `))\r");
+    session.shows("secret: ");
+    session.answers("hidden", "7", "repl:5:> ");
+    // Each is written when it is entered: the session may end in any way.
+    session.types(&format!("(* 6 7){CTRL_C}"));
+    assert_eq!(session.ends().0.signal(), Some(2));
+    let kept = "(+ 1 2)\n(length (getline `secret: `))\n";
+    assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let Some(mut session) = start() else { return };
+    session.answers(&format!("{UP}{UP}"), "3", "repl:2:> ");
+    session.answers(&format!("{UP}{UP}{UP}"), "3", "repl:3:> ");
+    session.types("(os/exit 0)\r");
+    assert!(session.ends().0.success());
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{kept}(+ 1 2)\n(os/exit 0)\n"));
+}
+
+#[test]
+fn a_history_of_any_kind_does_no_harm() {
+    let path = scratch_path("long_history");
+    let lines = |numbers: Range<u32>| numbers.map(|number| format!("{number}\n")).collect::<String>();
+    let mut bytes = lines(0..300).into_bytes();
+    // The last line has no end, and is not UTF-8.
+    bytes.extend(b":\xff");
+    fs::write(&path, bytes).unwrap();
+    let Some(mut session) = Session::start_with_history("xterm", &[], Some(&path)) else { return };
+    session.shows("repl:1:> ");
+    session.answers(&format!("{UP}{UP}"), "299", "repl:2:> ");
+    // The first of the last hundred.
+    session.answers("\x1b,", "202", "repl:3:> ");
+    session.types(CTRL_D);
+    assert!(session.ends().0.success());
+    let left = [lines(201..300).as_bytes(), b":\xff\n299\n202\n"].concat();
+    assert_eq!(fs::read(&path).unwrap(), left);
+
+    let folder = scratch_path("history_folder");
+    fs::create_dir_all(&folder).unwrap();
+    let Some(mut session) = Session::start_with_history("xterm", &[], Some(&folder)) else { return };
+    let told = session.shows("repl:1:> ");
+    assert!(told.contains("ringspun: JANET_HISTFILE=") && told.contains("Is a directory"), "{told:?}");
+    session.answers("(+ 1 2)", "3", "repl:2:> ");
+    session.answers(UP, "3", "repl:3:> ");
 }
 
 #[test]
