@@ -23,10 +23,13 @@ pub struct Configuration {
     /// The number of receive buffers that all datagram sockets of the loop share: a power of two, at most 32,768. Each
     /// has room for the longest UDP datagram.
     pub datagram_buffers: u16,
-    /// The longest that a turn busy-polls for completions before it blocks. It does so only if the previous waits
-    /// were that short; a loop with longer waits blocks immediately, as does every loop if this is zero. Saves the
-    /// cost of blocking and waking up, at the price of some CPU time when completions are about this far apart.
-    /// `None` takes the environment variable `RINGSPUN_SPIN_MAX_US`, in microseconds, or else 50 µs.
+    /// What a loop saves by busy-polling briefly before it blocks. It measures what both cost, and polls only where that
+    /// saves this, or costs as much as blocking. `None` takes the environment variable `RINGSPUN_SPIN` (`cpu`,
+    /// `latency`, or `off` for a loop that never polls), or else [`SpinFor::Cpu`].
+    pub spin_for: Option<SpinFor>,
+    /// The longest that a wait busy-polls; zero for never. `None` takes the environment variable
+    /// `RINGSPUN_SPIN_MAX_US`, in microseconds, or else 50 µs. Polls also end when they have lasted as long as
+    /// blocking costs.
     pub spin_max: Option<Duration>,
     /// Whether operations of a ring are cancelled before a signal or an exit ends the process, so that its sockets
     /// close.
@@ -47,6 +50,16 @@ pub struct Configuration {
     pub cancel_at_termination: bool,
 }
 
+/// What busy-polling is to save.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpinFor {
+    /// Processor time: the loop polls where that takes no more of it than to block and to be woken.
+    #[default]
+    Cpu,
+    /// Time: the loop polls where completions are noticed sooner that way, whatever it costs in processor time.
+    Latency,
+}
+
 impl Default for Configuration {
     fn default() -> Self {
         Self {
@@ -58,6 +71,7 @@ impl Default for Configuration {
             receive_buffers: 128,
             receive_buffer_size_bytes: 64 * 1024,
             datagram_buffers: 64,
+            spin_for: None,
             spin_max: None,
             cancel_at_termination: true,
         }

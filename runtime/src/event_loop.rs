@@ -15,7 +15,7 @@ use crate::ready::ReadyQueue;
 use crate::receive_buffers::ReceiveBuffers;
 use crate::send_soon::SendSoon;
 use crate::slots::Slots;
-use crate::spin::Spin;
+use crate::spin::{Spin, SpinStatistics};
 use crate::sys::{Backend, Buffers};
 use crate::timers::{TimerKey, Timers};
 use crate::wake::{RemoteWaker, Sweep, Wake};
@@ -103,9 +103,9 @@ impl EventLoop {
     ///
     /// `Unsupported` if io_uring was requested and cannot be used, with the cause and the remedy in its text;
     /// `InvalidInput` if a number of receive buffers is not a power of two, if their size is zero, and if
-    /// `RINGSPUN_BACKEND` or `RINGSPUN_SPIN_MAX_US` is invalid; the kernel's error if descriptors or memory run out.
+    /// `RINGSPUN_BACKEND`, `RINGSPUN_SPIN` or `RINGSPUN_SPIN_MAX_US` is invalid; the kernel's error if descriptors or memory run out.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
-        let spin = Spin::new(configuration.spin_max)?;
+        let spin = Spin::new(configuration.spin_max, configuration.spin_for)?;
         let waker = RemoteWaker::new()?;
         let buffers = Buffers {
             streams: BufferPool::new(configuration.receive_buffers, configuration.receive_buffer_size_bytes)?,
@@ -378,6 +378,19 @@ impl EventLoop {
             buffers_lent: usize::from(self.streams.pool.lent()) + usize::from(self.datagrams.pool.lent()),
             blocking_calls: self.blocking.outstanding(),
         }
+    }
+
+    /// How the loop has waited, and what that has cost.
+    ///
+    /// ```
+    /// use ringspun_runtime::{Configuration, EventLoop, Wait};
+    ///
+    /// let event_loop = EventLoop::new(&Configuration::default()).unwrap();
+    /// event_loop.turn(Wait::No).unwrap();
+    /// assert_eq!(event_loop.spin_statistics().waits, 0);
+    /// ```
+    pub fn spin_statistics(&self) -> SpinStatistics {
+        self.spin.borrow().statistics()
     }
 
     /// Cancels everything in flight and blocks the thread until the last terminal completion. Operations that are

@@ -91,6 +91,8 @@ mod slots;
 #[cfg(unix)]
 mod spin;
 #[cfg(unix)]
+mod spin_costs;
+#[cfg(unix)]
 mod sys;
 #[cfg(unix)]
 mod timers;
@@ -102,7 +104,7 @@ pub use blocking::BlockingCall;
 #[cfg(unix)]
 pub use buffers::Buffer;
 #[cfg(unix)]
-pub use configuration::Configuration;
+pub use configuration::{Configuration, SpinFor};
 #[cfg(unix)]
 pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]
@@ -114,6 +116,8 @@ pub use operation::{
 pub use prefetch::prefetch;
 #[cfg(unix)]
 pub use send_soon::Batch;
+#[cfg(unix)]
+pub use spin::SpinStatistics;
 #[cfg(unix)]
 pub use sys::{BackendKind, probe};
 #[cfg(unix)]

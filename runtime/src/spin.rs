@@ -1,56 +1,70 @@
-//! Busy-polls briefly before blocking.
+//! Busy-polls briefly before blocking, where that costs less.
 //!
-//! Blocking and waking up takes longer than the work for a request: about 30 µs on a virtual machine. If the next
-//! completion arrives sooner than that, polling for it takes less time and less CPU: 4.3 times as many echoes per
-//! second on 4 connections, each for 0.45 of the CPU time. A loop whose waits are longer blocks immediately, so that
-//! an idle loop uses no CPU; so does one whose polls keep finding nothing, as they do if the peer needs this core: its
-//! throughput is the same as without polling. If many completions arrive together, the cost of blocking is shared
-//! among them and lets more come together: polling took 15 % more CPU for the requests of 64 connections that send 16
-//! at once.
+//! What it costs to block and to be woken differs between machines several times over, and so does what polling
+//! costs: nothing but the wait itself, unless the peer needs this core. So both ways of waiting are measured while the
+//! loop runs. A few waits of either way are timed, and the loop waits in the way that has cost less per completion. The
+//! other way is tried now and then, less often the longer it has been worse.
+//!
+//! Each wait busy-polls for no longer than blocking costs, so that a miss costs at most twice as much as blocking.
 
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::configuration::SpinFor;
 use crate::ready::ReadyQueue;
+use crate::spin_costs::{Costs, Way};
 use crate::sys::Backend;
 
+/// Off, or what is saved.
+const VARIABLE: &str = "RINGSPUN_SPIN";
 /// The longest poll, in microseconds.
-const VARIABLE: &str = "RINGSPUN_SPIN_MAX_US";
-/// About the cost of blocking, so that polling costs at most twice the optimum.
+const MAX_VARIABLE: &str = "RINGSPUN_SPIN_MAX_US";
+/// Blocking costs less than this on every machine that was measured.
 const MAX: Duration = Duration::from_micros(50);
-/// How much a miss adds to the penalty; a hit subtracts 1.
-const MISS_PENALTY: u8 = 2;
-/// The penalty at which polling is suspended.
-const PENALTY_MAX: u8 = 8;
-/// For how many waits it is suspended: misses then take less than 1 % of the time.
-const SUSPENDED_WAITS: u16 = 10_000;
-/// With more completions at once than this, blocking is cheap.
-const SMALL_BATCH: usize = 16;
 
-/// Decides, from the outcome of earlier waits, whether to poll before blocking.
+/// Decides, from what earlier waits have cost, whether to poll before blocking.
 #[derive(Debug)]
 pub(crate) struct Spin {
     max: Duration,
-    /// The last time that the loop blocked, a completion arrived within `max`.
-    was_short: bool,
-    /// How many completions have recently arrived together.
-    batch: usize,
-    penalty: u8,
-    suspended_waits: u16,
+    saves: SpinFor,
+    costs: Costs,
+    /// How often the loop has waited for something that was not there yet, and how often it polled for it.
+    waits: u64,
+    polls: u64,
+}
+
+/// What the loop knows about the two ways of waiting ([`EventLoop::spin_statistics`](crate::EventLoop::spin_statistics)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpinStatistics {
+    /// Waits for completions that were not there yet.
+    pub waits: u64,
+    /// Those of them that busy-polled.
+    pub busy_polled: u64,
+    /// What a completion costs in a wait that blocks: processor time or, to save latency, time. None unless measured.
+    pub blocking_cost: Option<Duration>,
+    /// The same in a wait that busy-polls before it blocks.
+    pub busy_polling_cost: Option<Duration>,
 }
 
 impl Spin {
-    /// Without a `max`, the environment variable decides, or else the default.
+    /// Without arguments, the environment decides, or else the defaults.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the variable is not a number of microseconds.
-    pub(crate) fn new(max: Option<Duration>) -> io::Result<Self> {
-        let max = match max {
-            Some(max) => max,
-            None => max_of_environment()?.unwrap_or(MAX),
-        };
-        Ok(Self { max, was_short: false, batch: 0, penalty: 0, suspended_waits: 0 })
+    /// `InvalidInput` if a variable has an invalid value.
+    pub(crate) fn new(max: Option<Duration>, saves: Option<SpinFor>) -> io::Result<Self> {
+        let (default_max, default_saves) = of_environment()?;
+        let (max, saves) = (max.unwrap_or(default_max), saves.unwrap_or(default_saves));
+        Ok(Self { max, saves, costs: Costs::default(), waits: 0, polls: 0 })
+    }
+
+    pub(crate) fn statistics(&self) -> SpinStatistics {
+        SpinStatistics {
+            waits: self.waits,
+            busy_polled: self.polls,
+            blocking_cost: self.costs.of(Way::Block),
+            busy_polling_cost: self.costs.of(Way::Spin),
+        }
     }
 
     /// As [`Backend::wait`].
@@ -60,132 +74,85 @@ impl Spin {
         timeout: Option<Duration>,
         ready: &mut ReadyQueue,
     ) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) || self.skips_polling() || backend.is_simulated() {
+        if timeout == Some(Duration::ZERO) || self.max.is_zero() || backend.is_simulated() {
             return backend.wait(timeout, ready);
         }
         // Submits first: the time of submitting is not part of the wait.
         if poll(backend, ready)? {
-            self.found(ready.len());
             return Ok(());
         }
-        let start = Instant::now();
-        if self.was_short && self.batch <= SMALL_BATCH {
-            let max = timeout.map_or(self.max, |timeout| timeout.min(self.max));
-            while start.elapsed() < max {
-                std::hint::spin_loop();
-                if poll(backend, ready)? {
-                    self.hit();
-                    self.found(ready.len());
-                    return Ok(());
-                }
-            }
-            self.missed();
+        let choice = self.costs.choose();
+        self.waits += 1;
+        self.polls += u64::from(choice.way == Way::Spin);
+        let before = choice.is_measured.then(|| self.now()).flatten();
+        match choice.way {
+            Way::Block => backend.wait(timeout, ready)?,
+            Way::Spin => self.poll_and_block(backend, timeout, ready)?,
         }
-        backend.wait(timeout.map(|timeout| timeout.saturating_sub(start.elapsed())), ready)?;
-        self.blocked(start.elapsed(), has_work(backend, ready));
+        if let (Some(before), Some(after)) = (before, before.and_then(|_| self.now())) {
+            self.costs.record(choice.way, after.saturating_sub(before), ready.len().max(1));
+        }
         Ok(())
     }
 
-    /// Whether this wait blocks without polling. Counts the wait.
-    fn skips_polling(&mut self) -> bool {
-        let is_suspended = self.suspended_waits > 0;
-        self.suspended_waits = self.suspended_waits.saturating_sub(1);
-        is_suspended || self.max.is_zero()
-    }
-
-    fn found(&mut self, completions: usize) {
-        // Decays within some waits: a busy loop has small batches, too.
-        self.batch = completions.max(self.batch - self.batch.div_ceil(8));
-    }
-
-    fn hit(&mut self) {
-        self.penalty = self.penalty.saturating_sub(1);
-    }
-
-    fn missed(&mut self) {
-        self.penalty += MISS_PENALTY;
-        if self.penalty >= PENALTY_MAX {
-            self.penalty = 0;
-            self.suspended_waits = SUSPENDED_WAITS;
+    fn poll_and_block(
+        &self,
+        backend: &mut Backend,
+        timeout: Option<Duration>,
+        ready: &mut ReadyQueue,
+    ) -> io::Result<()> {
+        let longest = self.costs.longest_poll().min(self.max);
+        let limit = timeout.map_or(longest, |timeout| timeout.min(longest));
+        let start = Instant::now();
+        loop {
+            std::hint::spin_loop();
+            if poll(backend, ready)? {
+                return Ok(());
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= limit {
+                return backend.wait(timeout.map(|timeout| timeout.saturating_sub(elapsed)), ready);
+            }
         }
     }
 
-    fn blocked(&mut self, elapsed: Duration, has_work: bool) {
-        self.was_short = has_work && elapsed <= self.max;
+    /// The time of the clock that shows what is to be saved.
+    fn now(&self) -> Option<Duration> {
+        let clock = match self.saves {
+            SpinFor::Cpu => nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID,
+            SpinFor::Latency => nix::time::ClockId::CLOCK_MONOTONIC,
+        };
+        clock.now().ok().map(Duration::from)
     }
 }
 
-fn max_of_environment() -> io::Result<Option<Duration>> {
-    let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
-    match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
-        Some(micros) => Ok(Some(Duration::from_micros(micros.into()))),
-        None => {
-            let text = format!("{VARIABLE}={}: expected microseconds, such as 50, or 0", value.display());
-            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-        }
+fn of_environment() -> io::Result<(Duration, SpinFor)> {
+    let value_of = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let invalid = |name, value: &std::ffi::OsStr, expected| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name}={}: expected {expected}", value.display()),
+        )
+    };
+    let max = match value_of(MAX_VARIABLE) {
+        None => MAX,
+        Some(value) => match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
+            Some(micros) => Duration::from_micros(micros.into()),
+            None => return Err(invalid(MAX_VARIABLE, &value, "microseconds, such as 50, or 0")),
+        },
+    };
+    match value_of(VARIABLE) {
+        None => Ok((max, SpinFor::Cpu)),
+        Some(value) => match value.to_str() {
+            Some("cpu") => Ok((max, SpinFor::Cpu)),
+            Some("latency") => Ok((max, SpinFor::Latency)),
+            Some("off") => Ok((Duration::ZERO, SpinFor::Cpu)),
+            _ => Err(invalid(VARIABLE, &value, "cpu, latency or off")),
+        },
     }
 }
 
 fn poll(backend: &mut Backend, ready: &mut ReadyQueue) -> io::Result<bool> {
     backend.wait(Some(Duration::ZERO), ready)?;
-    Ok(has_work(backend, ready))
-}
-
-fn has_work(backend: &Backend, ready: &ReadyQueue) -> bool {
-    !ready.is_empty() || backend.is_woken()
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_long_or_fruitless_wait_the_loop_blocks_immediately() {
-        let mut spin = Spin::new(Some(MAX)).unwrap();
-        assert!(!spin.was_short, "nothing is known yet");
-        spin.blocked(MAX, true);
-        assert!(spin.was_short);
-        spin.blocked(MAX + Duration::from_nanos(1), true);
-        assert!(!spin.was_short);
-        spin.blocked(MAX, true);
-        spin.blocked(MAX, false);
-        assert!(!spin.was_short);
-    }
-
-    #[test]
-    fn misses_suspend_polling() {
-        let mut spin = Spin::new(Some(MAX)).unwrap();
-        for _ in 0..PENALTY_MAX / MISS_PENALTY {
-            assert!(!spin.skips_polling());
-            spin.missed();
-        }
-        assert!((0..SUSPENDED_WAITS).all(|_| spin.skips_polling()));
-        assert!(!spin.skips_polling());
-    }
-
-    #[test]
-    fn as_many_hits_as_the_miss_penalty_keep_polling() {
-        let mut spin = Spin::new(Some(MAX)).unwrap();
-        for _ in 0..100_000 {
-            assert!(!spin.skips_polling());
-            (0..MISS_PENALTY).for_each(|_| spin.hit());
-            spin.missed();
-        }
-    }
-
-    #[test]
-    fn a_large_batch_is_remembered_for_some_waits() {
-        let mut spin = Spin::new(Some(MAX)).unwrap();
-        spin.found(1000);
-        (0..8).for_each(|_| spin.found(1));
-        assert!(spin.batch > SMALL_BATCH);
-        (0..100).for_each(|_| spin.found(1));
-        assert_eq!(spin.batch, 1);
-    }
-
-    #[test]
-    fn a_maximum_of_zero_disables_polling() {
-        let mut spin = Spin::new(Some(Duration::ZERO)).unwrap();
-        assert!((0..100_000).all(|_| spin.skips_polling()));
-    }
+    Ok(!ready.is_empty() || backend.is_woken())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringspun_runtime::{
     Address, BackendKind, Buffer, Completion, Configuration, EventLoop, Interest, Operation, OperationKey,
-    OperationKind, Owner, SendData, Wait, Wake,
+    OperationKind, Owner, SendData, SpinFor, Wait, Wake,
 };
 
 /// One completion: its count or errno, whether more follow, and what it received.
@@ -529,40 +529,47 @@ fn direct_receives_keep_to_their_limit_and_fail_where_no_buffer_is_free() {
     });
 }
 
-/// The CPU time of the thread until a timer is due.
-fn processor_time_of_a_wait(event_loop: &EventLoop) -> Duration {
-    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
-    let (alarm, before) = (Rc::new(Flag::default()), now());
-    event_loop.insert_timer(Instant::now() + Duration::from_millis(100), alarm.clone());
-    turn_until(event_loop, || alarm.0.get());
-    (now() - before).into()
-}
-
-/// With a limit of an hour, a loop that missed anything would poll for that long.
+/// In some hundred waits, a loop blocks and busy-polls; this is for wake-ups, data and timers in turn.
 #[test]
-fn a_loop_that_looks_before_it_sleeps_notices_all() {
-    let sizes = Configuration { spin_max: Some(Duration::from_secs(3600)), ..Configuration::default() };
+fn a_loop_notices_all_in_both_ways_of_waiting() {
+    let sizes = Configuration {
+        spin_max: Some(Duration::from_micros(50)),
+        spin_for: Some(SpinFor::Latency),
+        ..Configuration::default()
+    };
     on_each_backend(sizes, |event_loop, log| {
-        let asleep = processor_time_of_a_wait(event_loop);
-        // Once a wait has been shorter than an hour, the loop polls.
-        for _ in 0..2 {
-            let waker = event_loop.remote_waker();
-            let waking = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(5));
-                waker.wake();
-            });
-            event_loop.turn(Wait::Block).unwrap();
-            waking.join().unwrap();
-        }
         let (mut near, far) = UnixStream::pair().unwrap();
         receive(event_loop, &far, log);
-        let writing = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(5));
-            near.write_all(b"late").unwrap();
+        let (ask, asked) = std::sync::mpsc::channel();
+        let waker = event_loop.remote_waker();
+        let other = std::thread::spawn(move || {
+            for number in asked {
+                match number % 2 {
+                    0 => waker.wake(),
+                    _ => near.write_all(b"x").unwrap(),
+                }
+            }
         });
-        assert_eq!(log.outcome(event_loop, 1), (b"late".to_vec(), vec![Ok(0)]));
-        writing.join().unwrap();
-        let awake = processor_time_of_a_wait(event_loop);
-        assert!(awake > 4 * asleep, "{awake:?} looking, {asleep:?} asleep");
+        let mut received = 0;
+        for number in 0..600 {
+            match number % 3 {
+                2 => {
+                    let alarm = Rc::new(Flag::default());
+                    event_loop.insert_timer(Instant::now() + Duration::from_micros(200), alarm.clone());
+                    turn_until(event_loop, || alarm.0.get());
+                }
+                _ => {
+                    ask.send(number).unwrap();
+                    event_loop.turn(Wait::Block).unwrap();
+                }
+            }
+            received += log.0.take().iter().filter_map(|(_, _, buffer)| buffer.as_deref()).flatten().count();
+        }
+        drop(ask);
+        other.join().unwrap();
+        received += log.outcome(event_loop, 1).0.len();
+        assert_eq!(received, 200);
+        let statistics = event_loop.spin_statistics();
+        assert!((1..statistics.waits).contains(&statistics.busy_polled), "{statistics:?}");
     });
 }

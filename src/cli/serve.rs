@@ -156,16 +156,23 @@ fn tell_statistics(served: &Served) {
     // An error means that the runtime is ending.
     while fibers::sleep(STATISTICS_EVERY).is_ok() {
         let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
-        let held = event_loop.statistics();
+        let (held, spin) = (event_loop.statistics(), event_loop.spin_statistics());
+        let nanoseconds =
+            |cost: Option<Duration>| cost.map_or("null".into(), |cost| cost.as_nanos().to_string());
         output::tell(format_args!(
             "{{\"connections\":{},\"fibers\":{},\"operations_in_flight\":{},\"timers\":{},\
-             \"buffers_lent\":{},\"blocking_calls\":{}}}",
+             \"buffers_lent\":{},\"blocking_calls\":{},\"waits\":{},\"busy_polled\":{},\
+             \"blocking_cost_ns\":{},\"busy_polling_cost_ns\":{}}}",
             served.connections.get(),
             fibers.alive,
             held.operations_in_flight,
             held.timers,
             held.buffers_lent,
             held.blocking_calls,
+            spin.waits,
+            spin.busy_polled,
+            nanoseconds(spin.blocking_cost),
+            nanoseconds(spin.busy_polling_cost),
         ));
     }
 }

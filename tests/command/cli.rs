@@ -190,6 +190,9 @@ fn a_server_tells_what_its_loop_holds() {
     for name in ["operations_in_flight", "timers", "buffers_lent", "blocking_calls"] {
         assert_eq!(ended[name], idle[name], "{name}");
     }
+    let count = |name: &str| ended[name].as_u64().unwrap();
+    assert!(count("waits") > 0 && count("busy_polled") <= count("waits"), "{ended}");
+    assert!(ended["blocking_cost_ns"].is_null() || ended["blocking_cost_ns"].as_u64() > Some(0), "{ended}");
 }
 
 #[test]
@@ -412,17 +415,21 @@ fn a_backend_that_does_not_exist_is_named_with_what_was_expected() {
 }
 
 #[test]
-fn a_time_to_look_that_is_no_number_is_named_with_what_was_expected() {
+fn an_invalid_choice_of_busy_polling_is_named_with_what_was_expected() {
     for arguments in
         [&["serve", "echo", "--tcp", "127.0.0.1:0"][..], &["janet", "-e", "(net/listen `127.0.0.1` `0`)"]]
     {
-        let output = ringspun(arguments).env("RINGSPUN_SPIN_MAX_US", "50us").output().unwrap();
-        let errors = error_text(&output);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
-        assert!(
-            errors.contains("RINGSPUN_SPIN_MAX_US=50us: expected microseconds"),
-            "{arguments:?}: {errors}"
-        );
+        for (name, value, expected) in
+            [("RINGSPUN_SPIN_MAX_US", "50us", "microseconds"), ("RINGSPUN_SPIN", "on", "cpu, latency or off")]
+        {
+            let output = ringspun(arguments).env(name, value).output().unwrap();
+            let errors = error_text(&output);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+            assert!(
+                errors.contains(&format!("{name}={value}: expected {expected}")),
+                "{arguments:?}: {errors}"
+            );
+        }
     }
 }
 
