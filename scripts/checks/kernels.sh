@@ -13,7 +13,7 @@
 #
 #     sudo apt-get install qemu-system-x86 busybox-static
 #
-# Emulation is slow: about five minutes per kernel. RINGSPUN_STORM is the number of cancellations that the storms have to
+# Emulation is slow: five to ten minutes per kernel. RINGSPUN_STORM is the number of cancellations that the storms have to
 # hit (2,000 by default here), RINGSPUN_CHILDREN how many are forked per backend (50 by default here; one takes 0.1 s),
 # RINGSPUN_DATAGRAMS how many are sent a few at a time (10,000 by default here, and as many at full speed).
 # KERNEL_MATRIX_ONLY is an extended regular expression that selects test binaries by CRATE/NAME. Kernels and logs are kept
