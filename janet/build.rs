@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=c");
     match find_source() {
         Ok(folder) => {
+            println!("cargo::rustc-env=RINGSPUN_JANET_HEADER={}", folder.join("janet.h").display());
             compile(&folder);
             ExitCode::SUCCESS
         }

@@ -111,8 +111,8 @@ struct ringspun_hooks {
     void (*flush)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
-    /* C code waits on a stream that is not the VM's; 1 if it must be registered with the VM's epoll instance, 0 if it is
-     * registered, or -1 with errno set. */
+    /* C code waits on a stream that is not the VM's; 1 if it must be registered with the VM's epoll instance, 0 if it
+     * is registered, or -1 with errno set. */
     int (*lend)(JanetStream *stream);
     /* From now on, C code may use the descriptors of all streams. */
     void (*share_streams)(void);

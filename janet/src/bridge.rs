@@ -52,8 +52,8 @@ const LENT: u32 = 1;
 /// A native module has been loaded that may use the descriptors of streams.
 static ARE_STREAMS_SHARED: AtomicBool = AtomicBool::new(false);
 
-/// Has all streams leave in the kernel what nobody has asked for, so that C code finds it there: those of this thread now,
-/// those of others in the next turn of their loops.
+/// Has all streams leave in the kernel what nobody has asked for, so that C code finds it there: those of this thread
+/// now, those of others in the next turn of their loops.
 pub(crate) fn share_streams_of_process() {
     ARE_STREAMS_SHARED.store(true, Ordering::Relaxed);
     if let Some(bridge) = Bridge::current() {

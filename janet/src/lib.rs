@@ -66,3 +66,10 @@ mod work;
 
 pub use lines::{Environment, Line, LineEditor};
 pub use vm::{Net, Vm, VmError, vm_version};
+
+/// The VM's header, `janet.h`, with which native modules are compiled.
+///
+/// ```
+/// assert!(ringspun_janet::HEADER.contains("janet_ev_recv"));
+/// ```
+pub const HEADER: &str = include_str!(env!("RINGSPUN_JANET_HEADER"));

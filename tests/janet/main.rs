@@ -7,6 +7,7 @@ mod dns;
 mod fairness;
 mod libraries;
 mod manual;
+mod native;
 mod repl;
 #[path = "../support/mod.rs"]
 mod support;
