@@ -160,6 +160,16 @@ fn c_code_sends_and_receives_datagrams_alike() {
     compare(&["datagrams.janet"], 780);
 }
 
+#[test]
+fn c_code_takes_part_in_the_loop_alike() {
+    compare(&["loop.janet"], 50);
+}
+
+#[test]
+fn c_code_gets_what_the_vms_own_code_loses() {
+    check("ours.janet", 121);
+}
+
 /// The functions and variables that the header declares for modules, in this configuration.
 fn declared(folder: &Path) -> BTreeSet<String> {
     let output = compiler().args(["-E", "-P", "-x", "c"]).arg(folder.join("janet.h")).output().unwrap();

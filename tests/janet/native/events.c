@@ -194,17 +194,21 @@ static Janet events_async_accept(int32_t argc, Janet *argv) {
     janet_async_start(stream, JANET_ASYNC_LISTEN_READ, on_connection, new_wait(NULL, 1));
 }
 
-/* (f listener handler count): each connection goes to a fiber of its own. */
-static Janet events_accept_loop(int32_t argc, Janet *argv) {
+/* (f listener handler count): each connection goes to a fiber of its own. The listener has to be level-triggered. */
+static Janet events_accept_each(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 3);
     JanetStream *stream = stream_argument(argv, 0);
     janet_stream_flags(stream, JANET_STREAM_ACCEPTABLE);
     JanetFunction *handler = janet_getfunction(argv, 1);
-    int32_t limit = janet_getinteger(argv, 2);
-    janet_stream_level_triggered(stream);
-    Wait *wait = new_wait(NULL, limit);
+    Wait *wait = new_wait(NULL, janet_getinteger(argv, 2));
     wait->handler = handler;
     janet_async_start(stream, JANET_ASYNC_LISTEN_READ, on_connection, wait);
+}
+
+static Janet events_accept_loop(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 3);
+    janet_stream_level_triggered(stream_argument(argv, 0));
+    return events_accept_each(argc, argv);
 }
 
 /* Streams. */
@@ -351,7 +355,11 @@ static Janet events_post(int32_t argc, Janet *argv) {
     janet_await();
 }
 
-/* The descriptor itself. */
+/* The descriptor itself: that of a stream, or a number. */
+
+static int descriptor_argument(const Janet *argv) {
+    return janet_checktype(argv[0], JANET_NUMBER) ? janet_getinteger(argv, 0) : stream_argument(argv, 0)->handle;
+}
 
 static Janet bytes_or_error(JanetBuffer *buffer, ssize_t count) {
     if (count < 0) return error_name(errno);
@@ -362,13 +370,13 @@ static Janet bytes_or_error(JanetBuffer *buffer, ssize_t count) {
 static Janet events_raw_recv(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 2);
     JanetBuffer *buffer = janet_buffer(janet_getinteger(argv, 1));
-    return bytes_or_error(buffer, recv(stream_argument(argv, 0)->handle, buffer->data, buffer->capacity, 0));
+    return bytes_or_error(buffer, recv(descriptor_argument(argv), buffer->data, buffer->capacity, 0));
 }
 
 static Janet events_raw_read(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 2);
     JanetBuffer *buffer = janet_buffer(janet_getinteger(argv, 1));
-    return bytes_or_error(buffer, read(stream_argument(argv, 0)->handle, buffer->data, buffer->capacity));
+    return bytes_or_error(buffer, read(descriptor_argument(argv), buffer->data, buffer->capacity));
 }
 
 static Janet count_or_error(ssize_t count) {
@@ -378,13 +386,13 @@ static Janet count_or_error(ssize_t count) {
 static Janet events_raw_send(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 2);
     JanetByteView data = janet_getbytes(argv, 1);
-    return count_or_error(send(stream_argument(argv, 0)->handle, data.bytes, data.len, MSG_NOSIGNAL));
+    return count_or_error(send(descriptor_argument(argv), data.bytes, data.len, MSG_NOSIGNAL));
 }
 
 static Janet events_raw_write(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 2);
     JanetByteView data = janet_getbytes(argv, 1);
-    return count_or_error(write(stream_argument(argv, 0)->handle, data.bytes, data.len));
+    return count_or_error(write(descriptor_argument(argv), data.bytes, data.len));
 }
 
 static Janet events_raw_accept(int32_t argc, Janet *argv) {
@@ -400,10 +408,50 @@ static Janet events_is_nonblocking(int32_t argc, Janet *argv) {
     return janet_wrap_boolean(fcntl(stream_argument(argv, 0)->handle, F_GETFL) & O_NONBLOCK);
 }
 
+static Janet events_descriptor(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 1);
+    return janet_wrap_integer(stream_argument(argv, 0)->handle);
+}
+
+/* Another owner takes the descriptor: the stream has none any more, as when a library has taken it over. */
+static Janet events_take_over(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 1);
+    JanetStream *stream = stream_argument(argv, 0);
+    int descriptor = stream->handle;
+    stream->handle = -1;
+    return janet_wrap_integer(descriptor);
+}
+
+/* Another owner has the descriptor, too: the stream does not close it. */
+static Janet events_keep_open(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 1);
+    JanetStream *stream = stream_argument(argv, 0);
+    stream->flags |= JANET_STREAM_NOT_CLOSEABLE;
+    return janet_wrap_integer(stream->handle);
+}
+
+/* A stream of the VM's with the methods of another stream, and the descriptor at its other end. */
+static Janet events_like(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 1);
+    int ends[2];
+    uint32_t flags = JANET_STREAM_READABLE | JANET_STREAM_WRITABLE | JANET_STREAM_SOCKET;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends)) janet_panicv(janet_ev_lasterr());
+    Janet values[] = {
+        janet_wrap_abstract(janet_stream(ends[0], flags, stream_argument(argv, 0)->methods)),
+        janet_wrap_integer(ends[1]),
+    };
+    return janet_wrap_tuple(janet_tuple_n(values, 2));
+}
+
+static Janet events_close_descriptor(int32_t argc, Janet *argv) {
+    janet_fixarity(argc, 1);
+    return janet_wrap_integer(close(janet_getinteger(argv, 0)));
+}
+
 /* Blocks until there is something to read, or the end of the stream. */
 static Janet events_arrived(int32_t argc, Janet *argv) {
     janet_fixarity(argc, 1);
-    struct pollfd entry = {.fd = stream_argument(argv, 0)->handle, .events = POLLIN};
+    struct pollfd entry = {.fd = descriptor_argument(argv), .events = POLLIN};
     if (poll(&entry, 1, 60000) != 1) janet_panic("nothing has arrived");
     return argv[0];
 }
@@ -458,6 +506,7 @@ static const JanetReg functions[] = {
     {"async-close", events_async_close, ""},
     {"async-write", events_async_write, ""},
     {"async-accept", events_async_accept, ""},
+    {"accept-each", events_accept_each, ""},
     {"accept-loop", events_accept_loop, ""},
     {"cfun-close", janet_cfun_stream_close, ""},
     {"cfun-read", janet_cfun_stream_read, ""},
@@ -483,6 +532,11 @@ static const JanetReg functions[] = {
     {"raw-write", events_raw_write, ""},
     {"raw-accept", events_raw_accept, ""},
     {"nonblocking?", events_is_nonblocking, ""},
+    {"descriptor", events_descriptor, ""},
+    {"take-over", events_take_over, ""},
+    {"keep-open", events_keep_open, ""},
+    {"like", events_like, ""},
+    {"close-descriptor", events_close_descriptor, ""},
     {"arrived", events_arrived, ""},
     {"small-buffers", events_small_buffers, ""},
     {"reset-at-close", events_reset_at_close, ""},
