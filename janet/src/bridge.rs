@@ -394,8 +394,8 @@ impl Bridge {
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let socket = Socket::adopt(&self.event_loop, descriptor, flags);
-        // SAFETY: as above. Without a waiter, the index may not be set yet, and the VM may have registered the stream: in
-        // a forked child, or where C code has made it.
+        // SAFETY: as above. Without a waiter, the index may not be set yet, and the VM may have registered the stream:
+        // in a forked child, or where C code has made it.
         unsafe {
             let is_waited_for = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
             if is_waited_for {

@@ -16,8 +16,8 @@ pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream 
     unsafe { janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast() }
 }
 
-/// Whether a stream is one of ours. From an open one, C code may take the descriptor: then, only errors are left, which are
-/// the VM's.
+/// Whether a stream is one of ours. From an open one, C code may take the descriptor: then, only errors are left, which
+/// are the VM's.
 pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     // SAFETY: the caller has a live stream.
     let JanetStream { methods, handle, flags, .. } = unsafe { &*stream };

@@ -86,8 +86,8 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
 const ALL: c_int = 1;
 const FROM: c_int = 2;
 
-/// C code reads from a stream: gives the running fiber what was received and that nobody has read, and then returns true:
-/// the fiber has to wait. Raises nothing.
+/// C code reads from a stream: gives the running fiber what was received and that nobody has read, and then returns
+/// true: the fiber has to wait. Raises nothing.
 ///
 /// # Safety
 ///

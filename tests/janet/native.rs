@@ -166,6 +166,16 @@ fn c_code_takes_part_in_the_loop_alike() {
 }
 
 #[test]
+fn a_module_may_be_loaded_when_streams_are_busy() {
+    compare(&["late.janet"], 18);
+}
+
+#[test]
+fn modules_in_the_style_of_real_ones_work_alike_under_load() {
+    compare(&["modules.janet"], 24);
+}
+
+#[test]
 fn c_code_gets_what_the_vms_own_code_loses() {
     check("ours.janet", 121);
 }

@@ -473,16 +473,21 @@ static Janet events_reset_at_close(int32_t argc, Janet *argv) {
     return argv[0];
 }
 
-/* How many descriptors are registered with epoll instances of this process. */
+/* How many descriptors are registered with epoll instances of this process; with :closed, how many of these are closed
+ * here. A forked child has its parent's instances, too, which change at any time. */
 static Janet events_registrations(int32_t argc, Janet *argv) {
-    (void) argv;
-    janet_fixarity(argc, 0);
+    janet_arity(argc, 0, 1);
+    int only_closed = argc == 1 && janet_keyeq(argv[0], "closed");
     int32_t registrations = 0;
     for (int descriptor = 0; descriptor < 1024; descriptor++) {
         char path[64], line[256];
         snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", descriptor);
         FILE *file = fopen(path, "re");
-        while (file && fgets(line, sizeof(line), file)) registrations += !strncmp(line, "tfd:", 4);
+        while (file && fgets(line, sizeof(line), file)) {
+            int registered;
+            if (sscanf(line, "tfd: %d", &registered) != 1) continue;
+            registrations += !only_closed || fcntl(registered, F_GETFD) == -1;
+        }
         if (file) fclose(file);
     }
     return janet_wrap_integer(registrations);

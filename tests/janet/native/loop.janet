@@ -58,7 +58,9 @@
 (case-of "own streams"
   (def [a b] (events/pair))
   (def texts @[])
-  (each [write read] [[ev/write ev/read] [net/write net/read] [events/send-string events/recv] [events/write-string ev/chunk]]
+  (def ways
+    [[ev/write ev/read] [net/write net/read] [events/send-string events/recv] [events/write-string ev/chunk]])
+  (each [write read] ways
     (def reading (started (read b 4)))
     (write a "text")
     (array/push texts (result reading)))
@@ -128,7 +130,8 @@
 
 (each [name make] kinds
   (case-of (string name ", is non-blocking")
-    (closing make (fn [near far] (repeat 20 (round-trip near far))) (fn [near far] (map events/nonblocking? [near far])))))
+    (closing make (fn [near far] (repeat 20 (round-trip near far)))
+             (fn [near far] (map events/nonblocking? [near far])))))
 (case-of "listeners and datagram sockets are non-blocking"
   (with [listener (net/listen "127.0.0.1" "0")]
     (with [server (net/listen "127.0.0.1" "0" :datagram)]

@@ -28,11 +28,11 @@
 (each [kind make] kinds
   (each [name read] readers
     (each [how give-up] [["cancelled" (fn [reading] (ev/cancel (reading :fiber) "stop"))]
-                         ["at a deadline" (fn [reading] (ev/sleep 0.002))]]
+                         ["at a deadline" (fn [reading] (ev/deadline 0.001 (reading :fiber)))]]
       (check (string/join [kind name "after a read of Janet" how] ", ") ["kept " "later"]
         (closing make (fn [&])
                  (fn [near far]
-                   (def reading (started (if (= how "cancelled") (net/chunk near 100) (ev/with-deadline 0.001 (net/chunk near 100)))))
+                   (def reading (started (net/chunk near 100)))
                    (net/write far "kept ")
                    (settle)
                    (give-up reading)
@@ -143,7 +143,9 @@
       (:close near)
       (:close far)
       (settle))
-    (<= (events/registrations) before)))
+    # Those of the threads go with them.
+    (while (> (events/registrations) before) (ev/sleep 0))
+    true))
 
 # Forked children
 
@@ -153,7 +155,7 @@
   (def child (os/posix-fork))
   (if child
     (os/proc-wait child)
-    (os/exit (if (= true (try (f) ([_] false))) 0 1) true)))
+    (os/exit (if (= true (try (f) ([_] false))) 0 1))))
 
 (each [kind make] kinds
   (each [state prepare]
@@ -169,7 +171,6 @@
                    (in-child
                      (fn []
                        (events/send-string near "from the child")
-                       (def before (events/registrations))
                        (each close closers
                          (def [a b] (make))
                          (def reading (started (events/recv a 10)))
@@ -177,7 +178,9 @@
                          (result reading)
                          (:close b)
                          (settle))
-                       (<= (events/registrations) before))))
+                       # Those of cancelled operations of ours go in a turn of the loop.
+                       (while (> (events/registrations :closed) 0) (ev/sleep 0))
+                       true)))
                  (def heard (outcome (net/read far 100)))
                  (if (= state "waited for") (do (net/write far "x") (settle)))
                  (net/write far "ping")
