@@ -322,8 +322,9 @@ fn submit_and_cancel(event_loop: &ringspun_runtime::EventLoop, count: usize) {
 
 #[test]
 fn a_wake_up_that_a_full_queue_reaps_is_not_lost() {
-    // More than a submission queue holds, so the ring is entered, and the wake-up reaped, in the fiber.
-    assert_eq!(wakes_after(|event_loop| submit_and_cancel(event_loop, 5000)), Ok(()));
+    // More than a submission queue holds, so the ring is entered, and the wake-up reaped, in the fiber. Not many more:
+    // on poll, each cancel tries all that are left.
+    assert_eq!(wakes_after(|event_loop| submit_and_cancel(event_loop, 1500)), Ok(()));
 }
 
 #[test]

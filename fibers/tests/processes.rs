@@ -111,13 +111,14 @@ fn use_stacks(count: usize, size_kib: usize) {
     fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
 }
 
-/// Lets the loop be idle until no more than so much is in memory, or long enough to tell that it will not be; what is
-/// in memory then.
+/// Lets the loop be idle until less than this is in memory, or long enough to tell that it will not be; what is in
+/// memory then.
 #[cfg(target_os = "linux")]
-fn resident_kib_when_idle(enough_kib: usize) -> usize {
+fn resident_kib_when_idle(limit_kib: usize) -> usize {
     for _ in 0..2000 {
         fibers::sleep(Duration::from_millis(1)).unwrap();
-        if resident_kib() <= enough_kib {
+        // Some kernels count in steps of 256 KiB, so it may well be equal.
+        if resident_kib() < limit_kib {
             break;
         }
     }

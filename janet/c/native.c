@@ -7,22 +7,18 @@
 
 #include <link.h>
 
-/* Whether a stream is not the VM's own. */
-static int is_ours(const JanetStream *stream) {
-    return hooks() && stream->methods == hooks()->methods;
+/* Whether a stream is ours, and neither closed nor without its descriptor, which C code may have taken over. */
+static int is_ours_and_open(const JanetStream *stream) {
+    return is_ours(stream) && !(stream->flags & JANET_STREAM_CLOSED) && stream->handle != -1;
 }
 
 static void lend(JanetStream *stream) {
-    if (!is_ours(stream) || (stream->flags & JANET_STREAM_CLOSED)) return;
-    int is_new = hooks()->lend(stream);
-    if (is_new < 0) janet_panicv(janet_ev_lasterr());
-    if (is_new) janet_register_stream(stream);
-}
-
-/* Takes a stream's descriptor back. */
-void ringspun_vm_take_back(int descriptor) {
-    struct epoll_event none = {0};
-    ringspun_epoll_ctl(janet_vm.epoll, EPOLL_CTL_DEL, descriptor, &none);
+    if (!is_ours_and_open(stream)) return;
+    if (hooks()->lend(stream)) janet_panicv(janet_ev_lasterr());
+    if (stream->index & RINGSPUN_LENT) return;
+    struct epoll_event event = events_of(stream);
+    if (ringspun_epoll_ctl(janet_vm.epoll, EPOLL_CTL_ADD, stream->handle, &event)) janet_panicv(janet_ev_lasterr());
+    stream->index |= RINGSPUN_LENT;
 }
 
 /* Ends the waits of C code on a stream that is about to be closed, as janet_stream_close does. */
@@ -43,6 +39,50 @@ void ringspun_vm_end_waits(JanetStream *stream) {
         name arguments; \
     }
 STREAM_FUNCTIONS(DEFINE)
+
+/* Those that read find what Janet code has received and not used, such as that of a read that was cancelled. */
+#define DEFINE_READ(name, parameters, arguments, flags, how) \
+    JANET_API void ringspun_public_##name parameters __asm__(#name); \
+    void ringspun_public_##name parameters { \
+        if (is_ours_and_open(stream) && !((flags) & MSG_PEEK) \
+                && hooks()->read_received(stream, buffer, count, how)) janet_await(); \
+        lend(stream); \
+        name arguments; \
+    }
+READ_FUNCTIONS(DEFINE_READ)
+
+#define DECLARE_STATE(name) \
+    JANET_API void ringspun_public_##name(JanetStream *stream) __asm__(#name);
+STATE_FUNCTIONS(DECLARE_STATE)
+
+/* Is remembered, for when the stream is lent again. */
+void ringspun_public_janet_stream_level_triggered(JanetStream *stream) {
+    if (is_ours_and_open(stream)) stream->index |= RINGSPUN_LEVEL;
+    lend(stream);
+    janet_stream_level_triggered(stream);
+}
+
+void ringspun_public_janet_stream_edge_triggered(JanetStream *stream) {
+    if (is_ours_and_open(stream)) stream->index &= ~RINGSPUN_LEVEL;
+    lend(stream);
+    janet_stream_edge_triggered(stream);
+}
+
+void ringspun_public_janet_stream_close(JanetStream *stream) {
+    if (is_ours_and_open(stream)) {
+        ringspun_vm_end_waits(stream);
+        /* Unless a callback has closed it. */
+        if (is_ours_and_open(stream) && hooks()->close(stream)) return;
+    }
+    janet_stream_close(stream);
+}
+
+/* The VM closes the descriptor, unless C code has taken that over. */
+static int janet_stream_gc(void *memory, size_t size_bytes) {
+    JanetStream *stream = memory;
+    if (is_ours(stream)) hooks()->collected(stream);
+    return ringspun_vm_own_stream_gc(memory, size_bytes);
+}
 
 /* The same for functions that Janet code can call: they become the methods of the stream. */
 static Janet call_method(const char *method, JanetCFunction otherwise, int32_t argc, Janet *argv) {

@@ -38,16 +38,6 @@
     X(janet_async_start_fiber, \
       (JanetFiber *fiber, JanetStream *stream, JanetAsyncMode mode, JanetEVCallback callback, void *state), \
       (fiber, stream, mode, callback, state)) \
-    X(janet_stream_edge_triggered, (JanetStream *stream), (stream)) \
-    X(janet_stream_level_triggered, (JanetStream *stream), (stream)) \
-    X(janet_ev_read, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count)) \
-    X(janet_ev_readchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count)) \
-    X(janet_ev_recv, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
-      (stream, buffer, count, flags)) \
-    X(janet_ev_recvchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
-      (stream, buffer, count, flags)) \
-    X(janet_ev_recvfrom, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
-      (stream, buffer, count, flags)) \
     X(janet_ev_write_buffer, (JanetStream *stream, JanetBuffer *buffer), (stream, buffer)) \
     X(janet_ev_write_string, (JanetStream *stream, JanetString string), (stream, string)) \
     X(janet_ev_send_buffer, (JanetStream *stream, JanetBuffer *buffer, int flags), (stream, buffer, flags)) \
@@ -56,6 +46,25 @@
       (stream, buffer, to, flags)) \
     X(janet_ev_sendto_string, (JanetStream *stream, JanetString string, void *to, int flags), \
       (stream, string, to, flags))
+
+/* Those that read, with the flags of the call, and how much they wait for. */
+#define READ_FUNCTIONS(X) \
+    X(janet_ev_read, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count), \
+      0, RINGSPUN_READ_SOME) \
+    X(janet_ev_readchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count), (stream, buffer, count), \
+      0, RINGSPUN_READ_ALL) \
+    X(janet_ev_recv, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags), flags, RINGSPUN_READ_SOME) \
+    X(janet_ev_recvchunk, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags), flags, RINGSPUN_READ_ALL) \
+    X(janet_ev_recvfrom, (JanetStream *stream, JanetBuffer *buffer, int32_t count, int flags), \
+      (stream, buffer, count, flags), flags, RINGSPUN_READ_FROM)
+
+/* Those that are about the stream itself. */
+#define STATE_FUNCTIONS(X) \
+    X(janet_stream_edge_triggered) \
+    X(janet_stream_level_triggered) \
+    X(janet_stream_close)
 
 /* Those that Janet code can call, and the methods that they are. */
 #define STREAM_METHODS(X) \
@@ -66,13 +75,23 @@
 
 #define RENAME(name, ...) extern __typeof__(name) name __asm__("ringspun_vm_own_" #name);
 STREAM_FUNCTIONS(RENAME)
+READ_FUNCTIONS(RENAME)
+STATE_FUNCTIONS(RENAME)
 STREAM_METHODS(RENAME)
 
 /* The same for the function that makes the core environment, see below. */
 RENAME(janet_core_env)
 
+/*
+ * What the collector calls with a stream that it frees. This renames the VM's own; the table of the stream type names
+ * the function without parentheses, and gets the one in native.c.
+ */
+static int janet_stream_gc(void *memory, size_t size_bytes);
+#define janet_stream_gc(memory, size_bytes) ringspun_vm_own_stream_gc(memory, size_bytes)
+
 #include "janet.c"
 
+#undef janet_stream_gc
 #undef epoll_create1
 #undef epoll_ctl
 #undef epoll_wait
@@ -114,9 +133,15 @@ struct ringspun_hooks {
     void (*flush)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
-    /* C code waits on a stream that is not the VM's; 1 if it must be registered with the VM's epoll instance, 0 if
-     * it is registered, or -1 with errno set. */
+    /* C code is about to wait on a stream that is not the VM's; 0, or -1 with errno set. */
     int (*lend)(JanetStream *stream);
+    /* C code reads from such a stream. 1 if bytes or datagrams have been received that nobody has read: the running
+     * fiber then gets them, and has to wait. `how` is one of the constants below. */
+    int (*read_received)(JanetStream *stream, JanetBuffer *buffer, int32_t count, int how);
+    /* C code closes such a stream; 1 if the callee has done it. */
+    int (*close)(JanetStream *stream);
+    /* The collector frees such a stream. */
+    void (*collected)(JanetStream *stream);
     /* From now on, C code may use the descriptors of all streams. */
     void (*share_streams)(void);
     /* The methods of streams that are not the VM's. */
@@ -127,6 +152,18 @@ struct ringspun_hooks {
 #define RINGSPUN_NO_EVENTS 0
 #define RINGSPUN_EVENTS 1
 #define RINGSPUN_NOT_WAITED 2
+
+/* How `read_received` reads. */
+#define RINGSPUN_READ_SOME 0
+#define RINGSPUN_READ_ALL 1
+#define RINGSPUN_READ_FROM 2
+
+/*
+ * Bits of the index of a stream that is not the VM's, a field that a VM which waits by epoll does not use: it is
+ * registered with the VM's epoll instance; it is to be level-triggered there. What is above them is hooks.rs's.
+ */
+#define RINGSPUN_LENT 1u
+#define RINGSPUN_LEVEL 2u
 
 /* Set once, by the first VM of the process whose sockets are ours. */
 static const struct ringspun_hooks *installed_hooks;
@@ -152,19 +189,31 @@ static void count_fork(void) {
     forks++;
 }
 
+/* Whether a stream is not the VM's own. */
+static int is_ours(const JanetStream *stream) {
+    return hooks() && stream->methods == hooks()->methods;
+}
+
+/* What the VM waits for on a stream. */
+static struct epoll_event events_of(JanetStream *stream) {
+    struct epoll_event event = {.events = EPOLLET, .data.ptr = stream};
+    if (is_ours(stream) && (stream->index & RINGSPUN_LEVEL)) event.events = 0;
+    if (stream->flags & (JANET_STREAM_READABLE | JANET_STREAM_ACCEPTABLE)) event.events |= EPOLLIN;
+    if (stream->flags & JANET_STREAM_WRITABLE) event.events |= EPOLLOUT;
+    return event;
+}
+
 /* Registers the VM's own streams anew, such as pipes. */
 static void register_streams(void) {
     for (JanetGCObject *object = janet_vm.blocks; object; object = object->data.next) {
         JanetAbstractHead *head = (JanetAbstractHead *) object;
         if ((object->flags & JANET_MEM_TYPEBITS) != JANET_MEMORY_ABSTRACT || head->type != &janet_stream_type) continue;
         JanetStream *stream = (JanetStream *) head->data;
-        struct epoll_event event = {.events = EPOLLET, .data.ptr = stream};
         if (stream->handle == -1) continue;
         /* Of those that are not the VM's, it has only what C code waits on. */
-        if (stream->methods == hooks()->methods && !stream->read_fiber && !stream->write_fiber) continue;
+        if (is_ours(stream) && !stream->read_fiber && !stream->write_fiber) continue;
         if (stream->flags & (JANET_STREAM_CLOSED | JANET_STREAM_UNREGISTERED)) continue;
-        if (stream->flags & (JANET_STREAM_READABLE | JANET_STREAM_ACCEPTABLE)) event.events |= EPOLLIN;
-        if (stream->flags & JANET_STREAM_WRITABLE) event.events |= EPOLLOUT;
+        struct epoll_event event = events_of(stream);
         /* One that cannot be registered here could not be in the parent. */
         epoll_ctl(janet_vm.epoll, EPOLL_CTL_ADD, stream->handle, &event);
     }
@@ -237,6 +286,12 @@ int ringspun_epoll_wait(int epoll, struct epoll_event *events, int maximum, int 
     return epoll_wait(janet_vm.epoll, events, maximum, timeout_ms);
 }
 
+/* Ends the registration of a descriptor with the VM's epoll instance, if there is one. */
+void ringspun_vm_take_back(int descriptor) {
+    struct epoll_event none = {0};
+    ringspun_epoll_ctl(janet_vm.epoll, EPOLL_CTL_DEL, descriptor, &none);
+}
+
 int ringspun_dup(int descriptor) {
     int duplicate = dup(descriptor);
     if (duplicate >= 0 && hooks()) hooks()->duplicated(descriptor, duplicate);
@@ -244,7 +299,12 @@ int ringspun_dup(int descriptor) {
 }
 
 int ringspun_close(int descriptor) {
-    if (hooks() && hooks()->closes(descriptor)) return 0;
+    if (hooks()) {
+        if (hooks()->closes(descriptor)) return 0;
+        /* The registration refers to the stream, and outlives this descriptor where there is another of the same file:
+         * in another thread, in a file, or in the parent of a forked child. */
+        ringspun_vm_take_back(descriptor);
+    }
     return close(descriptor);
 }
 
@@ -334,6 +394,7 @@ constant(JANET_STREAM_READABLE, 0x200);
 constant(JANET_STREAM_WRITABLE, 0x400);
 constant(JANET_STREAM_ACCEPTABLE, 0x800);
 constant(JANET_STREAM_UDPSERVER, 0x1000);
+constant(JANET_STREAM_NOT_CLOSEABLE, 0x2000);
 constant(JANET_BUFFER_FLAG_NO_REALLOC, 0x10000);
 constant(JANET_SANDBOX_NET_CONNECT, 4);
 constant(JANET_SANDBOX_NET_LISTEN, 8);

@@ -93,6 +93,7 @@ pub(crate) const JANET_STREAM_READABLE: u32 = 0x200;
 pub(crate) const JANET_STREAM_WRITABLE: u32 = 0x400;
 pub(crate) const JANET_STREAM_ACCEPTABLE: u32 = 0x800;
 pub(crate) const JANET_STREAM_UDPSERVER: u32 = 0x1000;
+pub(crate) const JANET_STREAM_NOT_CLOSEABLE: u32 = 0x2000;
 
 pub(crate) const JANET_BUFFER_FLAG_NO_REALLOC: i32 = 0x10000;
 pub(crate) const JANET_SANDBOX_NET_CONNECT: u32 = 4;
@@ -244,6 +245,10 @@ pub(crate) struct Hooks {
     pub(crate) flush: extern "C" fn(),
     pub(crate) forked: extern "C" fn(),
     pub(crate) lend: extern "C" fn(stream: *mut JanetStream) -> c_int,
+    pub(crate) read_received:
+        extern "C" fn(stream: *mut JanetStream, buffer: *mut JanetBuffer, count: i32, how: c_int) -> c_int,
+    pub(crate) close: extern "C" fn(stream: *mut JanetStream) -> c_int,
+    pub(crate) collected: extern "C" fn(stream: *mut JanetStream),
     pub(crate) share_streams: extern "C" fn(),
     pub(crate) methods: *const JanetMethod,
 }
@@ -431,6 +436,7 @@ mod layout {
     constant!(JANET_STREAM_WRITABLE, 0x400);
     constant!(JANET_STREAM_ACCEPTABLE, 0x800);
     constant!(JANET_STREAM_UDPSERVER, 0x1000);
+    constant!(JANET_STREAM_NOT_CLOSEABLE, 0x2000);
     constant!(JANET_BUFFER_FLAG_NO_REALLOC, 0x10000);
     constant!(JANET_SANDBOX_NET_CONNECT, 4);
     constant!(JANET_SANDBOX_NET_LISTEN, 8);

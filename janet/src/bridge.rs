@@ -45,9 +45,12 @@ struct Entry {
     socket: Socket,
 }
 
-/// The index of a stream that is registered with the VM's epoll instance, since C code waits on it or did so last. The
-/// VM, which waits by epoll, uses the field for nothing; in our other streams, it is 0.
+/// The index of a stream, a field that the VM uses for nothing, as it waits by epoll. A bit says that the stream is
+/// registered with the VM's epoll instance, since C code waits on it or did so last; another, that C code wants it
+/// level-triggered there. Above them is one more than its descriptor, which C code may have taken out of the stream.
 const LENT: u32 = 1;
+const LEVEL: u32 = 2;
+const DESCRIPTOR_SHIFT: u32 = 2;
 
 /// A native module has been loaded that may use the descriptors of streams.
 static ARE_STREAMS_SHARED: AtomicBool = AtomicBool::new(false);
@@ -278,11 +281,20 @@ impl Bridge {
         if ARE_STREAMS_SHARED.load(Ordering::Relaxed) {
             socket.leave_in_kernel();
         }
-        let mut streams = self.streams.borrow_mut();
-        if streams.len() <= descriptor {
-            streams.resize_with(descriptor + 1, || None);
+        // SAFETY: a live stream of this thread's VM.
+        unsafe { (*stream).index |= (descriptor as u32 + 1) << DESCRIPTOR_SHIFT };
+        let replaced = {
+            let mut streams = self.streams.borrow_mut();
+            if streams.len() <= descriptor {
+                streams.resize_with(descriptor + 1, || None);
+            }
+            streams[descriptor].replace(Entry { stream, socket })
+        };
+        if let Some(Entry { socket, .. }) = replaced {
+            // Other code has taken its descriptor over and closed it: the number is another's now.
+            socket.leave_descriptor_open();
+            socket.close();
         }
-        streams[descriptor] = Some(Entry { stream, socket });
     }
 
     /// Has the streams of this thread leave everything in the kernel.
@@ -292,21 +304,33 @@ impl Bridge {
         // Ending what is in flight turns the loop: the list must not be borrowed.
         let sockets: Vec<_> =
             self.streams.borrow().iter().flatten().map(|entry| entry.socket.clone()).collect();
-        sockets.iter().for_each(Socket::leave_in_kernel);
+        sockets.iter().for_each(Socket::share_with_c);
         self.flush();
     }
 
-    /// C code waits on a stream; true if the VM has to register it with its epoll instance. What was written before has
-    /// been handed over to the kernel then.
-    pub(crate) fn lend(&self, stream: *mut JanetStream) -> bool {
+    /// C code is about to wait on a stream. What was written before has been handed over to the kernel then.
+    pub(crate) fn lend(&self, stream: *mut JanetStream) {
         let socket = self.entered(stream);
         // SAFETY: a live stream of this thread's VM.
-        if unsafe { std::mem::replace(&mut (*stream).index, LENT) } == LENT {
-            return false;
+        if unsafe { (*stream).index } & LENT == 0 {
+            socket.share_with_c();
+            self.flush();
         }
-        socket.leave_in_kernel();
-        self.flush();
-        true
+    }
+
+    /// A process is about to inherit a stream.
+    pub(crate) fn share_with_process(&self, stream: *mut JanetStream) {
+        let socket = self.socket_of(stream);
+        match ARE_STREAMS_SHARED.load(Ordering::Relaxed) {
+            // The descriptor must not block C code, as it does not with the VM's own.
+            true => socket.leave_in_kernel(),
+            false => socket.share_with_process(),
+        }
+    }
+
+    /// Whether a stream has something that was received and that nobody has read.
+    pub(crate) fn has_received(&self, stream: *mut JanetStream) -> bool {
+        self.entered(stream).has_received()
     }
 
     /// Janet code uses a lent stream.
@@ -315,7 +339,7 @@ impl Bridge {
         // SAFETY: a live stream of this thread's VM.
         unsafe {
             let is_used = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
-            if (*stream).index == LENT && !is_used {
+            if (*stream).index & LENT != 0 && !is_used {
                 Self::take_back(stream);
             }
         }
@@ -325,14 +349,18 @@ impl Bridge {
     fn take_back(stream: *mut JanetStream) {
         // SAFETY: a live stream of this thread's VM, with an open descriptor.
         unsafe {
-            (*stream).index = 0;
+            (*stream).index &= !LENT;
             janet::ringspun_vm_take_back((*stream).handle);
         }
     }
 
     fn entry_at(&self, descriptor: RawFd) -> Option<Entry> {
-        let descriptor = usize::try_from(descriptor).ok()?;
-        self.streams.borrow().get(descriptor)?.clone()
+        let index = usize::try_from(descriptor).ok()?;
+        let entry = self.streams.borrow().get(index)?.clone()?;
+        // SAFETY: a stream has its entry for as long as it lives, at most.
+        let handle = unsafe { (*entry.stream).handle };
+        // Otherwise, C code has taken the descriptor over, and the number may be another's.
+        (handle == descriptor).then_some(entry)
     }
 
     /// The socket of a stream that is ours and open, as its flags say, for use by Janet code. A stream that came from
@@ -343,7 +371,7 @@ impl Bridge {
         let (descriptor, index) = unsafe { ((*stream).handle, (*stream).index) };
         if let Some(Some(entry)) = self.streams.borrow().get(descriptor as usize)
             && entry.stream == stream
-            && index != LENT
+            && index & LENT == 0
         {
             return entry.socket.clone();
         }
@@ -361,7 +389,7 @@ impl Bridge {
         }
     }
 
-    /// Takes in a stream that came from another thread.
+    /// Takes in a stream that came from another thread or, in a forked child, from the parent.
     #[cold]
     fn take_in(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.
@@ -370,10 +398,16 @@ impl Bridge {
         // socket owns it, and the stream's number is taken back in `release`.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let socket = Socket::adopt(&self.event_loop, descriptor, flags);
-        // SAFETY: as above. In a forked child, the VM has registered it anew if C code waits on it.
+        // SAFETY: as above. Without a waiter, the index may not be set yet, and the VM may have registered the stream:
+        // in a forked child, or where C code has made it.
         unsafe {
-            let is_lent = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
-            (*stream).index = if is_lent { LENT } else { 0 };
+            let is_waited_for = !(*stream).read_fiber.is_null() || !(*stream).write_fiber.is_null();
+            if is_waited_for {
+                (*stream).index = LENT | (*stream).index & LEVEL;
+            } else {
+                (*stream).index = 0;
+                janet::ringspun_vm_take_back((*stream).handle);
+            }
         }
         self.enter(stream, socket.clone());
         socket
@@ -382,6 +416,10 @@ impl Bridge {
     /// Closes a stream of ours: `(:close stream)`.
     pub(crate) fn close(&self, stream: *mut JanetStream) {
         let socket = self.socket_of(stream);
+        // SAFETY: a live stream of this thread's VM.
+        if unsafe { (*stream).flags } & janet::JANET_STREAM_NOT_CLOSEABLE != 0 {
+            socket.leave_descriptor_open();
+        }
         self.release(stream, &socket);
         // Wakes operations parked on it: no borrow may be held.
         socket.close();
@@ -404,17 +442,36 @@ impl Bridge {
     /// fibers that are still parked may have been freed: it must not wake anything.
     pub(crate) fn release_descriptor(&self, descriptor: RawFd) -> bool {
         let Some(entry) = self.entry_at(descriptor) else { return false };
+        self.let_go(entry);
+        true
+    }
+
+    /// The collector frees a stream of ours, and does not close its descriptor if C code has taken it over.
+    pub(crate) fn collected(&self, stream: *mut JanetStream) {
+        // SAFETY: its memory is still there.
+        let (handle, flags, index) = unsafe { ((*stream).handle, (*stream).flags, (*stream).index) };
+        let Some(descriptor) = (index >> DESCRIPTOR_SHIFT).checked_sub(1) else { return };
+        let entry = self.streams.borrow().get(descriptor as usize).cloned().flatten();
+        let Some(entry) = entry.filter(|entry| entry.stream == stream) else { return };
+        let is_closeable = flags & janet::JANET_STREAM_NOT_CLOSEABLE == 0;
+        if handle != entry.socket.descriptor() || !is_closeable {
+            entry.socket.leave_descriptor_open();
+            self.let_go(entry);
+        }
+    }
+
+    /// Ends a stream in the middle of the collector's work.
+    fn let_go(&self, entry: Entry) {
         self.release(entry.stream, &entry.socket);
         if !entry.socket.close_if_idle() {
             self.collected.borrow_mut().push(entry.socket);
         }
-        true
     }
 
     fn release(&self, stream: *mut JanetStream, socket: &Socket) {
         // The registration may outlive the number, and refers to the stream.
         // SAFETY: as below.
-        if unsafe { (*stream).index } == LENT {
+        if unsafe { (*stream).index } & LENT != 0 {
             Self::take_back(stream);
         }
         // SAFETY: a live stream of this thread's VM, or one that is being collected, whose memory is

@@ -8,16 +8,19 @@
 //! | `nanosleep`, `exit`, `execv` | the loop will not turn for a while, or ever | hand over what is to be sent |
 //! | `dlopen(module)` | C code that may use sockets is there | leave everything in the kernel that nobody has asked for |
 //! | nothing, but C code waits on a stream | it expects the VM to do so | have the VM register it with its epoll |
+//! | nothing, but C code reads from a stream | it expects what nobody has read | give it what was received and not used |
+//! | nothing, but C code closes a stream | it expects the end immediately | close it as Janet code does |
 //! | any for its loop, in a forked child | the loop is the parent's | leave all that the thread had to the parent |
 
 use std::ffi::c_int;
 use std::io;
 use std::sync::Once;
 
-use crate::api::{Hooks, JanetStream, ringspun_vm_install_hooks};
+use crate::api::{Hooks, JanetBuffer, JanetStream, ringspun_vm_install_hooks};
 use crate::bridge::{Bridge, share_streams_of_process};
 use crate::socket::{forget_handed_over, pass_on};
 use crate::stock::methods;
+use crate::streams;
 
 /// What [`Hooks::wait`] returns, besides -1 with `errno` set; the same as in `c/vm.c`.
 const NO_EVENTS: c_int = 0;
@@ -28,8 +31,19 @@ const NOT_WAITED: c_int = 2;
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        let hooks =
-            Hooks { wait, duplicated, closes, flush, forked, lend, share_streams, methods: methods() };
+        let hooks = Hooks {
+            wait,
+            duplicated,
+            closes,
+            flush,
+            forked,
+            lend,
+            read_received,
+            close,
+            collected,
+            share_streams,
+            methods: methods(),
+        };
         // Lives as long as the process.
         // SAFETY: the functions do what c/vm.c says of them.
         unsafe { ringspun_vm_install_hooks(Box::into_raw(Box::new(hooks))) };
@@ -61,11 +75,37 @@ extern "C" fn flush() {
 
 extern "C" fn lend(stream: *mut JanetStream) -> c_int {
     match Bridge::get_or_make() {
-        Ok(bridge) => c_int::from(bridge.lend(stream)),
+        Ok(bridge) => {
+            bridge.lend(stream);
+            0
+        }
         Err(error) => {
             set_errno(&error);
             -1
         }
+    }
+}
+
+extern "C" fn read_received(
+    stream: *mut JanetStream,
+    buffer: *mut JanetBuffer,
+    count: i32,
+    how: c_int,
+) -> c_int {
+    // SAFETY: called for a function of a native module, with live values.
+    c_int::from(unsafe { streams::read_received(stream, buffer, count, how) })
+}
+
+extern "C" fn close(stream: *mut JanetStream) -> c_int {
+    c_int::from(Bridge::get_or_make().is_ok_and(|bridge| {
+        bridge.close(stream);
+        true
+    }))
+}
+
+extern "C" fn collected(stream: *mut JanetStream) {
+    if let Some(bridge) = Bridge::current() {
+        bridge.collected(stream);
     }
 }
 

@@ -55,7 +55,7 @@ unsafe fn share_streams(count: i32, arguments: *mut Janet) -> Verdict {
             if let Ok(bridge) = this_bridge() {
                 // What was written before comes before what the process writes.
                 bridge.flush();
-                bridge.socket_of(stream).share_with_process();
+                bridge.share_with_process(stream);
             }
         }
     }

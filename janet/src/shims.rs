@@ -16,11 +16,13 @@ pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream 
     unsafe { janet::janet_getabstract(arguments, 0, &raw const janet::janet_stream_type).cast() }
 }
 
-/// Whether a stream is one of ours.
+/// Whether a stream is one of ours. From an open one, C code may take the descriptor: then, only errors are left, which
+/// are the VM's.
 #[inline]
 pub(crate) unsafe fn is_ours(stream: *mut JanetStream) -> bool {
     // SAFETY: the caller has a live stream.
-    unsafe { (*stream).methods == stock::methods().cast() }
+    let JanetStream { methods, handle, flags, .. } = unsafe { &*stream };
+    *methods == stock::methods().cast() && (*handle != -1 || flags & janet::JANET_STREAM_CLOSED != 0)
 }
 
 /// Carries out the verdict. Nothing with a destructor may be alive in the caller, and the decision must not raise.

@@ -97,7 +97,38 @@ impl Socket {
         }
     }
 
-    /// From now on, C code may use the descriptor.
+    /// From now on, C code may use the descriptor, which must not block it, even if a process has it too.
+    pub(crate) fn share_with_c(&self) {
+        self.leave_in_kernel();
+        let descriptor = self.descriptor();
+        // SAFETY: reads and sets flags of a descriptor; an error means that there is none.
+        unsafe {
+            let flags = libc::fcntl(descriptor, libc::F_GETFL);
+            if flags >= 0 && flags & libc::O_NONBLOCK == 0 {
+                libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK);
+            }
+        }
+    }
+
+    /// Closing does not close the descriptor, which has another owner.
+    pub(crate) fn leave_descriptor_open(&self) {
+        match self {
+            Self::Stream(core) => core.leave_descriptor_open(),
+            Self::Listener(core) => core.leave_descriptor_open(),
+            Self::Datagram(core) => core.leave_descriptor_open(),
+        }
+    }
+
+    /// Whether something has been received that nobody has read.
+    pub(crate) fn has_received(&self) -> bool {
+        match self {
+            Self::Stream(core) => core.has_received(),
+            Self::Listener(core) => core.has_received(),
+            Self::Datagram(core) => core.has_received(),
+        }
+    }
+
+    /// From now on, everything that nobody has asked for stays in the kernel.
     pub(crate) fn leave_in_kernel(&self) {
         match self {
             Self::Stream(core) => core.leave_in_kernel(),

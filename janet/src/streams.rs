@@ -1,14 +1,15 @@
 //! The functions and methods that programs call on sockets. They read their arguments as the VM's own do, so that
 //! errors have the same texts. Streams that are not ours (pipes, files) go to the VM's own function.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::net::Shutdown;
 
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Sent, Write};
 
 use crate::api as janet;
-use crate::api::{Janet, JanetStream};
+use crate::api::{Janet, JanetBuffer, JanetStream};
+use crate::bridge::Bridge;
 use crate::parked::start;
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
@@ -79,6 +80,39 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
+}
+
+/// How C code reads, if not just some; the same numbers as in `c/vm.c`.
+const ALL: c_int = 1;
+const FROM: c_int = 2;
+
+/// C code reads from a stream: gives the running fiber what was received and that nobody has read, and then returns
+/// true: the fiber has to wait. Raises nothing.
+///
+/// # Safety
+///
+/// Called by the VM for a function of a native module, with live values.
+pub(crate) unsafe fn read_received(
+    stream: *mut JanetStream,
+    buffer: *mut JanetBuffer,
+    count: i32,
+    how: c_int,
+) -> bool {
+    if !Bridge::get_or_make().is_ok_and(|bridge| bridge.has_received(stream)) {
+        return false;
+    }
+    let (limit, target) = (count.max(0) as usize, Target { buffer, is_own: false });
+    // SAFETY: as the caller says.
+    let verdict = unsafe {
+        match how {
+            // Streams do not have it: the VM's own reads on.
+            FROM if (*stream).flags & janet::JANET_STREAM_UDPSERVER == 0 => return false,
+            FROM => start_receive(stream, limit, target, f64::INFINITY),
+            ALL => start_read(stream, Amount::Exactly(limit), target, f64::INFINITY),
+            _ => start_read(stream, Amount::UpTo(limit), target, f64::INFINITY),
+        }
+    };
+    matches!(verdict, Verdict::Await)
 }
 
 pub(crate) const NET_READ: Replacement = replacement!(c"net/read", net_read);

@@ -15,11 +15,18 @@ pub(crate) struct Descriptor {
     raw: RawFd,
     closing: Cell<bool>,
     closed: Cell<bool>,
+    /// The number is another owner's to close.
+    stays_open: Cell<bool>,
 }
 
 impl Descriptor {
     pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        Self { raw: descriptor.into_raw_fd(), closing: Cell::new(false), closed: Cell::new(false) }
+        Self {
+            raw: descriptor.into_raw_fd(),
+            closing: Cell::new(false),
+            closed: Cell::new(false),
+            stays_open: Cell::new(false),
+        }
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -41,9 +48,14 @@ impl Descriptor {
         self.closing.get()
     }
 
+    /// Closing leaves the descriptor open, for another owner.
+    pub(crate) fn leave_open(&self) {
+        self.stays_open.set(true);
+    }
+
     /// Closes the descriptor, once. No operation may be in flight on it.
     pub(crate) fn close(&self) {
-        if !self.closed.replace(true) {
+        if !self.closed.replace(true) && !self.stays_open.get() {
             // SAFETY: the descriptor came from an `OwnedFd`, and the flag makes this run once. Linux frees the number
             // whatever close returns, so it must not be retried.
             unsafe { libc::close(self.raw) };

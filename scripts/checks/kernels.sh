@@ -13,10 +13,11 @@
 #
 #     sudo apt-get install qemu-system-x86 busybox-static
 #
-# Emulation is slow: about five minutes per kernel. RINGSPUN_STORM is the number of cancellations that the storms have to
-# hit (2,000 by default here), RINGSPUN_DATAGRAMS how many are sent a few at a time (10,000 by default here, and as many at
-# full speed). KERNEL_MATRIX_ONLY is an extended regular expression that selects test binaries by CRATE/NAME. Kernels and
-# logs are kept in target/kernel-matrix.
+# Emulation is slow: five to ten minutes per kernel. RINGSPUN_STORM is the number of cancellations that the storms have to
+# hit (2,000 by default here), RINGSPUN_CHILDREN how many are forked per backend (50 by default here; one takes 0.1 s),
+# RINGSPUN_DATAGRAMS how many are sent a few at a time (10,000 by default here, and as many at full speed).
+# KERNEL_MATRIX_ONLY is an extended regular expression that selects test binaries by CRATE/NAME. Kernels and logs are kept
+# in target/kernel-matrix.
 
 memory_mib=4096
 suite_timeout_s=900
@@ -103,18 +104,33 @@ echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 cat >"$root/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/ TMPDIR=/tmp RUST_BACKTRACE=0 RINGSPUN_STORM=${RINGSPUN_STORM:-2000} RINGSPUN_DATAGRAMS=${RINGSPUN_DATAGRAMS:-10000}
+export PATH=/bin HOME=/ TMPDIR=/tmp RUST_BACKTRACE=0
+export RINGSPUN_STORM=${RINGSPUN_STORM:-2000} RINGSPUN_CHILDREN=${RINGSPUN_CHILDREN:-50} RINGSPUN_DATAGRAMS=${RINGSPUN_DATAGRAMS:-10000}
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 ln -s /proc/self/fd /dev/fd
 ip link set lo up; ip route add 224.0.0.0/4 dev lo
 ulimit -n 65536
 echo "@@ kernel \$(uname -r)"
+# What each thread of a test that does not end is doing: one that hangs waits, one that is slow runs.
+tell_threads() {
+    for task in /proc/[0-9]*/task/*; do
+        status=\$(grep -sE '^(Name|State|Pid|PPid):' "\$task/status" | tr '\t\n' '  ')
+        # It has ended, or is the kernel's, or this shell.
+        case "\$status" in "" | *"PPid: "[02]" ") continue ;; esac
+        echo "@ thread \$status"
+        cat "\$task/syscall" "\$task/stack" 2>/dev/null
+    done
+}
 while read -r crate name; do
     for backend in uring poll; do
         echo "@@ begin \$crate/\$name \$backend"
         cd "$PWD/\$crate"
-        RINGSPUN_BACKEND=\$backend timeout $suite_timeout_s "/tests/\$crate-\$name" --show-output </dev/null 2>&1
+        (sleep $suite_timeout_s; tell_threads; kill -9 -1) &
+        # Not in the background, where the shell would have it ignore signals that tests raise.
+        RINGSPUN_BACKEND=\$backend "/tests/\$crate-\$name" --show-output </dev/null 2>&1
         echo "@@ end \$?"
+        # All that is left, but for this shell.
+        kill -9 -1
     done
 done </tests/list
 echo "@@ done"

@@ -34,15 +34,15 @@ struct Program {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Outcome {
-    exit_status: Option<i32>,
-    output: String,
+pub(super) struct Outcome {
+    pub(super) exit_status: Option<i32>,
+    pub(super) output: String,
 }
 
 /// What one run of a program came to, and what it wrote to standard error, which is not compared.
-struct Run {
-    outcome: Outcome,
-    errors: String,
+pub(super) struct Run {
+    pub(super) outcome: Outcome,
+    pub(super) errors: String,
 }
 
 /// The programs of a file: each starts with a line `### TITLE`, which may end in `[exit status N]`.
@@ -96,7 +96,7 @@ fn janet(net: &str, file: &Path) -> Command {
 }
 
 /// Runs a command, together with all that it starts, for as long as it may take.
-fn run(mut command: Command) -> Run {
+pub(super) fn run(mut command: Command) -> Run {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().unwrap();
     let output = collect(child.stdout.take().unwrap());

@@ -8,6 +8,7 @@ mod fairness;
 mod install;
 mod libraries;
 mod manual;
+mod native;
 mod repl;
 #[path = "../support/mod.rs"]
 mod support;

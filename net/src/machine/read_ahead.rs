@@ -81,6 +81,11 @@ impl<T> ReadAhead<T> {
         }
     }
 
+    /// Whether data was left behind.
+    pub(crate) fn has_left_behind(&self) -> bool {
+        self.is_shared() && self.left_behind.borrow().as_ref().is_some_and(|left| !left.lock().is_empty())
+    }
+
     /// Takes the first piece that was left behind.
     pub(crate) fn take(&self) -> Option<T> {
         self.left_behind.borrow().as_ref()?.lock().pop_front()

@@ -412,6 +412,16 @@ impl<K: Kind> Socket<K> {
         self.stop_input();
     }
 
+    /// Whether something has been received that nobody has read.
+    pub fn has_received(&self) -> bool {
+        self.input.weight() > 0 || self.input.ahead.has_left_behind()
+    }
+
+    /// Has [`close`](Self::close) leave the descriptor open, for another owner.
+    pub fn leave_descriptor_open(&self) {
+        self.descriptor.leave_open();
+    }
+
     fn stop_input(&self) {
         if let Some(key) = self.input.armed.get() {
             // After an error of the loop, nothing is received anyway.

@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -145,19 +146,27 @@ fn main() {
         return dispositions::check(kind, cancels == "true");
     }
     let refusal = probe::ring_report().refusal;
+    let (mut passed, mut failed) = (0, 0);
     for backend in ["uring", "poll"] {
         if let (Some(refusal), "uring") = (&refusal, backend) {
             println!("only on poll: {refusal}");
             continue;
         }
         for (name, test) in [
-            ("actions of signals are as expected", &(|| actions_are_as_expected(backend)) as &dyn Fn()),
-            ("after signals, nothing is left", &|| signals_end_it(backend)),
-            ("after an exit, nothing is left", &|| exits_end_it(backend, End::Exit, 7)),
-            ("after a return, nothing is left", &|| exits_end_it(backend, End::Return, 0)),
+            ("actions_of_signals_are_as_expected", &(|| actions_are_as_expected(backend)) as &dyn Fn()),
+            ("after_signals_nothing_is_left", &|| signals_end_it(backend)),
+            ("after_an_exit_nothing_is_left", &|| exits_end_it(backend, End::Exit, 7)),
+            ("after_a_return_nothing_is_left", &|| exits_end_it(backend, End::Return, 0)),
         ] {
-            test();
-            println!("{name}, on {backend} ... ok");
+            let is_ok = catch_unwind(AssertUnwindSafe(test)).is_ok();
+            *if is_ok { &mut passed } else { &mut failed } += 1;
+            println!("test {backend}::{name} ... {}", if is_ok { "ok" } else { "FAILED" });
         }
+    }
+    // In the words of the standard harness, for scripts that count.
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {passed} passed; {failed} failed");
+    if failed > 0 {
+        std::process::exit(101);
     }
 }
