@@ -28,8 +28,7 @@ pub struct Configuration {
     /// `latency`, or `off` for a loop that never polls), or else [`SpinFor::Cpu`].
     pub spin_for: Option<SpinFor>,
     /// The longest that a wait busy-polls; zero for never. `None` takes the environment variable
-    /// `RINGSPUN_SPIN_MAX_US`, in microseconds, or else 50 µs. Polls also end when they have lasted as long as
-    /// blocking costs.
+    /// `RINGSPUN_SPIN_MAX_US`, in microseconds, or else 50 µs.
     pub spin_max: Option<Duration>,
     /// Whether operations of a ring are cancelled before a signal or an exit ends the process, so that its sockets
     /// close.

@@ -2,10 +2,9 @@
 //!
 //! What it costs to block and to be woken differs between machines several times over, and so does what polling
 //! costs: nothing but the wait itself, unless the peer needs this core. So both ways of waiting are measured while the
-//! loop runs. A few waits of either way are timed, and the loop waits in the way that has cost less per completion. The
-//! other way is tried now and then, less often the longer it has been worse.
-//!
-//! Each wait busy-polls for no longer than blocking costs, so that a miss costs at most twice as much as blocking.
+//! loop runs. A few waits of either way are timed, each with the turn that follows it, because after a sleep the work is
+//! slower, too. The loop waits in the way that has cost less per completion. The other way is tried now and then, less
+//! often the worse it is.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use crate::sys::Backend;
 const VARIABLE: &str = "RINGSPUN_SPIN";
 /// The longest poll, in microseconds.
 const MAX_VARIABLE: &str = "RINGSPUN_SPIN_MAX_US";
-/// Blocking costs less than this on every machine that was measured.
+/// About what blocking costs on slow machines.
 const MAX: Duration = Duration::from_micros(50);
 
 /// Decides, from what earlier waits have cost, whether to poll before blocking.
@@ -28,21 +27,31 @@ pub(crate) struct Spin {
     max: Duration,
     saves: SpinFor,
     costs: Costs,
-    /// How often the loop has waited for something that was not there yet, and how often it polled for it.
+    /// The wait that is being measured, until the next one begins.
+    measured: Option<Measured>,
+    /// How often the loop has waited, and how often it busy-polled.
     waits: u64,
     polls: u64,
+}
+
+#[derive(Debug)]
+struct Measured {
+    way: Way,
+    since: Duration,
+    completions: usize,
 }
 
 /// What the loop knows about the two ways of waiting ([`EventLoop::spin_statistics`](crate::EventLoop::spin_statistics)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpinStatistics {
-    /// Waits for completions that were not there yet.
+    /// Waits for completions.
     pub waits: u64,
-    /// Those of them that busy-polled.
+    /// Those of them that busy-polled before blocking.
     pub busy_polled: u64,
-    /// What a completion costs in a wait that blocks: processor time or, to save latency, time. None unless measured.
+    /// What a completion costs if the loop blocks, with the work that it causes: processor time or, to save latency,
+    /// time. None unless measured.
     pub blocking_cost: Option<Duration>,
-    /// The same in a wait that busy-polls before it blocks.
+    /// The same if the loop busy-polls before it blocks.
     pub busy_polling_cost: Option<Duration>,
 }
 
@@ -55,7 +64,7 @@ impl Spin {
     pub(crate) fn new(max: Option<Duration>, saves: Option<SpinFor>) -> io::Result<Self> {
         let (default_max, default_saves) = of_environment()?;
         let (max, saves) = (max.unwrap_or(default_max), saves.unwrap_or(default_saves));
-        Ok(Self { max, saves, costs: Costs::default(), waits: 0, polls: 0 })
+        Ok(Self { max, saves, costs: Costs::default(), measured: None, waits: 0, polls: 0 })
     }
 
     pub(crate) fn statistics(&self) -> SpinStatistics {
@@ -77,22 +86,25 @@ impl Spin {
         if timeout == Some(Duration::ZERO) || self.max.is_zero() || backend.is_simulated() {
             return backend.wait(timeout, ready);
         }
-        // Submits first: the time of submitting is not part of the wait.
-        if poll(backend, ready)? {
-            return Ok(());
-        }
+        self.end_measuring();
         let choice = self.costs.choose();
         self.waits += 1;
         self.polls += u64::from(choice.way == Way::Spin);
-        let before = choice.is_measured.then(|| self.now()).flatten();
+        let since = choice.is_measured.then(|| self.now()).flatten();
         match choice.way {
             Way::Block => backend.wait(timeout, ready)?,
             Way::Spin => self.poll_and_block(backend, timeout, ready)?,
         }
-        if let (Some(before), Some(after)) = (before, before.and_then(|_| self.now())) {
-            self.costs.record(choice.way, after.saturating_sub(before), ready.len().max(1));
-        }
+        self.measured = since.map(|since| Measured { way: choice.way, since, completions: ready.len() });
         Ok(())
+    }
+
+    fn end_measuring(&mut self) {
+        if let Some(Measured { way, since, completions }) = self.measured.take()
+            && let Some(now) = self.now()
+        {
+            self.costs.record(way, now.saturating_sub(since), completions);
+        }
     }
 
     fn poll_and_block(
@@ -101,8 +113,11 @@ impl Spin {
         timeout: Option<Duration>,
         ready: &mut ReadyQueue,
     ) -> io::Result<()> {
-        let longest = self.costs.longest_poll().min(self.max);
-        let limit = timeout.map_or(longest, |timeout| timeout.min(longest));
+        let limit = timeout.map_or(self.max, |timeout| timeout.min(self.max));
+        // Submits first: the time of submitting is not part of the wait.
+        if poll(backend, ready)? {
+            return Ok(());
+        }
         let start = Instant::now();
         loop {
             std::hint::spin_loop();

@@ -67,8 +67,6 @@ pub(crate) struct Costs {
     left: u32,
     blocking: Mean,
     spinning: Mean,
-    /// What a wait that blocks costs, with all its completions.
-    block: Mean,
 }
 
 impl Default for Costs {
@@ -79,7 +77,6 @@ impl Default for Costs {
             left: TRY_EVERY_MIN,
             blocking: Mean::default(),
             spinning: Mean::default(),
-            block: Mean::default(),
         }
     }
 }
@@ -88,11 +85,6 @@ impl Costs {
     /// The mean cost of a completion.
     pub(crate) fn of(&self, way: Way) -> Option<Duration> {
         self.mean(way).0.map(Duration::from_nanos)
-    }
-
-    /// How long busy-polling may last: what blocking costs.
-    pub(crate) fn longest_poll(&self) -> Duration {
-        Duration::from_nanos(self.block.0.unwrap_or_default())
     }
 
     /// How to wait next.
@@ -124,15 +116,12 @@ impl Costs {
         }
     }
 
-    /// Notes what a wait has cost that has brought this number of completions.
+    /// Notes what a wait has cost, with the turn after it, that has brought this number of completions.
     pub(crate) fn record(&mut self, way: Way, cost: Duration, completions: usize) {
         let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         let sample_ns = cost_ns / completions.max(1) as u64;
         match way {
-            Way::Block => {
-                self.block.add(cost_ns);
-                self.blocking.add(sample_ns);
-            }
+            Way::Block => self.blocking.add(sample_ns),
             Way::Spin => self.spinning.add(sample_ns),
         }
         let (Some(blocking_ns), Some(spinning_ns)) = (self.blocking.0, self.spinning.0) else { return };
@@ -153,7 +142,7 @@ mod tests {
     /// A machine, in nanoseconds.
     #[derive(Clone, Copy)]
     struct Machine {
-        /// The processor time to block and to be woken.
+        /// The processor time to block and to be woken, and what caches that have become cold cost afterwards.
         block_cost: u64,
         /// From a completion until the thread runs again.
         wake_latency: u64,
@@ -184,7 +173,8 @@ mod tests {
 
     impl Machine {
         /// What one wait costs for a completion that comes after `gap`.
-        fn wait(&self, way: Way, longest_poll: u64, gap: u64, number: u64) -> Total {
+        fn wait(&self, way: Way, gap: u64, number: u64) -> Total {
+            let longest_poll = 50 * MICROSECOND;
             let interruption = if self.interrupted_every > 0 && number % self.interrupted_every == 0 {
                 1_000_000
             } else {
@@ -214,11 +204,7 @@ mod tests {
             for number in 0..WAITS {
                 let choice = costs.choose();
                 let way = fixed.unwrap_or(choice.way);
-                let longest = match fixed {
-                    Some(_) => self.block_cost,
-                    None => costs.longest_poll().as_nanos() as u64,
-                };
-                let cost = self.wait(way, longest, gaps(number), number);
+                let cost = self.wait(way, gaps(number), number);
                 if number >= FIRST {
                     total.processor += cost.processor;
                     total.elapsed += cost.elapsed;
