@@ -23,8 +23,8 @@ pub struct Configuration {
     /// The number of receive buffers that all datagram sockets of the loop share: a power of two, at most 32,768. Each
     /// has room for the longest UDP datagram.
     pub datagram_buffers: u16,
-    /// What a loop saves by busy-polling briefly before it blocks. It measures what both cost, and polls only where that
-    /// saves this, or costs as much as blocking. `None` takes the environment variable `RINGSPUN_SPIN` (`cpu`,
+    /// What a loop saves by busy-polling briefly before it blocks. It measures what both cost, and polls only where
+    /// that costs no more than blocking. `None` takes the environment variable `RINGSPUN_SPIN` (`cpu`,
     /// `latency`, or `off` for a loop that never polls), or else [`SpinFor::Cpu`].
     pub spin_for: Option<SpinFor>,
     /// The longest that a wait busy-polls; zero for never. `None` takes the environment variable

@@ -103,7 +103,8 @@ impl EventLoop {
     ///
     /// `Unsupported` if io_uring was requested and cannot be used, with the cause and the remedy in its text;
     /// `InvalidInput` if a number of receive buffers is not a power of two, if their size is zero, and if
-    /// `RINGSPUN_BACKEND`, `RINGSPUN_SPIN` or `RINGSPUN_SPIN_MAX_US` is invalid; the kernel's error if descriptors or memory run out.
+    /// `RINGSPUN_BACKEND`, `RINGSPUN_SPIN` or `RINGSPUN_SPIN_MAX_US` is invalid; the kernel's error if descriptors or
+    /// memory run out.
     pub fn new(configuration: &Configuration) -> io::Result<Rc<Self>> {
         let spin = Spin::new(configuration.spin_max, configuration.spin_for)?;
         let waker = RemoteWaker::new()?;

@@ -2,9 +2,9 @@
 //!
 //! What it costs to block and to be woken differs between machines several times over, and so does what polling
 //! costs: nothing but the wait itself, unless the peer needs this core. So both ways of waiting are measured while the
-//! loop runs. A few waits of either way are timed, each with the turn that follows it, because after a sleep the work is
-//! slower, too. The loop waits in the way that has cost less per completion. The other way is tried now and then, less
-//! often the worse it is.
+//! loop runs. A few waits of either way are timed, each with the turn that follows it, because after a sleep the work
+//! is slower, too. The loop waits in the way that has cost less per completion. The other way is tried now and then,
+//! less often the worse it is.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -41,7 +41,8 @@ struct Measured {
     completions: usize,
 }
 
-/// What the loop knows about the two ways of waiting ([`EventLoop::spin_statistics`](crate::EventLoop::spin_statistics)).
+/// What a loop knows about the two ways of waiting; see
+/// [`EventLoop::spin_statistics`](crate::EventLoop::spin_statistics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpinStatistics {
     /// Waits for completions.

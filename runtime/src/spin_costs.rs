@@ -175,7 +175,8 @@ mod tests {
         /// What one wait costs for a completion that comes after `gap`.
         fn wait(&self, way: Way, gap: u64, number: u64) -> Total {
             let longest_poll = 50 * MICROSECOND;
-            let interruption = if self.interrupted_every > 0 && number % self.interrupted_every == 0 {
+            let interruption = if self.interrupted_every > 0 && number.is_multiple_of(self.interrupted_every)
+            {
                 1_000_000
             } else {
                 0
@@ -273,7 +274,8 @@ mod tests {
 
     #[test]
     fn the_choice_follows_the_load() {
-        let phases = |number: u64| if number / 20_000 % 2 == 0 { MICROSECOND } else { 300 * MICROSECOND };
+        let phases =
+            |number: u64| if (number / 20_000).is_multiple_of(2) { MICROSECOND } else { 300 * MICROSECOND };
         let (chosen, blocking) = (SLOW.run(&phases, false, None), SLOW.run(&phases, false, Some(Way::Block)));
         // Half of the waits are worth polling.
         assert!(chosen.processor as f64 <= blocking.processor as f64 * 0.6, "{chosen:?} of {blocking:?}");
