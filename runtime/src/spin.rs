@@ -135,7 +135,7 @@ impl Spin {
     /// The time of the clock that shows what is to be saved.
     fn now(&self) -> Option<Duration> {
         let clock = match self.saves {
-            SpinFor::Cpu => nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID,
+            SpinFor::Cpu => nix::time::ClockId::from_raw(libc::CLOCK_THREAD_CPUTIME_ID),
             SpinFor::Latency => nix::time::ClockId::CLOCK_MONOTONIC,
         };
         clock.now().ok().map(Duration::from)
