@@ -3,8 +3,8 @@
 //! What it costs to block and to be woken differs between machines several times over, and so does what polling
 //! costs: nothing but the wait itself, unless the peer needs this core. So both ways of waiting are measured while the
 //! loop runs. A few waits of either way are timed, each with the turn that follows it, because after a sleep the work
-//! is slower, too. The loop waits in the way that has cost less per completion. The other way is tried now and then,
-//! less often the worse it is.
+//! is slower, too. The loop waits in the way that has cost less for its work. The other way is tried now and then, less
+//! often the worse it is.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub(crate) struct Spin {
 struct Measured {
     way: Way,
     since: Duration,
-    completions: usize,
+    work: usize,
 }
 
 /// What a loop knows about the two ways of waiting; see
@@ -49,8 +49,8 @@ pub struct SpinStatistics {
     pub waits: u64,
     /// Those of them that busy-polled before blocking.
     pub busy_polled: u64,
-    /// What a completion costs if the loop blocks, with the work that it causes: processor time or, to save latency,
-    /// time. None unless measured.
+    /// What a completion, or each 4 KiB of a larger one, costs if the loop blocks, with the turn that follows:
+    /// processor time or, to save latency, time. None unless measured.
     pub blocking_cost: Option<Duration>,
     /// The same if the loop busy-polls before it blocks.
     pub busy_polling_cost: Option<Duration>,
@@ -65,7 +65,7 @@ impl Spin {
     pub(crate) fn new(max: Option<Duration>, saves: Option<SpinFor>) -> io::Result<Self> {
         let (default_max, default_saves) = of_environment()?;
         let (max, saves) = (max.unwrap_or(default_max), saves.unwrap_or(default_saves));
-        Ok(Self { max, saves, costs: Costs::default(), measured: None, waits: 0, polls: 0 })
+        Ok(Self { max, saves, costs: Costs::new(saves), measured: None, waits: 0, polls: 0 })
     }
 
     pub(crate) fn statistics(&self) -> SpinStatistics {
@@ -96,15 +96,15 @@ impl Spin {
             Way::Block => backend.wait(timeout, ready)?,
             Way::Spin => self.poll_and_block(backend, timeout, ready)?,
         }
-        self.measured = since.map(|since| Measured { way: choice.way, since, completions: ready.len() });
+        self.measured = since.map(|since| Measured { way: choice.way, since, work: work_of(ready) });
         Ok(())
     }
 
     fn end_measuring(&mut self) {
-        if let Some(Measured { way, since, completions }) = self.measured.take()
+        if let Some(Measured { way, since, work }) = self.measured.take()
             && let Some(now) = self.now()
         {
-            self.costs.record(way, now.saturating_sub(since), completions);
+            self.costs.record(way, now.saturating_sub(since), work);
         }
     }
 
@@ -166,6 +166,16 @@ fn of_environment() -> io::Result<(Duration, SpinFor)> {
             _ => Err(invalid(VARIABLE, &value, "cpu, latency or off")),
         },
     }
+}
+
+/// How much has been completed: a message is one unit, a large one as many as its pieces of 4 KiB, because the longer
+/// the loop waits, the fewer and larger the pieces are.
+fn work_of(ready: &ReadyQueue) -> usize {
+    const UNIT_BYTES: usize = 4096;
+    (0..ready.len())
+        .filter_map(|position| ready.get(position))
+        .map(|completion| usize::try_from(completion.result).unwrap_or(0).div_ceil(UNIT_BYTES).max(1))
+        .sum()
 }
 
 fn poll(backend: &mut Backend, ready: &mut ReadyQueue) -> io::Result<bool> {

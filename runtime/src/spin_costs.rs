@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::configuration::SpinFor;
+
 /// How a loop waits for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -36,12 +38,16 @@ const TRY_EVERY_MAX: u32 = 1 << 20;
 const TRY_SHARE: u64 = 100;
 /// A try is this many waits. The first is not measured: completions that would have come together come apart in it.
 const TRIES: u32 = 16;
+/// For about the same processor time, completions come sooner by polling. For the same time, polling takes more of the
+/// processor.
+const CPU_PERCENT: u64 = 103;
+const LATENCY_PERCENT: u64 = 97;
 /// A sample changes the mean by one part in this many.
 const SMOOTHING: u64 = 16;
 /// A wait that was interrupted, by the hypervisor for instance, counts as at most this many times the mean.
 const OUTLIER: u64 = 8;
 
-/// The mean cost of a completion, in nanoseconds.
+/// The mean cost of a unit of work, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean(Option<u64>);
 
@@ -67,11 +73,17 @@ pub(crate) struct Costs {
     left: u32,
     blocking: Mean,
     spinning: Mean,
+    /// Spins where that costs up to this many percent of blocking.
+    spins_up_to: u64,
 }
 
-impl Default for Costs {
-    fn default() -> Self {
+impl Costs {
+    pub(crate) fn new(saves: SpinFor) -> Self {
         Self {
+            spins_up_to: match saves {
+                SpinFor::Cpu => CPU_PERCENT,
+                SpinFor::Latency => LATENCY_PERCENT,
+            },
             chosen: Way::Block,
             is_trying: false,
             left: TRY_EVERY_MIN,
@@ -79,10 +91,8 @@ impl Default for Costs {
             spinning: Mean::default(),
         }
     }
-}
 
-impl Costs {
-    /// The mean cost of a completion.
+    /// The mean cost of a unit of work.
     pub(crate) fn of(&self, way: Way) -> Option<Duration> {
         self.mean(way).0.map(Duration::from_nanos)
     }
@@ -116,17 +126,17 @@ impl Costs {
         }
     }
 
-    /// Notes what a wait has cost, with the turn after it, that has brought this number of completions.
-    pub(crate) fn record(&mut self, way: Way, cost: Duration, completions: usize) {
+    /// Notes what a wait has cost, with the turn after it, that has brought so much work.
+    pub(crate) fn record(&mut self, way: Way, cost: Duration, work: usize) {
         let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
-        let sample_ns = cost_ns / completions.max(1) as u64;
+        let sample_ns = cost_ns / work.max(1) as u64;
         match way {
             Way::Block => self.blocking.add(sample_ns),
             Way::Spin => self.spinning.add(sample_ns),
         }
         let (Some(blocking_ns), Some(spinning_ns)) = (self.blocking.0, self.spinning.0) else { return };
-        // Completions come sooner by polling, so it is chosen where it costs the same.
-        let best = if spinning_ns <= blocking_ns { Way::Spin } else { Way::Block };
+        let limit_ns = blocking_ns.saturating_mul(self.spins_up_to) / 100;
+        let best = if spinning_ns <= limit_ns { Way::Spin } else { Way::Block };
         if best != self.chosen {
             (self.chosen, self.is_trying, self.left) = (best, false, TRY_EVERY_MIN);
         }
@@ -201,7 +211,8 @@ mod tests {
             const WAITS: u64 = 200_000;
             /// In which nothing is known yet.
             const FIRST: u64 = 1_000;
-            let (mut costs, mut total) = (Costs::default(), Total::default());
+            let saves = if saves_latency { SpinFor::Latency } else { SpinFor::Cpu };
+            let (mut costs, mut total) = (Costs::new(saves), Total::default());
             for number in 0..WAITS {
                 let choice = costs.choose();
                 let way = fixed.unwrap_or(choice.way);
