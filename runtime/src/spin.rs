@@ -87,7 +87,9 @@ impl Spin {
         if timeout == Some(Duration::ZERO) || self.max.is_zero() || backend.is_simulated() {
             return backend.wait(timeout, ready);
         }
-        self.end_measuring();
+        if self.measured.is_some() {
+            self.end_measuring();
+        }
         let choice = self.costs.choose();
         self.waits += 1;
         self.polls += u64::from(choice.way == Way::Spin);
@@ -96,10 +98,13 @@ impl Spin {
             Way::Block => backend.wait(timeout, ready)?,
             Way::Spin => self.poll_and_block(backend, timeout, ready)?,
         }
-        self.measured = since.map(|since| Measured { way: choice.way, since, work: work_of(ready) });
+        if let Some(since) = since {
+            self.measured = Some(Measured { way: choice.way, since, work: work_of(ready) });
+        }
         Ok(())
     }
 
+    #[cold]
     fn end_measuring(&mut self) {
         if let Some(Measured { way, since, work }) = self.measured.take()
             && let Some(now) = self.now()
@@ -133,6 +138,7 @@ impl Spin {
     }
 
     /// The time of the clock that shows what is to be saved.
+    #[cold]
     fn now(&self) -> Option<Duration> {
         let clock = match self.saves {
             SpinFor::Cpu => nix::time::ClockId::from_raw(libc::CLOCK_THREAD_CPUTIME_ID),
@@ -170,6 +176,7 @@ fn of_environment() -> io::Result<(Duration, SpinFor)> {
 
 /// How much has been completed: a message is one unit, a large one as many as its pieces of 4 KiB, because the longer
 /// the loop waits, the fewer and larger the pieces are.
+#[cold]
 fn work_of(ready: &ReadyQueue) -> usize {
     const UNIT_BYTES: usize = 4096;
     (0..ready.len())
