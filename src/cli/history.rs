@@ -22,8 +22,7 @@ impl History {
     pub fn load(lines_max: usize) -> (Self, Vec<String>) {
         let path = env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let Some(path) = path else { return (Self { file: None }, Vec::new()) };
-        let opened = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
-        match opened.and_then(|mut file| Ok((read_last(&mut file, lines_max)?, file))) {
+        match open(&path).and_then(|mut file| Ok((read_last(&mut file, lines_max)?, file))) {
             Ok((lines, file)) => (Self { file: Some((path, file)) }, lines),
             Err(error) => {
                 warn(&path, &error);
@@ -39,6 +38,15 @@ impl History {
             Ok(()) => self.file = Some((path, file)),
             Err(error) => warn(&path, &error),
         }
+    }
+}
+
+/// Opens a regular file: to read a pipe or a device such as /dev/zero may take forever.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).append(true).create(true).mode(0o600).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("expected a regular file")),
     }
 }
 
