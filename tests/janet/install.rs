@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::scratch::scratch_path;
+use crate::support::scratch::ScratchFolder;
 
 const RINGSPUN: &str = env!("CARGO_BIN_EXE_ringspun");
 /// The sources that are built here.
@@ -21,14 +21,12 @@ const FILES: [&str; 6] = [
     "share/man/man1/janet.1",
 ];
 
-/// A folder with an installation and others, which goes away with the test.
-struct Folder(PathBuf);
+/// A folder with an installation and others.
+struct Folder(ScratchFolder);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = scratch_path(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(ScratchFolder::new(name))
     }
 
     /// With Janet installed in its folder `prefix`.
@@ -40,7 +38,7 @@ impl Folder {
     }
 
     fn path(&self, file: &str) -> String {
-        self.0.join(file).to_str().unwrap().to_string()
+        self.0.file(file)
     }
 
     fn install(&self, flags: &[&str]) -> Output {
@@ -52,7 +50,7 @@ impl Folder {
         let mut command = Command::new(program);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.path("prefix/bin"))).stdin(Stdio::null());
-        command.env("PKG_CONFIG_PATH", self.path("prefix/lib/pkgconfig")).current_dir(&self.0);
+        command.env("PKG_CONFIG_PATH", self.path("prefix/lib/pkgconfig")).current_dir(self.0.path());
         for variable in ["JANET_PATH", "JANET_PROFILE", "RINGSPUN_COMMAND", "CPATH", "LIBRARY_PATH"] {
             command.env_remove(variable);
         }
@@ -75,15 +73,16 @@ impl Folder {
     /// All files below a folder of this one, and no folders.
     fn files(&self, folder: &str) -> Vec<String> {
         let mut found = Vec::new();
-        let mut folders = vec![self.0.join(folder)];
+        let mut folders = vec![self.0.path().join(folder)];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() { folders.push(path) } else { found.push(path) }
             }
         }
-        let below =
-            |path: PathBuf| path.strip_prefix(self.0.join(folder)).unwrap().to_str().unwrap().to_string();
+        let below = |path: PathBuf| {
+            path.strip_prefix(self.0.path().join(folder)).unwrap().to_str().unwrap().to_string()
+        };
         let mut found: Vec<_> = found.into_iter().map(below).collect();
         found.sort();
         found
@@ -101,13 +100,6 @@ impl Folder {
         let mut command = self.command("cc");
         command.arg("-std=c99").args(sources).args(flags.split_whitespace());
         assert_eq!(printed(command.args(["-o", program])), "");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // An executable with debug information is large.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

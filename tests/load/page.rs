@@ -6,37 +6,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::PathBuf;
 use std::thread;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::support::measuring::{error_text, load, measure, tcp_server};
-use crate::support::scratch::scratch_path;
+use crate::support::scratch::ScratchFolder;
 
 /// What would be markup if it were not escaped.
 const HOSTILE: &str = "<script>alert('&\"')</script>";
-
-/// A folder that ends with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = scratch_path(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn echo_server() -> String {
     tcp_server(|mut stream, _| {
@@ -105,7 +83,7 @@ fn text_in(page: &Document<'_>, id: &str) -> String {
 
 #[test]
 fn a_page_says_what_the_results_say() {
-    let folder = Folder::new("results");
+    let folder = ScratchFolder::new("results");
     let (target, path) = (echo_server(), folder.file("page.html"));
     for (pace, lines) in [(&["--rate", "2k"][..], 2), (&[], 1)] {
         let arguments = ["--connections", "3", "--duration", "1200ms", "--warmup", "50ms", "--html", &path];
@@ -139,7 +117,7 @@ fn a_page_says_what_the_results_say() {
 
 #[test]
 fn steps_have_a_line_and_a_table() {
-    let folder = Folder::new("steps");
+    let folder = ScratchFolder::new("steps");
     let path = folder.file("page.html");
     measure(&[&echo_server(), "--steps", "1k,2k..4k:200ms", "--html", &path], 0);
     with_page(&path, |page| {
@@ -154,7 +132,7 @@ fn steps_have_a_line_and_a_table() {
 
 #[test]
 fn texts_of_others_stay_texts() {
-    let folder = Folder::new("hostile");
+    let folder = ScratchFolder::new("hostile");
     let path = folder.file("page.html");
     // The target's own name, an answer that is no HTTP, and the command line.
     let name = format!("{HOSTILE}-{}", std::process::id());
@@ -197,7 +175,7 @@ fn texts_of_others_stay_texts() {
 
 #[test]
 fn logs_make_a_page_together() {
-    let folder = Folder::new("logs");
+    let folder = ScratchFolder::new("logs");
     let (target, path) = (echo_server(), folder.file("page.html"));
     let logs = [folder.file("one & <two>.hdr"), folder.file("three.hdr")];
     for log in &logs {
@@ -220,7 +198,7 @@ fn logs_make_a_page_together() {
 
 #[test]
 fn a_page_that_cannot_be_written_is_told_before_the_run() {
-    let folder = Folder::new("unwritable");
+    let folder = ScratchFolder::new("unwritable");
     let path = folder.file("missing/page.html");
     let output = load(&["tcp://127.0.0.1:1", "--duration", "1h", "--html", &path]);
     assert_eq!(output.status.code(), Some(1));
