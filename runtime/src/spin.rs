@@ -57,14 +57,15 @@ pub struct SpinStatistics {
 }
 
 impl Spin {
-    /// Without arguments, the environment decides, or else the defaults.
+    /// In place of an argument that is `None`, the environment decides, or else the default.
     ///
     /// # Errors
     ///
     /// `InvalidInput` if a variable has an invalid value.
     pub(crate) fn new(max: Option<Duration>, saves: Option<SpinFor>) -> io::Result<Self> {
-        let (default_max, default_saves) = of_environment()?;
-        let (max, saves) = (max.unwrap_or(default_max), saves.unwrap_or(default_saves));
+        let max = max.map_or_else(max_of_environment, Ok)?;
+        let saves = saves.map_or_else(saves_of_environment, |saves| Ok(Some(saves)))?;
+        let (max, saves) = saves.map_or((Duration::ZERO, SpinFor::default()), |saves| (max, saves));
         Ok(Self { max, saves, costs: Costs::new(saves), measured: None, waits: 0, polls: 0 })
     }
 
@@ -148,30 +149,33 @@ impl Spin {
     }
 }
 
-fn of_environment() -> io::Result<(Duration, SpinFor)> {
-    let value_of = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let invalid = |name, value: &std::ffi::OsStr, expected| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{name}={}: expected {expected}", value.display()),
-        )
-    };
-    let max = match value_of(MAX_VARIABLE) {
-        None => MAX,
-        Some(value) => match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
-            Some(micros) => Duration::from_micros(micros.into()),
-            None => return Err(invalid(MAX_VARIABLE, &value, "microseconds, such as 50, or 0")),
-        },
-    };
-    match value_of(VARIABLE) {
-        None => Ok((max, SpinFor::Cpu)),
-        Some(value) => match value.to_str() {
-            Some("cpu") => Ok((max, SpinFor::Cpu)),
-            Some("latency") => Ok((max, SpinFor::Latency)),
-            Some("off") => Ok((Duration::ZERO, SpinFor::Cpu)),
-            _ => Err(invalid(VARIABLE, &value, "cpu, latency or off")),
-        },
+/// The value of an environment variable, read by `parse`; `None` if it is not set.
+fn of_environment<T>(name: &str, expected: &str, parse: fn(&str) -> Option<T>) -> io::Result<Option<T>> {
+    let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    match value.to_str().and_then(parse) {
+        Some(parsed) => Ok(Some(parsed)),
+        None => {
+            let text = format!("{name}={}: expected {expected}", value.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
     }
+}
+
+fn max_of_environment() -> io::Result<Duration> {
+    let micros =
+        of_environment(MAX_VARIABLE, "microseconds, such as 50, or 0", |text| text.parse::<u32>().ok())?;
+    Ok(micros.map_or(MAX, |micros| Duration::from_micros(micros.into())))
+}
+
+/// `None` for off.
+fn saves_of_environment() -> io::Result<Option<SpinFor>> {
+    let saves = of_environment(VARIABLE, "cpu, latency or off", |text| match text {
+        "cpu" => Some(Some(SpinFor::Cpu)),
+        "latency" => Some(Some(SpinFor::Latency)),
+        "off" => Some(None),
+        _ => None,
+    })?;
+    Ok(saves.unwrap_or(Some(SpinFor::default())))
 }
 
 /// How much has been completed: a message is one unit, a large one as many as its pieces of 4 KiB, because the longer
