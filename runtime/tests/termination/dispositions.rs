@@ -22,10 +22,6 @@ extern "C" fn own(_: i32) {}
 pub fn check(backend: BackendKind, cancel_at_termination: bool) {
     // SAFETY: the handler does nothing.
     unsafe {
-        // The parent may ignore these, as `nohup` does.
-        for defaulted in [Signal::SIGTERM, Signal::SIGINT] {
-            signal(defaulted, SigHandler::SigDfl).unwrap();
-        }
         signal(Signal::SIGHUP, SigHandler::SigIgn).unwrap();
         signal(Signal::SIGUSR1, SigHandler::Handler(own)).unwrap();
     }

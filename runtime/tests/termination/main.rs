@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use ringspun_runtime::{BackendKind, probe};
 
@@ -144,6 +144,11 @@ fn main() {
     {
         let kind = if backend == "poll" { BackendKind::Poll } else { BackendKind::Uring };
         return dispositions::check(kind, cancels == "true");
+    }
+    // Who starts tests in the background, or lets them survive the end of a session, has them ignore these.
+    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(ignored, SigHandler::SigDfl) }.unwrap();
     }
     let refusal = probe::ring_report().refusal;
     let (mut passed, mut failed) = (0, 0);
