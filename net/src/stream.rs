@@ -233,17 +233,41 @@ impl Stream {
     /// .unwrap();
     /// ```
     pub fn receive(&self) -> io::Result<Option<Received>> {
-        let core = &self.core;
-        let mut chunk = None;
-        self.wait_readable(|waiter| {
-            chunk = core.take(usize::MAX);
-            if chunk.is_none() && !core.input_ended()? {
-                core.wait_for_input(waiter);
-                return Poll::Pending;
+        match self.read_timeout.get() {
+            None => self.receive_untimed(),
+            Some(timeout) => fibers::with_deadline(timeout, || self.receive_untimed()),
+        }
+    }
+
+    /// Keeps its frame small, as each parked fiber's is a cache miss when it resumes.
+    fn receive_untimed(&self) -> io::Result<Option<Received>> {
+        let core = &*self.core;
+        if let Err(error) = check_loop(core.event_loop()).and_then(|()| Ok(fibers::check()?)) {
+            return Err(self.failed("read from", error));
+        }
+        loop {
+            if let Some(chunk) = core.take(usize::MAX) {
+                return Ok(Some(Received::new(chunk)));
             }
-            Poll::Ready(Ok(()))
-        })?;
-        Ok(chunk.map(Received::new))
+            match core.input_ended() {
+                Ok(false) => {}
+                Ok(true) => return Ok(None),
+                Err(error) => return Err(self.failed("read from", error)),
+            }
+            let mut is_waiting = false;
+            let woken = fibers::wait(|waiter| {
+                if is_waiting {
+                    return Poll::Ready(());
+                }
+                self.core.wait_for_input(waiter);
+                is_waiting = true;
+                Poll::Pending
+            });
+            if let Err(interrupt) = woken {
+                self.core.leave_readers(&fibers::waiter());
+                return Err(self.failed("read from", interrupt.into()));
+            }
+        }
     }
 
     /// Waits for input with the read timeout, and removes the waiter if the wait is interrupted.
@@ -328,6 +352,12 @@ impl Stream {
             Ok(Sent::Part(count)) => count,
             Err(error) => return Err((0, WriteError::Failed(error))),
         };
+        self.write_rest(data, sent)
+    }
+
+    /// Submits what has not been sent, and waits. Out of line, for the sake of the frames of writes that need not wait.
+    #[inline(never)]
+    fn write_rest(&self, data: &[u8], sent: usize) -> Result<(), (usize, WriteError)> {
         check_loop(self.core.event_loop()).map_err(|error| (sent, WriteError::Failed(error)))?;
         let mut machine = Write::after(self.core.clone(), sent);
         let result = fibers::wait_for_completion(

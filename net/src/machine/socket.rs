@@ -212,6 +212,8 @@ impl<K: Kind> Socket<K> {
         if piece.is_some() || !may_have { piece } else { self.take_from_kernel(limit) }
     }
 
+    /// Out of line, for the sake of the frames of streams that receive ahead.
+    #[inline(never)]
     fn take_from_kernel(&self, limit: usize) -> Option<K::Piece> {
         let input = &self.input;
         if input.ahead.is_shared()
