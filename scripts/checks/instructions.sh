@@ -10,10 +10,10 @@
 
 # server backend connections rounds bound, and that of cache lines or -
 bounds="
-fibers uring   64  5 1040  -
-fibers uring 1000  5 1040 26
-fibers poll    64  5 1110  -
-fibers poll  1000  5 1110 26
+fibers uring   64  5 1025  -
+fibers uring 1000  5 1025 24
+fibers poll    64  5 1100  -
+fibers poll  1000  5 1100 24
 janet  uring   64  5 3500  -
 janet  uring 1000  5 3500 34
 janet  poll    64  5 3500  -

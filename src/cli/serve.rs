@@ -221,6 +221,8 @@ fn serve_socket(socket: Socket, served: Rc<Served>) -> io::Result<()> {
     }
 }
 
+/// Has a small frame of its own: with many connections, each cache line of a parked fiber's stack is a cache miss.
+#[inline(never)]
 fn echo(stream: &Stream) -> io::Result<()> {
     stream.set_write_behind(true);
     while let Some(bytes) = stream.receive()? {

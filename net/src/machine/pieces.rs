@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 pub(crate) struct Pieces<P> {
     /// `None` if the queue is empty.
     first: Option<P>,
-    rest: VecDeque<P>,
+    /// Boxed, as it is rarely needed, and each socket has a queue. Empty ones are kept for the next time.
+    rest: Option<Box<VecDeque<P>>>,
 }
 
 impl<P> Default for Pieces<P> {
     fn default() -> Self {
-        Self { first: None, rest: VecDeque::new() }
+        Self { first: None, rest: None }
     }
 }
 
@@ -20,21 +21,27 @@ impl<P> Pieces<P> {
     pub(crate) fn push_back(&mut self, piece: P) {
         match self.first {
             None => self.first = Some(piece),
-            Some(_) => self.rest.push_back(piece),
+            Some(_) => self.rest().push_back(piece),
         }
+    }
+
+    #[cold]
+    fn rest(&mut self) -> &mut VecDeque<P> {
+        self.rest.get_or_insert_default()
     }
 
     pub(crate) fn push_front(&mut self, piece: P) {
         if let Some(second) = self.first.replace(piece) {
-            self.rest.push_front(second);
+            self.rest().push_front(second);
         }
     }
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<P> {
-        let first = self.first.take()?;
-        self.first = self.rest.pop_front();
-        Some(first)
+        match &mut self.rest {
+            None => self.first.take(),
+            Some(rest) => std::mem::replace(&mut self.first, rest.pop_front()),
+        }
     }
 }
 
@@ -43,7 +50,7 @@ impl<P> IntoIterator for Pieces<P> {
     type IntoIter = std::iter::Chain<std::option::IntoIter<P>, std::collections::vec_deque::IntoIter<P>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
+        self.first.into_iter().chain(self.rest.map_or(VecDeque::new(), |rest| *rest))
     }
 }
 
