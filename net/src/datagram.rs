@@ -19,7 +19,7 @@ use crate::machine::{
     listen_on,
 };
 use crate::options::SocketOption;
-use crate::stream::Received;
+use crate::received::Received;
 use crate::system::shutdown;
 use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 

@@ -24,6 +24,14 @@ impl Endpoint {
         Self(Place::Host { host: host.into(), service: service.into() })
     }
 
+    /// The name or the numeric address of the host; `None` for a Unix socket.
+    pub fn host(&self) -> Option<String> {
+        match &self.0 {
+            Place::Host { host, .. } => Some(host.clone()),
+            Place::Exact(address) => address.as_socket_addr().map(|address| address.ip().to_string()),
+        }
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.0
     }

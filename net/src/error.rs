@@ -89,7 +89,8 @@ pub struct OperationError {
 }
 
 impl OperationError {
-    pub(crate) fn wrap(operation: &'static str, address: impl fmt::Display, source: io::Error) -> io::Error {
+    /// An error of `operation` at `address`, with this cause.
+    pub fn wrap(operation: &'static str, address: impl fmt::Display, source: io::Error) -> io::Error {
         io::Error::new(source.kind(), Self { operation, address: address.to_string(), source })
     }
 }

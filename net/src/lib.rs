@@ -47,6 +47,7 @@ pub mod machine;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod options;
+mod received;
 mod stream;
 mod system;
 mod wait_list;
@@ -59,5 +60,6 @@ pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of
 pub use listener::{Listener, listen, server};
 pub use machine::ResolveError;
 pub use options::SocketOption;
-pub use stream::{Received, Stream, connect, connect_from};
+pub use received::Received;
+pub use stream::{Stream, connect, connect_from};
 pub use waiting::{address, addresses};

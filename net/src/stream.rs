@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
-use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,8 +14,9 @@ use ringspun_runtime::{EventLoop, LentBytes, SendData};
 use crate::address::{Address, local_address, peer_address};
 use crate::endpoint::Peer;
 use crate::error::{Closed, OperationError, WriteInterrupted};
-use crate::machine::{Amount, Chunk, Connect, Read, Sent, SocketKind, StreamCore, Write};
+use crate::machine::{Amount, Connect, Read, Sent, SocketKind, StreamCore, Write};
 use crate::options::SocketOption;
+use crate::received::Received;
 use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
 /// A connected stream of bytes. Dropping it closes it.
@@ -404,6 +404,41 @@ impl Stream {
         .map_err(|error| self.failed("write to", error))
     }
 
+    /// Puts bytes back in front of those that will be read next: what a parser has read and does not use, such as bytes
+    /// that already belong to another protocol. Does nothing on a closed stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let server = net::server("127.0.0.1:0", |stream| {
+    ///         stream.write(b"STARTTLS\nrest").unwrap();
+    ///     })?;
+    ///     let client = net::connect(server.localname()?)?;
+    ///     let mut read = [0; 13];
+    ///     client.chunk(&mut read)?;
+    ///     client.put_back(&read[9..]);
+    ///     let mut rest = [0; 4];
+    ///     client.chunk(&mut rest)?;
+    ///     assert_eq!(&rest, b"rest");
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn put_back(&self, bytes: &[u8]) {
+        self.core.put_back_bytes(bytes);
+    }
+
+    /// The shared part, for machines of other protocols above the stream. Its reads and writes and those of the stream
+    /// take turns.
+    pub fn core(&self) -> &Rc<StreamCore> {
+        &self.core
+    }
+
     /// Shuts down reading, writing or both (`shutdown(2)`). After a shutdown of writing, the peer reads the end of the
     /// stream; after one of reading, our own reads do. Does not wait.
     ///
@@ -576,27 +611,5 @@ impl io::Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         self.wait_behind()
-    }
-}
-
-/// Received bytes, from [`Stream::receive`] or [`DatagramSocket::receive`](crate::DatagramSocket::receive). Those of a
-/// stream are at least one, and at most what a receive buffer of the loop holds (64 KiB by default). Dropping them
-/// returns their buffer to the loop, which has few: to keep bytes for long, copy them.
-#[derive(Debug)]
-pub struct Received {
-    chunk: Chunk,
-}
-
-impl Received {
-    pub(crate) fn new(chunk: Chunk) -> Self {
-        Self { chunk }
-    }
-}
-
-impl Deref for Received {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.chunk
     }
 }

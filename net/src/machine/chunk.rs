@@ -26,7 +26,7 @@ impl Chunk {
     /// The chunk in a form that may be kept: a copy if few of the loop's buffers are left, so that bytes that wait for
     /// a reader cannot starve streams whose readers are ready.
     #[inline(always)]
-    pub(crate) fn kept(self) -> Self {
+    pub fn kept(self) -> Self {
         match self {
             Self::Lent(buffer) if buffer.is_scarce() => Self::copy(&buffer),
             chunk => chunk,
@@ -38,7 +38,8 @@ impl Chunk {
         Self::owned(bytes)
     }
 
-    pub(crate) fn consume(&mut self, count: usize) {
+    /// Removes bytes at the front.
+    pub fn consume(&mut self, count: usize) {
         match self {
             Self::Lent(buffer) => buffer.consume(count),
             Self::Owned { bytes, start } => *start = bytes.len().min(*start + count),

@@ -37,6 +37,8 @@ pub struct Output {
     writers: WaitList,
     /// The result of the send or connect, until the machine that started it takes it.
     result: Cell<Option<io::Result<u32>>>,
+    /// Data of detached sends that follows what is in flight.
+    queued: Cell<Vec<u8>>,
 }
 
 /// The result of `Socket::try_send`.
@@ -58,7 +60,9 @@ enum State {
     /// A message of a write that has returned is in this batch: a detached send. Once the batch is over, the output is
     /// idle.
     Soon(Batch),
-    /// The rest of such a message, `total` bytes, is in flight. Must not be cancelled.
+    /// The same, with more data queued behind the message.
+    SoonThen(Batch),
+    /// The rest of such a message, or queued data, `total` bytes, is in flight. Must not be cancelled.
     Behind {
         send: OperationKey,
         total: u32,
@@ -120,14 +124,17 @@ impl<K: Kind<Output = Output>> Socket<K> {
     fn is_behind(&self) -> bool {
         match self.output.state.get() {
             State::Soon(batch) => !self.event_loop().is_over(batch),
-            State::Behind { .. } | State::Ending { .. } => true,
+            State::SoonThen(_) | State::Behind { .. } | State::Ending { .. } => true,
             _ => false,
         }
     }
 
     /// Whether a message is in a batch that is not over. No completion signals its end.
     fn is_in_batch(&self) -> bool {
-        matches!(self.output.state.get(), State::Soon(batch) if !self.event_loop().is_over(batch))
+        match self.output.state.get() {
+            State::Soon(batch) | State::SoonThen(batch) => !self.event_loop().is_over(batch),
+            _ => false,
+        }
     }
 
     /// Wakes a queued writer in the next turn of the loop if it waits for a batch, whose end no completion signals.
@@ -145,6 +152,9 @@ impl<K: Kind<Output = Output>> Socket<K> {
     fn check_batch(self: &Rc<Self>) {
         if self.is_in_batch() {
             return self.follow_batch();
+        }
+        if matches!(self.output.state.get(), State::SoonThen(_)) {
+            self.send_queued();
         }
         if self.output_is_idle() {
             self.shut_down_behind();
@@ -228,14 +238,94 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }))
     }
 
+    /// Sends data without waiting: what cannot be sent at once is copied, and sent by detached sends after everything
+    /// before it. For data that must not be cut off by a cancel, such as encrypted records. As nothing waits, the
+    /// caller must bound what it sends: by [`poll_turn`](Self::poll_turn), or by sending only a few small messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn send_detached(self: &Rc<Self>, data: &[u8]) -> io::Result<()> {
+        if let Sent::Part(count) = self.try_send(data, true)?
+            && count < data.len()
+        {
+            self.queue(&data[count..]);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn queue(self: &Rc<Self>, data: &[u8]) {
+        let mut queued = self.output.queued.take();
+        queued.extend_from_slice(data);
+        self.output.queued.set(queued);
+        match self.output.state.get() {
+            State::Soon(batch) if !self.event_loop().is_over(batch) => {
+                self.output.state.set(State::SoonThen(batch));
+                self.follow_batch();
+            }
+            State::Idle | State::Soon(_) => self.send_queued(),
+            // When what is in flight has ended.
+            _ => {}
+        }
+    }
+
+    /// Starts to send what is queued; the output is idle if nothing is.
+    #[inline]
+    fn send_queued(self: &Rc<Self>) {
+        let queued = self.output.queued.take();
+        self.output.state.set(if queued.is_empty() { State::Idle } else { self.start_behind(queued) });
+    }
+
+    fn start_behind(self: &Rc<Self>, data: Vec<u8>) -> State {
+        let total = data.len() as u32;
+        let send = self.send_rest(data, 0);
+        match self.is_closed() {
+            true => State::Ending { send, timer: self.ending_timer(), is_time_up: false },
+            false => State::Behind { send, total },
+        }
+    }
+
+    /// The state after a detached send has failed: what is queued behind it is lost, too.
+    #[cold]
+    fn lost(&self, errno: i32) -> State {
+        drop(self.output.queued.take());
+        State::Lost(errno)
+    }
+
+    /// Whether a write would begin now: nothing is in flight, and no writer waits.
+    #[inline]
+    pub fn is_free_to_send(&self) -> bool {
+        self.output_is_idle() && self.output.writers.is_empty()
+    }
+
+    /// Ready when it is this waiter's turn to write, and everything sent before is in the kernel. Other writers wait
+    /// until it calls [`leave_writers`](Self::leave_writers), which it must do in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed) on a closed stream; the kernel's if a detached send has failed, once.
+    pub fn poll_turn(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        self.check_open()?;
+        self.check_behind()?;
+        let is_first = self.output.writers.add(waiter);
+        if is_first && self.output_is_idle() {
+            return Poll::Ready(Ok(()));
+        }
+        if is_first {
+            self.wait_for_batch(waiter);
+        }
+        Poll::Pending
+    }
+
     /// Ready when no detached send is in flight.
     ///
     /// # Errors
     ///
     /// [`Closed`](crate::Closed) on a closed stream; the kernel's if a detached send has failed, once.
-    pub(crate) fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+    pub fn poll_behind(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
         match self.output.state.get() {
-            State::Behind { .. } => {
+            State::Behind { .. } | State::SoonThen(_) => {
                 self.output.writers.add(waiter);
                 return Poll::Pending;
             }
@@ -306,7 +396,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
 
     /// Removes a writer from the queue, and wakes the next one if it was first.
     #[inline]
-    pub(crate) fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
+    pub fn leave_writers(&self, waiter: &Rc<dyn Wake>) {
         let was_first = self.output.writers.remove(waiter);
         #[cfg(feature = "mutations")]
         let was_first = was_first && !crate::mutations::loses_wake();
@@ -370,6 +460,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
             State::Idle
             | State::Abandoned(_)
             | State::Soon(_)
+            | State::SoonThen(_)
             | State::Behind { .. }
             | State::Ending { .. }
             | State::Lost(_) => {}
@@ -383,7 +474,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
             State::Ending { timer, is_time_up, .. } => {
                 self.ending_completed(result, timer, is_time_up, unsent);
             }
-            State::Abandoned(_) => self.output.state.set(State::Idle),
+            State::Abandoned(_) => self.send_queued(),
             _ => {
                 self.output.state.set(State::Finished);
                 self.output.result.set(Some(result));
@@ -397,15 +488,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
     pub(super) fn message_completed(self: &Rc<Self>, result: io::Result<u32>, rest: Vec<u8>) {
         let errno = result.err().map(|error| errno_of(&error)).filter(|errno| *errno != libc::EAGAIN);
         self.output.state.set(match errno {
-            Some(errno) => State::Lost(errno),
-            None => {
-                let total = rest.len() as u32;
-                let send = self.send_rest(rest, 0);
-                match self.is_closed() {
-                    true => State::Ending { send, timer: self.ending_timer(), is_time_up: false },
-                    false => State::Behind { send, total },
-                }
-            }
+            Some(errno) => self.lost(errno),
+            None => self.start_behind(rest),
         });
         if errno.is_some() && self.is_closed() {
             self.reset_at_close();
@@ -416,15 +500,24 @@ impl<K: Kind<Output = Output>> Socket<K> {
     #[inline]
     fn behind_completed(self: &Rc<Self>, result: io::Result<u32>, total: u32, unsent: Option<Vec<u8>>) {
         self.output.state.set(match (result, unsent) {
-            (Ok(count), None) if count == total => State::Idle,
+            (Ok(count), None) if count == total => return self.go_on_behind(),
             (Ok(count), Some(data)) => {
                 let send = self.send_rest(data, count);
                 return self.output.state.set(State::Behind { send, total: total - count });
             }
-            (Ok(_), None) => State::Lost(libc::EPIPE),
-            (Err(error), _) => State::Lost(errno_of(&error)),
+            (Ok(_), None) => self.lost(libc::EPIPE),
+            (Err(error), _) => self.lost(errno_of(&error)),
         });
         self.shut_down_behind();
+    }
+
+    /// Sends what is queued, or does what has to follow detached sends.
+    #[inline]
+    fn go_on_behind(self: &Rc<Self>) {
+        self.send_queued();
+        if self.output_is_idle() {
+            self.shut_down_behind();
+        }
     }
 
     /// Performs the shutdown that was requested while a send was in flight. Not after a failed send: the peer would
@@ -451,11 +544,18 @@ impl<K: Kind<Output = Output>> Socket<K> {
                 return self.output.state.set(State::Ending { send, timer, is_time_up });
             }
             (Ok(_), Some(_)) => Some(libc::ETIMEDOUT),
-            (Ok(_), None) => None,
+            (Ok(_), None) => {
+                let queued = self.output.queued.take();
+                if !queued.is_empty() && !is_time_up {
+                    let send = self.send_rest(queued, 0);
+                    return self.output.state.set(State::Ending { send, timer, is_time_up });
+                }
+                (!queued.is_empty()).then_some(libc::ETIMEDOUT)
+            }
             (Err(error), _) => Some(errno_of(&error)),
         };
         self.event_loop().remove_timer(timer);
-        self.output.state.set(lost.map_or(State::Idle, State::Lost));
+        self.output.state.set(lost.map_or(State::Idle, |errno| self.lost(errno)));
         match lost {
             None => self.shut_down_behind(),
             Some(_) => self.reset_at_close(),

@@ -185,7 +185,7 @@ impl<K: Kind> Socket<K> {
 
     /// Fails on a socket that is closed, when the loop is shutting down, and in a forked child.
     #[inline]
-    pub(crate) fn check_open(&self) -> io::Result<()> {
+    pub fn check_open(&self) -> io::Result<()> {
         let is_over = self.is_closed() || self.event_loop.is_shut_down();
         if is_over { Err(closed(&self.event_loop)) } else { Ok(()) }
     }
@@ -206,7 +206,7 @@ impl<K: Kind> Socket<K> {
     /// [`input_ended`](Self::input_ended) says whether more may follow, and
     /// [`wait_for_input`](Self::wait_for_input) waits for it.
     #[inline]
-    pub(crate) fn take(&self, limit: usize) -> Option<K::Piece> {
+    pub fn take(&self, limit: usize) -> Option<K::Piece> {
         let piece = self.input.pop_front(K::weight);
         let may_have = self.input.announced.get() != Announced::Nothing || self.input.ahead.is_shared();
         if piece.is_some() || !may_have { piece } else { self.take_from_kernel(limit) }
@@ -248,7 +248,7 @@ impl<K: Kind> Socket<K> {
     }
 
     /// Puts a piece back at the front of the queue, for the next reader.
-    pub(crate) fn put_back(&self, piece: K::Piece) {
+    pub fn put_back(&self, piece: K::Piece) {
         if !self.is_closed() {
             let weight = K::weight(&piece);
             self.input.push_front(piece, weight);
@@ -261,7 +261,7 @@ impl<K: Kind> Socket<K> {
     /// # Errors
     ///
     /// [`Closed`](crate::Closed); the error that ended the input, once.
-    pub(crate) fn input_ended(&self) -> io::Result<bool> {
+    pub fn input_ended(&self) -> io::Result<bool> {
         self.check_open()?;
         let has_ended = self.input.ended(K::ERROR_IS_END)?;
         if has_ended {
@@ -273,7 +273,7 @@ impl<K: Kind> Socket<K> {
 
     /// Wakes the waiter when there is input.
     #[inline]
-    pub(crate) fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
+    pub fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.input.readers.add(waiter);
         if self.input.announced.get() == Announced::Nothing {
             self.arm_input();
@@ -284,7 +284,7 @@ impl<K: Kind> Socket<K> {
     }
 
     /// Removes the waiter of a reader that gives up.
-    pub(crate) fn leave_readers(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
+    pub fn leave_readers(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.input.readers.remove(waiter);
         self.sweep_if_ahead();
     }

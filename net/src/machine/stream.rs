@@ -169,6 +169,23 @@ impl StreamCore {
         is_readable
     }
 
+    /// Drops what has been received and not read, up to some 64 KiB, without waiting. A close with unread bytes resets
+    /// the connection (`tcp(7)`, RFC 2525), and the peer loses what it has not read yet: protocols in which the last
+    /// bytes of a peer are of no interest call this before.
+    pub fn discard_input(&self) {
+        if self.check_open().is_err() {
+            return;
+        }
+        drop(self.input.drain());
+        let mut bytes = [0; 4096];
+        for _ in 0..16 {
+            match receive_now(self.descriptor(), &mut bytes) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+    }
+
     /// Puts bytes back at the front of the queue, for the next reader.
     pub(crate) fn put_back_bytes(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
