@@ -30,3 +30,5 @@ pub use ringspun_fibers::{Runtime, run};
 pub use ringspun_janet as janet;
 pub use ringspun_net as net;
 pub use ringspun_runtime as runtime;
+#[cfg(feature = "tls")]
+pub use ringspun_tls as tls;

@@ -166,7 +166,7 @@ fn configurations(
     let signed = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
     let certificate = signed.cert.der().clone();
     let private_key = PrivateKeyDer::try_from(signed.signing_key.serialize_der())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut trusted = RootCertStore::empty();
     trusted.add(certificate.clone())?;
     let client = ClientConfig::builder_with_provider(provider.clone())

@@ -1,0 +1,80 @@
+//! Encrypting and sending.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use ringspun_runtime::Wake;
+
+use super::core::TlsCore;
+
+/// Writes to a session. Concurrent writes are queued; their bytes never interleave.
+#[derive(Debug)]
+pub struct Write {
+    tls: Rc<TlsCore>,
+    written: usize,
+    /// Whether the waiter is in the stream's queue of writers.
+    is_queued: bool,
+    may_stay_behind: bool,
+    is_stopping: bool,
+}
+
+impl Write {
+    /// Prepares to write. With `may_stay_behind`, the last bytes may be in the process when the write is ready, and are
+    /// sent later.
+    pub fn new(tls: Rc<TlsCore>, may_stay_behind: bool) -> Self {
+        Self { tls, written: 0, is_queued: false, may_stay_behind, is_stopping: false }
+    }
+
+    /// Ready when all of `data`, which must be the same in each call, is encrypted and with the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The stream's, such as `ECANCELED` after a [`cancel`](Self::cancel); [`TlsError`](crate::TlsError). The first
+    /// [`written`](Self::written) bytes are on their way nevertheless, unless the connection is lost.
+    pub fn poll(&mut self, waiter: &Rc<dyn Wake>, data: &[u8]) -> Poll<io::Result<()>> {
+        let polled = self.advance(waiter, data);
+        if polled.is_ready() && self.is_queued {
+            self.tls.stream().leave_writers(waiter);
+            self.is_queued = false;
+        }
+        polled.map_err(|error| self.tls.reason_of(error))
+    }
+
+    fn advance(&mut self, waiter: &Rc<dyn Wake>, data: &[u8]) -> Poll<io::Result<()>> {
+        let stream = self.tls.stream().clone();
+        stream.check_open()?;
+        loop {
+            let is_done = self.written == data.len();
+            if is_done && self.may_stay_behind {
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_queued || !stream.is_free_to_send() {
+                if self.is_stopping {
+                    return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+                }
+                self.is_queued = true;
+                ready!(stream.poll_turn(waiter))?;
+            }
+            if is_done {
+                return Poll::Ready(Ok(()));
+            }
+            self.written += self.tls.encrypt(&data[self.written..])?;
+        }
+    }
+
+    /// The number of bytes that have been encrypted so far.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Has the next [`poll`](Self::poll) be ready, with `ECANCELED` unless all has been written.
+    pub fn cancel(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// Gives up. What has been encrypted is still sent.
+    pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        self.tls.stream().leave_writers(waiter);
+    }
+}
