@@ -12,10 +12,11 @@ import time
 
 import document
 import measure
+import tables
 from cells import all_cells, all_counts, counted_servers, matching
 from servers import Failure, raise_open_files
 
-FULL = {"rounds": 7, "duration_s": 2.0, "warmup_s": 0.3}
+FULL = {"rounds": 15, "duration_s": 1.2, "warmup_s": 0.3}
 QUICK = {"rounds": 1, "duration_s": 0.4, "warmup_s": 0.1}
 
 
@@ -129,7 +130,7 @@ def once(names, counts, results):
 
 def replaced(results):
     """The results of the last whole run, with what was measured now in place of what was for the same cells."""
-    with open(f"{document.FOLDER}/results.json") as file:
+    with open(document.path_of(results)) as file:
         whole = json.load(file)
     kinds = ("samples", "counts", "memory", "failures")
     new = sorted({entry["cell"] for kind in kinds for entry in results[kind]})
@@ -151,8 +152,6 @@ def main():
         names = matching(names, options.cells)
     if options.again and not options.cells:
         sys.exit("--again: expected --cells PATTERN, too, which says what to measure again")
-    if options.again and not os.path.exists(f"{document.FOLDER}/results.json"):
-        sys.exit(f"--again: {document.FOLDER}/results.json is missing, which a run without --cells writes")
     if options.list:
         print("\n".join(names))
         return
@@ -183,6 +182,8 @@ def main():
         ],
         "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
     }
+    if options.again and not os.path.exists(document.path_of(results)):
+        sys.exit(f"--again: {document.path_of(results)} is missing, which a run without --cells writes")
     interleaved([cell for cell in cells if cell.name in names], plan, results)
     once(names, counts, results)
     results["took_s"] = round(time.time() - began)
@@ -191,7 +192,7 @@ def main():
         with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump(results, file, indent=1)
     if options.cells:
-        print(document.tables(results))
+        print(tables.tables(results))
     if options.again:
         results = replaced(results)
     if options.again or not options.cells:

@@ -3,13 +3,20 @@
 import glob
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servers import BENCHES, RINGSPUN, STOCK, Server
 
 OURS = "ringspun"
 # The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
 LIMITS = {"bare"}
+# Ours with another choice than its default: what the choice gives or costs, and no peers either.
+LATENCY, NO_SPIN, POLL = "ringspun, latency", "ringspun, no spin", "ringspun, poll"
+VARIANTS = {
+    LATENCY: {"RINGSPUN_SPIN": "latency"},
+    NO_SPIN: {"RINGSPUN_SPIN": "off"},
+    POLL: {"RINGSPUN_BACKEND": "poll"},
+}
 # A client cannot use a port again for a minute, and an address has 28,000: churn takes several in turn.
 MANY_ADDRESSES = ",".join(f"127.0.0.{last}" for last in range(2, 34))
 
@@ -51,6 +58,12 @@ def echo_servers(kind, buffer_bytes=None):
     return (Server(OURS, (RINGSPUN, "serve", "echo", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
 
 
+def with_variants(servers, *names):
+    """The servers, and ours with other choices, right after it."""
+    ours = servers[0]
+    return (ours, *(replace(ours, name=name, environment=VARIANTS[name]) for name in names), *servers[1:])
+
+
 def janet_servers(script, kind="tcp"):
     command = (RINGSPUN, "janet", script)
     return (
@@ -67,13 +80,14 @@ def all_cells():
         cells.append(Cell(name, title, group, connections, load, servers, path))
 
     tcp = echo_servers("tcp")
-    for connections in (1, 64, 1_000, 10_000):
-        add(f"tcp-echo-{connections}", f"{connections:,}", "TCP echo, 64 bytes", connections, tcp)
+    spins, polls = with_variants(tcp, LATENCY, NO_SPIN, POLL), with_variants(tcp, POLL)
+    for connections, servers in ((1, spins), (4, spins), (64, polls), (1_000, polls), (10_000, tcp)):
+        add(f"tcp-echo-{connections}", f"{connections:,}", "TCP echo, 64 bytes", connections, servers)
     add("tcp-pipeline-64", "64, 16 deep", "TCP pipelining, 64 bytes", 64, tcp, "--pipeline", "16")
     # Peers that read into a buffer of a size that the program chooses get one that takes a whole message.
     large = echo_servers("tcp", buffer_bytes=65_536)
-    for connections in (1, 8):
-        add(f"tcp-64k-{connections}", f"{connections}", "TCP echo, 64 KiB", connections, large, "--payload", "65536")
+    for connections, servers in ((1, with_variants(large, POLL)), (8, large)):
+        add(f"tcp-64k-{connections}", f"{connections}", "TCP echo, 64 KiB", connections, servers, "--payload", "65536")
     # With an echo, as a client that only connects runs ahead of the server until the kernel drops its connections.
     churn = ("--workload", "churn", "--payload", "64", "--bind", MANY_ADDRESSES)
     add("tcp-churn-16", "16", "TCP, connect, one echo and close", 16, tcp, *churn)

@@ -2,14 +2,14 @@
 
 from html import escape
 
-WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 130, 120
+WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 140, 120
 BAR, GAP, GROUP_GAP, TOP = 16, 4, 30, 40
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #222 }
 .title { font-weight: bold; font-size: 14px } .group { font-weight: bold }
-.ours { fill: #b5451b } .peer { fill: #7d8ca3 } .limit { fill: #c9d1dc } .range { stroke: #222 }
+.ours { fill: #b5451b } .variant { fill: #dba28c } .peer { fill: #7d8ca3 } .limit { fill: #c9d1dc } .range { stroke: #222 }
 @media (prefers-color-scheme: dark) {
-  text { fill: #ddd } .peer { fill: #8796ae } .limit { fill: #4a5464 } .range { stroke: #ddd }
+  text { fill: #ddd } .peer { fill: #8796ae } .limit { fill: #4a5464 } .variant { fill: #7d4630 } .range { stroke: #ddd }
 }"""
 
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 pub(crate) struct Pieces<P> {
     /// `None` if the queue is empty.
     first: Option<P>,
-    /// Boxed, as it is rarely needed, and each socket has a queue. Empty ones are kept for the next time.
+    #[expect(clippy::box_collection, reason = "rarely needed, and each socket has a queue")]
     rest: Option<Box<VecDeque<P>>>,
 }
 
