@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from servers import BENCHES, RINGSPUN, STOCK, Server
+from servers import BENCHES, EXAMPLES, RINGSPUN, STOCK, Server
 
 OURS = "ringspun"
 # The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
@@ -72,6 +72,15 @@ def janet_servers(script, kind="tcp"):
     )
 
 
+def http_servers():
+    """Servers that say what was asked for: ours is an example, those of others are http_NAME.rs, and nginx."""
+    found = [Server(OURS, (f"{EXAMPLES}/http", "127.0.0.1:0"), "http")]
+    for source in sorted(glob.glob("benches/src/bin/http_*.rs")):
+        program = os.path.basename(source)[:-3]
+        found.append(Server(program.removeprefix("http_"), (f"{BENCHES}/{program}",), "http"))
+    return (*found, Server("nginx", ("python3", "benches/nginx/http_nginx.py", "SOCKET"), "http"))
+
+
 def all_cells():
     """Every cell, in the order of the document."""
     cells = []
@@ -93,6 +102,11 @@ def all_cells():
     add("tcp-churn-16", "16", "TCP, connect, one echo and close", 16, tcp, *churn)
     add("udp-echo-64", "64", "UDP echo, 64 bytes", 64, echo_servers("udp"))
     add("unix-echo-64", "64", "Unix stream echo, 64 bytes", 64, echo_servers("unix"))
+    for connections in (64, 1_000):
+        add(f"http-{connections}", f"{connections:,}", "HTTP/1.1", connections, http_servers(), path="/")
+        close = ("--header", "Connection: close", "--bind", MANY_ADDRESSES)
+        title = "HTTP/1.1, a connection for each request"
+        add(f"http-close-{connections}", f"{connections:,}", title, connections, http_servers(), *close, path="/")
     for connections in (64, 1_000, 10_000):
         janet = janet_servers("examples/echo.janet")
         add(f"janet-echo-{connections}", f"{connections:,}", "Janet: TCP echo, 64 bytes", connections, janet)

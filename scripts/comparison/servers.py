@@ -16,6 +16,7 @@ STOCK = "stock"
 START_S, END_S = 20, 8
 TARGET = os.environ["RINGSPUN_TARGET"]
 RINGSPUN = f"{TARGET}/release/ringspun"
+EXAMPLES = f"{TARGET}/release/examples"
 BENCHES = f"{TARGET}/benches/release"
 
 
@@ -84,10 +85,16 @@ class Running:
         return f"{self.server.kind}://{self.address}"
 
     def processor_s(self):
-        """The processor time that all threads of the server have taken so far."""
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """The processor time that all threads of the server and of its children have taken so far."""
+        pid = self.process.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            pids = [pid, *file.read().split()]
+        ticks = 0
+        for one in pids:
+            with open(f"/proc/{one}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self):
         with open(f"/proc/{self.process.pid}/status") as file:
