@@ -170,6 +170,8 @@ pub enum JoinError {
     Interrupted(Interrupt),
     /// The result was taken by an earlier join.
     Taken,
+    /// The runtime of another thread ended before the fiber ran ([`WorkerTask`](crate::WorkerTask)).
+    Lost,
 }
 
 /// The message of a panic.
@@ -187,6 +189,7 @@ impl fmt::Display for JoinError {
             Self::Interrupted(interrupt) => interrupt.fmt(f),
             Self::Panicked(payload) => write!(f, "the fiber panicked: {}", panic_text(payload.as_ref())),
             Self::Taken => f.write_str("the fiber's result has been taken by an earlier join"),
+            Self::Lost => f.write_str("the fiber's runtime ended before the fiber ran"),
         }
     }
 }

@@ -16,6 +16,8 @@
 //! | be told how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
 //! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
 //! | make a call that blocks | [`blocking`] | `ev/thread` |
+//! | use every core | [`Workers`], [`Worker::spawn`] | `ev/thread` |
+//! | pass values between threads | [`SharedChannel`] | `ev/thread-chan` |
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,8 +42,13 @@
 //! Each file uses only those below it:
 //!
 //! ```text
+//!   workers                      a runtime per core
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
+//!   worker_task                  fibers of another thread's runtime, and their results
 //!   spawn                        FiberBuilder
+//!   shared_select                selections with channels between threads
+//!   shared_channel               channels between threads, on
+//!   remote_waiter shared_queue   wakes of fibers from any thread; who waits for a channel, and whom a change wakes
 //!   scheduler                    runs the ready fibers, turns the event loop, ends what is left
 //!   remote   join   blocking     tasks of other threads; results of fibers; calls that block
 //!            event  select       what supervisors are told; the first of several channel operations
@@ -100,6 +107,7 @@
 //!
 //! See [`Runtime::run`]: in the child, only the fiber that forked continues.
 
+mod affinity;
 mod blocking;
 mod channel;
 mod current;
@@ -109,12 +117,18 @@ mod interrupt;
 mod join;
 mod overflow;
 mod remote;
+mod remote_waiter;
 mod runtime;
 mod scheduler;
 mod select;
+mod shared_channel;
+mod shared_queue;
+mod shared_select;
 mod spawn;
 mod stack;
 mod wait;
+mod worker_task;
+mod workers;
 
 pub use blocking::{BlockingError, blocking};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
@@ -124,8 +138,11 @@ pub use join::{JoinError, JoinHandle};
 pub use remote::{Remote, RuntimeEnded};
 pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics};
 pub use select::Select;
+pub use shared_channel::{SharedChannel, TryGiveError};
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use wait::{
     check, is_fiber, pending_interrupt, runs_on, sleep, wait, wait_for_completion, waiter, with_deadline,
     yield_now,
 };
+pub use worker_task::WorkerTask;
+pub use workers::{Worker, Workers, WorkersBuilder};

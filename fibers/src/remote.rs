@@ -28,6 +28,11 @@ impl RemoteTasks {
         self.0.clone()
     }
 
+    /// Whether `remote` sends to this runtime.
+    pub(crate) fn is_of(&self, remote: &Remote) -> bool {
+        Arc::ptr_eq(&self.0.queue, &remote.queue)
+    }
+
     pub(crate) fn take(&self) -> Vec<Task> {
         std::mem::take(&mut lock(&self.0.queue).tasks)
     }

@@ -95,7 +95,7 @@ impl<'a, R> Select<'a, R> {
         self.with(GiveClause { channel, slot, offered: None, given: Ok(()), outcome })
     }
 
-    fn with(mut self, clause: impl Clause<R> + 'a) -> Self {
+    pub(crate) fn with(mut self, clause: impl Clause<R> + 'a) -> Self {
         let (direction, channel) = clause.target();
         let mut others = self.clauses.iter().map(|other| other.target());
         let is_circular = others.any(|(other, to)| other != direction && to == channel);
@@ -182,7 +182,7 @@ impl<R> fmt::Debug for Select<'_, R> {
 /// Shared by the offers of one waiting selection. Another fiber accepts an offer while the selecting fiber is
 /// parked; from then on no other offer may be accepted.
 #[derive(Default)]
-struct Selection {
+pub(crate) struct Selection {
     chosen: Cell<Option<usize>>,
     offers: RefCell<Vec<Rc<dyn Withdraw>>>,
 }
@@ -217,12 +217,12 @@ impl<T> Withdraw for Offered<T> {
 }
 
 #[derive(PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     Take,
     Give,
 }
 
-trait Clause<R> {
+pub(crate) trait Clause<R> {
     /// The direction, and the channel by its address.
     fn target(&self) -> (Direction, *const ());
     /// Carries the clause out if it is possible now.
