@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
 use crate::machine::SocketKind;
@@ -51,6 +51,16 @@ impl Descriptor {
     /// Closing leaves the descriptor open, for another owner.
     pub(crate) fn leave_open(&self) {
         self.stays_open.set(true);
+    }
+
+    /// Gives the descriptor away, so that it is closed for this owner. `None` if it is closed, or another owner's.
+    pub(crate) fn release(&self) -> Option<OwnedFd> {
+        if self.stays_open.get() || self.closed.replace(true) {
+            return None;
+        }
+        self.closing.set(true);
+        // SAFETY: the descriptor came from an `OwnedFd`, and the flag makes this or `close` take it, once.
+        Some(unsafe { OwnedFd::from_raw_fd(self.raw) })
     }
 
     /// Closes the descriptor, once. No operation may be in flight on it.

@@ -19,6 +19,10 @@ use crate::options::SocketOption;
 use crate::received::Received;
 use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
+mod movable;
+
+pub use movable::{Movable, MoveError};
+
 /// A connected stream of bytes. Dropping it closes it.
 ///
 /// All methods take `&self`: one fiber may read while another writes. Concurrent writes are queued; their bytes never
@@ -391,9 +395,11 @@ impl Stream {
     }
 
     fn wait_behind(&self) -> io::Result<()> {
-        if !self.writes_behind.get() {
-            return Ok(());
-        }
+        if self.writes_behind.get() { self.wait_sent() } else { Ok(()) }
+    }
+
+    /// Waits for sends of writes that have returned.
+    fn wait_sent(&self) -> io::Result<()> {
         wait_on(
             self.core.event_loop(),
             (),

@@ -35,7 +35,7 @@ pub(crate) enum Announced {
 }
 
 /// Whether the input has ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     NotYet,
     Reached,

@@ -91,6 +91,12 @@ impl<T> ReadAhead<T> {
         self.left_behind.borrow().as_ref()?.lock().pop_front()
     }
 
+    /// The data left behind, for the descriptor's next user in place of this one. `None` without other owners.
+    pub(crate) fn take_over(&self) -> Option<LeftBehind<T>> {
+        self.is_shared.set(false);
+        self.left_behind.take()
+    }
+
     /// Ends the ownership of a descriptor that is being closed; only one other may remain.
     pub(crate) fn end(&self) {
         self.is_shared.set(false);

@@ -424,6 +424,11 @@ impl<K: Kind> Socket<K> {
         self.descriptor.leave_open();
     }
 
+    /// Takes the descriptor, with nothing in flight on it. `None` if it is another owner's.
+    pub(super) fn release_descriptor(&self) -> Option<OwnedFd> {
+        self.descriptor.release()
+    }
+
     fn stop_input(&self) {
         if let Some(key) = self.input.armed.get() {
             // After an error of the loop, nothing is received anyway.

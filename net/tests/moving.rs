@@ -1,0 +1,247 @@
+//! Streams that move between workers, with all that they have received.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ringspun_fibers::{self as fibers, SharedChannel, Workers, WorkersBuilder};
+use ringspun_net::{self as net, Movable, Stream};
+
+fn workers(count: usize) -> Workers {
+    WorkersBuilder::new().count(count).start().unwrap()
+}
+
+/// One end of a connection as a stream of this thread's runtime, the other as a blocking socket.
+fn pair() -> io::Result<(Stream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let event_loop = fibers::event_loop().ok_or(io::ErrorKind::Unsupported)?;
+    Ok((Stream::from_descriptor(event_loop, ours.into()), theirs))
+}
+
+/// Makes a stream busy, so that it is received ahead on io_uring, and leaves it with unread bytes.
+fn with_unread(stream: &Stream, peer: &mut UnixStream) -> io::Result<()> {
+    for _ in 0..10 {
+        peer.write_all(b"ab")?;
+        stream.chunk(&mut [0; 2])?;
+    }
+    peer.write_all(b"unread")?;
+    let mut first = [0];
+    stream.chunk(&mut first)?;
+    assert_eq!(&first, b"u");
+    Ok(())
+}
+
+#[test]
+fn unread_bytes_and_settings_move_along() {
+    let workers = workers(2);
+    let moved = workers.get(0).unwrap().spawn(|| -> io::Result<_> {
+        let (stream, mut peer) = pair()?;
+        stream.set_read_timeout(Some(Duration::from_millis(10)));
+        stream.set_write_behind(true);
+        with_unread(&stream, &mut peer)?;
+        // Its send is in flight.
+        stream.write(b"written")?;
+        Ok((stream.into_movable()?, peer))
+    });
+    let (movable, mut peer) = moved.unwrap().join().unwrap().unwrap();
+    let mut written = [0; 7];
+    peer.read_exact(&mut written).unwrap();
+    assert_eq!(&written, b"written");
+    peer.write_all(b" and later").unwrap();
+    let read = workers.get(1).unwrap().spawn(move || -> io::Result<_> {
+        let stream = movable.into_stream()?;
+        let mut bytes = [0; 15];
+        stream.chunk(&mut bytes)?;
+        assert_eq!(&bytes, b"nread and later");
+        // The read timeout has come along.
+        let error = stream.receive().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        stream.write(b"from afar")?;
+        stream.flush()?;
+        Ok(stream.into_movable()?)
+    });
+    let movable = read.unwrap().join().unwrap().unwrap();
+    let mut answer = [0; 9];
+    peer.read_exact(&mut answer).unwrap();
+    // Dropped on a thread without a runtime, it is closed.
+    drop(movable);
+    assert_eq!(peer.read(&mut answer).unwrap(), 0);
+}
+
+#[test]
+fn the_end_of_a_stream_moves_along() {
+    let workers = workers(2);
+    let moved = workers.get(0).unwrap().spawn(|| -> io::Result<_> {
+        let (stream, mut peer) = pair()?;
+        with_unread(&stream, &mut peer)?;
+        peer.shutdown(Shutdown::Write)?;
+        // Has the end be received, too, where the stream is received ahead.
+        fibers::sleep(Duration::from_millis(5))?;
+        Ok((stream.into_movable()?, peer))
+    });
+    let (movable, _peer) = moved.unwrap().join().unwrap().unwrap();
+    let read = workers.get(1).unwrap().spawn(move || -> io::Result<_> {
+        let stream = movable.into_stream()?;
+        let mut bytes = [0; 100];
+        assert_eq!(stream.chunk(&mut bytes)?, 5);
+        assert_eq!(&bytes[..5], b"nread");
+        assert_eq!(stream.read(&mut bytes)?, 0);
+        Ok(())
+    });
+    read.unwrap().join().unwrap().unwrap();
+}
+
+#[test]
+fn a_stream_that_cannot_move_comes_back_with_the_reason() {
+    fibers::run(|| -> io::Result<()> {
+        let (stream, _peer) = pair()?;
+        stream.close();
+        let error = stream.into_movable().unwrap_err();
+        assert!(net::is_closed(&error.error), "{error}");
+
+        // An error of a write that has returned is reported, and the stream moves afterwards.
+        let (stream, mut peer) = pair()?;
+        with_unread(&stream, &mut peer)?;
+        stream.set_write_behind(true);
+        drop(peer);
+        let mut results = vec![stream.write(b"lost").map(drop)];
+        let moved = stream.into_movable();
+        results.push(moved.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string())));
+        assert!(results.iter().any(Result::is_err), "{results:?}");
+        let stream = match moved {
+            Err(error) => error.stream.into_movable()?.into_stream()?,
+            Ok(movable) => movable.into_stream()?,
+        };
+        let mut rest = [0; 5];
+        stream.chunk(&mut rest)?;
+        assert_eq!(&rest, b"nread");
+        Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}
+
+#[test]
+fn a_movable_stream_needs_a_runtime_to_become_one() {
+    let movable = fibers::run(|| -> io::Result<(Movable, UnixStream)> {
+        let (stream, peer) = pair()?;
+        Ok((stream.into_movable()?, peer))
+    });
+    let (movable, mut peer) = movable.unwrap().unwrap();
+    assert_eq!(movable.into_stream().unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+}
+
+/// The next of some numbers that look random.
+fn next_of(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state >> 16
+}
+
+const BYTES_PER_STREAM: u64 = 200_000;
+
+/// Echoes what comes, and moves on to the next worker now and then, until the peer has ended. Deadlines and cancels
+/// interrupt its reads.
+fn travel(travelling: Travelling) -> io::Result<()> {
+    let Travelling { movable, route, mut seed, moves } = travelling;
+    let stream = movable.into_stream()?;
+    stream.set_write_behind(seed % 2 == 0);
+    for _ in 0..next_of(&mut seed) % 4 {
+        let patience = Duration::from_micros(next_of(&mut seed) % 200);
+        let mut bytes = [0; 1000];
+        match fibers::with_deadline(patience, || stream.read(&mut bytes)) {
+            // The end.
+            Ok(0) => return Ok(()),
+            Ok(count) => drop(stream.write(&bytes[..count])?),
+            Err(error) if net::interrupt_of(&error).is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    moves.fetch_add(1, Ordering::Relaxed);
+    let next = next_of(&mut seed) as usize % route.len();
+    let movable = match stream.into_movable() {
+        // It was cancelled before its first wait.
+        Err(error) if net::interrupt_of(&error.error).is_some() => error.stream.into_movable()?,
+        moved => moved?,
+    };
+    route[next].clone().give(Travelling { movable, route, seed, moves }).map_err(io::Error::from)
+}
+
+/// A stream between two workers.
+struct Travelling {
+    movable: Movable,
+    route: Vec<SharedChannel<Travelling>>,
+    seed: u64,
+    moves: Arc<AtomicU64>,
+}
+
+/// Sends bytes that depend on their positions, and checks that they all come back, in order.
+fn talk(mut peer: UnixStream, seed: u64) {
+    let byte_at = move |position: u64| (position.wrapping_mul(0x9E37_79B9).wrapping_add(seed) >> 8) as u8;
+    let mut sending = peer.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        let (mut position, mut state) = (0, seed | 1);
+        while position < BYTES_PER_STREAM {
+            let end = (position + 1 + next_of(&mut state) % 2000).min(BYTES_PER_STREAM);
+            let bytes: Vec<u8> = (position..end).map(byte_at).collect();
+            sending.write_all(&bytes).unwrap();
+            position = end;
+        }
+        sending.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut received = Vec::new();
+    peer.read_to_end(&mut received).unwrap();
+    sender.join().unwrap();
+    assert_eq!(received.len() as u64, BYTES_PER_STREAM);
+    assert!(
+        received.iter().copied().eq((0..BYTES_PER_STREAM).map(byte_at)),
+        "bytes are lost or out of order"
+    );
+}
+
+#[test]
+fn streams_that_move_all_the_time_lose_no_byte() {
+    let workers = workers(3);
+    let moves = Arc::new(AtomicU64::new(0));
+    let route: Vec<SharedChannel<Travelling>> = (0..3).map(|_| SharedChannel::bounded(1000)).collect();
+    for (worker, arriving) in workers.iter().zip(&route) {
+        let arriving = arriving.clone();
+        let arrivals = worker.spawn(move || {
+            while let Ok(travelling) = arriving.take() {
+                let is_cancelled = travelling.seed % 3 == 0;
+                let travelling = fibers::spawn(move || travel(travelling).unwrap()).unwrap();
+                // Interrupts its first wait.
+                if is_cancelled {
+                    travelling.cancel();
+                }
+            }
+        });
+        arrivals.unwrap();
+    }
+    let talking: Vec<_> = (1..=8_u64)
+        .map(|seed| {
+            let (route, moves) = (route.clone(), moves.clone());
+            let started = workers.get(0).unwrap().spawn(move || -> io::Result<_> {
+                let (stream, peer) = pair()?;
+                let first = route[0].clone();
+                let (movable, seed) = (stream.into_movable()?, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                let _ = first.give(Travelling { movable, route, seed, moves });
+                Ok(peer)
+            });
+            let peer = started.unwrap().join().unwrap().unwrap();
+            thread::spawn(move || talk(peer, seed))
+        })
+        .collect();
+    talking.into_iter().for_each(|thread| thread.join().unwrap());
+    // Each stay on a worker is for 3,000 bytes at most.
+    assert!(moves.load(Ordering::Relaxed) >= 8 * (BYTES_PER_STREAM / 3000), "{moves:?}");
+    route.iter().for_each(SharedChannel::close);
+    workers.join().unwrap();
+}
