@@ -1,11 +1,14 @@
 //! Listeners for fibers.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use ringspun_fibers as fibers;
+use ringspun_runtime::EventLoop;
 
 use crate::address::{Address, local_address};
 use crate::endpoint::Peer;
@@ -28,12 +31,17 @@ pub struct Listener {
 
 /// Logs that connections wait because a limit is reached, unless that was logged recently.
 #[cold]
-fn warn_of_exhaustion(error: &io::Error, warned_at: &mut Option<Instant>) {
+fn warn_of_exhaustion(error: &io::Error) {
+    /// Of all listeners, as the limits are the process's.
+    static WARNED_AT: Mutex<Option<Instant>> = Mutex::new(None);
     let now = Instant::now();
-    if warned_at.is_some_and(|warned_at: Instant| now - warned_at < WARNING_PERIOD) {
+    // Another thread that has the lock warns.
+    let Ok(mut warned_at) = WARNED_AT.try_lock() else { return };
+    if warned_at.is_some_and(|warned_at| now - warned_at < WARNING_PERIOD) {
         return;
     }
     *warned_at = Some(now);
+    drop(warned_at);
     let limit = match (errno_of(error), getrlimit(Resource::RLIMIT_NOFILE)) {
         (Some(libc::EMFILE), Ok((soft, _))) => format!("the limit on open files (RLIMIT_NOFILE) is {soft}"),
         (Some(libc::ENFILE), _) => "the system's limit on open files (fs.file-max) is reached".to_string(),
@@ -112,10 +120,19 @@ impl Listener {
     ///
     /// Outside of a fiber.
     pub fn accept(&self) -> io::Result<Stream> {
+        self.accept_descriptor()
+            .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
+    }
+
+    fn accept_descriptor(&self) -> io::Result<OwnedFd> {
         let machine = Accept::new(self.core.clone());
         wait_on(self.core.event_loop(), machine, None, Accept::poll, Accept::abandon)
-            .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
             .map_err(|error| self.failed(error))
+    }
+
+    /// Adopts a socket that listens, and does not block.
+    pub(crate) fn from_descriptor(event_loop: Rc<EventLoop>, descriptor: OwnedFd) -> Self {
+        Self { core: ListenerCore::new(event_loop, descriptor) }
     }
 
     /// Accepts connections until the listener is closed, and serves each by `handler` in a fiber of its own, as
@@ -158,24 +175,47 @@ impl Listener {
     /// ```
     pub fn accept_loop(&self, handler: impl Fn(Stream) + 'static) -> io::Result<()> {
         let handler = Rc::new(handler);
-        let mut warned_at = None;
+        self.accept_each(|connection| {
+            let stream = Stream::from_descriptor(self.core.event_loop().clone(), connection);
+            let handler = handler.clone();
+            fibers::spawn(move || handler(stream)).is_ok()
+        })
+    }
+
+    /// Accepts connections until the listener is closed, and passes each to `serve`, which returns false if it has
+    /// dropped the connection because memory has run out.
+    pub(crate) fn accept_each(&self, mut serve: impl FnMut(OwnedFd) -> bool) -> io::Result<()> {
         loop {
-            let stream = match self.accept() {
-                Ok(stream) => stream,
+            let connection = match self.accept_descriptor() {
+                Ok(connection) => connection,
                 Err(error) if is_closed(&error) => return Ok(()),
                 Err(error) if is_exhausted(&error) => {
-                    warn_of_exhaustion(&error, &mut warned_at);
+                    warn_of_exhaustion(&error);
                     fibers::sleep(EXHAUSTED_PAUSE)?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let handler = handler.clone();
-            if fibers::spawn(move || handler(stream)).is_err() {
-                // No memory for a stack: drops the connection.
+            if !serve(connection) {
+                // No memory for a stack.
                 fibers::sleep(EXHAUSTED_PAUSE)?;
             }
         }
+    }
+
+    /// Closes the listener once `serve` has got all connections that wait in the kernel, which would be reset
+    /// otherwise. Those that come during the last step still are.
+    pub(crate) fn finish(&self, mut serve: impl FnMut(OwnedFd) -> bool) {
+        self.core.leave_in_kernel();
+        while !self.core.is_quiet() {
+            match self.core.take(usize::MAX) {
+                Some(connection) => drop(serve(connection)),
+                // The budget of this turn is used up, or an error is to be reported.
+                None if self.core.input_ended().is_ok() && fibers::yield_now().is_ok() => {}
+                None => break,
+            }
+        }
+        self.core.close();
     }
 
     /// The address that the listener is bound to (`getsockname(2)`), with the port that the kernel chose.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::resolve::SocketKind;
-use crate::address::Address;
+use crate::address::{Address, local_address};
 use crate::descriptor::new_socket;
 use crate::options::SocketOption;
 use crate::system::{bind, listen};
@@ -51,6 +51,59 @@ pub fn listen_on(addresses: &[Address], kind: SocketKind, reuse: Reuse) -> io::R
         }
     }
     Err(last_error)
+}
+
+/// As [`listen_on`], but makes `count` sockets at one address, among which the kernel distributes connections and
+/// datagrams (`SO_REUSEPORT` in `socket(7)`). With [`Reuse::Port`], others may join them; otherwise, an address that
+/// is in use is refused.
+///
+/// # Errors
+///
+/// That of the last address tried.
+pub fn bind_for_all(
+    addresses: &[Address],
+    kind: SocketKind,
+    count: usize,
+    reuse: Reuse,
+) -> io::Result<Vec<OwnedFd>> {
+    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match bind_all(address, kind, count, reuse) {
+            Ok(descriptors) => return Ok(descriptors),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+fn bind_all(address: &Address, kind: SocketKind, count: usize, reuse: Reuse) -> io::Result<Vec<OwnedFd>> {
+    let first = new_socket(address, kind)?;
+    // The first one is bound as one that does not share: the kernel then refuses a port that is in use, even by sockets
+    // that would share it, and chooses an unused one for port 0.
+    if reuse != Reuse::Port || address.port() == Some(0) {
+        let alone = if kind == SocketKind::Stream { Reuse::Address } else { Reuse::Nothing };
+        alone.allow(&first, address)?;
+        bind(&first, &address.raw())?;
+        Reuse::Port.allow(&first, address)?;
+    } else {
+        Reuse::Port.allow(&first, address)?;
+        bind(&first, &address.raw())?;
+    }
+    let address = local_address(&first)?;
+    let mut descriptors = vec![first];
+    for _ in 1..count {
+        let descriptor = new_socket(&address, kind)?;
+        Reuse::Port.allow(&descriptor, &address)?;
+        bind(&descriptor, &address.raw())?;
+        descriptors.push(descriptor);
+    }
+    if kind == SocketKind::Stream {
+        // Only now: what arrived at a single one would stay with it.
+        for descriptor in &descriptors {
+            listen(descriptor, BACKLOG)?;
+        }
+    }
+    Ok(descriptors)
 }
 
 fn bind_and_listen(address: &Address, kind: SocketKind, reuse: Reuse) -> io::Result<OwnedFd> {

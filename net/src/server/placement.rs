@@ -1,0 +1,311 @@
+//! Which worker a new connection goes to.
+//!
+//! A connection lands on a worker, as the kernel chooses, and stays there unless that worker has clearly more than the
+//! one that has the least. What a worker has is counted in connections:
+//!
+//! ```text
+//!   usually                              its live connections
+//!   if the workers have something to do, and its processor time is not in proportion to its connections:
+//!                                        that processor time, divided by that of an average connection
+//! ```
+//!
+//! All this happens once per connection, under a lock. Requests touch none of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often processor times are read, at most: a system call per worker.
+const MEASURED_EVERY: Duration = Duration::from_millis(100);
+/// How long it takes until a change of load counts by two thirds.
+const MEMORY: Duration = Duration::from_millis(300);
+/// The share of a core that workers must use on average for their processor times to count.
+const BUSY_SHARE_MIN: f64 = 0.1;
+/// By how many connections a worker may be ahead of the least busy one and keep what lands on it; for many
+/// connections, this share of the mean.
+const AHEAD_MAX: f64 = 2.0;
+const AHEAD_SHARE_MAX: f64 = 0.05;
+/// What differs less than that from the number of connections is noise of the measurement.
+const NOISE_MAX: f64 = 2.0;
+const NOISE_SHARE_MAX: f64 = 0.125;
+
+/// The workers of a server, and what each has to do.
+pub(super) struct Placement {
+    workers: Box<[Place]>,
+    loads: Mutex<Loads>,
+}
+
+/// What one worker changes often, in cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Place {
+    live: AtomicUsize,
+    served: AtomicU64,
+    handed_over: AtomicU64,
+    gone: AtomicBool,
+    clock: OnceLock<ThreadClock>,
+}
+
+/// Shares of a core that the workers have used recently.
+struct Loads {
+    measured_at: Instant,
+    processor_times: Box<[Duration]>,
+    loads: Box<[f64]>,
+    /// The live connections at that time.
+    connections: Box<[f64]>,
+}
+
+impl Placement {
+    pub(super) fn new(workers: usize) -> Self {
+        let loads = Loads {
+            measured_at: Instant::now(),
+            processor_times: vec![Duration::ZERO; workers].into(),
+            loads: vec![0.0; workers].into(),
+            connections: vec![0.0; workers].into(),
+        };
+        Self { workers: (0..workers).map(|_| Place::default()).collect(), loads: Mutex::new(loads) }
+    }
+
+    /// Notes the calling thread as that of a worker.
+    pub(super) fn enter(&self, worker: usize) {
+        if let Some(clock) = ThreadClock::of_this_thread() {
+            let _ = self.workers[worker].clock.set(clock);
+        }
+    }
+
+    /// Excludes a worker for good, because it has ended.
+    pub(super) fn leave(&self, worker: usize) {
+        self.workers[worker].gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Chooses the worker for a connection that has landed on `here`, and counts it there.
+    pub(super) fn place(&self, here: usize) -> usize {
+        let mut loads = self.lock();
+        loads.measure(&self.workers);
+        let weights = loads.weights(&self.live());
+        let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
+        let chosen = choose(&weights, here, is_open);
+        self.workers[chosen].live.fetch_add(1, Ordering::SeqCst);
+        self.workers[chosen].served.fetch_add(1, Ordering::Relaxed);
+        if chosen != here {
+            self.workers[here].handed_over.fetch_add(1, Ordering::Relaxed);
+        }
+        chosen
+    }
+
+    /// A connection of a worker has ended.
+    pub(super) fn ended(&self, worker: usize) {
+        self.workers[worker].live.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The live connections of each worker.
+    pub(super) fn live(&self) -> Vec<usize> {
+        self.workers.iter().map(|place| place.live.load(Ordering::SeqCst)).collect()
+    }
+
+    /// The live and the served connections of each worker, those that it has handed over, and its processor time.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (usize, u64, u64, Option<Duration>)> {
+        self.workers.iter().map(|place| {
+            let (served, handed_over) = (&place.served, &place.handed_over);
+            (
+                place.live.load(Ordering::SeqCst),
+                served.load(Ordering::Relaxed),
+                handed_over.load(Ordering::Relaxed),
+                place.clock.get().and_then(ThreadClock::processor_time),
+            )
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Loads> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Loads {
+    fn measure(&mut self, workers: &[Place]) {
+        let now = Instant::now();
+        let passed = now.duration_since(self.measured_at);
+        if passed < MEASURED_EVERY {
+            return;
+        }
+        self.measured_at = now;
+        let processor_times: Vec<Option<Duration>> =
+            workers.iter().map(|place| place.clock.get().and_then(ThreadClock::processor_time)).collect();
+        let live: Vec<f64> = workers.iter().map(|place| place.live.load(Ordering::SeqCst) as f64).collect();
+        self.add(passed, &processor_times, &live);
+    }
+
+    /// Adds what was measured after `passed`.
+    fn add(&mut self, passed: Duration, processor_times: &[Option<Duration>], live: &[f64]) {
+        let share_of_new = 1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        for (worker, processor_time) in processor_times.iter().enumerate() {
+            let processor_time = processor_time.unwrap_or(self.processor_times[worker]);
+            let used = processor_time.saturating_sub(self.processor_times[worker]);
+            self.processor_times[worker] = processor_time;
+            let load = used.as_secs_f64() / passed.as_secs_f64();
+            self.loads[worker] += share_of_new * (load - self.loads[worker]);
+            self.connections[worker] += share_of_new * (live[worker] - self.connections[worker]);
+        }
+    }
+
+    /// What each worker has, in connections.
+    fn weights(&self, live: &[usize]) -> Vec<f64> {
+        let (load, connections) = (self.loads.iter().sum::<f64>(), self.connections.iter().sum::<f64>());
+        if connections < 1.0 || load < BUSY_SHARE_MIN * live.len() as f64 {
+            return live.iter().map(|live| *live as f64).collect();
+        }
+        let of_connection = load / connections;
+        let weight = |(worker, live): (usize, &usize)| {
+            let live = *live as f64;
+            // Those that have come or gone since count as average ones.
+            let weight = self.loads[worker] / of_connection + live - self.connections[worker];
+            let is_noise = (weight - live).abs() <= (live * NOISE_SHARE_MAX).max(NOISE_MAX);
+            if is_noise { live } else { weight.max(0.0) }
+        };
+        live.iter().enumerate().map(weight).collect()
+    }
+}
+
+/// The worker for a connection that has landed on `here`. Of those that have the least, the next one after `here`.
+fn choose(weights: &[f64], here: usize, is_open: impl Fn(&usize) -> bool) -> usize {
+    let from_here = (0..weights.len()).map(|offset| (here + offset) % weights.len());
+    let least = from_here
+        .filter(&is_open)
+        .reduce(|least, worker| if weights[worker] < weights[least] { worker } else { least });
+    let Some(least) = least else { return here };
+    let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+    let ahead_max = (mean * AHEAD_SHARE_MAX).max(AHEAD_MAX);
+    if is_open(&here) && weights[here] - weights[least] < ahead_max { here } else { least }
+}
+
+/// The processor time of a thread, which any thread can read.
+#[derive(Clone, Copy)]
+struct ThreadClock(#[cfg(any(target_os = "linux", target_os = "android"))] nix::time::ClockId);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl ThreadClock {
+    fn of_this_thread() -> Option<Self> {
+        let mut clock = 0;
+        // SAFETY: writes the number of a clock, of a thread that exists.
+        let failed = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        (failed == 0).then(|| Self(nix::time::ClockId::from_raw(clock)))
+    }
+
+    /// `None` once the thread has ended.
+    fn processor_time(&self) -> Option<Duration> {
+        self.0.now().ok().map(Duration::from)
+    }
+}
+
+/// Elsewhere, only connections count.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl ThreadClock {
+    fn of_this_thread() -> Option<Self> {
+        None
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The connections of each worker after `count` have come, landing as `land` says.
+    fn placed(workers: usize, count: usize, land: impl Fn(usize) -> usize) -> Vec<usize> {
+        let placement = Placement::new(workers);
+        for number in 0..count {
+            placement.place(land(number));
+        }
+        placement.live()
+    }
+
+    #[test]
+    fn connections_are_even_wherever_they_land() {
+        // All on one; half on one; at random.
+        let lands: [fn(usize) -> usize; 3] = [|_| 2, |n| (n % 2) * (n % 4), |n| (n * 7919 + n / 5) % 4];
+        for land in lands {
+            let live = placed(4, 64, land);
+            assert_eq!(live.iter().sum::<usize>(), 64);
+            assert!(live.iter().all(|live| (15..=17).contains(live)), "{live:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_connection_stays_where_it_lands() {
+        let placement = Placement::new(4);
+        for number in 0..1000 {
+            let here = number % 4;
+            assert_eq!(placement.place(here), here);
+            placement.ended(here);
+        }
+        assert!(
+            placement
+                .counts()
+                .all(|(live, served, handed_over, _)| (live, served, handed_over) == (0, 250, 0))
+        );
+    }
+
+    #[test]
+    fn nothing_goes_to_a_worker_that_has_ended() {
+        let placement = Placement::new(3);
+        placement.leave(1);
+        for _ in 0..30 {
+            assert_ne!(placement.place(1), 1);
+        }
+        assert_eq!(placement.live(), [15, 0, 15]);
+    }
+
+    fn loads(loads: &[f64], connections: &[f64]) -> Loads {
+        Loads {
+            measured_at: Instant::now(),
+            processor_times: vec![Duration::ZERO; loads.len()].into(),
+            loads: loads.into(),
+            connections: connections.into(),
+        }
+    }
+
+    #[test]
+    fn processor_time_counts_where_it_is_out_of_proportion() {
+        let measured = loads(&[0.9, 0.3, 0.3, 0.3], &[16.0; 4]);
+        let rounded: Vec<_> = measured.weights(&[16; 4]).iter().map(|weight| weight.round() as u32).collect();
+        assert_eq!(rounded, [32, 11, 11, 11]);
+        // Of the next ones none stays on the first worker, until the others have as much to do.
+        assert_eq!(choose(&measured.weights(&[16; 4]), 0, |_| true), 1);
+        // Small differences are noise, and so is what hardly takes time.
+        assert_eq!(loads(&[0.52, 0.5, 0.5, 0.48], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
+        assert_eq!(loads(&[0.09, 0.0, 0.0, 0.0], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
+    }
+
+    #[test]
+    fn load_is_forgotten_when_it_is_over() {
+        let mut measured = loads(&[0.0; 2], &[0.0; 2]);
+        let second = Duration::from_secs(1);
+        measured.add(second, &[Some(second), Some(Duration::ZERO)], &[8.0, 8.0]);
+        assert!(measured.loads[0] > 0.9 && measured.loads[1] == 0.0, "{:?}", measured.loads);
+        assert_eq!(choose(&measured.weights(&[8, 8]), 0, |_| true), 1);
+        measured.add(10 * second, &[Some(second), Some(Duration::ZERO)], &[8.0, 8.0]);
+        assert_eq!(choose(&measured.weights(&[8, 8]), 0, |_| true), 0);
+    }
+
+    #[test]
+    fn a_clock_counts_its_threads_time() {
+        let placement = Placement::new(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                placement.enter(0);
+                let before = placement.counts().next().unwrap().3;
+                let mut sum = 0_u64;
+                for number in 0..200_000_u64 {
+                    sum = sum.wrapping_add(std::hint::black_box(number));
+                }
+                std::hint::black_box(sum);
+                if cfg!(target_os = "linux") {
+                    assert!(placement.counts().next().unwrap().3 > before);
+                }
+            });
+        });
+    }
+}
