@@ -44,7 +44,7 @@ while read -r server backend connections rounds bound lines_bound; do
     [ -n "$backend" ] || continue
     options=() lines_count=-
     [ "$lines_bound" = - ] || [ "$(uname -m)" != x86_64 ] || options=(--lines /dev/null)
-    command=("$target/release/ringspun" serve echo --tcp 127.0.0.1:0) count_of=instructions_per_echo
+    command=("$target/release/ringspun" serve echo --workers 1 --tcp 127.0.0.1:0) count_of=instructions_per_echo
     [ "$server" != janet ] || command=("$target/release/ringspun" janet examples/echo.janet) count_of=median_per_echo
     if [ "$backend" = uring ] && [ "$allowed" -eq 0 ]; then
         say "SKIPPED $backend with $connections connections: io_uring cannot be used here"

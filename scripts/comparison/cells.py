@@ -55,7 +55,7 @@ def peers(kind, buffer_bytes=None):
 
 def echo_servers(kind, buffer_bytes=None):
     place = {"tcp": "127.0.0.1:0", "udp": "127.0.0.1:0", "unix": "SOCKET"}[kind]
-    return (Server(OURS, (RINGSPUN, "serve", "echo", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
+    return (Server(OURS, (RINGSPUN, "serve", "echo", "--workers", "1", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
 
 
 def with_variants(servers, *names):

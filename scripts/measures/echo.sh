@@ -31,7 +31,7 @@ done
 tell
 
 per_request='^(recvfrom|sendto|accept4|epoll_ctl)$'
-count_calls "ringspun serve echo" "$per_request" "$ringspun" serve echo --tcp 127.0.0.1:0 >>"$work/syscalls"
+count_calls "ringspun serve echo" "$per_request" "$ringspun" serve echo --workers 1 --tcp 127.0.0.1:0 >>"$work/syscalls"
 count_calls "examples/echo.janet" "$per_request" "$ringspun" janet examples/echo.janet >>"$work/syscalls"
 
 echo "Echoes per second of examples/echo.janet, medians of $rounds rounds of $seconds s:"

@@ -11,7 +11,7 @@ from statistics import median
 
 from servers import LOAD_CORE, RINGSPUN, Failure, Running, Server, raise_open_files
 
-ECHO = (RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0")
+ECHO = (RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0")
 SERVERS = {
     "uring": Server("uring", ECHO, environment={"RINGSPUN_BACKEND": "uring"}),
     "poll": Server("poll", ECHO, environment={"RINGSPUN_BACKEND": "poll"}),

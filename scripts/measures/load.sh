@@ -37,7 +37,7 @@ for round in $(seq "$rounds"); do
     for connections in 64 1000; do
         for name in load bare; do
             tell "round $round of $rounds, $connections connections, $name"
-            start_server "$ringspun" serve echo --tcp 127.0.0.1:0
+            start_server "$ringspun" serve echo --workers 1 --tcp 127.0.0.1:0
             line=$(generate "$name" "$connections") || exit 1
             echo "$round $connections $name $line" >>"$work/rounds"
             stop_server

@@ -22,7 +22,7 @@ for round in $(seq "$rounds"); do
     for connections in 1 64 1000; do
         for name in poll uring tokio; do
             tell "round $round of $rounds, $connections connections, $name"
-            command=("$ringspun" serve echo --tcp 127.0.0.1:0)
+            command=("$ringspun" serve echo --workers 1 --tcp 127.0.0.1:0)
             [ $name != tokio ] || command=("$tokio")
             RINGSPUN_BACKEND=$name start_server "${command[@]}"
             line=$(taskset -c 1 "$load" "$address" "$connections" "$seconds")
@@ -33,7 +33,7 @@ for round in $(seq "$rounds"); do
     done
 done
 tell
-RINGSPUN_BACKEND=poll count_calls poll '^$' "$ringspun" serve echo --tcp 127.0.0.1:0 >>"$work/syscalls"
+RINGSPUN_BACKEND=poll count_calls poll '^$' "$ringspun" serve echo --workers 1 --tcp 127.0.0.1:0 >>"$work/syscalls"
 count_calls tokio '^$' "$tokio" >>"$work/syscalls"
 
 echo "Echoes per second, and microseconds of the server's processor time per echo, medians of $rounds rounds of $seconds s:"

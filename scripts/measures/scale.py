@@ -17,8 +17,8 @@ from servers import RINGSPUN, Failure, Running, Server, raise_open_files
 SERVERS = {
     # Blocking sockets that nobody waits on: what the others add to its sockets is their wait.
     "plain": Server("plain", (sys.executable, os.path.join(os.path.dirname(__file__), "plain_server.py"))),
-    "uring": Server("uring", (RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "uring"}),
-    "poll": Server("poll", (RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "poll"}),
+    "uring": Server("uring", (RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "uring"}),
+    "poll": Server("poll", (RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "poll"}),
     "janet": Server("janet", (RINGSPUN, "janet", "examples/echo.janet"), environment={"RINGSPUN_NET": "ring"}),
 }
 # Open before the first reading, so that what a server makes once is not in what a connection takes.

@@ -32,7 +32,7 @@ def number(text):
 
 class SoakedServer:
     def __init__(self, backend):
-        command = [RINGSPUN, "serve", "echo", "--tcp", "127.0.0.1:0", "--statistics"]
+        command = [RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0", "--statistics"]
         environment = {**os.environ, **({"RINGSPUN_BACKEND": backend} if backend else {})}
         self.process = subprocess.Popen(
             command,

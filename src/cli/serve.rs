@@ -1,15 +1,19 @@
 //! `ringspun serve`: built-in servers, for demonstration and as targets of load generators.
 
-use std::cell::Cell;
 use std::io;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ringspun::fibers::{self, JoinHandle};
-use ringspun::net::{self, Address, DatagramSocket, Endpoint, Listener, SocketOption, Stream};
+use ringspun::fibers::{self, Workers, WorkersBuilder};
+use ringspun::net::{
+    Address, DatagramSocket, Endpoint, Server as Serving, ServerBuilder, SocketOption, Stream,
+    WorkerStatistics, interrupt_of, is_closed,
+};
 
 use super::stop::StopSignals;
 use super::{address, limits, output};
@@ -28,6 +32,7 @@ pub enum Server {
 Examples:
   ringspun serve echo --tcp 127.0.0.1:0
   ringspun serve echo --tcp [::1]:7000 --udp [::1]:7000 --unix /run/echo.socket
+  ringspun serve echo --tcp 127.0.0.1:0 --workers 1
 
 Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
 open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.")]
@@ -39,7 +44,11 @@ open files to the hard limit. The path of a Unix socket must not exist yet; it i
 pub struct EchoServer {
     #[command(flatten)]
     places: Places,
-    /// Write the resources held by the event loop to standard error every second, as a line of JSON
+    /// Number of threads, among which connections are shared evenly [default: the cores that it may use]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZero<u16>>,
+    /// Write what each worker has served and what its event loop holds to standard error every second, as a line of
+    /// JSON
     #[arg(long)]
     statistics: bool,
 }
@@ -59,44 +68,45 @@ pub struct Places {
     unix: Vec<Address>,
 }
 
-/// A listening socket.
-#[derive(Clone)]
-enum Socket {
-    Connections(&'static str, Rc<Listener>),
-    Datagrams(Rc<DatagramSocket>),
-}
+/// The datagrams that each worker has served, in cache lines of their own.
+type Datagrams = Arc<[Counter]>;
 
-impl Socket {
-    fn close(&self) {
-        match self {
-            Self::Connections(_, listener) => listener.close(),
-            Self::Datagrams(socket) => socket.close(),
-        }
+#[derive(Default)]
+#[repr(align(128))]
+struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only for the thread that it belongs to.
+    fn add_one(&self) {
+        self.0.store(self.get() + 1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Counts of what was served.
-#[derive(Default)]
 struct Served {
-    connections: Cell<u64>,
-    datagrams: Cell<u64>,
+    connections: u64,
+    datagrams: u64,
 }
 
 /// Serves until a signal arrives.
 pub fn serve(server: Server) -> ExitCode {
-    let Server::Echo(EchoServer { places, statistics }) = server;
+    let Server::Echo(server) = server;
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
-    let (paths, has_datagrams) = (unix_paths(&places), !places.udp.is_empty());
-    match echo_server(places, statistics) {
+    let (paths, has_datagrams) = (unix_paths(&server.places), !server.places.udp.is_empty());
+    match echo_server(server) {
         Ok(served) => {
             for path in paths {
                 // Created by us, as listening on it succeeded. It may be gone already.
                 let _ = std::fs::remove_file(path);
             }
-            let connections = counted(served.connections.get(), "connection");
-            let datagrams = counted(served.datagrams.get(), "datagram");
+            let connections = counted(served.connections, "connection");
+            let datagrams = counted(served.datagrams, "datagram");
             match has_datagrams {
                 true => output::complain(format_args!("served {connections} and {datagrams}")),
                 false => output::complain(format_args!("served {connections}")),
@@ -118,107 +128,106 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
     places.unix.iter().filter_map(|address| address.as_path().map(PathBuf::from)).collect()
 }
 
-/// Runs the echo server until it is stopped.
-fn echo_server(places: Places, statistics: bool) -> io::Result<Rc<Served>> {
+/// Runs the echo server until it is stopped. This thread is the first worker.
+fn echo_server(EchoServer { places, workers, statistics }: EchoServer) -> io::Result<Served> {
     let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
-    runtime.run(move || {
-        let sockets = listen(&places)?;
-        let (signals, stopping) = (StopSignals::take()?, sockets.clone());
-        fibers::spawn(move || {
-            // An error means that the runtime is ending.
-            if signals.wait().is_ok() {
-                stopping.iter().for_each(Socket::close);
-            }
-        })?;
-        announce(&sockets)?;
-        let served = Rc::new(Served::default());
+    let mut builder = WorkersBuilder::new().runtime(runtime);
+    if let Some(workers) = workers {
+        builder = builder.count(workers.get().into());
+    }
+    builder.run(move |workers| {
+        let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
+        let server = start(&places, datagrams.clone(), workers)?;
+        let signals = StopSignals::take()?;
+        announce(&places, &server)?;
         if statistics {
-            let served = served.clone();
-            fibers::spawn(move || tell_statistics(&served))?;
+            tell_statistics(&server, &datagrams, workers);
         }
-        let serving: Vec<JoinHandle<io::Result<()>>> = sockets
-            .into_iter()
-            .map(|socket| {
-                let served = served.clone();
-                fibers::spawn(move || serve_socket(socket, served))
-            })
-            .collect::<io::Result<_>>()?;
-        // Each returns when its socket is closed; when this fiber ends, the runtime ends all connections.
-        for fiber in serving {
-            fiber.join().map_err(io::Error::from)??;
-        }
-        Ok(served)
+        signals.wait()?;
+        let connections = server.statistics().iter().map(|worker| worker.served).sum();
+        // When this fiber ends, the runtimes end all connections.
+        Ok(Served { connections, datagrams: datagrams.iter().map(Counter::get).sum() })
     })?
 }
 
-/// Reports the resources of the event loop while it runs, which reveals leaks early.
-fn tell_statistics(served: &Served) {
-    // An error means that the runtime is ending.
-    while fibers::sleep(STATISTICS_EVERY).is_ok() {
-        let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
-        let (held, spin) = (event_loop.statistics(), event_loop.spin_statistics());
-        let nanoseconds =
-            |cost: Option<Duration>| cost.map_or("null".into(), |cost| cost.as_nanos().to_string());
-        output::tell(format_args!(
-            "{{\"connections\":{},\"fibers\":{},\"operations_in_flight\":{},\"timers\":{},\
-             \"buffers_lent\":{},\"blocking_calls\":{},\"waits\":{},\"busy_polled\":{},\
-             \"blocking_cost_ns\":{},\"busy_polling_cost_ns\":{}}}",
-            served.connections.get(),
-            fibers.alive,
-            held.operations_in_flight,
-            held.timers,
-            held.buffers_lent,
-            held.blocking_calls,
-            spin.waits,
-            spin.busy_polled,
-            nanoseconds(spin.blocking_cost),
-            nanoseconds(spin.busy_polling_cost),
-        ));
+/// Begins to serve at the places, in the order in which they are announced.
+fn start(places: &Places, datagrams: Datagrams, workers: &Workers) -> io::Result<Serving> {
+    let mut builder = ServerBuilder::with_state(move |worker| (datagrams.clone(), worker));
+    for endpoint in &places.tcp {
+        builder = builder.serve(endpoint, |stream| {
+            // Without it, the end of a long response would wait for the acknowledgement of its beginning. If this
+            // fails, so does the echo.
+            let _ = stream.set_option(SocketOption::NoDelay(true));
+            // A broken connection is only of interest to its peer.
+            let _ = echo(&stream);
+        });
+    }
+    for endpoint in &places.udp {
+        builder =
+            builder.serve_datagrams_with(endpoint, |socket, (datagrams, worker): &(Datagrams, usize)| {
+                echo_datagrams(socket, &datagrams[*worker]);
+            });
+    }
+    for address in &places.unix {
+        builder = builder.serve(*address, |stream| {
+            let _ = echo(&stream);
+        });
+    }
+    builder.start_on(workers)
+}
+
+/// Reports what each worker has served and holds while it runs, which reveals leaks early.
+fn tell_statistics(server: &Serving, datagrams: &Datagrams, workers: &Workers) {
+    for worker in workers.iter() {
+        let (server, datagrams, index) = (server.handle(), datagrams.clone(), worker.index());
+        let telling = worker.spawn(move || {
+            // An error means that the runtime is ending.
+            while fibers::sleep(STATISTICS_EVERY).is_ok() {
+                let counts = server.statistics()[index];
+                tell_worker(index, &counts, datagrams[index].get());
+            }
+        });
+        if telling.is_err() {
+            output::complain(format_args!("worker {index} has ended"));
+        }
     }
 }
 
-fn listen(places: &Places) -> io::Result<Vec<Socket>> {
-    let mut sockets = Vec::new();
-    for endpoint in &places.tcp {
-        sockets.push(Socket::Connections("tcp", Rc::new(net::listen(endpoint)?)));
-    }
-    for endpoint in &places.udp {
-        sockets.push(Socket::Datagrams(Rc::new(net::listen_datagram(endpoint)?)));
-    }
-    for address in &places.unix {
-        sockets.push(Socket::Connections("unix", Rc::new(net::listen(*address)?)));
-    }
-    Ok(sockets)
+/// Reports of the worker that this thread is.
+fn tell_worker(index: usize, counts: &WorkerStatistics, datagrams: u64) {
+    let (Some(event_loop), Some(fibers)) = (fibers::event_loop(), fibers::statistics()) else { return };
+    let (held, spin) = (event_loop.statistics(), event_loop.spin_statistics());
+    let nanoseconds = |cost: Option<Duration>| cost.map_or("null".into(), |cost| cost.as_nanos().to_string());
+    output::tell(format_args!(
+        "{{\"worker\":{index},\"connections\":{},\"live\":{},\"handed_over\":{},\"datagrams\":{datagrams},\
+         \"processor_time_ns\":{},\"fibers\":{},\"operations_in_flight\":{},\"timers\":{},\
+         \"buffers_lent\":{},\"blocking_calls\":{},\"waits\":{},\"busy_polled\":{},\
+         \"blocking_cost_ns\":{},\"busy_polling_cost_ns\":{}}}",
+        counts.served,
+        counts.connections,
+        counts.handed_over,
+        nanoseconds(counts.processor_time),
+        fibers.alive,
+        held.operations_in_flight,
+        held.timers,
+        held.buffers_lent,
+        held.blocking_calls,
+        spin.waits,
+        spin.busy_polled,
+        nanoseconds(spin.blocking_cost),
+        nanoseconds(spin.busy_polling_cost),
+    ));
 }
 
 /// Reports the bound addresses once the server is listening.
-fn announce(sockets: &[Socket]) -> io::Result<()> {
+fn announce(places: &Places, server: &Serving) -> io::Result<()> {
     let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
-    for socket in sockets {
-        let (kind, address) = match socket {
-            Socket::Connections(kind, listener) => (*kind, listener.localname()?),
-            Socket::Datagrams(socket) => ("udp", socket.localname()?),
-        };
+    let kinds = [("tcp", places.tcp.len()), ("udp", places.udp.len()), ("unix", places.unix.len())];
+    let kinds = kinds.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
+    for (address, kind) in server.addresses().iter().zip(kinds) {
         output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
     }
     Ok(())
-}
-
-/// Serves one socket until it is closed.
-fn serve_socket(socket: Socket, served: Rc<Served>) -> io::Result<()> {
-    match socket {
-        Socket::Connections(kind, listener) => listener.accept_loop(move |stream| {
-            if kind == "tcp" {
-                // Without it, the end of a long response would wait for the acknowledgement of its beginning. If
-                // this fails, so does the echo below.
-                let _ = stream.set_option(SocketOption::NoDelay(true));
-            }
-            served.connections.set(served.connections.get() + 1);
-            // A broken connection is only of interest to its peer.
-            let _ = echo(&stream);
-        }),
-        Socket::Datagrams(socket) => echo_datagrams(&socket, &served),
-    }
 }
 
 /// Has a small frame of its own: with many connections, each cache line of a parked fiber's stack is a cache miss.
@@ -231,15 +240,17 @@ fn echo(stream: &Stream) -> io::Result<()> {
     Ok(())
 }
 
-fn echo_datagrams(socket: &DatagramSocket, served: &Served) -> io::Result<()> {
+/// Until the socket is closed.
+fn echo_datagrams(socket: &DatagramSocket, served: &Counter) {
     loop {
-        let (bytes, source) = match socket.receive() {
-            Ok(received) => received,
-            Err(error) if net::is_closed(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        served.datagrams.set(served.datagrams.get() + 1);
-        // Datagrams may be lost; so may this response.
-        let _ = socket.send_to(&source, &bytes);
+        match socket.receive() {
+            Ok((bytes, source)) => {
+                served.add_one();
+                // Datagrams may be lost; so may this response.
+                let _ = socket.send_to(&source, &bytes);
+            }
+            Err(error) if is_closed(&error) || interrupt_of(&error).is_some() => return,
+            Err(error) => return output::complain(error),
+        }
     }
 }

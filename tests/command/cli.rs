@@ -173,7 +173,7 @@ fn a_server_that_nobody_used_stops_too() {
 
 #[test]
 fn a_server_tells_what_its_loop_holds() {
-    let mut server = EchoServer::start_with("127.0.0.1:0", &["--statistics"]);
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--statistics", "--workers", "1"]);
     let mut lines = BufReader::new(server.process.0.stderr.take().unwrap()).lines();
     let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     let idle = next();
@@ -193,6 +193,26 @@ fn a_server_tells_what_its_loop_holds() {
     let count = |name: &str| ended[name].as_u64().unwrap();
     assert!(count("waits") > 0 && count("busy_polled") <= count("waits"), "{ended}");
     assert!(ended["blocking_cost_ns"].is_null() || ended["blocking_cost_ns"].as_u64() > Some(0), "{ended}");
+}
+
+#[test]
+fn a_server_shares_connections_among_its_workers_and_tells_of_each() {
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--statistics", "--workers", "4"]);
+    let mut lines = BufReader::new(server.process.0.stderr.take().unwrap()).lines();
+    let clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for mut client in &clients {
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
+    let mut live = [None; 4];
+    // Until each worker has told of connections, after all have come.
+    while live.iter().flatten().sum::<u64>() < 64 {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        live[line["worker"].as_u64().unwrap() as usize] = line["live"].as_u64();
+        assert!(line["processor_time_ns"].as_u64() > Some(0), "{line}");
+        assert_eq!(line["connections"], line["live"]);
+    }
+    assert!(live.iter().all(|live| (15..=17).contains(&live.unwrap_or(0))), "{live:?}");
 }
 
 #[test]

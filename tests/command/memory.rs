@@ -39,7 +39,7 @@ fn assert_at_most(found: usize, bound: usize) {
 
 #[test]
 fn an_idle_connection_of_a_fiber_takes_few_bytes() {
-    let found = bytes_per_connection(&["serve", "echo", "--tcp", "127.0.0.1:0"]);
+    let found = bytes_per_connection(&["serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"]);
     // Frames are much larger without optimisation: docs/scale.md has the figures with it, of one page of the stack.
     assert_at_most(found, if cfg!(debug_assertions) { 3 * 4096 + 2048 } else { 4096 + 2048 });
 }

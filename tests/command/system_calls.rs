@@ -121,7 +121,7 @@ fn an_echo_on_fibers_takes_few_system_calls() {
     if is_skipped() {
         return;
     }
-    let (calls, echoes) = trace(&["serve", "echo", "--tcp", "127.0.0.1:0"]);
+    let (calls, echoes) = trace(&["serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"]);
     if !is_ring() {
         // One receive, one send, and a share of a wait.
         assert_at_most(&calls, echoes, 2.5);
