@@ -222,18 +222,18 @@ impl<T, W: Notify> SharedQueue<T, W> {
 /// Exhaustive interleavings, run by `scripts/check loom`.
 #[cfg(all(test, loom))]
 mod interleavings {
-    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::sync::{Condvar, Mutex};
     use loom::thread;
 
     use super::*;
 
-    /// A thread that waits, as a parked fiber does.
-    #[derive(Clone)]
-    struct Parker(Arc<(Mutex<bool>, Condvar)>);
+    /// A thread that waits, as a parked fiber does. Leaked, as loom's `Arc` cannot be dropped after a deadlock.
+    #[derive(Clone, Copy)]
+    struct Parker(&'static (Mutex<bool>, Condvar));
 
     impl Parker {
         fn new() -> Self {
-            Self(Arc::new((Mutex::new(false), Condvar::new())))
+            Self(Box::leak(Box::new((Mutex::new(false), Condvar::new()))))
         }
 
         fn park(&self) {
@@ -252,19 +252,23 @@ mod interleavings {
         }
     }
 
-    type Queue = Arc<SharedQueue<u32, Parker>>;
+    type Queue = &'static SharedQueue<u32, Parker>;
 
-    fn give(queue: &Queue, value: u32) {
+    fn queue_of(capacity: usize) -> Queue {
+        Box::leak(Box::new(SharedQueue::new(capacity)))
+    }
+
+    fn give(queue: Queue, value: u32) {
         let (parker, mut slot, mut ticket) = (Parker::new(), Some(value), None);
-        while queue.give(&mut slot, &mut ticket, || Some(parker.clone())).is_none() {
+        while queue.give(&mut slot, &mut ticket, || Some(parker)).is_none() {
             parker.park();
         }
     }
 
-    fn take(queue: &Queue) -> Result<u32, Closed> {
+    fn take(queue: Queue) -> Result<u32, Closed> {
         let (parker, mut ticket) = (Parker::new(), None);
         loop {
-            match queue.take(&mut ticket, || Some(parker.clone())) {
+            match queue.take(&mut ticket, || Some(parker)) {
                 Some(taken) => return taken,
                 None => parker.park(),
             }
@@ -280,10 +284,9 @@ mod interleavings {
     #[test]
     fn no_value_and_no_wake_is_lost_through_a_full_queue() {
         check(|| {
-            let queue: Queue = Arc::new(SharedQueue::new(1));
-            let giver = queue.clone();
-            let given = thread::spawn(move || (1..=3).for_each(|value| give(&giver, value)));
-            assert_eq!([take(&queue), take(&queue), take(&queue)], [Ok(1), Ok(2), Ok(3)]);
+            let queue = queue_of(1);
+            let given = thread::spawn(move || (1..=3).for_each(|value| give(queue, value)));
+            assert_eq!([take(queue), take(queue), take(queue)], [Ok(1), Ok(2), Ok(3)]);
             given.join().unwrap();
         });
     }
@@ -291,12 +294,10 @@ mod interleavings {
     #[test]
     fn two_takers_get_a_value_each() {
         check(|| {
-            let queue: Queue = Arc::new(SharedQueue::new(2));
-            let other = queue.clone();
-            let taken = thread::spawn(move || take(&other).unwrap());
-            let giver = queue.clone();
-            let given = thread::spawn(move || [1, 2].map(|value| give(&giver, value)));
-            let sum = take(&queue).unwrap() + taken.join().unwrap();
+            let queue = queue_of(2);
+            let taken = thread::spawn(move || take(queue).unwrap());
+            let given = thread::spawn(move || [1, 2].map(|value| give(queue, value)));
+            let sum = take(queue).unwrap() + taken.join().unwrap();
             given.join().unwrap();
             assert_eq!(sum, 3);
         });
@@ -305,14 +306,12 @@ mod interleavings {
     #[test]
     fn a_taker_that_was_woken_and_leaves_wakes_the_next() {
         check(|| {
-            let queue: Queue = Arc::new(SharedQueue::new(1));
+            let queue = queue_of(1);
             // As a selection that is carried out elsewhere, before or after it was woken.
             let (mut leaving, parker) = (None, Parker::new());
             queue.wait_to_take(&mut leaving, parker);
-            let giver = queue.clone();
-            let given = thread::spawn(move || give(&giver, 1));
-            let taker = queue.clone();
-            let taken = thread::spawn(move || take(&taker));
+            let given = thread::spawn(move || give(queue, 1));
+            let taken = thread::spawn(move || take(queue));
             queue.leave_takers(&mut leaving);
             assert_eq!(taken.join().unwrap(), Ok(1));
             given.join().unwrap();
@@ -322,10 +321,9 @@ mod interleavings {
     #[test]
     fn closing_wakes_all_and_values_stay() {
         check(|| {
-            let queue: Queue = Arc::new(SharedQueue::new(1));
-            let other = queue.clone();
-            let taken = thread::spawn(move || [take(&other), take(&other)]);
-            give(&queue, 1);
+            let queue = queue_of(1);
+            let taken = thread::spawn(move || [take(queue), take(queue)]);
+            give(queue, 1);
             queue.close();
             assert_eq!(taken.join().unwrap(), [Ok(1), Err(Closed)]);
         });
@@ -335,13 +333,11 @@ mod interleavings {
     #[should_panic(expected = "deadlock")]
     fn loom_finds_the_wake_that_is_lost_where_it_is_not_passed_on() {
         check(|| {
-            let queue: Queue = Arc::new(SharedQueue::new(1));
+            let queue = queue_of(1);
             let (mut leaving, parker) = (None, Parker::new());
             queue.wait_to_take(&mut leaving, parker);
-            let taker = queue.clone();
-            let taken = thread::spawn(move || take(&taker));
-            let giver = queue.clone();
-            let given = thread::spawn(move || give(&giver, 1));
+            let taken = thread::spawn(move || take(queue));
+            let given = thread::spawn(move || give(queue, 1));
             queue.lock().takers.remove(&mut leaving);
             taken.join().unwrap().unwrap();
             given.join().unwrap();
