@@ -136,22 +136,18 @@ fn the_end_of_workers_cancels_what_waits_and_refuses_more() {
 
 #[test]
 fn a_task_whose_runtime_ends_first_is_lost() {
-    let (sender, remotes) = std::sync::mpsc::channel();
+    let ((sender, remotes), (tell, told)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
     let thread = thread::spawn(move || {
         fibers::run(move || {
             sender.send(fibers::remote().unwrap()).unwrap();
-            // The task comes while this computes, and the runtime ends before its loop turns.
-            sender.send(fibers::remote().unwrap()).unwrap_err();
+            // The task comes while this blocks the loop, and the runtime ends before its loop turns.
+            told.recv().unwrap();
         })
-        .unwrap();
     });
-    let remote = remotes.recv().unwrap();
-    let task = remote.spawn(|| 1);
-    drop(remotes);
-    thread.join().unwrap();
-    if let Ok(task) = task {
-        assert!(matches!(task.join(), Ok(1) | Err(JoinError::Lost)));
-    }
+    let task = remotes.recv().unwrap().spawn(|| 1).unwrap();
+    tell.send(()).unwrap();
+    thread.join().unwrap().unwrap();
+    assert!(matches!(task.join(), Err(JoinError::Lost)));
 }
 
 #[test]
