@@ -2,7 +2,6 @@
 
 mod binding;
 mod handle;
-mod placement;
 mod site;
 
 use std::fmt;

@@ -20,8 +20,10 @@ use crate::received::Received;
 use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 
 mod movable;
+mod received;
 
 pub use movable::{Movable, MoveError};
+pub use received::Received;
 
 /// A connected stream of bytes. Dropping it closes it.
 ///

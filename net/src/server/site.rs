@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ringspun_fibers::{self as fibers, JoinHandle, SharedChannel, Worker};
 use slab::Slab;
 
-use super::placement::Placement;
 use crate::datagram::DatagramSocket;
 use crate::error::{interrupt_of, is_closed};
 use crate::listener::Listener;
+use crate::machine::Placement;
 use crate::stream::Stream;
 use crate::waiting::current_loop;
 

@@ -30,14 +30,15 @@ const NOISE_MAX: f64 = 2.0;
 const NOISE_SHARE_MAX: f64 = 0.125;
 
 /// The workers of a server, and what each has to do.
-pub(super) struct Placement {
+#[derive(Debug)]
+pub struct Placement {
     workers: Box<[Place]>,
     loads: Mutex<Loads>,
 }
 
 /// What one worker changes often, in cache lines of its own.
 #[repr(align(128))]
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Place {
     live: AtomicUsize,
     served: AtomicU64,
@@ -47,6 +48,7 @@ struct Place {
 }
 
 /// Shares of a core that the workers have used recently.
+#[derive(Debug)]
 struct Loads {
     measured_at: Instant,
     processor_times: Box<[Duration]>,
@@ -56,7 +58,8 @@ struct Loads {
 }
 
 impl Placement {
-    pub(super) fn new(workers: usize) -> Self {
+    /// Workers without connections.
+    pub fn new(workers: usize) -> Self {
         let loads = Loads {
             measured_at: Instant::now(),
             processor_times: vec![Duration::ZERO; workers].into(),
@@ -67,44 +70,49 @@ impl Placement {
     }
 
     /// Notes the calling thread as that of a worker.
-    pub(super) fn enter(&self, worker: usize) {
+    pub fn enter(&self, worker: usize) {
         if let Some(clock) = ThreadClock::of_this_thread() {
             let _ = self.workers[worker].clock.set(clock);
         }
     }
 
     /// Excludes a worker for good, because it has ended.
-    pub(super) fn leave(&self, worker: usize) {
+    pub fn leave(&self, worker: usize) {
         self.workers[worker].gone.store(true, Ordering::Relaxed);
     }
 
     /// Chooses the worker for a connection that has landed on `here`, and counts it there.
-    pub(super) fn place(&self, here: usize) -> usize {
+    pub fn place(&self, here: usize) -> usize {
         let mut loads = self.lock();
         loads.measure(&self.workers);
         let weights = loads.weights(&self.live());
         let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
         let chosen = choose(&weights, here, is_open);
-        self.workers[chosen].live.fetch_add(1, Ordering::SeqCst);
-        self.workers[chosen].served.fetch_add(1, Ordering::Relaxed);
+        self.count(chosen);
         if chosen != here {
             self.workers[here].handed_over.fetch_add(1, Ordering::Relaxed);
         }
         chosen
     }
 
+    /// Counts a connection as one of this worker, wherever it would be placed.
+    pub fn count(&self, worker: usize) {
+        self.workers[worker].live.fetch_add(1, Ordering::SeqCst);
+        self.workers[worker].served.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection of a worker has ended.
-    pub(super) fn ended(&self, worker: usize) {
+    pub fn ended(&self, worker: usize) {
         self.workers[worker].live.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The live connections of each worker.
-    pub(super) fn live(&self) -> Vec<usize> {
+    pub fn live(&self) -> Vec<usize> {
         self.workers.iter().map(|place| place.live.load(Ordering::SeqCst)).collect()
     }
 
     /// The live and the served connections of each worker, those that it has handed over, and its processor time.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (usize, u64, u64, Option<Duration>)> {
+    pub fn counts(&self) -> impl Iterator<Item = (usize, u64, u64, Option<Duration>)> {
         self.workers.iter().map(|place| {
             let (served, handed_over) = (&place.served, &place.handed_over);
             (
@@ -179,7 +187,7 @@ fn choose(weights: &[f64], here: usize, is_open: impl Fn(&usize) -> bool) -> usi
 }
 
 /// The processor time of a thread, which any thread can read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct ThreadClock(#[cfg(any(target_os = "linux", target_os = "android"))] nix::time::ClockId);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
