@@ -38,6 +38,7 @@
 //! A fiber parks between polls; the Janet bridge polls from completions, without a Rust stack.
 
 mod address;
+mod connecting;
 mod datagram;
 mod descriptor;
 mod endpoint;
@@ -55,6 +56,7 @@ mod wait_list;
 mod waiting;
 
 pub use address::{Address, local_address, peer_address};
+pub use connecting::{connect, connect_from};
 pub use datagram::{DatagramSocket, connect_datagram, connect_datagram_from, listen_datagram};
 pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
@@ -63,5 +65,5 @@ pub use machine::ResolveError;
 pub use options::SocketOption;
 pub use received::Received;
 pub use server::{Drained, Server, ServerBuilder, ServerHandle, WorkerStatistics, serve};
-pub use stream::{Movable, MoveError, Stream, connect, connect_from};
+pub use stream::{Movable, MoveError, Stream};
 pub use waiting::{address, addresses};
