@@ -18,11 +18,21 @@ pub enum Transport {
     Unix(PathBuf),
 }
 
-/// The arguments of this program, `[--udp | --unix PATH] [--buffer BYTES]`: what to listen on, and how large the
-/// buffer of each connection is in bytes, which is what the peer's documentation uses unless it is given.
+/// The arguments of an echo server: `[--udp | --unix PATH] [--buffer BYTES] [--threads N]`.
+#[derive(Debug, PartialEq)]
+pub struct Arguments {
+    /// What to listen on.
+    pub transport: Transport,
+    /// How large the buffer of each connection is.
+    pub buffer_bytes: usize,
+    /// How many threads serve: one unless it is given.
+    pub threads: usize,
+}
+
+/// The arguments of this program; without `--buffer`, its buffers are as large as in the peer's documentation.
 ///
 /// Ends the program with status 2 and a line that says what was expected if they are anything else.
-pub fn arguments(documented_buffer_bytes: usize) -> (Transport, usize) {
+pub fn arguments(documented_buffer_bytes: usize) -> Arguments {
     parse(std::env::args().skip(1), documented_buffer_bytes).unwrap_or_else(|text| {
         eprintln!("{text}");
         std::process::exit(2)
@@ -30,33 +40,39 @@ pub fn arguments(documented_buffer_bytes: usize) -> (Transport, usize) {
 }
 
 /// As [`arguments`], for the servers that know only TCP.
-pub fn buffer_bytes(documented_buffer_bytes: usize) -> usize {
-    let (transport, buffer_bytes) = arguments(documented_buffer_bytes);
-    if transport != Transport::Tcp {
-        eprintln!("{transport:?}: this server knows only TCP");
+pub fn tcp_arguments(documented_buffer_bytes: usize) -> Arguments {
+    let arguments = arguments(documented_buffer_bytes);
+    if arguments.transport != Transport::Tcp {
+        eprintln!("{:?}: this server knows only TCP", arguments.transport);
         std::process::exit(2);
     }
-    buffer_bytes
+    arguments
 }
 
 fn parse(
     mut arguments: impl Iterator<Item = String>,
-    mut buffer_bytes: usize,
-) -> Result<(Transport, usize), String> {
-    let mut transport = Transport::Tcp;
+    documented_buffer_bytes: usize,
+) -> Result<Arguments, String> {
+    let mut parsed =
+        Arguments { transport: Transport::Tcp, buffer_bytes: documented_buffer_bytes, threads: 1 };
     while let Some(name) = arguments.next() {
+        let mut number = |what: &str| {
+            let text = arguments.next().unwrap_or_default();
+            let expected = || format!("{name} {text:?}: expected a positive number{what}");
+            text.parse().ok().filter(|&number| number > 0).ok_or_else(expected)
+        };
         match name.as_str() {
-            "--udp" => transport = Transport::Udp,
+            "--udp" => parsed.transport = Transport::Udp,
             "--unix" => {
-                transport = Transport::Unix(arguments.next().ok_or("--unix: expected a path")?.into())
+                parsed.transport = Transport::Unix(arguments.next().ok_or("--unix: expected a path")?.into())
             }
-            "--buffer" => {
-                let text = arguments.next().unwrap_or_default();
-                let expected = || format!("--buffer {text:?}: expected a positive number of bytes");
-                buffer_bytes = text.parse().ok().filter(|&bytes| bytes > 0).ok_or_else(expected)?;
+            "--buffer" => parsed.buffer_bytes = number(" of bytes")?,
+            "--threads" => parsed.threads = number("")?,
+            _ => {
+                let expected = "expected --udp, --unix PATH, --buffer BYTES or --threads N";
+                return Err(format!("{name:?}: {expected}"));
             }
-            _ => return Err(format!("{name:?}: expected --udp, --unix PATH or --buffer BYTES")),
         }
     }
-    Ok((transport, buffer_bytes))
+    Ok(parsed)
 }

@@ -23,7 +23,7 @@ use crate::waiting::{current_loop, resolve, wait_on};
 ///
 /// # Panics
 ///
-/// Outside of a fiber on a thread that has a runtime, as in a task of a [`Remote`](fibers::Remote).
+/// Outside of a fiber on a thread that has a runtime, as in a task of a [`Remote`](ringspun_fibers::Remote).
 ///
 /// # Examples
 ///

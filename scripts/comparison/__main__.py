@@ -130,7 +130,10 @@ def once(names, counts, results):
 
 def replaced(results):
     """The results of the last whole run, with what was measured now in place of what was for the same cells."""
-    with open(document.path_of(results)) as file:
+    path = document.path_of(results)
+    if not os.path.exists(path):
+        return results
+    with open(path) as file:
         whole = json.load(file)
     kinds = ("samples", "counts", "memory", "failures")
     new = sorted({entry["cell"] for kind in kinds for entry in results[kind]})
@@ -138,6 +141,9 @@ def replaced(results):
         whole[kind] = [entry for entry in whole[kind] if entry["cell"] not in new] + results[kind]
     whole["parked_fibers"] = results["parked_fibers"] or whole["parked_fibers"]
     again = {key: results[key] for key in ("command", "began", "plan")}
+    # Cells that are new since then.
+    known = {cell["name"] for cell in whole["cells"]}
+    whole["cells"] += [cell for cell in results["cells"] if cell["name"] not in known]
     whole.setdefault("again", []).append({**again, "ringspun": results["versions"]["ringspun"], "cells": new})
     return whole
 
@@ -182,8 +188,6 @@ def main():
         ],
         "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
     }
-    if options.again and not os.path.exists(document.path_of(results)):
-        sys.exit(f"--again: {document.path_of(results)} is missing, which a run without --cells writes")
     interleaved([cell for cell in cells if cell.name in names], plan, results)
     once(names, counts, results)
     results["took_s"] = round(time.time() - began)

@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from servers import BENCHES, EXAMPLES, RINGSPUN, STOCK, Server
+from servers import BENCHES, EXAMPLES, LOAD_CORE, RINGSPUN, SERVER_CORE, STOCK, Server
 
 OURS = "ringspun"
 # The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
@@ -32,6 +32,8 @@ class Cell:
     load: tuple
     servers: tuple
     path: str = ""
+    server_cores: tuple = (SERVER_CORE,)
+    load_cores: tuple = (LOAD_CORE,)
 
 
 def peers(kind, buffer_bytes=None):
@@ -81,12 +83,19 @@ def http_servers():
     return (*found, Server("nginx", ("python3", "benches/nginx/http_nginx.py", "SOCKET"), "http"))
 
 
+def on_two_workers(servers):
+    """Servers with a worker for each of two cores; without the bare loop, which has one."""
+    flags = {OURS: ("--workers", "2")}
+    kept = [server for server in servers if server.name not in LIMITS]
+    return tuple(replace(one, command=(*one.command, *flags.get(one.name, ("--threads", "2")))) for one in kept)
+
+
 def all_cells():
     """Every cell, in the order of the document."""
     cells = []
 
-    def add(name, title, group, connections, servers, *load, path=""):
-        cells.append(Cell(name, title, group, connections, load, servers, path))
+    def add(name, title, group, connections, servers, *load, path="", **cores):
+        cells.append(Cell(name, title, group, connections, load, servers, path, **cores))
 
     tcp = echo_servers("tcp")
     spins, polls = with_variants(tcp, LATENCY, NO_SPIN, POLL), with_variants(tcp, POLL)
@@ -113,6 +122,15 @@ def all_cells():
     for connections in (64, 1_000, 10_000):
         janet = janet_servers("benches/janet/http.janet", "http")
         add(f"janet-http-{connections}", f"{connections:,}", "Janet: HTTP/1.1", connections, janet, path="/")
+    both = {"server_cores": (SERVER_CORE, LOAD_CORE), "load_cores": (SERVER_CORE, LOAD_CORE)}
+    for connections in (64, 1_000):
+        title = "Two workers on two cores, with the generator: TCP echo, 64 bytes"
+        add(f"cores-echo-{connections}", f"{connections:,}", title, connections, on_two_workers(tcp), **both)
+    title = "Two workers on two cores, with the generator: TCP, connect, one echo and close"
+    add("cores-churn-16", "16", title, 16, on_two_workers(tcp), *churn, **both)
+    for connections in (64, 1_000):
+        title = "Two threads on two cores, with the generator: Janet, TCP echo, 64 bytes"
+        add(f"cores-janet-{connections}", f"{connections:,}", title, connections, janet_servers("benches/janet/echo_threads.janet"), **both)
     return cells
 
 

@@ -26,7 +26,7 @@ IDLE_CONNECTIONS, BURST_CONNECTIONS, KEPT_CONNECTIONS = 10_000, 15_000, 10
 PARKED_FIBERS = 1_000_000
 
 
-def generate(running, cell_path, connections, *arguments, limit_s=120):
+def generate(running, cell_path, connections, *arguments, limit_s=120, cores=(LOAD_CORE,)):
     """Runs `ringspun load`, and returns a function that waits for its results."""
     file = tempfile.NamedTemporaryFile(suffix=".json")
     command = [RINGSPUN, "load", running.target + cell_path, "--connections", str(connections), "--json", file.name]
@@ -36,7 +36,7 @@ def generate(running, cell_path, connections, *arguments, limit_s=120):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
 
     def results():
@@ -65,17 +65,18 @@ def at(clock, moment):
 
 def sample(cell, server, duration_s, warmup_s):
     """One sample: what the generator saw, and what the server's processor time was in the same part of the run."""
-    with Running(server) as running:
+    with Running(server, cores=cell.server_cores) as running:
         begin = time.time() + LOAD_START_S
         results = generate(
             running, cell.path, cell.connections, "--start-at", f"{begin:.3f}",
-            "--warmup", f"{round(warmup_s * 1000)}ms", "--duration", f"{round(duration_s * 1000)}ms", *cell.load,
+            "--warmup", f"{round(warmup_s * 1000)}ms", "--duration", f"{round(duration_s * 1000)}ms", *cell.load, cores=cell.load_cores,
         )
         # How late the generator begins, as its connections take their time, is known only when it has ended.
-        clock = []
+        clock, threads = [], running.thread_times_ns()
         while results.process.poll() is None and len(clock) * LOOK_S < SAMPLE_MAX_S:
             clock.append((time.time(), running.processor_s()))
             time.sleep(LOOK_S)
+        busiest = spread_of(threads, running.thread_times_ns(), len(cell.server_cores))
         seen = results()
     # Both clocks are the one on the wall.
     start = begin + seen["generator"]["started_late_s"] + warmup_s
@@ -89,9 +90,16 @@ def sample(cell, server, duration_s, warmup_s):
         "p99_9_us": times["p99_9_us"],
         "server_us_per_request": server_s / window_s / rate * 1e6 if rate else None,
         "server_busy_percent": server_s / window_s * 100,
+        "busiest_worker": busiest,
         "generator_busy_percent": seen["generator"]["busy_percent"],
         "errors": seen["errors"]["total"],
     }
+
+
+def spread_of(before, after, workers):
+    """The processor time of the busiest thread over the mean of so many of the busiest; None for one worker."""
+    times = sorted((time_ns - before.get(thread, 0) for thread, time_ns in after.items()), reverse=True)[:workers]
+    return max(times) / (sum(times) / workers) if workers > 1 and sum(times) else None
 
 
 def counted(server, connections, prefix, read):

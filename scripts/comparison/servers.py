@@ -42,10 +42,10 @@ def raise_open_files():
 
 
 class Running:
-    """A server that runs on its core, until the end of the `with` block."""
+    """A server that runs on its cores, until the end of the `with` block."""
 
-    def __init__(self, server, prefix=()):
-        self.server, self.prefix = server, prefix
+    def __init__(self, server, prefix=(), cores=(SERVER_CORE,)):
+        self.server, self.prefix, self.cores = server, prefix, cores
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -58,7 +58,7 @@ class Running:
             stdout=self.output,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **self.server.environment},
-            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+            preexec_fn=lambda: os.sched_setaffinity(0, self.cores),
         )
         try:
             self.address = self._wait_for_address()
@@ -95,6 +95,14 @@ class Running:
                 fields = file.read().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def thread_times_ns(self):
+        """The processor time of each thread."""
+        times = {}
+        for thread in os.listdir(f"/proc/{self.process.pid}/task"):
+            with open(f"/proc/{self.process.pid}/task/{thread}/schedstat") as file:
+                times[thread] = int(file.read().split()[0])
+        return times
 
     def resident_bytes(self):
         with open(f"/proc/{self.process.pid}/status") as file:

@@ -87,8 +87,11 @@ def cell_tables(results, group, cells):
             shown = [show(measure, (figure(results["samples"], cell["name"], server, measure) or [None])[0]) for measure in MEASURES]
             busy = spread(list(values_of(results["samples"], cell["name"], server, "generator_busy_percent").values()))
             errors = sum(values_of(results["samples"], cell["name"], server, "errors").values())
-            rows.append([server, *shown, f"{busy[0]:.0f} %" if busy else "-", f"{errors:,}" if busy else "-"])
+            uneven = spread(list(values_of(results["samples"], cell["name"], server, "busiest_worker").values()))
+            last = [f"{uneven[0]:.2f}"] if uneven else []
+            rows.append([server, *shown, f"{busy[0]:.0f} %" if busy else "-", f"{errors:,}" if busy else "-", *last])
         head = ["server", *MEASURES.values(), "generator busy", "errors"]
+        head += ["busiest worker / mean"] if len(rows[0]) > len(head) else []
         parts.append(f"{group}; connections: {cell['title']}\n\n{table(head, rows)}")
     return "\n".join(parts)
 

@@ -43,7 +43,7 @@ struct Server {
 }
 
 fn main() -> io::Result<()> {
-    let buffer_bytes = ringspun_benches::buffer_bytes(4 * 1024);
+    let buffer_bytes = ringspun_benches::tcp_arguments(4 * 1024).buffer_bytes;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let ring = IoUring::builder()
         .setup_single_issuer()

@@ -1,24 +1,36 @@
 //! An echo server on glommio, as its example writes one: one executor, a task for each connection, a buffer on the
 //! task. The example's buffer is one byte; here it is 8 KiB, the size of glommio's own buffered streams, unless
-//! `--buffer BYTES` says otherwise. Prints the address it listens on.
+//! `--buffer BYTES` says otherwise. With `--threads N`, so many executors listen at the same port (`SO_REUSEPORT`, its
+//! default). Prints the address it listens on.
 //!
-//! The executor is not pinned to a core: scripts pin all servers alike, from outside.
+//! Executors are not pinned to cores: scripts pin all servers alike, from outside.
 
 use std::io;
+use std::net::SocketAddr;
+use std::thread;
 
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::LocalExecutorBuilder;
 use glommio::net::{TcpListener, TcpStream};
+use ringspun_benches::Arguments;
 
 fn main() -> io::Result<()> {
-    let buffer_bytes = ringspun_benches::buffer_bytes(8 * 1024);
-    let executor = LocalExecutorBuilder::default().make()?;
-    executor.run(serve(buffer_bytes))
+    let Arguments { buffer_bytes, threads, .. } = ringspun_benches::tcp_arguments(8 * 1024);
+    LocalExecutorBuilder::default().make()?.run(async move {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address: SocketAddr = listener.local_addr()?;
+        for _ in 1..threads {
+            thread::spawn(move || {
+                let executor = LocalExecutorBuilder::default().make()?;
+                executor.run(async move { serve(TcpListener::bind(address)?, buffer_bytes).await })
+            });
+        }
+        println!("listening on {address} (glommio)");
+        Ok(serve(listener, buffer_bytes).await?)
+    })
 }
 
-async fn serve(buffer_bytes: usize) -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("listening on {} (glommio)", listener.local_addr()?);
+async fn serve(listener: TcpListener, buffer_bytes: usize) -> glommio::Result<(), ()> {
     loop {
         let connection = listener.accept().await?;
         // Errors of a connection only affect its peer.

@@ -1,13 +1,14 @@
 //! An echo server on may, as its README writes one: a coroutine for each connection, with a buffer of 16 KiB on the
-//! heap unless `--buffer BYTES` says otherwise, and one worker thread. Prints the address it listens on.
+//! heap unless `--buffer BYTES` says otherwise, and one worker thread or `--threads N`. Prints the address it listens on.
 
 use std::io::{self, Read, Write};
 
 use may::net::{TcpListener, TcpStream};
+use ringspun_benches::Arguments;
 
 fn main() -> io::Result<()> {
-    let buffer_bytes = ringspun_benches::buffer_bytes(16 * 1024);
-    may::config().set_workers(1);
+    let Arguments { buffer_bytes, threads, .. } = ringspun_benches::tcp_arguments(16 * 1024);
+    may::config().set_workers(threads);
     // In a coroutine, as in the longer of its examples: outside of one, each accept would cross threads.
     may::go!(move || serve(buffer_bytes))
         .join()

@@ -1,16 +1,36 @@
-//! An echo server on monoio, as its README writes one: io_uring through its owned buffers, one thread, a buffer of
-//! 8 KiB for each connection unless `--buffer BYTES` says otherwise. Prints the address it listens on.
+//! An echo server on monoio, as its README writes one: io_uring through its owned buffers, a buffer of 8 KiB for each
+//! connection unless `--buffer BYTES` says otherwise. One thread, or with `--threads N` so many that listen at the same
+//! port (`SO_REUSEPORT`, its default). Prints the address it listens on.
 
 use std::io;
+use std::net::SocketAddr;
+use std::thread;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
+use monoio::{FusionDriver, RuntimeBuilder};
+use ringspun_benches::Arguments;
 
-#[monoio::main]
-async fn main() -> io::Result<()> {
-    let buffer_bytes = ringspun_benches::buffer_bytes(8 * 1024);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("listening on {} (monoio)", listener.local_addr()?);
+fn main() -> io::Result<()> {
+    let Arguments { buffer_bytes, threads, .. } = ringspun_benches::tcp_arguments(8 * 1024);
+    run(async move {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address: SocketAddr = listener.local_addr()?;
+        for _ in 1..threads {
+            thread::spawn(move || {
+                run(async move { serve(TcpListener::bind(address)?, buffer_bytes).await }).unwrap()
+            });
+        }
+        println!("listening on {address} (monoio)");
+        serve(listener, buffer_bytes).await
+    })
+}
+
+fn run(server: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    RuntimeBuilder::<FusionDriver>::new().build()?.block_on(server)
+}
+
+async fn serve(listener: TcpListener, buffer_bytes: usize) -> io::Result<()> {
     loop {
         let (connection, _) = listener.accept().await?;
         // Errors of a connection only affect its peer.

@@ -1,16 +1,25 @@
-//! An echo server on tokio, as its documentation writes one, on one thread: over TCP, with `--udp` for datagrams, or
-//! with `--unix PATH` for connections to a Unix socket. Each connection has a buffer of 1 KiB unless
-//! `--buffer BYTES` says otherwise. Prints the address it listens on.
+//! An echo server on tokio, as its documentation writes one, on one thread, or with `--threads N` on the runtime of many:
+//! over TCP, with `--udp` for datagrams, or with `--unix PATH` for connections to a Unix socket. Each connection has a
+//! buffer of 1 KiB unless `--buffer BYTES` says otherwise. Prints the address it listens on.
 
 use std::io;
 
-use ringspun_benches::Transport;
+use ringspun_benches::{Arguments, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::runtime::Builder;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> io::Result<()> {
-    let (transport, buffer_bytes) = ringspun_benches::arguments(1024);
+fn main() -> io::Result<()> {
+    let Arguments { transport, buffer_bytes, threads } = ringspun_benches::arguments(1024);
+    let runtime = match threads {
+        1 => Builder::new_current_thread().enable_all().build()?,
+        _ => Builder::new_multi_thread().worker_threads(threads).enable_all().build()?,
+    };
+    // In a task, as with many threads the accepting future of `block_on` is on none of the workers.
+    runtime.block_on(async { tokio::spawn(serve(transport, buffer_bytes)).await? })
+}
+
+async fn serve(transport: Transport, buffer_bytes: usize) -> io::Result<()> {
     match transport {
         Transport::Tcp => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
