@@ -14,12 +14,15 @@ use ringspun::net::{
     Address, DatagramSocket, Endpoint, Server as Serving, ServerBuilder, SocketOption, Stream,
     WorkerStatistics, interrupt_of, is_closed,
 };
+use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 
 use super::stop::StopSignals;
 use super::{address, limits, output};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
+/// The same with TLS: a handshake needs more.
+const TLS_STACK_SIZE_BYTES: usize = 1024 * 1024;
 
 /// The period of `--statistics`.
 const STATISTICS_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ Examples:
   ringspun serve echo --tcp 127.0.0.1:0
   ringspun serve echo --tcp [::1]:7000 --udp [::1]:7000 --unix /run/echo.socket
   ringspun serve echo --tcp 127.0.0.1:0 --workers 1
+  ringspun serve echo --tls 127.0.0.1:7443 --cert chain.pem --key key.pem
+  ringspun serve echo --tls 127.0.0.1:7443 --self-signed
 
 Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
 open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.")]
@@ -44,6 +49,15 @@ open files to the hard limit. The path of a Unix socket must not exist yet; it i
 pub struct EchoServer {
     #[command(flatten)]
     places: Places,
+    /// Certificate chain of the TLS server, in PEM, its own first
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Make a certificate that signs itself, for trials: clients must be told not to verify it
+    #[arg(long, requires = "tls", conflicts_with = "cert")]
+    self_signed: bool,
     /// Number of threads, among which connections are shared evenly [default: the cores that it may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<u16>>,
@@ -60,6 +74,9 @@ pub struct Places {
     /// Accept TCP connections on this address; [::1]:PORT for IPv6
     #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
     tcp: Vec<Endpoint>,
+    /// Accept TLS connections on this address, with --cert and --key or --self-signed
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
+    tls: Vec<Endpoint>,
     /// Receive UDP datagrams on this address; [::1]:PORT for IPv6
     #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
     udp: Vec<Endpoint>,
@@ -120,6 +137,24 @@ pub fn serve(server: Server) -> ExitCode {
     }
 }
 
+/// The configuration of the TLS server, if there is to be one.
+fn tls_config(server: &EchoServer) -> io::Result<Option<ServerConfig>> {
+    let identity = match (&server.cert, &server.key) {
+        (Some(cert), Some(key)) => Identity::from_pem_files(cert, key)?,
+        _ if server.self_signed => {
+            let hosts: Vec<String> = server.places.tls.iter().filter_map(Endpoint::host).collect();
+            let names = ["localhost", "127.0.0.1", "::1"].into_iter().chain(hosts.iter().map(String::as_str));
+            Identity::self_signed(&names.collect::<Vec<_>>())?
+        }
+        _ if server.places.tls.is_empty() => return Ok(None),
+        _ => {
+            let text = "--tls needs a certificate: expected --cert FILE and --key FILE, or --self-signed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    };
+    ServerConfig::builder().identity(identity).build().map(Some)
+}
+
 fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
@@ -129,15 +164,18 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 }
 
 /// Runs the echo server until it is stopped. This thread is the first worker.
-fn echo_server(EchoServer { places, workers, statistics }: EchoServer) -> io::Result<Served> {
-    let runtime = ringspun::Runtime::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES);
+fn echo_server(server: EchoServer) -> io::Result<Served> {
+    let tls = tls_config(&server)?;
+    let EchoServer { places, workers, statistics, .. } = server;
+    let stack = if tls.is_some() { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
+    let runtime = ringspun::Runtime::new().stack_size_bytes(stack);
     let mut builder = WorkersBuilder::new().runtime(runtime);
     if let Some(workers) = workers {
         builder = builder.count(workers.get().into());
     }
     builder.run(move |workers| {
         let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
-        let server = start(&places, datagrams.clone(), workers)?;
+        let server = start(&places, tls.as_ref(), datagrams.clone(), workers)?;
         let signals = StopSignals::take()?;
         announce(&places, &server)?;
         if statistics {
@@ -151,7 +189,12 @@ fn echo_server(EchoServer { places, workers, statistics }: EchoServer) -> io::Re
 }
 
 /// Begins to serve at the places, in the order in which they are announced.
-fn start(places: &Places, datagrams: Datagrams, workers: &Workers) -> io::Result<Serving> {
+fn start(
+    places: &Places,
+    tls: Option<&ServerConfig>,
+    datagrams: Datagrams,
+    workers: &Workers,
+) -> io::Result<Serving> {
     let mut builder = ServerBuilder::with_state(move |worker| (datagrams.clone(), worker));
     for endpoint in &places.tcp {
         builder = builder.serve(endpoint, |stream| {
@@ -160,6 +203,15 @@ fn start(places: &Places, datagrams: Datagrams, workers: &Workers) -> io::Result
             let _ = stream.set_option(SocketOption::NoDelay(true));
             // A broken connection is only of interest to its peer.
             let _ = echo(&stream);
+        });
+    }
+    for (endpoint, config) in places.tls.iter().zip(tls.into_iter().cycle()) {
+        let config = config.clone();
+        builder = builder.serve(endpoint, move |stream| {
+            let _ = stream.set_option(SocketOption::NoDelay(true));
+            if let Ok(stream) = tls::accept(stream, &config) {
+                let _ = echo_tls(&stream);
+            }
         });
     }
     for endpoint in &places.udp {
@@ -222,7 +274,12 @@ fn tell_worker(index: usize, counts: &WorkerStatistics, datagrams: u64) {
 /// Reports the bound addresses once the server is listening.
 fn announce(places: &Places, server: &Serving) -> io::Result<()> {
     let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
-    let kinds = [("tcp", places.tcp.len()), ("udp", places.udp.len()), ("unix", places.unix.len())];
+    let kinds = [
+        ("tcp", places.tcp.len()),
+        ("tls", places.tls.len()),
+        ("udp", places.udp.len()),
+        ("unix", places.unix.len()),
+    ];
     let kinds = kinds.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
     for (address, kind) in server.addresses().iter().zip(kinds) {
         output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
@@ -233,6 +290,14 @@ fn announce(places: &Places, server: &Serving) -> io::Result<()> {
 /// Has a small frame of its own: with many connections, each cache line of a parked fiber's stack is a cache miss.
 #[inline(never)]
 fn echo(stream: &Stream) -> io::Result<()> {
+    stream.set_write_behind(true);
+    while let Some(bytes) = stream.receive()? {
+        stream.write(&bytes)?;
+    }
+    Ok(())
+}
+
+fn echo_tls(stream: &TlsStream) -> io::Result<()> {
     stream.set_write_behind(true);
     while let Some(bytes) = stream.receive()? {
         stream.write(&bytes)?;

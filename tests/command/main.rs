@@ -12,3 +12,4 @@ mod slow_readers;
 #[path = "../support/mod.rs"]
 mod support;
 mod system_calls;
+mod tls;

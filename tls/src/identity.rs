@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+#[cfg(feature = "self-signed")]
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::crypto::CryptoProvider;
 #[cfg(feature = "self-signed")]
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -110,13 +112,21 @@ impl Identity {
     /// ```
     #[cfg(feature = "self-signed")]
     pub fn self_signed(names: &[&str]) -> io::Result<Self> {
-        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        let made = match rcgen::generate_simple_self_signed(names) {
-            Ok(made) => made,
-            Err(error) => return invalid(format!("a certificate that signs itself: {error}")),
+        let make = || {
+            let mut params =
+                CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())?;
+            // Two such certificates are not each other's authority.
+            params.distinguished_name.push(DnType::CommonName, names.concat());
+            let key = KeyPair::generate()?;
+            Ok((params.self_signed(&key)?, key.serialize_der()))
         };
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        Self::of_parts(vec![made.cert.der().clone()], key.into(), &"the certificate", &"its key")
+        match make() {
+            Ok((certificate, key)) => {
+                let key = PrivatePkcs8KeyDer::from(key);
+                Self::of_parts(vec![certificate.der().clone()], key.into(), &"the certificate", &"its key")
+            }
+            Err::<_, rcgen::Error>(error) => invalid(format!("a certificate that signs itself: {error}")),
+        }
     }
 
     /// The chain in PEM, without the key.

@@ -15,6 +15,9 @@ use rustls::{Connection, HandshakeKind, ProtocolVersion};
 use crate::machine::{Handshake, Read, TlsCore, Write};
 use crate::waiting::{check_loop, wait_on, within};
 
+/// The most that [`TlsStream::receive`] returns.
+const RECEIVED_MAX_BYTES: usize = 64 * 1024;
+
 /// A TLS session over a [`Stream`], whose peer has been authenticated as the configuration says. Dropping it closes it.
 ///
 /// All methods take `&self`: one fiber may read while another writes. A timeout, a deadline or a cancel loses no byte,
@@ -100,6 +103,29 @@ impl TlsStream {
             self.tls.put_back(&buffer[..filled]);
         }
         read.map_err(|error| self.failed("read from", error))
+    }
+
+    /// Parks until there are bytes, and returns all that have been decrypted, up to 64 KiB; `None` at the end of the
+    /// stream. While it waits, there is no buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn receive(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut received = Vec::new();
+        let read = wait_on(
+            self.tls.stream(),
+            Read::new(self.tls.clone(), Amount::UpTo(RECEIVED_MAX_BYTES)),
+            self.read_timeout.get(),
+            |machine, waiter| machine.poll(waiter, &mut |bytes| received.extend_from_slice(bytes)),
+            |machine, waiter| machine.abandon(waiter, &[]),
+        );
+        let count = read.map_err(|error| self.failed("read from", error))?;
+        Ok((count > 0).then_some(received))
     }
 
     /// Encrypts and writes all of `data`, parking until the kernel has taken it, and returns its length. Copies the
