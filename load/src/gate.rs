@@ -276,6 +276,7 @@ mod tests {
             response_times: times.clone(),
             service_times: times,
             failure_times: Latencies::new().unwrap(),
+            handshake_times: Latencies::new().unwrap(),
             send_delays: Latencies::new().unwrap(),
             steps: Vec::new(),
         }

@@ -1,6 +1,6 @@
-//! A load generator on Ringspun's fibers. It sends messages over TCP, UDP or Unix sockets and waits for the
-//! responses, or only sends, only receives, or only connects; or it sends HTTP/1.1 requests. It reports
-//! latencies, errors, and whether the generator itself kept up.
+//! A load generator on Ringspun's fibers. It sends messages over TCP, TLS, UDP or Unix sockets and waits for the
+//! responses, or only sends, only receives, or only connects; or it sends HTTP/1.1 requests, with or without TLS. It
+//! reports latencies, errors, and whether the generator itself kept up.
 //!
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
 //! histograms. This crate prints nothing; the command `ringspun load` is built on it.
@@ -24,6 +24,7 @@ mod hooks;
 mod http;
 mod interval;
 mod latencies;
+mod link;
 mod log;
 mod merge;
 mod messages;
@@ -40,6 +41,7 @@ mod step_tally;
 mod steps;
 mod tally;
 mod target;
+mod tls;
 mod transport;
 mod wall_clock;
 mod work;
@@ -67,4 +69,5 @@ pub use run::run;
 pub use status::{StatusCounts, StatusSet};
 pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
 pub use target::{HttpTarget, Target};
+pub use tls::TlsOptions;
 pub use wall_clock::parse_time;

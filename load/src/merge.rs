@@ -70,6 +70,7 @@ impl Outcome {
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);
         self.failure_times.add(&other.failure_times);
+        self.handshake_times.add(&other.handshake_times);
         self.send_delays.add(&other.send_delays);
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);

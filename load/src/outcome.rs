@@ -15,6 +15,8 @@ pub enum ErrorKind {
     ConnectTimedOut,
     /// A connection could not be established for another reason.
     ConnectFailed,
+    /// The TLS handshake failed.
+    HandshakeFailed,
     /// The target reset a connection, losing the requests in flight.
     Reset,
     /// The target closed a connection before it responded, losing the requests in flight.
@@ -32,10 +34,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in display order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
+        Self::HandshakeFailed,
         Self::Reset,
         Self::Closed,
         Self::TimedOut,
@@ -50,6 +53,7 @@ impl ErrorKind {
             Self::Refused => "refused",
             Self::ConnectTimedOut => "connect_timed_out",
             Self::ConnectFailed => "connect_failed",
+            Self::HandshakeFailed => "handshake_failed",
             Self::Reset => "reset",
             Self::Closed => "closed",
             Self::TimedOut => "timed_out",
@@ -114,6 +118,8 @@ pub struct Connections {
     pub open_max: usize,
     /// How many the target closed while they were idle, which is not an error; they were reopened.
     pub closed_idle: u64,
+    /// How many of the opened ones resumed an earlier TLS session.
+    pub resumed: u64,
 }
 
 /// Counts of requests (the [`Workload`](crate::Workload) defines what a request is), without those of the warm-up.
@@ -238,6 +244,9 @@ pub struct Outcome {
     pub service_times: Latencies,
     /// Times of the requests that were sent and failed, from when they were due until that was known.
     pub failure_times: Latencies,
+    /// Times of TLS handshakes, from when TCP was connected; since the beginning of the run, unlike the others. They
+    /// are no part of the times of requests, except with [`Workload::Churn`](crate::Workload::Churn).
+    pub handshake_times: Latencies,
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,

@@ -8,6 +8,7 @@ use crate::http::HttpRequest;
 use crate::payload::Payload;
 use crate::steps::{RATE_MAX_PER_S, Step};
 use crate::target::Target;
+use crate::tls::TlsOptions;
 
 /// The maximum size of an echo message over a stream, and of all pipelined requests in flight on a connection, in
 /// bytes. They must fit into the socket buffers: a target that does not read while it responds would otherwise
@@ -163,6 +164,8 @@ pub struct Plan {
     /// The maximum time to wait for a connection and for a response; 5 seconds by default. Kept exactly: what
     /// arrives later counts as timed out.
     pub timeout: Duration,
+    /// How to speak TLS, with `tls://` and `https://`.
+    pub tls: TlsOptions,
 }
 
 impl Plan {
@@ -170,7 +173,9 @@ impl Plan {
     pub fn new(target: Target) -> Self {
         let workload = match target {
             Target::Http(_) => Workload::Http(HttpRequest::default()),
-            Target::Tcp(_) | Target::Udp(_) | Target::Unix(_) => Workload::Echo { payload: 64.into() },
+            Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
+                Workload::Echo { payload: 64.into() }
+            }
         };
         Self {
             target,
@@ -185,6 +190,7 @@ impl Plan {
             ramp_up: Duration::ZERO,
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(5),
+            tls: TlsOptions::default(),
         }
     }
 
@@ -218,9 +224,12 @@ impl Plan {
         }
         if let (Target::Unix(_), Some(source)) = (&self.target, self.sources.first()) {
             return Err(format!(
-                "the source address {source} cannot be used with {}: expected tcp://, udp:// or http://",
+                "the source address {source} cannot be used with {}: expected tcp://, tls://, udp:// or http://",
                 self.target
             ));
+        }
+        if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {
+            return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
         }
         self.check_pace()?;
         if self.timeout.is_zero() {
@@ -279,7 +288,7 @@ impl Plan {
             (Workload::Http(request), Target::Http(_)) => request.check()?,
             (Workload::Http(_), _) => {
                 return Err(format!(
-                    "HTTP requests cannot be sent to {target}: expected http://HOST:PORT/PATH"
+                    "HTTP requests cannot be sent to {target}: expected http:// or https://"
                 ));
             }
             (_, Target::Http(_)) => {
@@ -399,7 +408,7 @@ mod tests {
             (Plan { pipeline: 2, ..plan("udp://localhost:1") }, "expected more connections"),
             (Plan { pipeline: 70_000, ..http.clone() }, "expected 1 to 1872, or 65536 bytes"),
             (Plan { workload: echo(64), ..http.clone() }, "expected an HTTP request"),
-            (Plan { workload: http.workload.clone(), ..good.clone() }, "expected http://HOST:PORT/PATH"),
+            (Plan { workload: http.workload.clone(), ..good.clone() }, "expected http:// or https://"),
             (Plan { connections: 0, ..good.clone() }, "0 connections: expected 1"),
             (Plan { connections: 1_000_001, ..good.clone() }, "1000001 connections: expected 1 to 1000000"),
             (Plan { pace: Pace::Open { rate_per_s: 0 }, ..good.clone() }, "0 requests/s: expected 1 to"),

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
+use crate::link::Handshake;
 use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
 use crate::status::StatusCounts;
 
@@ -30,6 +31,8 @@ pub(crate) struct Tally {
     response_times: Option<RefCell<Times>>,
     /// How much later than due requests were sent although their connection was free.
     send_delays: RefCell<Latencies>,
+    handshake_times: RefCell<Latencies>,
+    resumed: Cell<u64>,
 }
 
 /// A failure to connect.
@@ -96,6 +99,8 @@ impl Tally {
             service_times: RefCell::new(Times::new()?),
             response_times,
             send_delays: RefCell::new(Latencies::new()?),
+            handshake_times: RefCell::new(Latencies::new()?),
+            resumed: Cell::new(0),
         })
     }
 
@@ -118,6 +123,18 @@ impl Tally {
     pub(crate) fn established(&self) {
         self.unreachable.take();
         self.opened.set(self.opened.get() + 1);
+    }
+
+    /// Records the handshake of a connection, with TLS.
+    pub(crate) fn shook_hands(&self, handshake: Option<Handshake>) {
+        if let Some(Handshake { time, is_resumed }) = handshake {
+            self.handshake_times.borrow_mut().record(time);
+            self.resumed.set(self.resumed.get() + u64::from(is_resumed));
+        }
+    }
+
+    pub(crate) fn handshake_times(&self) -> Latencies {
+        self.handshake_times.borrow().clone()
     }
 
     pub(crate) fn closed(&self) {
@@ -200,7 +217,13 @@ impl Tally {
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {
         let text = example();
-        if matches!(kind, ErrorKind::Refused | ErrorKind::ConnectTimedOut | ErrorKind::ConnectFailed) {
+        if matches!(
+            kind,
+            ErrorKind::Refused
+                | ErrorKind::ConnectTimedOut
+                | ErrorKind::ConnectFailed
+                | ErrorKind::HandshakeFailed
+        ) {
             self.note_unreachable(&text);
         }
         self.errors.borrow_mut().note(kind, || text);
@@ -254,6 +277,7 @@ impl Tally {
             opened: self.opened.get(),
             open_max: self.open_max.get(),
             closed_idle: self.closed_idle.get(),
+            resumed: self.resumed.get(),
         }
     }
 

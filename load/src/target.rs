@@ -6,12 +6,12 @@ use std::str::FromStr;
 use ringspun_net::{Address, Endpoint};
 
 /// The expected format, for error messages.
-const FORM: &str =
-    "expected tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME or http://HOST:PORT/PATH";
+const FORM: &str = "expected tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, \
+    http://HOST:PORT/PATH or https://HOST:PORT/PATH";
 
-/// The server to measure: `tcp://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a name in
-/// Linux's abstract namespace, or `http://host:port/path?query` with the default port 80. IPv6 addresses are
-/// in brackets. Host names are resolved once, when a run begins.
+/// The server to measure: `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a
+/// name in Linux's abstract namespace, or `http://host:port/path?query` with the default port 80, and the same with
+/// `https` and port 443. IPv6 addresses are in brackets. Host names are resolved once, when a run begins.
 ///
 /// # Examples
 ///
@@ -26,26 +26,34 @@ const FORM: &str =
 pub enum Target {
     /// Connections over TCP.
     Tcp(Endpoint),
+    /// Connections over TCP with TLS.
+    Tls(Endpoint),
     /// Datagrams over UDP.
     Udp(Endpoint),
     /// Connections to a Unix stream socket.
     Unix(Address),
-    /// HTTP/1.1 requests over TCP.
+    /// HTTP/1.1 requests over TCP, with or without TLS.
     Http(HttpTarget),
 }
 
-/// The parts of an `http:` URL.
+/// The parts of an `http:` or `https:` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     endpoint: Endpoint,
     authority: String,
     path: String,
+    is_secure: bool,
 }
 
 impl HttpTarget {
     /// The endpoint to connect to.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
     }
 
     /// The host with the port if given, as in the header `Host`.
@@ -71,8 +79,19 @@ impl Target {
     /// The target as it may be shown to others: without the query of a URL, which may be confidential.
     pub fn without_query(&self) -> String {
         match self {
-            Self::Http(target) => format!("http://{}{}", target.authority, target.path_without_query()),
+            Self::Http(target) => {
+                format!("{}://{}{}", target.scheme(), target.authority, target.path_without_query())
+            }
             other => other.to_string(),
+        }
+    }
+
+    /// The host that certificates must be for, with TLS.
+    pub fn tls_host(&self) -> Option<String> {
+        match self {
+            Self::Tls(endpoint) => endpoint.host(),
+            Self::Http(target) if target.is_secure => target.endpoint.host(),
+            _ => None,
         }
     }
 }
@@ -88,11 +107,14 @@ impl FromStr for Target {
         if let Some(location) = text.strip_prefix("udp://") {
             return parse_host(location).map(Self::Udp);
         }
-        if let Some(location) = text.strip_prefix("http://") {
-            return parse_http(location).map(Self::Http);
+        if let Some(location) = text.strip_prefix("tls://") {
+            return parse_host(location).map(Self::Tls);
         }
-        if text.starts_with("https://") {
-            return Err(format!("https is not supported yet, {FORM}"));
+        if let Some(location) = text.strip_prefix("http://") {
+            return parse_http(location, false).map(Self::Http);
+        }
+        if let Some(location) = text.strip_prefix("https://") {
+            return parse_http(location, true).map(Self::Http);
         }
         if let Some(name) = text.strip_prefix("unix:") {
             if !name.starts_with(['/', '@']) {
@@ -110,7 +132,7 @@ impl FromStr for Target {
     }
 }
 
-fn parse_http(location: &str) -> Result<HttpTarget, String> {
+fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     let (authority, rest) = location.split_at(location.find(['/', '?', '#']).unwrap_or(location.len()));
     if authority.contains('@') {
         return Err(format!(
@@ -126,14 +148,15 @@ fn parse_http(location: &str) -> Result<HttpTarget, String> {
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let endpoint = match has_port {
         true => parse_host(authority)?,
-        false => parse_host(&format!("{authority}:80"))?,
+        false => parse_host(&format!("{authority}:{}", if is_secure { 443 } else { 80 }))?,
     };
     // A malformed host would make every request malformed.
     if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("{authority:?} is not a host, {FORM}"));
     }
     let slash = if rest.starts_with('/') { "" } else { "/" };
-    Ok(HttpTarget { endpoint, authority: authority.to_string(), path: format!("{slash}{rest}") })
+    let (authority, path) = (authority.to_string(), format!("{slash}{rest}"));
+    Ok(HttpTarget { endpoint, authority, path, is_secure })
 }
 
 /// The host is resolved later. A port number is checked here, because the resolver truncates it to 16 bits, and
@@ -160,9 +183,10 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(endpoint) => write!(f, "tcp://{endpoint}"),
+            Self::Tls(endpoint) => write!(f, "tls://{endpoint}"),
             Self::Udp(endpoint) => write!(f, "udp://{endpoint}"),
             Self::Unix(address) => address.fmt(f),
-            Self::Http(target) => write!(f, "http://{}{}", target.authority, target.path),
+            Self::Http(target) => write!(f, "{}://{}{}", target.scheme(), target.authority, target.path),
         }
     }
 }
@@ -183,6 +207,9 @@ mod tests {
             "http://localhost/",
             "http://[::1]/a",
             "http://[::1]:8080/a/b?c=d&e",
+            "https://localhost/",
+            "https://[::1]:8443/a/b?c=d&e",
+            "tls://localhost:7443",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
@@ -194,6 +221,7 @@ mod tests {
             ("http://a.example", Endpoint::new("a.example", "80"), "/"),
             ("http://a.example?b", Endpoint::new("a.example", "80"), "/?b"),
             ("http://[::1]", Endpoint::new("::1", "80"), "/"),
+            ("https://a.example/b", Endpoint::new("a.example", "443"), "/b"),
             ("http://[::1]:81/b?c", Endpoint::new("::1", "81"), "/b?c"),
         ] {
             let Target::Http(target) = text.parse().unwrap() else { panic!("{text} is for HTTP") };
@@ -216,7 +244,8 @@ mod tests {
             "http://localhost/a b",
             "http://local host/",
             "http://localhost/a#b",
-            "https://localhost/",
+            "https://localhost:0/",
+            "tls://localhost",
             "tcp://localhost",
             "tcp://:80",
             "tcp://[]:80",
@@ -232,7 +261,6 @@ mod tests {
         let error = "127.0.0.1:7000".parse::<Target>().unwrap_err();
         assert!(error.starts_with("did you mean tcp://127.0.0.1:7000 or http://127.0.0.1:7000/?"), "{error}");
         assert!("ftp://x/".parse::<Target>().unwrap_err().contains("\"ftp\""));
-        assert!("https://x/".parse::<Target>().unwrap_err().contains("not supported"));
         let long = format!("unix:/{}", "x".repeat(200));
         assert!(long.parse::<Target>().unwrap_err().contains("expected 1 to"));
     }

@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use ringspun_fibers::{self as fibers, FiberBuilder};
-use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption, Stream};
+use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption};
+use ringspun_tls::{self as tls, ClientConfig};
 
+use crate::link::{Handshake, Link};
 use crate::outcome::ErrorKind;
 use crate::plan::Plan;
 use crate::target::Target;
 
 /// The stack of the fiber that drains a sink.
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
+/// The stack of fibers that speak TLS.
+pub(crate) const TLS_STACK_SIZE_BYTES: usize = 1024 * 1024;
 
 /// The resolved target: all addresses of its name.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub(crate) struct Destination {
     /// Source addresses, used in turn; if empty, the kernel chooses.
     sources: Vec<IpAddr>,
     next_source: Cell<usize>,
+    /// With TLS: the configuration, and the name that certificates must be for.
+    tls: Option<(ClientConfig, String)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,11 +54,16 @@ impl Destination {
             Target::Tcp(endpoint) => (Kind::Tcp, look_up(endpoint)?),
             Target::Udp(endpoint) => (Kind::Udp, look_up(endpoint)?),
             Target::Unix(address) => (Kind::Unix, vec![*address]),
+            Target::Tls(endpoint) => (Kind::Tcp, look_up(endpoint)?),
             Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
+        };
+        let tls = match target.tls_host() {
+            Some(host) => Some((plan.tls.config()?, host)),
+            None => None,
         };
         let (next_address, next_source) = (Cell::new(0), Cell::new(0));
         let is_failing = addresses.iter().map(|_| Cell::new(false)).collect();
-        Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source })
+        Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source, tls })
     }
 
     /// Starts with another source address; each thread starts with a different one.
@@ -116,42 +127,60 @@ impl Destination {
             }
             .map(Transport::Datagrams);
         }
-        let stream = fibers::with_deadline(timeout, || match source {
-            None => net::connect(address),
-            Some(source) => net::connect_from(source, address),
-        })?;
-        if self.kind == Kind::Tcp {
-            // Without it, the end of a long message would wait for the acknowledgement of its beginning.
-            stream.set_option(SocketOption::NoDelay(true))?;
-        }
-        Ok(Transport::Stream(stream))
+        let connect = || {
+            let stream = match source {
+                None => net::connect(address),
+                Some(source) => net::connect_from(source, address),
+            }?;
+            if self.kind == Kind::Tcp {
+                // Without it, the end of a long message would wait for the acknowledgement of its beginning.
+                stream.set_option(SocketOption::NoDelay(true))?;
+            }
+            match &self.tls {
+                None => Ok(Link::Plain(stream)),
+                Some((config, host)) => Link::secure(stream, host, config),
+            }
+        };
+        fibers::with_deadline(timeout, connect).map(Transport::Stream)
     }
 }
 
 /// The socket of one connection.
 pub(crate) enum Transport {
-    Stream(Stream),
+    Stream(Link),
     Sink(Sink),
     Datagrams(DatagramSocket),
+}
+
+impl Transport {
+    /// The handshake of a stream with TLS.
+    pub(crate) fn handshake(&self) -> Option<Handshake> {
+        match self {
+            Self::Stream(link) => link.handshake(),
+            Self::Sink(sink) => sink.stream.handshake(),
+            Self::Datagrams(_) => None,
+        }
+    }
 }
 
 /// A stream that is only written to. What the target sends is read and discarded: otherwise buffers would fill
 /// up, and the target might stop reading.
 pub(crate) struct Sink {
-    stream: Rc<Stream>,
+    stream: Rc<Link>,
 }
 
 impl Sink {
-    pub(crate) fn new(stream: Stream) -> io::Result<Self> {
+    pub(crate) fn new(stream: Link) -> io::Result<Self> {
         let stream = Rc::new(stream);
         let read = stream.clone();
         // The writer gets any error as well.
         let drain = move || while let Ok(Some(_)) = read.receive() {};
-        FiberBuilder::new().stack_size_bytes(SINK_STACK_SIZE_BYTES).spawn(drain)?;
+        let stack = if stream.handshake().is_some() { TLS_STACK_SIZE_BYTES } else { SINK_STACK_SIZE_BYTES };
+        FiberBuilder::new().stack_size_bytes(stack).spawn(drain)?;
         Ok(Self { stream })
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Link {
         &self.stream
     }
 }
@@ -166,6 +195,7 @@ impl Drop for Sink {
 /// The kind of an error of connecting.
 pub(crate) fn connect_error_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
+        _ if tls::tls_error_of(error).is_some() => ErrorKind::HandshakeFailed,
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
         io::ErrorKind::TimedOut => ErrorKind::ConnectTimedOut,
         _ => ErrorKind::ConnectFailed,
@@ -190,6 +220,8 @@ pub(crate) fn request_error_kind(error: &io::Error) -> ErrorKind {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
             ErrorKind::Reset
         }
+        // A close without a close_notify: as if the connection had been reset, what was on its way is lost.
+        _ if tls::is_cut(error) => ErrorKind::Reset,
         _ => ErrorKind::Failed,
     }
 }
@@ -216,9 +248,10 @@ mod tests {
                 next_address: Cell::new(0),
                 sources: Vec::new(),
                 next_source: Cell::new(0),
+                tls: None,
             };
             let open = |_| match destination.open(Duration::from_secs(60)).unwrap() {
-                Transport::Stream(stream) => stream.peername().unwrap(),
+                Transport::Stream(Link::Plain(stream)) => stream.peername().unwrap(),
                 _ => panic!("it is a stream"),
             };
             (0..6).map(open).collect::<Vec<_>>()

@@ -4,10 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_net::{self as net, DatagramSocket, Stream};
+use ringspun_net::{self as net, DatagramSocket};
 
 use crate::framing::{Delimiter, Framing};
 use crate::http::Prepared;
+use crate::link::Link;
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
@@ -135,7 +136,7 @@ impl Exchange {
     }
 
     #[inline(always)]
-    fn perform_over_stream(&self, stream: &Stream, message: &[u8]) -> io::Result<Answer> {
+    fn perform_over_stream(&self, stream: &Link, message: &[u8]) -> io::Result<Answer> {
         stream.write(message)?;
         let mut received = stream.receive()?;
         // Fast path: nearly all echoes arrive in one piece.

@@ -34,7 +34,7 @@ use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
-use crate::transport::{Destination, Transport};
+use crate::transport::{Destination, TLS_STACK_SIZE_BYTES, Transport};
 use crate::work::Work;
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -80,7 +80,7 @@ pub(crate) fn run(
 
     let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
         let run = run.clone();
-        spawn_connection(move || match &run.work {
+        run.clone().spawn_connection(move || match &run.work {
             _ if !run.wait_for_start() => {}
             Work::Churn(_) => run.churn(index),
             Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
@@ -116,8 +116,15 @@ pub(crate) fn run(
     Ok(run.outcome(backend, ended_at))
 }
 
-fn spawn_connection<T: 'static>(function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
-    FiberBuilder::new().stack_size_bytes(CONNECTION_STACK_SIZE_BYTES).spawn(function)
+impl Worker {
+    fn spawn_connection<T: 'static>(
+        &self,
+        function: impl FnOnce() -> T + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        let has_tls = self.plan.target.tls_host().is_some();
+        let stack = if has_tls { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
+        FiberBuilder::new().stack_size_bytes(stack).spawn(function)
+    }
 }
 
 /// The instants that delimit a run.

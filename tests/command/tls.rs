@@ -5,6 +5,7 @@ use std::process::Command;
 use ringspun::fibers;
 use ringspun::tls::{self, ClientConfig, Identity, Roots};
 
+use crate::support::pem::to_pem;
 use crate::support::scratch::ScratchFolder;
 use crate::support::serving::Server;
 
@@ -30,8 +31,8 @@ fn the_echo_server_speaks_tls() {
     let scratch = ScratchFolder::new("serve-tls");
     let (chain, key) = (scratch.file("chain.pem"), scratch.file("key.pem"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
-    std::fs::write(&chain, pem("CERTIFICATE", made.cert.der())).unwrap();
-    std::fs::write(&key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
+    std::fs::write(&chain, to_pem("CERTIFICATE", made.cert.der())).unwrap();
+    std::fs::write(&key, to_pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
     let server = Server::start(&["serve", "echo", "--tls", "127.0.0.1:0", "--cert", &chain, "--key", &key]);
     let roots = Roots::from_pem_file(&chain).unwrap();
     let config = ClientConfig::builder().roots(roots).server_name("localhost").build().unwrap();
@@ -69,13 +70,4 @@ fn flags_that_lack_something_are_refused() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && text.contains(expected), "{text:?} lacks {expected:?}");
     }
-}
-
-/// What is in PEM (RFC 7468).
-fn pem(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> =
-        encoded.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

@@ -198,8 +198,7 @@ fn an_answer_that_is_cut_off_is_lost() {
 fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
     let target = "http://127.0.0.1:9/";
     for (arguments, value, expected) in [
-        (&["https://localhost/"][..], "https", "not supported"),
-        (&["http://localhost:99999/"], "99999", "1 to 65535"),
+        (&["https://localhost:99999/"][..], "99999", "1 to 65535"),
         (&[target, "--payload", "64"], "--payload", "expected --body"),
         (&[target, "--header", "no colon"], "no colon", "'Name: value'"),
         (&[target, "--header", "A b: c"], "A b", "is not a header name"),

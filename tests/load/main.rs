@@ -12,5 +12,6 @@ mod scale;
 mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod workers;
 mod workloads;

@@ -8,5 +8,6 @@ pub mod backend;
 #[cfg(feature = "cli")]
 pub mod measuring;
 pub mod namespace;
+pub mod pem;
 pub mod scratch;
 pub mod serving;

@@ -35,6 +35,7 @@ impl Worker {
                 }
             };
             self.tally.established();
+            self.tally.shook_hands(open.handshake());
             let connected = Instant::now();
             self.waiting_since[index].set(Some(connected));
             let answer = self.work.perform(&open, index + sent_count);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{REOPEN_PAUSE, Request, RunError, Worker, spawn_connection};
+use super::{REOPEN_PAUSE, Request, RunError, Worker};
 use crate::transport::{self, Transport};
 
 /// How many connections are opened concurrently, which should fit into the target's accept queue.
@@ -31,7 +31,7 @@ impl Worker {
         let openers = (0..wanted.min(OPENING_MAX)).map(|_| {
             let (run, opened, next, first_error) =
                 (self.clone(), opened.clone(), next.clone(), first_error.clone());
-            spawn_connection(move || {
+            self.spawn_connection(move || {
                 while next.get() < wanted {
                     next.set(next.get() + 1);
                     match run.open() {
@@ -80,7 +80,10 @@ impl Worker {
             .open(self.plan.timeout)
             .and_then(|open| self.work.prepare(open, self.plan.timeout));
         match &opened {
-            Ok(_) => self.tally.opened(),
+            Ok(transport) => {
+                self.tally.opened();
+                self.tally.shook_hands(transport.handshake());
+            }
             // Interrupted because the run was stopped.
             Err(error) if self.stopped_at.get().is_some() && net::interrupt_of(error).is_some() => {}
             Err(error) => self

@@ -9,9 +9,10 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, Interrupt};
-use ringspun_net::{self as net, Stream};
+use ringspun_net as net;
 
 use super::{Clock, Connection, IDLE_WATCH_MIN, REOPEN_PAUSE, Request, Wait, Worker};
+use crate::link::Link;
 use crate::outcome::ErrorKind;
 use crate::reading::{Answer, Reading, describe_surplus};
 use crate::transport::{self, Transport};
@@ -106,7 +107,7 @@ impl Worker {
         &self,
         clock: &Clock,
         pipeline: &mut Pipeline<'_>,
-        stream: &Stream,
+        stream: &Link,
     ) -> Option<Connection> {
         let waiting_since = &self.waiting_since[pipeline.index];
         let mut now = Instant::now();

@@ -56,6 +56,7 @@ impl Worker {
             response_times: self.tally.response_times(),
             service_times: self.tally.service_times(),
             failure_times: self.tally.failure_times(),
+            handshake_times: self.tally.handshake_times(),
             send_delays: self.tally.send_delays(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
         }

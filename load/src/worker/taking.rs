@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, Interrupt};
-use ringspun_net::{self as net, Stream};
+use ringspun_net as net;
 
 use super::{Clock, IDLE_WATCH_MIN, Request, Wait, Worker};
+use crate::link::Link;
 use crate::outcome::ErrorKind;
 use crate::reading::describe_surplus;
 use crate::schedule::Numbers;
@@ -105,7 +106,7 @@ impl Worker {
     }
 
     /// Waits on an idle connection, on which nothing should happen.
-    pub(super) fn watch_idle(&self, stream: &Stream, idle: Duration) -> Wait {
+    pub(super) fn watch_idle(&self, stream: &Link, idle: Duration) -> Wait {
         match fibers::with_deadline(idle, || stream.receive()) {
             Ok(Some(bytes)) => {
                 self.tally.failed(ErrorKind::Wrong, || describe_surplus(&bytes));

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
-use super::{Verdicts, workload};
+use super::{Verdicts, tls, workload};
 
 /// The results as one JSON object.
 pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
@@ -56,6 +56,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "response_time": times(&outcome.response_times),
         "service_time": times(&outcome.service_times),
         "failure_time": times(&outcome.failure_times),
+        "handshake_time": times(&outcome.handshake_times),
         "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
     })
@@ -85,6 +86,7 @@ fn plan_value(plan: &Plan) -> Value {
         "ramp_up_s": plan.ramp_up.as_secs_f64(),
         "warmup_s": plan.warmup.as_secs_f64(),
         "timeout_s": plan.timeout.as_secs_f64(),
+        "tls": tls::fields(plan),
     });
     if let Some(fields) = value.as_object_mut() {
         fields.append(&mut workload::fields(plan));
@@ -131,9 +133,11 @@ fn connections_value(outcome: &Outcome) -> Value {
         "opened": connections.opened,
         "open_max": connections.open_max,
         "closed_idle": connections.closed_idle,
+        "resumed": connections.resumed,
         "refused": errors.count(ErrorKind::Refused),
         "timed_out": errors.count(ErrorKind::ConnectTimedOut),
         "failed": errors.count(ErrorKind::ConnectFailed),
+        "handshake_failed": errors.count(ErrorKind::HandshakeFailed),
         "reset": errors.count(ErrorKind::Reset),
         "closed": errors.count(ErrorKind::Closed),
     })

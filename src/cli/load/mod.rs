@@ -14,6 +14,7 @@ mod report;
 mod secrets;
 mod steps;
 mod text;
+mod tls;
 mod workload;
 
 use std::cell::Cell;
@@ -57,6 +58,9 @@ Examples:
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
   ringspun load http://[::1]/items --method PUT --body-file items.json
   ringspun load http://127.0.0.1:8080/missing --expect 404
+  ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
+  ringspun load https://localhost:8443/ --cert me.pem --key me.key
+  ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
   ringspun load tcp://127.0.0.1:6379 --workload request --payload-file ping.bin --response-end '\\r\\n'
   ringspun load tcp://127.0.0.1:7000 --workload request --payload 32 --response 512 --rate 20k
@@ -70,17 +74,20 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-Targets other than http must echo what they receive, as `ringspun serve echo` does; each response is compared
-with its request. --workload selects another kind of request: with request, a message with a different
+Targets other than http and https must echo what they receive, as `ringspun serve echo` does; each response is
+compared with its request. --workload selects another kind of request: with request, a message with a different
 response; with send, a message that counts as answered when the kernel accepts it; with receive, the wait for
 the next bytes; with churn, a connection.
 
 With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
 own times. A lost connection loses all its requests in flight and counts as one error.
 
-Targets with http get HTTP/1.1 requests over persistent connections. Responses with status 2xx or 3xx, or
-those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
+Targets with http or https get HTTP/1.1 requests over persistent connections. Responses with status 2xx or
+3xx, or those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
 target closes after a response or while they are idle are reopened; service times do not include this.
+
+With tls and https, certificates are verified as browsers do it: against the system's authorities or those of
+--cacert, and for the host of the target. Handshakes are timed on their own.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
 stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant

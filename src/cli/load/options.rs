@@ -7,12 +7,13 @@ use clap::Args;
 use ringspun_load::{self as load, Gate, Length, Plan, Target};
 
 use super::pace::PaceFlags;
+use super::tls::TlsFlags;
 use super::workload::WorkloadOptions;
 
 #[derive(Args)]
 pub struct Options {
-    /// The server: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name), or
-    /// http://HOST:PORT/PATH
+    /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name),
+    /// http://HOST:PORT/PATH, or https://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true)]
     pub target: Option<Target>,
     /// Number of connections, or of datagram sockets, up to 1M and the limit on open files
@@ -28,6 +29,8 @@ pub struct Options {
     pace: PaceFlags,
     #[command(flatten)]
     workload: WorkloadOptions,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// Maximum time to wait for a connection and for a response
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = load::parse_duration)]
     timeout: Duration,
@@ -71,6 +74,7 @@ impl Options {
         let mut plan = Plan::new(target);
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
+        self.tls.apply(&mut plan)?;
         plan.timeout = self.timeout;
         match (self.count, self.duration) {
             (Some(count), _) => plan.length = Length::Count(count),

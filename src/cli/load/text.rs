@@ -117,6 +117,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     if connections.closed_idle > 0 {
         write!(text, ", {} closed while idle", format_count(connections.closed_idle))?;
     }
+    if connections.resumed > 0 {
+        write!(text, ", {} resumed a session", format_count(connections.resumed))?;
+    }
     writeln!(text)?;
     let threads = match outcome.workers {
         1 => String::new(),
@@ -136,6 +139,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     write_head(text)?;
+    if outcome.handshake_times.count() > 0 {
+        write_row(text, "handshake", &outcome.handshake_times)?;
+    }
     if outcome.failure_times.count() > 0 {
         write_row(text, "failed after", &outcome.failure_times)?;
     }
@@ -206,6 +212,12 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
         writeln!(
             text,
             "\nThe run was stopped early: the results cover the time until then, and no gate holds."
+        )?;
+    }
+    if plan.tls.is_insecure {
+        writeln!(
+            text,
+            "\nThe target's certificate was not verified (--insecure): the times are those of whoever answered."
         )?;
     }
     if let Some(loss) = &outcome.target_loss {

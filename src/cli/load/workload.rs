@@ -113,7 +113,9 @@ impl WorkloadOptions {
         plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
         plan.workload = match plan.target {
             Target::Http(_) => Workload::Http(self.http_request(&plan.target)?),
-            Target::Tcp(_) | Target::Udp(_) | Target::Unix(_) => self.byte_workload(&plan.target)?,
+            Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
+                self.byte_workload(&plan.target)?
+            }
         };
         Ok(())
     }
@@ -129,7 +131,9 @@ impl WorkloadOptions {
             ("--response-end", self.response_end.is_some()),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-            return Err(format!("{flag} cannot be used with {target}: expected tcp://, udp:// or unix:"));
+            return Err(format!(
+                "{flag} cannot be used with {target}: expected tcp://, tls://, udp:// or unix:"
+            ));
         }
         let mut request = HttpRequest::default();
         if let Some(method) = &self.method {
@@ -156,7 +160,7 @@ impl WorkloadOptions {
             ("--body-file", self.body_file.is_some()),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-            return Err(format!("{flag} cannot be used with {target}: expected http://HOST:PORT/PATH"));
+            return Err(format!("{flag} cannot be used with {target}: expected http:// or https://"));
         }
         let kind = self.workload.unwrap_or(Kind::Echo);
         let framing = match (self.response, &self.response_end) {

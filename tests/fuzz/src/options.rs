@@ -11,9 +11,15 @@ use ringspun_load::{
 mod flags;
 #[path = "../../../src/cli/load/pace.rs"]
 mod pace;
+#[path = "../../../src/cli/load/tls.rs"]
+#[expect(dead_code, reason = "the words in the results are the command's")]
+mod tls;
 #[path = "../../../src/cli/load/workload.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod workload;
+
+/// What flags that name files have in their names.
+const FILES: [&str; 4] = ["-file", "-cacert", "-cert", "-key"];
 
 #[derive(Parser)]
 struct CommandLine {
@@ -31,7 +37,7 @@ pub fn check(data: &[u8]) {
 
 fn check_command_line(arguments: &[&str]) {
     // Files are read; which there are is none of this.
-    if arguments.iter().any(|argument| argument.contains("-file")) {
+    if arguments.iter().any(|argument| FILES.iter().any(|flag| argument.contains(flag))) {
         return;
     }
     match CommandLine::try_parse_from(["load"].iter().chain(arguments)) {

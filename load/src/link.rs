@@ -1,0 +1,95 @@
+//! A stream to the target, plain or with TLS.
+
+use std::io;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use ringspun_net::{self as net, Stream};
+use ringspun_tls::{self as tls, ClientConfig, TlsStream};
+
+/// A stream to the target.
+pub(crate) enum Link {
+    Plain(Stream),
+    Tls(Box<Secured>),
+}
+
+/// A stream with TLS.
+pub(crate) struct Secured {
+    stream: TlsStream,
+    handshake: Handshake,
+}
+
+/// What a handshake was like.
+#[derive(Clone, Copy)]
+pub(crate) struct Handshake {
+    /// From the connection to the end of the handshake.
+    pub(crate) time: Duration,
+    /// Whether an earlier session was resumed.
+    pub(crate) is_resumed: bool,
+}
+
+impl Link {
+    /// Performs the handshake.
+    pub(crate) fn secure(stream: Stream, host: &str, config: &ClientConfig) -> io::Result<Self> {
+        let begun = Instant::now();
+        let stream = tls::wrap(stream, host, config)?;
+        let handshake = Handshake { time: begun.elapsed(), is_resumed: stream.is_resumed() };
+        Ok(Self::Tls(Box::new(Secured { stream, handshake })))
+    }
+
+    /// The handshake, with TLS.
+    pub(crate) fn handshake(&self) -> Option<Handshake> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(secured) => Some(secured.handshake),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(data),
+            Self::Tls(secured) => secured.stream.write(data),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn receive(&self) -> io::Result<Option<Received>> {
+        match self {
+            Self::Plain(stream) => Ok(stream.receive()?.map(Received::Lent)),
+            Self::Tls(secured) => Ok(secured.stream.receive()?.map(Received::Owned)),
+        }
+    }
+
+    pub(crate) fn set_write_behind(&self, on: bool) {
+        match self {
+            Self::Plain(stream) => stream.set_write_behind(on),
+            Self::Tls(secured) => secured.stream.set_write_behind(on),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Plain(stream) => stream.close(),
+            Self::Tls(secured) => secured.stream.close(),
+        }
+    }
+}
+
+/// Received bytes.
+pub(crate) enum Received {
+    Lent(net::Received),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
