@@ -276,6 +276,13 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_deinit();
     pub(crate) fn janet_loop();
     pub(crate) fn janet_loop_fiber(fiber: *mut JanetFiber) -> c_int;
+    pub(crate) fn janet_dobytes(
+        env: *mut JanetTable,
+        bytes: *const u8,
+        length: i32,
+        source: *const c_char,
+        out: *mut Janet,
+    ) -> c_int;
     pub(crate) fn janet_core_env(replacements: *mut JanetTable) -> *mut JanetTable;
     pub(crate) fn janet_core_lookup_table(replacements: *mut JanetTable) -> *mut JanetTable;
     pub(crate) fn janet_cfuns_ext(env: *mut JanetTable, prefix: *const c_char, functions: *const JanetRegExt);
@@ -385,6 +392,8 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_wrap_keyword(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_nil() -> Janet;
     pub(crate) fn janet_wrap_integer(value: i32) -> Janet;
+    pub(crate) fn janet_wrap_boolean(value: c_int) -> Janet;
+    pub(crate) fn janet_wrap_table(value: *mut JanetTable) -> Janet;
     pub(crate) fn janet_wrap_string(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_symbol(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_tuple(value: *const Janet) -> Janet;

@@ -380,6 +380,16 @@ impl Bridge {
         socket
     }
 
+    /// Has a stream go on with another socket of the same descriptor: with TLS.
+    pub(crate) fn replace_socket(&self, stream: *mut JanetStream, socket: Socket) {
+        let mut streams = self.streams.borrow_mut();
+        let entry =
+            usize::try_from(socket.descriptor()).ok().and_then(|index| streams.get_mut(index)?.as_mut());
+        if let Some(entry) = entry.filter(|entry| entry.stream == stream) {
+            entry.socket = socket;
+        }
+    }
+
     #[cold]
     fn entered(&self, stream: *mut JanetStream) -> Socket {
         // SAFETY: a live stream of this thread's VM.

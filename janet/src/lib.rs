@@ -41,7 +41,8 @@
 //! | `resolving`, `work` | what a fiber waits for, and how it continues |
 //! | `parked` | a fiber that waits for work |
 //! | `shims` | what the functions that the VM calls have in common |
-//! | `streams`, `making`, `processes` | these functions; `replacements` lists them |
+//! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
+//! | `modules` | modules that are part of the program |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
 //! | `vm` | a VM for embedders |
 //! | `c_api` | header and library, for C programs |
@@ -54,6 +55,7 @@ pub mod c_api;
 mod hooks;
 mod lines;
 mod making;
+mod modules;
 mod parked;
 mod processes;
 mod replacements;
@@ -62,6 +64,7 @@ mod shims;
 mod socket;
 mod stock;
 mod streams;
+mod tls;
 mod values;
 mod vm;
 mod work;

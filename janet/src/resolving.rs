@@ -117,7 +117,7 @@ fn listen(bridge: &Rc<Bridge>, addresses: &[Address], kind: SocketKind, reuse: b
     let event_loop = bridge.event_loop().clone();
     Ok(match kind {
         SocketKind::Stream => bridge.stream_value(
-            Socket::Listener(ListenerCore::new(event_loop, descriptor)),
+            Socket::Listener(ListenerCore::new(event_loop, descriptor), None),
             janet::JANET_STREAM_ACCEPTABLE,
         ),
         SocketKind::Datagram => bridge

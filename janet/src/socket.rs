@@ -8,14 +8,19 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::api as janet;
-use ringspun_net::machine::{Arrival, DatagramCore, LeftBehind, ListenerCore, StreamCore};
+use ringspun_net::machine::{Arrival, DatagramCore, Kind, LeftBehind, ListenerCore, StreamCore};
 use ringspun_runtime::EventLoop;
+use ringspun_tls::ServerConfig;
+use ringspun_tls::machine::TlsCore;
 
 /// The socket behind a Janet stream.
 #[derive(Clone)]
 pub(crate) enum Socket {
     Stream(Rc<StreamCore>),
-    Listener(Rc<ListenerCore>),
+    /// A stream with TLS.
+    Tls(Rc<TlsCore>),
+    /// With the configuration of those whose connections speak TLS.
+    Listener(Rc<ListenerCore>, Option<Rc<ServerConfig>>),
     Datagram(Rc<DatagramCore>),
 }
 
@@ -25,6 +30,8 @@ enum HandedOver {
     Stream(LeftBehind<Box<[u8]>>),
     Listener(LeftBehind<OwnedFd>),
     Datagram(LeftBehind<Arrival>),
+    /// A stream with TLS, or a listener of such: its session belongs to the thread that began it.
+    Secured,
 }
 
 /// The sockets in transit between threads, by the duplicated descriptor.
@@ -55,13 +62,16 @@ impl Socket {
     pub(crate) fn adopt(event_loop: &Rc<EventLoop>, descriptor: OwnedFd, flags: u32) -> Self {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
         let handed_over = in_transit().as_mut().and_then(|sockets| sockets.remove(&raw));
+        let is_secured = matches!(handed_over, Some(HandedOver::Secured));
         let event_loop = event_loop.clone();
         if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
             let left_behind = match handed_over {
                 Some(HandedOver::Listener(left_behind)) => Some(left_behind),
                 _ => None,
             };
-            return Self::Listener(ListenerCore::with_left_behind(event_loop, descriptor, left_behind));
+            let core = ListenerCore::with_left_behind(event_loop, descriptor, left_behind);
+            close_if(&core, is_secured);
+            return Self::Listener(core, None);
         }
         if flags & janet::JANET_STREAM_UDPSERVER != 0 {
             let left_behind = match handed_over {
@@ -74,14 +84,17 @@ impl Socket {
             Some(HandedOver::Stream(left_behind)) => Some(left_behind),
             _ => None,
         };
-        Self::Stream(StreamCore::with_left_behind(event_loop, descriptor, left_behind))
+        let core = StreamCore::with_left_behind(event_loop, descriptor, left_behind);
+        close_if(&core, is_secured);
+        Self::Stream(core)
     }
 
     /// The VM has made another descriptor of the socket, for a thread or for a file.
     pub(crate) fn hand_over(&self, duplicate: RawFd) {
         let handed_over = match self {
             Self::Stream(core) => HandedOver::Stream(core.share()),
-            Self::Listener(core) => HandedOver::Listener(core.share()),
+            Self::Tls(_) | Self::Listener(_, Some(_)) => HandedOver::Secured,
+            Self::Listener(core, None) => HandedOver::Listener(core.share()),
             Self::Datagram(core) => HandedOver::Datagram(core.share()),
         };
         let replaced = in_transit().get_or_insert_default().insert(duplicate, handed_over);
@@ -92,7 +105,8 @@ impl Socket {
     pub(crate) fn share_with_process(&self) {
         match self {
             Self::Stream(core) => core.share_with_process(),
-            Self::Listener(core) => core.share_with_process(),
+            Self::Tls(core) => core.stream().share_with_process(),
+            Self::Listener(core, _) => core.share_with_process(),
             Self::Datagram(core) => core.share_with_process(),
         }
     }
@@ -114,7 +128,8 @@ impl Socket {
     pub(crate) fn leave_descriptor_open(&self) {
         match self {
             Self::Stream(core) => core.leave_descriptor_open(),
-            Self::Listener(core) => core.leave_descriptor_open(),
+            Self::Tls(core) => core.stream().leave_descriptor_open(),
+            Self::Listener(core, _) => core.leave_descriptor_open(),
             Self::Datagram(core) => core.leave_descriptor_open(),
         }
     }
@@ -123,7 +138,8 @@ impl Socket {
     pub(crate) fn has_received(&self) -> bool {
         match self {
             Self::Stream(core) => core.has_received(),
-            Self::Listener(core) => core.has_received(),
+            Self::Tls(core) => core.stream().has_received(),
+            Self::Listener(core, _) => core.has_received(),
             Self::Datagram(core) => core.has_received(),
         }
     }
@@ -132,7 +148,8 @@ impl Socket {
     pub(crate) fn leave_in_kernel(&self) {
         match self {
             Self::Stream(core) => core.leave_in_kernel(),
-            Self::Listener(core) => core.leave_in_kernel(),
+            Self::Tls(core) => core.stream().leave_in_kernel(),
+            Self::Listener(core, _) => core.leave_in_kernel(),
             Self::Datagram(core) => core.leave_in_kernel(),
         }
     }
@@ -140,7 +157,8 @@ impl Socket {
     pub(crate) fn descriptor(&self) -> RawFd {
         match self {
             Self::Stream(core) => core.descriptor(),
-            Self::Listener(core) => core.descriptor(),
+            Self::Tls(core) => core.stream().descriptor(),
+            Self::Listener(core, _) => core.descriptor(),
             Self::Datagram(core) => core.descriptor(),
         }
     }
@@ -149,7 +167,8 @@ impl Socket {
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Self::Stream(core) => core.shutdown(how),
-            Self::Listener(core) => shut_down(core.descriptor(), how),
+            Self::Tls(core) => core.shutdown(how),
+            Self::Listener(core, _) => shut_down(core.descriptor(), how),
             Self::Datagram(core) => shut_down(core.descriptor(), how),
         }
     }
@@ -157,7 +176,8 @@ impl Socket {
     pub(crate) fn close(&self) {
         match self {
             Self::Stream(core) => core.close(),
-            Self::Listener(core) => core.close(),
+            Self::Tls(core) => core.close(),
+            Self::Listener(core, _) => core.close(),
             Self::Datagram(core) => core.close(),
         }
     }
@@ -166,9 +186,18 @@ impl Socket {
     pub(crate) fn close_if_idle(&self) -> bool {
         match self {
             Self::Stream(core) => core.close_if_idle(),
-            Self::Listener(core) => core.close_if_idle(),
+            // Its close_notify may wake others.
+            Self::Tls(_) => false,
+            Self::Listener(core, _) => core.close_if_idle(),
             Self::Datagram(core) => core.close_if_idle(),
         }
+    }
+}
+
+/// Closes the duplicate of a socket whose session is another thread's: what comes out of it would be ciphertext.
+fn close_if<K: Kind>(core: &Rc<ringspun_net::machine::Socket<K>>, is_secured: bool) {
+    if is_secured {
+        core.close();
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::ffi::{CStr, c_int};
 use std::net::Shutdown;
+use std::rc::Rc;
 
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Sent, Write};
+use ringspun_tls::{ServerConfig, machine as tls};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetBuffer, JanetStream};
@@ -16,6 +18,9 @@ use crate::socket::Socket;
 use crate::stock::{self, Replacement, replacement};
 use crate::values::{Verdict, address_argument, bytes_of, explained, keyword_is, nil, string};
 use crate::work::{Target, Work, sent_error, with_bytes};
+
+/// The largest message with TLS that may stay in the process until its stream is read.
+const SMALL_MAX_BYTES: usize = 4 * 1024;
 
 /// `read`: the number may be `:all`; the buffer is checked before it.
 unsafe fn read(count: i32, arguments: *mut Janet, name: &'static CStr, flags: u32) -> Janet {
@@ -76,7 +81,11 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
             let machine = Box::new(ReceiveFrom::new(core, amount));
             Work::ReceiveFrom { machine, target, tells_source: false }
         }
-        Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected readable stream")),
+        Socket::Tls(core) => {
+            let machine = Box::new(tls::Read::new(core, amount));
+            Work::TlsRead { machine, target }
+        }
+        Socket::Listener(..) => return Verdict::Raise(string("bad stream, expected readable stream")),
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
@@ -180,10 +189,23 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
             Ok(false) => Work::SendTo { machine: Box::new(SendTo::new(core, None)), data },
             Err(error) => return Verdict::Raise(sent_error(&error, core.is_closed())),
         },
-        Socket::Listener(_) => return Verdict::Raise(string("bad stream, expected writable stream")),
+        Socket::Tls(core) => match with_bytes(data, |bytes| core.try_write(bytes)) {
+            Ok(written) if is_written(&core, data, written) => return Verdict::Return(nil()),
+            Ok(written) => Work::TlsWrite { machine: Box::new(tls::Write::after(core, written)), data },
+            Err(error) => return Verdict::Raise(sent_error(&error, core.stream().is_closed())),
+        },
+        Socket::Listener(..) => return Verdict::Raise(string("bad stream, expected writable stream")),
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
+}
+
+/// Whether a write is over once so many of its bytes have been encrypted: when the kernel has them or, for a small
+/// one, when the next read sends them.
+fn is_written(core: &tls::TlsCore, data: Janet, written: usize) -> bool {
+    let stream = core.stream();
+    let is_small = written <= SMALL_MAX_BYTES && stream.is_conversing();
+    written == with_bytes(data, <[u8]>::len) && (is_small || stream.is_free_to_send())
 }
 
 pub(crate) const NET_WRITE: Replacement = replacement!(c"net/write", net_write);
@@ -238,7 +260,7 @@ unsafe extern "C-unwind" fn net_accept(count: i32, arguments: *mut Janet) -> Jan
         }
         janet::janet_stream_flags(stream, janet::JANET_STREAM_ACCEPTABLE | janet::JANET_STREAM_SOCKET);
         let timeout_s = janet::janet_optnumber(arguments, count, 1, f64::INFINITY);
-        carry_out(|| start_accept(stream, timeout_s, |machine| Work::Accept { machine }))
+        carry_out(|| start_accept(stream, timeout_s, |machine, tls| Work::Accept { machine, tls }))
     }
 }
 
@@ -257,7 +279,7 @@ unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -
         if (*(*handler).def).min_arity < 1 {
             return carry_out(|| Verdict::Raise(string("handler function must take at least 1 argument")));
         }
-        let work = |machine| Work::AcceptLoop { machine, handler };
+        let work = |machine, tls| Work::AcceptLoop { machine, handler, tls };
         carry_out(|| start_accept(stream, f64::INFINITY, work))
     }
 }
@@ -265,17 +287,17 @@ unsafe extern "C-unwind" fn net_accept_loop(count: i32, arguments: *mut Janet) -
 unsafe fn start_accept(
     stream: *mut JanetStream,
     timeout_s: f64,
-    work: impl FnOnce(Accept) -> Work,
+    work: impl FnOnce(Accept, Option<Rc<ServerConfig>>) -> Work,
 ) -> Verdict {
     let bridge = match this_bridge() {
         Ok(bridge) => bridge,
         Err(verdict) => return verdict,
     };
-    let Socket::Listener(core) = bridge.socket_of(stream) else {
+    let Socket::Listener(core, tls) = bridge.socket_of(stream) else {
         return Verdict::Raise(string("bad stream, expected server socket"));
     };
     // SAFETY: called by a shim, with its live stream.
-    unsafe { start(&bridge, stream, work(Accept::new(core)), timeout_s) }
+    unsafe { start(&bridge, stream, work(Accept::new(core), tls), timeout_s) }
 }
 
 pub(crate) const NET_RECV_FROM: Replacement = replacement!(c"net/recv-from", net_recv_from);
@@ -366,6 +388,10 @@ unsafe fn flush(stream: *mut JanetStream, value: Janet) -> Verdict {
         Ok(Socket::Stream(core)) => {
             // On a socket that is not TCP nothing is held back; the VM's own ignores the error, too.
             let _ = core.flush();
+            Verdict::Return(value)
+        }
+        Ok(Socket::Tls(core)) => {
+            let _ = core.stream().flush();
             Verdict::Return(value)
         }
         Ok(_) => Verdict::Return(value),

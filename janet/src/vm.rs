@@ -1,19 +1,20 @@
 //! Embedding: make a VM, run a string, a file or the whole `janet` command line, run its loop.
 
 use std::cell::Cell;
-use std::ffi::{CStr, OsStr, OsString, c_char};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::api as janet;
-use crate::api::{Janet, JanetFiber, JanetRegExt, JanetTable};
+use crate::api::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::hooks;
 use crate::lines::{self, GETLINE, LineEditor};
 use crate::making::EXTRA_OPTIONS_DOC;
+use crate::modules::{self, entry_of, register};
 use crate::parked::forget_spare;
 use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
 use crate::stock::{self, Replacement};
@@ -278,34 +279,11 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
             let documentation = text_of(janet::janet_table_get(entry, keyword("doc")));
             janet::janet_table_put(entry, keyword("doc"), string(&(documentation + EXTRA_OPTIONS_DOC)));
         }
+        if net == Net::Ring {
+            modules::announce(environment).map_err(|text| VmError(text.to_string()))?;
+        }
         Ok(environment)
     }
-}
-
-/// Registers the name and source location of a function with the VM, and defines it in the environment unless that is
-/// null.
-///
-/// # Safety
-///
-/// The VM runs on this thread; the documentation is null or terminated.
-unsafe fn register(replacement: &Replacement, environment: *mut JanetTable, documentation: *const c_char) {
-    let name = replacement.name.as_ptr();
-    let entry = JanetRegExt {
-        name,
-        cfun: Some(replacement.function),
-        documentation,
-        source_file: replacement.source().as_ptr(),
-        source_line: i32::try_from(replacement.line).unwrap_or(0),
-    };
-    let end = JanetRegExt {
-        name: std::ptr::null(),
-        cfun: None,
-        documentation: std::ptr::null(),
-        source_file: std::ptr::null(),
-        source_line: 0,
-    };
-    // SAFETY: as the caller says; what the VM keeps is static, and the list ends with an entry without a name.
-    unsafe { janet::janet_cfuns_ext(environment, std::ptr::null(), [entry, end].as_ptr()) };
 }
 
 /// The source location of a function, in the format of environment entries.
@@ -316,16 +294,6 @@ fn source_map(replacement: &Replacement) -> Janet {
         let file = string(&replacement.source().to_string_lossy());
         let place = [file, janet::janet_wrap_integer(line), janet::janet_wrap_integer(1)];
         janet::janet_wrap_tuple(janet::janet_tuple_n(place.as_ptr(), 3))
-    }
-}
-
-/// The entry of a name in an environment.
-fn entry_of(environment: *mut JanetTable, name: &CStr) -> Option<*mut JanetTable> {
-    // SAFETY: the VM runs on this thread, and the value is unwrapped as what it is checked to be.
-    unsafe {
-        let entry = janet::janet_table_get(environment, symbol(name));
-        let is_table = janet::janet_checktype(entry, janet::JANET_TABLE) != 0;
-        is_table.then(|| janet::janet_unwrap_table(entry))
     }
 }
 

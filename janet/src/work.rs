@@ -12,6 +12,7 @@ use ringspun_net::machine::{
     Accept, Connect, Read, ReceiveFrom, Resolve, SendTo, StreamCore, Write, is_exhausted,
 };
 use ringspun_runtime::{SendData, Wake};
+use ringspun_tls::{ServerConfig, machine as tls};
 
 use crate::bridge::Bridge;
 use crate::resolving::{Next, Purpose, connect_error};
@@ -52,10 +53,24 @@ pub(crate) enum Work {
     },
     Accept {
         machine: Accept,
+        tls: Option<Rc<ServerConfig>>,
     },
     AcceptLoop {
         machine: Accept,
         handler: *mut JanetFunction,
+        tls: Option<Rc<ServerConfig>>,
+    },
+    TlsRead {
+        machine: Box<tls::Read>,
+        target: Target,
+    },
+    TlsWrite {
+        machine: Box<tls::Write>,
+        data: Janet,
+    },
+    /// The result is the stream.
+    Handshake {
+        machine: tls::Handshake,
     },
     Resolve {
         machine: Resolve,
@@ -123,7 +138,9 @@ impl From<Poll<Outcome>> for Step {
 impl Work {
     pub(crate) fn poll(&mut self, context: &Context<'_>, waiter: &Rc<dyn Wake>) -> Step {
         match self {
-            Self::AcceptLoop { machine, handler } => poll_accept_loop(context, machine, waiter, *handler),
+            Self::AcceptLoop { machine, handler, tls } => {
+                poll_accept_loop(context, machine, waiter, *handler, tls.as_deref())
+            }
             Self::Resolve { machine, purpose } => match machine.poll(waiter) {
                 Poll::Pending => Step::Pending,
                 Poll::Ready(answer) => match purpose.proceed(context.bridge, answer) {
@@ -166,8 +183,24 @@ impl Work {
             Self::SendTo { machine, data } => machine
                 .poll(waiter, &mut || copy_of(context, *data, 0, usize::MAX))
                 .map(|sent| sent_outcome(context, sent)),
-            Self::Accept { machine } => machine.poll(waiter).map(|accepted| match accepted {
-                Ok(connection) => Outcome::Value(connection_value(context, connection)),
+            Self::TlsRead { machine, target } => {
+                receive(*target, |sink| machine.poll(waiter, sink)).map(|read| match read {
+                    Ok(count) => bytes_outcome(*target, count),
+                    Err(outcome) => outcome,
+                })
+            }
+            Self::TlsWrite { machine, data } => with_bytes(*data, |bytes| machine.poll(waiter, bytes))
+                .map(|written| sent_outcome(context, written)),
+            Self::Handshake { machine } => machine.poll(waiter).map(|shaken| match shaken {
+                // SAFETY: alive: a parked operation marks its stream, a running function's arguments do.
+                Ok(()) => Outcome::Value(unsafe { janet::janet_wrap_abstract(context.stream.cast()) }),
+                Err(error) => Outcome::error(&error),
+            }),
+            Self::Accept { machine, tls } => machine.poll(waiter).map(|accepted| match accepted {
+                Ok(connection) => match connection_value(context, connection, tls.as_deref()) {
+                    Ok(stream) => Outcome::Value(stream),
+                    Err(error) => Outcome::error(&error),
+                },
                 Err(error) if is_closed(&error) => Outcome::Value(nil()),
                 Err(error) => Outcome::error(&error),
             }),
@@ -187,7 +220,10 @@ impl Work {
             Self::ReceiveFrom { machine, target, .. } => machine.abandon(waiter, unseen_bytes(target)),
             Self::Write { machine, .. } => machine.abandon(waiter),
             Self::SendTo { machine, .. } => machine.abandon(waiter),
-            Self::Accept { machine } | Self::AcceptLoop { machine, .. } => machine.abandon(waiter),
+            Self::Accept { machine, .. } | Self::AcceptLoop { machine, .. } => machine.abandon(waiter),
+            Self::TlsRead { machine, target } => machine.abandon(waiter, unseen_bytes(target)),
+            Self::TlsWrite { machine, .. } => machine.abandon(waiter),
+            Self::Handshake { machine } => machine.abandon(waiter),
             Self::Connect { machine, .. } => machine.abandon(waiter),
             // Dropping it is what ends it.
             Self::Resolve { .. } => {}
@@ -199,6 +235,7 @@ impl Work {
         match self {
             Self::Read { machine, target } => target.is_own && machine.received() > 0,
             Self::ReceiveFrom { machine, target, .. } => target.is_own && machine.received() > 0,
+            Self::TlsRead { machine, target } => target.is_own && machine.received() > 0,
             _ => false,
         }
     }
@@ -208,12 +245,19 @@ impl Work {
         // SAFETY: these were alive when the fiber parked, and have been marked ever since.
         unsafe {
             match self {
-                Self::Read { target, .. } | Self::ReceiveFrom { target, .. } => {
+                Self::Read { target, .. }
+                | Self::ReceiveFrom { target, .. }
+                | Self::TlsRead { target, .. } => {
                     mark(janet::janet_wrap_buffer(target.buffer));
                 }
-                Self::Write { data, .. } | Self::SendTo { data, .. } => mark(*data),
+                Self::Write { data, .. } | Self::SendTo { data, .. } | Self::TlsWrite { data, .. } => {
+                    mark(*data);
+                }
                 Self::AcceptLoop { handler, .. } => mark(janet::janet_wrap_function(*handler)),
-                Self::Accept { .. } | Self::Connect { .. } | Self::Resolve { .. } => {}
+                Self::Accept { .. }
+                | Self::Connect { .. }
+                | Self::Resolve { .. }
+                | Self::Handshake { .. } => {}
             }
         }
     }
@@ -327,12 +371,16 @@ fn poll_accept_loop(
     machine: &mut Accept,
     waiter: &Rc<dyn Wake>,
     handler: *mut JanetFunction,
+    tls: Option<&ServerConfig>,
 ) -> Step {
     loop {
         match machine.poll(waiter) {
             Poll::Pending => return Step::Pending,
             Poll::Ready(Ok(connection)) => {
-                let argument = connection_value(context, connection);
+                let argument = match connection_value(context, connection, tls) {
+                    Ok(argument) => argument,
+                    Err(error) => return Step::Ready(Outcome::error(&error)),
+                };
                 // SAFETY: the handler is alive, by its mark or as an argument. A fiber that cannot take
                 // one argument is refused with a null.
                 unsafe {
@@ -354,8 +402,17 @@ fn poll_accept_loop(
     }
 }
 
-fn connection_value(context: &Context<'_>, descriptor: OwnedFd) -> Janet {
-    stream_value(context, StreamCore::new(context.bridge.event_loop().clone(), descriptor))
+/// The stream of an accepted connection. With TLS, its first read or write performs the handshake.
+fn connection_value(
+    context: &Context<'_>,
+    descriptor: OwnedFd,
+    tls: Option<&ServerConfig>,
+) -> std::io::Result<Janet> {
+    let core = StreamCore::new(context.bridge.event_loop().clone(), descriptor);
+    let Some(config) = tls else { return Ok(stream_value(context, core)) };
+    let session = config.connection().inspect_err(|_| core.close())?;
+    let flags = janet::JANET_STREAM_READABLE | janet::JANET_STREAM_WRITABLE;
+    Ok(context.bridge.stream_value(Socket::Tls(tls::TlsCore::new(core, session)), flags))
 }
 
 fn stream_value(context: &Context<'_>, core: Rc<StreamCore>) -> Janet {

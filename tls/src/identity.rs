@@ -10,8 +10,6 @@ use base64::engine::general_purpose::STANDARD;
 #[cfg(feature = "self-signed")]
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::crypto::CryptoProvider;
-#[cfg(feature = "self-signed")]
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
@@ -71,15 +69,6 @@ impl Identity {
             }
             Err(error) => return invalid(format!("{key_name}: no private key in PEM: {error}")),
         };
-        Self::of_parts(chain, key, chain_name, key_name)
-    }
-
-    fn of_parts(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-        chain_name: &dyn fmt::Display,
-        key_name: &dyn fmt::Display,
-    ) -> io::Result<Self> {
         let signing_key = match provider().key_provider.load_private_key(key) {
             Ok(key) => key,
             Err(error) => return invalid(format!("{key_name}: {}", text_of(&error))),
@@ -112,6 +101,17 @@ impl Identity {
     /// ```
     #[cfg(feature = "self-signed")]
     pub fn self_signed(names: &[&str]) -> io::Result<Self> {
+        let (chain, key) = Self::self_signed_pem(names)?;
+        Self::from_pem(chain.as_bytes(), key.as_bytes())
+    }
+
+    /// As [`self_signed`](Self::self_signed): the certificate and its key, in PEM, to be kept in files.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[cfg(feature = "self-signed")]
+    pub fn self_signed_pem(names: &[&str]) -> io::Result<(String, String)> {
         let make = || {
             let mut params =
                 CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())?;
@@ -122,8 +122,7 @@ impl Identity {
         };
         match make() {
             Ok((certificate, key)) => {
-                let key = PrivatePkcs8KeyDer::from(key);
-                Self::of_parts(vec![certificate.der().clone()], key.into(), &"the certificate", &"its key")
+                Ok((to_pem("CERTIFICATE", certificate.der()), to_pem("PRIVATE KEY", &key)))
             }
             Err::<_, rcgen::Error>(error) => invalid(format!("a certificate that signs itself: {error}")),
         }
@@ -131,7 +130,7 @@ impl Identity {
 
     /// The chain in PEM, without the key.
     pub fn certificate_pem(&self) -> String {
-        self.key.cert.iter().map(|certificate| to_pem(certificate)).collect()
+        self.key.cert.iter().map(|certificate| to_pem("CERTIFICATE", certificate)).collect()
     }
 
     pub(crate) fn key(&self) -> &Arc<CertifiedKey> {
@@ -252,8 +251,8 @@ fn invalid<T>(text: String) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
-/// A certificate in PEM (RFC 7468): lines of 64 letters of base64.
-fn to_pem(certificate: &CertificateDer<'_>) -> String {
-    let lines: Vec<String> = certificate.chunks(48).map(|line| STANDARD.encode(line)).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+/// What is in PEM (RFC 7468): lines of 64 letters of base64.
+fn to_pem(label: &str, der: &[u8]) -> String {
+    let lines: Vec<String> = der.chunks(48).map(|line| STANDARD.encode(line)).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

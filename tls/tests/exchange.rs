@@ -399,3 +399,28 @@ fn a_server_serves_many_at_once_and_survives_those_that_fail() {
         Ok(())
     });
 }
+
+/// Bytes that a cancelled read gives back go to one that waits already.
+#[test]
+fn what_a_cancelled_read_gives_back_wakes_the_next() {
+    run(|| {
+        let (client, server) = Authority::new("authority").configs();
+        let (left, right) = pair(&client, &server)?;
+        let left = Rc::new(left);
+        let (first, second) = (left.clone(), left.clone());
+        let cancelled = fibers::spawn(move || first.chunk(&mut [0; 10]).unwrap_err())?;
+        fibers::sleep(Duration::from_millis(1))?;
+        right.write(b"abc")?;
+        fibers::sleep(Duration::from_millis(20))?;
+        let waiting = fibers::spawn(move || {
+            let mut buffer = [0; 10];
+            let count = second.read(&mut buffer).unwrap();
+            buffer[..count].to_vec()
+        })?;
+        fibers::sleep(Duration::from_millis(1))?;
+        cancelled.cancel();
+        cancelled.join().unwrap();
+        assert_eq!(waiting.join().unwrap(), b"abc");
+        Ok(())
+    });
+}

@@ -39,5 +39,6 @@ pub use placement::Placement;
 pub use read::{Amount, Read};
 pub use read_ahead::LeftBehind;
 pub use resolve::{Query, Resolve, ResolveError, SocketKind};
+pub use socket::{Kind, Socket};
 pub use stream::StreamCore;
 pub use write::Write;

@@ -283,6 +283,11 @@ impl<K: Kind> Socket<K> {
         }
     }
 
+    /// Wakes all waiting readers: a layer above has something for them.
+    pub fn wake_readers(&self) {
+        self.input.readers.wake_all();
+    }
+
     /// Removes the waiter of a reader that gives up.
     pub fn leave_readers(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
         self.input.readers.remove(waiter);

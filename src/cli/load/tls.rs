@@ -53,13 +53,13 @@ impl TlsFlags {
             (Some(cert), Some(key)) => Some((read("--cert", cert)?, read("--key", key)?)),
             _ => None,
         };
-        let mut tls = TlsOptions::default();
-        tls.authorities_pem = cacert.transpose()?;
-        tls.identity_pem = identity;
-        tls.is_insecure = self.insecure;
-        tls.alpn.clone_from(&self.alpn);
-        tls.resumes = self.tls_resume == YesNo::Yes;
-        plan.tls = tls;
+        plan.tls = TlsOptions {
+            authorities_pem: cacert.transpose()?,
+            identity_pem: identity,
+            is_insecure: self.insecure,
+            alpn: self.alpn.clone(),
+            resumes: self.tls_resume == YesNo::Yes,
+        };
         Ok(())
     }
 }

@@ -4,8 +4,10 @@ use std::cell::{Cell, Ref, RefCell};
 use std::io::{self, BufRead, IoSlice, Write as _};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::task::Poll;
 
 use ringspun_net::machine::StreamCore;
+use ringspun_runtime::Wake;
 use rustls::Connection;
 
 use crate::error::TlsError;
@@ -107,6 +109,7 @@ impl TlsCore {
             let mut all = bytes.to_vec();
             all.extend_from_slice(&self.put_back.take());
             self.put_back.set(all);
+            self.stream.wake_readers();
         }
     }
 
@@ -205,6 +208,37 @@ impl TlsCore {
         let count = self.connection.borrow_mut().writer().write(data)?;
         self.send_pending()?;
         if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
+    }
+
+    /// Ready when the handshake is complete. The waiter stays with the stream's readers meanwhile.
+    pub(super) fn poll_handshake(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
+        self.stream.check_open()?;
+        self.send_pending().map_err(|error| self.reason_of(error))?;
+        while self.is_handshaking() {
+            match self.advance().map_err(|error| self.reason_of(error))? {
+                Advance::More => {}
+                Advance::Nothing => {
+                    self.stream.wait_for_input(waiter);
+                    return Poll::Pending;
+                }
+                Advance::End => return Poll::Ready(Err(TlsError::HandshakeCut.into())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what goes without waiting, and returns how much that was, which may be zero.
+    ///
+    /// # Errors
+    ///
+    /// The stream's; [`TlsError`].
+    pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        self.stream.check_open()?;
+        if data.is_empty() || self.is_handshaking() || !self.stream.is_free_to_send() {
+            return Ok(0);
+        }
+        let count = self.encrypt(data).map_err(|error| self.reason_of(error))?;
+        Ok(count)
     }
 
     /// The better error after one of sending: a peer that refuses says why before it resets the connection.

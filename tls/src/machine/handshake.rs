@@ -6,8 +6,7 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
-use super::core::{Advance, TlsCore};
-use crate::error::TlsError;
+use super::core::TlsCore;
 
 /// Performs the handshake of a session.
 #[derive(Debug)]
@@ -28,27 +27,11 @@ impl Handshake {
     ///
     /// The stream's; [`TlsError`], which the peer has been told.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
-        let polled = self.advance(waiter);
+        let polled = self.tls.poll_handshake(waiter);
         if polled.is_ready() {
             self.tls.stream().leave_readers(waiter);
         }
         polled
-    }
-
-    fn advance(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
-        self.tls.stream().check_open()?;
-        self.tls.send_pending().map_err(|error| self.tls.reason_of(error))?;
-        while self.tls.is_handshaking() {
-            match self.tls.advance().map_err(|error| self.tls.reason_of(error))? {
-                Advance::More => {}
-                Advance::Nothing => {
-                    self.tls.stream().wait_for_input(waiter);
-                    return Poll::Pending;
-                }
-                Advance::End => return Poll::Ready(Err(TlsError::HandshakeCut.into())),
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Gives up. The handshake may be continued by another machine.

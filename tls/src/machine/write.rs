@@ -26,7 +26,13 @@ impl Write {
         Self { tls, written: 0, is_queued: false, may_stay_behind, is_stopping: false }
     }
 
-    /// Ready when all of `data`, which must be the same in each call, is encrypted and with the kernel.
+    /// The same, with the first `written` bytes already sent, and nothing that stays behind.
+    pub fn after(tls: Rc<TlsCore>, written: usize) -> Self {
+        Self { written, ..Self::new(tls, false) }
+    }
+
+    /// Ready when all of `data`, which must be the same in each call, is encrypted and with the kernel. The first write
+    /// or read of a session performs the handshake.
     ///
     /// # Errors
     ///
@@ -44,6 +50,9 @@ impl Write {
     fn advance(&mut self, waiter: &Rc<dyn Wake>, data: &[u8]) -> Poll<io::Result<()>> {
         let stream = self.tls.stream().clone();
         stream.check_open()?;
+        if self.tls.is_handshaking() && !self.is_stopping {
+            ready!(self.tls.poll_handshake(waiter))?;
+        }
         loop {
             let is_done = self.written == data.len();
             if is_done && self.may_stay_behind {
@@ -75,6 +84,7 @@ impl Write {
 
     /// Gives up. What has been encrypted is still sent.
     pub fn abandon(self, waiter: &Rc<dyn Wake>) {
+        self.tls.stream().leave_readers(waiter);
         self.tls.stream().leave_writers(waiter);
     }
 }
