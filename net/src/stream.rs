@@ -18,6 +18,7 @@ use crate::options::SocketOption;
 use crate::received::Received;
 use crate::waiting::{check_loop, wait_on, within};
 
+mod io_traits;
 mod movable;
 
 pub use movable::{Movable, MoveError};
@@ -486,37 +487,5 @@ impl AsRawFd for Stream {
     /// [`close`](Self::close), the number may refer to another file.
     fn as_raw_fd(&self) -> RawFd {
         self.core.descriptor()
-    }
-}
-
-impl io::Read for &Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Stream::read(self, buffer)
-    }
-}
-
-impl io::Write for &Stream {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.write_part(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.wait_behind()
-    }
-}
-
-impl io::Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Stream::read(self, buffer)
-    }
-}
-
-impl io::Write for Stream {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.write_part(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.wait_behind()
     }
 }

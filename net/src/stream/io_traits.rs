@@ -1,0 +1,37 @@
+//! What makes crates for blocking sockets work on streams.
+
+use std::io;
+
+use super::Stream;
+
+impl io::Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Stream::read(self, buffer)
+    }
+}
+
+impl io::Write for &Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.write_part(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wait_behind()
+    }
+}
+
+impl io::Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Stream::read(self, buffer)
+    }
+}
+
+impl io::Write for Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.write_part(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wait_behind()
+    }
+}
