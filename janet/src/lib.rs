@@ -43,6 +43,7 @@
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
 //! | `modules` | modules that are part of the program |
+//! | `serving` | the module `ringspun` for Janet programs, with `serving.janet` |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
 //! | `vm` | a VM for embedders |
 //! | `c_api` | header and library, for C programs |
@@ -60,6 +61,7 @@ mod parked;
 mod processes;
 mod replacements;
 mod resolving;
+mod serving;
 mod shims;
 mod socket;
 mod stock;

@@ -206,13 +206,12 @@ impl Listener {
     /// Closes the listener once `serve` has got all connections that wait in the kernel, which would be reset
     /// otherwise. Those that come during the last step still are.
     pub(crate) fn finish(&self, mut serve: impl FnMut(OwnedFd) -> bool) {
-        self.core.leave_in_kernel();
-        while !self.core.is_quiet() {
-            match self.core.take(usize::MAX) {
-                Some(connection) => drop(serve(connection)),
-                // The budget of this turn is used up, or an error is to be reported.
-                None if self.core.input_ended().is_ok() && fibers::yield_now().is_ok() => {}
-                None => break,
+        while let Some(connections) = self.core.take_waiting() {
+            for connection in connections {
+                serve(connection);
+            }
+            if fibers::yield_now().is_err() {
+                break;
             }
         }
         self.core.close();

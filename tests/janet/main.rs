@@ -10,5 +10,6 @@ mod libraries;
 mod manual;
 mod native;
 mod repl;
+mod serving;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use ringspun_runtime::{Completion, Operation};
 
 use super::budget::Budget;
+use super::input::Announced;
 use super::socket::{Kind, Socket, Taken};
 use crate::system::accept_now;
 
@@ -79,5 +80,17 @@ impl Kind for Connections {
 
     fn attach(connection: OwnedFd) -> OwnedFd {
         connection
+    }
+}
+
+impl ListenerCore {
+    /// Stops accepting ahead, and takes connections that have come, without waiting: as many as a turn of the loop
+    /// allows. `None` when no more are there, or the process has no room for them.
+    pub fn take_waiting(&self) -> Option<Vec<OwnedFd>> {
+        self.leave_in_kernel();
+        let taken: Vec<OwnedFd> = std::iter::from_fn(|| self.take(usize::MAX)).collect();
+        // Unless the kernel had none, the budget of this turn is used up, or there is an error to report.
+        let may_have_more = self.input.announced.get() != Announced::Nothing && self.input_ended().is_ok();
+        (may_have_more || !taken.is_empty()).then_some(taken)
     }
 }

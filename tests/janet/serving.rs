@@ -1,0 +1,235 @@
+//! The module `ringspun` for Janet programs: servers on several threads, each with a VM of its own.
+
+use std::process::{Command, Output};
+
+use crate::support::scratch::scratch_path;
+
+/// What the programs have in common: an echo handler, a client that checks it, and waiting for a condition.
+const PRELUDE: &str = r#"
+(import ringspun)
+(defn echo [connection]
+  (defer (:close connection)
+    (def buffer @"")
+    (while (:read connection 1024 buffer)
+      (:write connection buffer)
+      (buffer/clear buffer))))
+(defn ask [client]
+  (:write client "hello")
+  (assert (= "hello" (string (:chunk client 5))))
+  client)
+(defn live [server] (map |($ :live) (:counts server)))
+(defn is-even [server] (all |(<= 15 $ 17) (live server)))
+(defn wait-until [done] (while (not (done)) (ev/sleep 0.001)))
+"#;
+
+fn run(program: &str, net: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringspun"))
+        .args(["janet", "-e", &format!("{PRELUDE}{program}")])
+        .env("RINGSPUN_NET", net)
+        .output()
+        .unwrap()
+}
+
+/// Runs a program that has to succeed, and returns what it printed; its standard error must be `errors`.
+fn printed(program: &str, errors: &str) -> String {
+    let output = run(program, "ring");
+    let found = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(found.trim_end(), errors);
+    assert!(output.status.success(), "{:?}", output.status);
+    String::from_utf8_lossy(&output.stdout).trim_end().to_string()
+}
+
+#[test]
+fn long_connections_are_even_one_by_one_and_at_once() {
+    let program = r#"
+        (def server (ringspun/serve "127.0.0.1" "0" echo :workers 4))
+        (def [host port] (:localname server))
+        (def one-by-one (seq [_ :range [0 64]] (ask (net/connect host port))))
+        (assert (is-even server) (string/format "%q" (live server)))
+        (each client one-by-one (:close client))
+        (wait-until |(zero? (sum (live server))))
+        (def at-once (seq [_ :range [0 64]] (net/connect host port)))
+        (each client at-once (ask client))
+        (assert (is-even server) (string/format "%q" (live server)))
+        (each client at-once (:close client))
+        (def drained (:drain server 3600))
+        (:wait server)
+        (pp [(drained :cancelled) (drained :left) (sum (map |($ :served) (:counts server)))])
+    "#;
+    assert_eq!(printed(program, ""), "(0 0 128)");
+}
+
+#[test]
+fn what_a_client_sent_early_goes_along_to_its_worker() {
+    let program = r#"
+        (def server (ringspun/serve "127.0.0.1" "0" echo :workers 3))
+        (def [host port] (:localname server))
+        (def clients (seq [n :range [0 30]]
+          (def client (net/connect host port))
+          (:write client (string/repeat (string n) 1000))
+          client))
+        (eachp [n client] clients
+          (def expected (string/repeat (string n) 1000))
+          (assert (= expected (string (:chunk client (length expected))))))
+        (assert (pos? (sum (map |($ :handed-over) (:counts server)))))
+        (each client clients (:close client))
+        (:drain server 3600)
+        (print "all of it came back")
+    "#;
+    assert_eq!(printed(program, ""), "all of it came back");
+}
+
+#[test]
+fn a_handler_brings_along_what_it_refers_to() {
+    let program = r#"
+        (def greeting @{:text "hello from "})
+        (defn make [name] (fn [connection] (:write connection (string (greeting :text) name)) (:close connection)))
+        (def server (ringspun/serve "127.0.0.1" 0 (make "afar") :workers 2))
+        (def [host port] (:localname server))
+        (print (:read (net/connect host port) :all))
+        (:drain server 3600)
+    "#;
+    assert_eq!(printed(program, ""), "hello from afar");
+}
+
+#[test]
+fn unix_sockets_and_datagrams_are_served_alike() {
+    let path = scratch_path("serving.socket");
+    let program = r#"
+        (def server (ringspun/serve :unix "PATH" echo :workers 3))
+        (def clients (seq [_ :range [0 12]] (ask (net/connect :unix "PATH"))))
+        (assert (all |(<= 3 $ 5) (live server)) (string/format "%q" (live server)))
+        (each client clients (:close client))
+        (print (in (:drain server 3600) :cancelled))
+
+        (defn echo-datagrams [socket]
+          (forever
+            (def buffer @"")
+            (def source (:recv-from socket 1024 buffer))
+            (:send-to socket source buffer)))
+        (def datagrams (ringspun/serve "127.0.0.1" "0" echo-datagrams :workers 3 :datagram true))
+        (def [host port] (:localname datagrams))
+        (repeat 20
+          (def client (net/connect host port :datagram))
+          (:write client "datagram")
+          (assert (= "datagram" (string (:read client 100))))
+          (:close client))
+        (:drain datagrams 3600)
+        (print "both")
+    "#;
+    let program = program.replace("PATH", &path.display().to_string());
+    assert_eq!(printed(&program, ""), "0\nboth");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_drain_lets_connections_end_and_cancels_the_rest() {
+    let program = r#"
+        (def [begun may-answer] [(ev/thread-chan 10) (ev/thread-chan 10)])
+        (defn handler [connection]
+          (defer (:close connection)
+            (def request (string (:read connection 10)))
+            (ev/give begun true)
+            (if (= request "patient")
+              (do (ev/take may-answer) (:write connection "answer"))
+              (:read connection 10))))
+        (def server (ringspun/serve "127.0.0.1" "0" handler :workers 2))
+        (def [host port] (:localname server))
+        (defn client [text] (def client (net/connect host port)) (:write client text) client)
+        (def patient (seq [_ :range [0 4]] (client "patient")))
+        (def idle (seq [_ :range [0 3]] (client "idle")))
+        (repeat 7 (ev/take begun))
+        (def drained (ev/chan))
+        (ev/spawn (ev/give drained (:drain server 0.3)))
+        # It accepts no more.
+        (wait-until (fn []
+          (def [is-accepted connection] (protect (net/connect host port)))
+          (if is-accepted (:close connection))
+          (not is-accepted)))
+        (repeat 4 (ev/give may-answer true))
+        (each client patient (assert (= "answer" (string (:read client :all)))))
+        (def {:cancelled cancelled :left left :ended ended} (ev/take drained))
+        (assert (>= ended 4))
+        (each client idle (assert (nil? (:read client 1))))
+        (:wait server)
+        (pp [cancelled left])
+    "#;
+    assert_eq!(printed(program, ""), "(3 0)");
+}
+
+#[test]
+fn a_closed_server_frees_its_port() {
+    let program = r#"
+        (def server (ringspun/serve "127.0.0.1" "0" echo :workers 2))
+        (def [host port] (:localname server))
+        (def client (ask (net/connect host port)))
+        (print (last (protect (ringspun/serve host port echo :workers 2))))
+        (:close server)
+        (:wait server)
+        (assert (nil? (:read client 1)))
+        (def second (ringspun/serve host port echo :workers 2))
+        (ask (net/connect host port))
+        (:close second)
+    "#;
+    assert_eq!(printed(program, ""), "could not bind socket: Address already in use");
+}
+
+#[test]
+fn an_error_of_a_handler_ends_its_connection_alone() {
+    let program = r#"
+        (defn handler [connection]
+          (defer (:close connection)
+            (while (def request (:read connection 1))
+              (if (= "!" (string request)) (error "asked to"))
+              (:write connection request))))
+        (def server (ringspun/serve "127.0.0.1" "0" handler :workers 2))
+        (def [host port] (:localname server))
+        (def clients (seq [_ :range [0 4]] (net/connect host port)))
+        (:write (first clients) "!")
+        (assert (nil? (:read (first clients) 1)))
+        (each client (slice clients 1) (:write client ".") (assert (= "." (string (:read client 1)))) (:close client))
+        (pp (in (:drain server 3600) :cancelled))
+    "#;
+    let output = run(program, "ring");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("error: asked to") && errors.contains("in handler"), "{errors}");
+}
+
+#[test]
+fn what_cannot_be_served_is_an_error_at_once() {
+    let program = r#"
+        (defn try-serve [& arguments] (print (last (protect (ringspun/serve ;arguments)))))
+        (try-serve "127.0.0.1" "0" echo :workers 0)
+        (try-serve "127.0.0.1" "0" 5)
+        # Parsers cannot go to another thread.
+        (def parser (parser/new))
+        (try-serve "127.0.0.1" "0" (fn [_] (parser/status parser)) :workers 2)
+    "#;
+    let output = run(program, "ring");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "expected a positive number of workers, got 0");
+    assert_eq!(lines[1], "expected a function as handler, got 5");
+    assert!(lines[2].contains("core/parser"), "{text}");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_vms_own_network_code_says_that_it_cannot() {
+    let output = run(r#"(ringspun/serve "127.0.0.1" "0" echo)"#, "stock");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("ringspun/serve needs Ringspun's network code"), "{errors}");
+    assert!(!output.status.success());
+}
+
+#[test]
+fn the_module_has_a_documentation_and_keeps_its_own_to_itself() {
+    let program = r#"
+        (def environment (require "ringspun"))
+        (pp (sorted (seq [name :keys environment :when (symbol? name) :unless (in (environment name) :private)] name)))
+        (print (truthy? (string/find "until all workers have ended." (get-in environment ['serve :doc]))))
+    "#;
+    assert_eq!(printed(program, ""), "@[serve]\ntrue");
+}
