@@ -9,10 +9,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread;
@@ -23,16 +24,75 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use crate::process::ProcessMark;
 use crate::wake::{RemoteWaker, Wake};
 
-/// The maximum number of threads in the process. They mostly wait, so the number is unrelated to that of cores: with
-/// this many unanswered name lookups, the next one queues. Each thread takes 2 MiB of address space.
-const MAXIMUM_THREADS: usize = 32;
+/// The maximum number of threads of a kind in the process, unless the program sets another. They mostly wait, so the
+/// number is unrelated to that of cores. Each thread takes 2 MiB of address space.
+const DEFAULT_THREADS_MAX: usize = 32;
 /// How long an idle thread waits for work before it ends, so that successive calls share a thread.
 const IDLE: Duration = Duration::from_secs(10);
 /// As shown by `top -H`; the kernel keeps 15 bytes.
 const THREAD_NAME: &str = "ringspun-block";
 
-/// The pool that all loops of the process share, made by the first call.
-static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+/// The next ticket of a call. Tickets of different pools differ, as one loop waits for calls of both.
+static NEXT_TICKET: AtomicU64 = AtomicU64::new(0);
+
+/// Which threads of the process make a blocking call. Calls of one kind never queue behind those of the other: without
+/// that, a slow disk would keep names from being looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockingKind {
+    /// Files, computations, and whatever else blocks.
+    Other,
+    /// Lookups of names, by `getaddrinfo(3)`.
+    Lookup,
+}
+
+/// The pool of one kind that all loops of the process share, made by the first call.
+struct SharedPool {
+    pool: AtomicPtr<Pool>,
+    threads_max: AtomicUsize,
+}
+
+impl SharedPool {
+    const fn new() -> Self {
+        Self { pool: AtomicPtr::new(ptr::null_mut()), threads_max: AtomicUsize::new(DEFAULT_THREADS_MAX) }
+    }
+}
+
+static OTHERS: SharedPool = SharedPool::new();
+static LOOKUPS: SharedPool = SharedPool::new();
+
+impl BlockingKind {
+    fn shared(self) -> &'static SharedPool {
+        match self {
+            Self::Other => &OTHERS,
+            Self::Lookup => &LOOKUPS,
+        }
+    }
+
+    /// Sets how many threads of the process make calls of this kind at a time; further calls queue. 32 by default.
+    /// Threads beyond a lower limit make the calls that they have begun, and others while calls are queued, and end
+    /// when idle.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    ///
+    /// use ringspun_runtime::BlockingKind;
+    ///
+    /// // As many files at a time as the disk serves well.
+    /// BlockingKind::Other.set_threads_max(NonZeroUsize::new(64).unwrap());
+    /// assert_eq!(BlockingKind::Other.threads_max(), 64);
+    /// assert_eq!(BlockingKind::Lookup.threads_max(), 32);
+    /// ```
+    pub fn set_threads_max(self, threads_max: NonZeroUsize) {
+        self.shared().threads_max.store(threads_max.get(), Ordering::Relaxed);
+    }
+
+    /// How many threads of the process make calls of this kind at a time.
+    pub fn threads_max(self) -> usize {
+        self.shared().threads_max.load(Ordering::Relaxed)
+    }
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -42,7 +102,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// a pool of its own.
 struct Pool {
     process: ProcessMark,
-    maximum_threads: usize,
+    threads_max: &'static AtomicUsize,
     idle: Duration,
     state: Mutex<PoolState>,
     work: Condvar,
@@ -51,30 +111,30 @@ struct Pool {
 struct PoolState {
     /// Jobs by ticket. Tickets increase, so the first job is the oldest; any can be withdrawn.
     queue: BTreeMap<u64, Job>,
-    next_ticket: u64,
     threads: usize,
     /// Threads that wait for work, including those that have been notified but not run yet.
     idle_threads: usize,
 }
 
 impl Pool {
-    fn new(maximum_threads: usize, idle: Duration) -> io::Result<Self> {
-        let state = PoolState { queue: BTreeMap::new(), next_ticket: 0, threads: 0, idle_threads: 0 };
+    fn new(threads_max: &'static AtomicUsize, idle: Duration) -> io::Result<Self> {
+        let state = PoolState { queue: BTreeMap::new(), threads: 0, idle_threads: 0 };
         let (process, state) = (ProcessMark::new()?, Mutex::new(state));
-        Ok(Self { process, maximum_threads, idle, state, work: Condvar::new() })
+        Ok(Self { process, threads_max, idle, state, work: Condvar::new() })
     }
 
-    /// The pool of this process.
-    fn shared() -> io::Result<&'static Self> {
-        let present = POOL.load(Ordering::Acquire);
+    /// The pool of this process for calls of a kind.
+    fn shared(kind: BlockingKind) -> io::Result<&'static Self> {
+        let SharedPool { pool: shared, threads_max } = kind.shared();
+        let present = shared.load(Ordering::Acquire);
         // SAFETY: the pointer is null or from a leaked box.
         if let Some(pool) = unsafe { present.as_ref() }
             && pool.process.is_current()
         {
             return Ok(pool);
         }
-        let made = Box::into_raw(Box::new(Self::new(MAXIMUM_THREADS, IDLE)?));
-        let stored = POOL.compare_exchange(present, made, Ordering::AcqRel, Ordering::Acquire);
+        let made = Box::into_raw(Box::new(Self::new(threads_max, IDLE)?));
+        let stored = shared.compare_exchange(present, made, Ordering::AcqRel, Ordering::Acquire);
         let pool = stored.map_or_else(
             |first| {
                 // SAFETY: another thread has stored its pool first; this one was never shared.
@@ -94,14 +154,14 @@ impl Pool {
     /// Queues the job that `make_job` makes for its ticket. Fails if the pool has no thread and none can be started.
     fn submit(&'static self, make_job: impl FnOnce(u64) -> Job) -> io::Result<u64> {
         let mut state = self.lock();
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
+        // Under the lock, so that the tickets in the queue are those of the calls in their order.
+        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
         state.queue.insert(ticket, make_job(ticket));
         if state.queue.len() <= state.idle_threads {
             self.work.notify_one();
             return Ok(ticket);
         }
-        if state.threads < self.maximum_threads {
+        if state.threads < self.threads_max.load(Ordering::Relaxed) {
             // Under the lock, so that `threads` never includes one that could not be started.
             match self.spawn_thread() {
                 Ok(()) => state.threads += 1,
@@ -200,12 +260,13 @@ impl BlockingCalls {
         })
     }
 
-    /// Queues a call of `function`. Fails if the pool has no thread and none can be started.
+    /// Queues a call of `function`. Fails if its pool has no thread and none can be started.
     pub(crate) fn call<T: Send + 'static>(
         self: &Rc<Self>,
+        kind: BlockingKind,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
-        self.call_in(Pool::shared()?, function)
+        self.call_in(Pool::shared(kind)?, function)
     }
 
     fn call_in<T: Send + 'static>(
@@ -331,11 +392,11 @@ mod tests {
         fn wake(self: Rc<Self>) {}
     }
 
-    fn calls_and_pool(maximum_threads: usize, idle: Duration) -> (Rc<BlockingCalls>, &'static Pool) {
+    fn calls_and_pool(threads_max: usize, idle: Duration) -> (Rc<BlockingCalls>, &'static Pool) {
         /// Keeps the pools reachable, or Miri would report them as leaks.
         static POOLS: Mutex<Vec<&Pool>> = Mutex::new(Vec::new());
         let calls = BlockingCalls::new(RemoteWaker::new().unwrap());
-        let pool = Box::leak(Box::new(Pool::new(maximum_threads, idle).unwrap()));
+        let pool = Box::leak(Box::new(Pool::new(Box::leak(Box::new(threads_max.into())), idle).unwrap()));
         POOLS.lock().unwrap().push(pool);
         (calls, pool)
     }

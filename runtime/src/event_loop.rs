@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::blocking::{BlockingCall, BlockingCalls};
+use crate::blocking::{BlockingCall, BlockingCalls, BlockingKind};
 use crate::buffers::{BufferPool, datagram};
 use crate::completion::RawCompletion;
 use crate::configuration::Configuration;
@@ -284,9 +284,10 @@ impl EventLoop {
         self.timers.borrow().contains(key)
     }
 
-    /// Calls a blocking `function` on another thread, for name lookups or files. To cancel the call, drop it.
+    /// Calls a blocking `function` on another thread, for files or computations. To cancel the call, drop it.
     ///
-    /// The process has at most 32 threads for such calls, started on demand; further calls queue in order. The
+    /// The process has at most [`BlockingKind::threads_max`] threads for such calls, started on demand; further calls
+    /// queue in order. The
     /// threads block all signals but those that faults raise, so that the program's handlers run on its own threads.
     /// A call may take any time: neither the end of the process nor the shutdown of the loop waits for it. A child of
     /// `fork(2)` has none of the threads: pending calls never end there, and a loop of its own starts new threads.
@@ -328,11 +329,24 @@ impl EventLoop {
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
+        self.call_blocking_of(BlockingKind::Other, function)
+    }
+
+    /// As [`call_blocking`](Self::call_blocking), for a call of any kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`call_blocking`](Self::call_blocking).
+    pub fn call_blocking_of<T: Send + 'static>(
+        &self,
+        kind: BlockingKind,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<BlockingCall<T>> {
         if !self.gate.is_open() {
             self.gate.process().check()?;
             return Err(io::Error::from_raw_os_error(libc::ECANCELED));
         }
-        self.blocking.call(function)
+        self.blocking.call(kind, function)
     }
 
     /// An empty buffer for [`SendData::Owned`](crate::SendData::Owned): if possible, that of a send that has ended.

@@ -100,7 +100,7 @@ mod timers;
 mod wake;
 
 #[cfg(unix)]
-pub use blocking::BlockingCall;
+pub use blocking::{BlockingCall, BlockingKind};
 #[cfg(unix)]
 pub use buffers::Buffer;
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use ringspun_runtime::{BlockingCall, Configuration, EventLoop, Wait, Wake};
+use ringspun_runtime::{BlockingCall, BlockingKind, Configuration, EventLoop, Wait, Wake};
 
 /// Counts its wakes, and asserts that they come on the loop's thread.
 struct Waiter {
@@ -222,4 +222,24 @@ fn shutting_down_does_not_wait_for_a_call() {
     };
     assert!(ended.unwrap());
     assert_eq!(waiter.wakes.get(), 0);
+}
+
+#[test]
+fn lookups_do_not_queue_behind_other_calls() {
+    let event_loop = event_loop();
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(std::sync::Mutex::new(blocked));
+    // Twice as many as there are threads, none of which ends before the lookup has.
+    let others: Vec<_> = (0..2 * BlockingKind::Other.threads_max())
+        .map(|_| {
+            let blocked = blocked.clone();
+            event_loop.call_blocking(move || blocked.lock().unwrap().recv().is_err()).unwrap()
+        })
+        .collect();
+    let lookup = event_loop.call_blocking_of(BlockingKind::Lookup, || 7).unwrap();
+    assert_eq!(finish(&event_loop, lookup).unwrap(), 7);
+    drop(release);
+    for call in others {
+        assert!(finish(&event_loop, call).unwrap());
+    }
 }

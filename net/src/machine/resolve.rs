@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use nix::sys::socket::{SockType, SockaddrLike, SockaddrStorage};
-use ringspun_runtime::{BlockingCall, EventLoop, Wake};
+use ringspun_runtime::{BlockingCall, BlockingKind, EventLoop, Wake};
 
 use crate::address::Address;
 use crate::endpoint::{Endpoint, Place};
@@ -149,7 +149,7 @@ impl Resolve {
     pub fn new(event_loop: &Rc<EventLoop>, query: Query) -> Self {
         let state = match query.numeric() {
             Some(address) => State::Answered(Ok(vec![address])),
-            None => match event_loop.call_blocking(move || query.ask()) {
+            None => match event_loop.call_blocking_of(BlockingKind::Lookup, move || query.ask()) {
                 Ok(call) => State::Asking(call),
                 Err(error) => State::Answered(Err(ResolveError::new(error.to_string()))),
             },
