@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::fiber::Fiber;
+use crate::locals::FiberLocal;
 
 thread_local! {
     /// Null between fibers. A raw pointer, because every wait reads it, and because the handler of a stack
@@ -39,6 +40,12 @@ impl Drop for Hidden {
     }
 }
 
+/// Calls `function` as if it did not run in a fiber, so that it cannot wait.
+pub(crate) fn outside_of_fiber<T>(function: impl FnOnce() -> T) -> T {
+    let _hidden = hide();
+    function()
+}
+
 /// Calls `function` with the running fiber, if there is one.
 #[inline]
 pub(crate) fn with_running<T>(function: impl FnOnce(Option<&Fiber>) -> T) -> T {
@@ -63,4 +70,43 @@ pub(crate) fn with_current<T>(function: impl FnOnce(&Fiber) -> T) -> T {
 #[cold]
 fn outside_of_fibers() -> ! {
     panic!("this waits, so it must run in a fiber: start one with ringspun_fibers::run")
+}
+
+/// The number of the running fiber, which no other fiber of its runtime has; 0 is the main fiber. `None` outside of a
+/// fiber.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+///
+/// assert_eq!(fibers::current_id(), None);
+/// fibers::run(|| {
+///     assert_eq!(fibers::current_id(), Some(0));
+///     let fiber = fibers::spawn(fibers::current_id).unwrap();
+///     assert_eq!(Some(fiber.id()), fiber.join().unwrap());
+/// })
+/// .unwrap();
+/// ```
+pub fn current_id() -> Option<u64> {
+    with_running(|fiber| fiber.map(|fiber| fiber.identity().0))
+}
+
+/// The name of the running fiber ([`FiberBuilder::name`](crate::FiberBuilder::name)): `main` for the main fiber. `None`
+/// without one, and outside of a fiber.
+pub fn current_name() -> Option<String> {
+    with_running(|fiber| fiber?.identity().1.map(str::to_string))
+}
+
+impl<T: 'static> FiberLocal<T> {
+    /// Calls `function` with the running fiber's value. It may wait, and may use the key again.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber; and with the panics of the functions.
+    pub fn with<R>(&'static self, function: impl FnOnce(&T) -> R) -> R {
+        // Not kept borrowed, as the function may wait, and other fibers with it.
+        let value = with_current(|fiber| fiber.locals().get(self.key(), self.init()));
+        function(&value)
+    }
 }

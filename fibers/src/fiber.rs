@@ -9,7 +9,8 @@ use std::time::Instant;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use ringspun_runtime::{EventLoop, Wake, prefetch};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Deadline, Interrupt};
+use crate::locals::Locals;
 use crate::stack::FiberStack;
 
 type Body = Coroutine<(), (), (), FiberStack>;
@@ -20,6 +21,9 @@ const IGNORED_INTERRUPTS_MAX: u32 = 1000;
 const CAUGHT_UNWINDS_MAX: u32 = 100;
 /// A fiber that unwinds already cannot be unwound. It may have many values to drop, each of which tries to wait.
 const IGNORED_WHILE_PANICKING_MAX: u32 = 100_000;
+
+/// Each so many interrupts, a fiber lets others run.
+const GIVE_WAY_EVERY: u32 = 16;
 
 /// How much of a stack is prefetched before its fiber resumes: the frames around where it parked.
 const STACK_ABOVE_BYTES: usize = 640;
@@ -108,6 +112,16 @@ pub(crate) struct Fiber {
     pub(crate) listed_at: usize,
     guard: Range<usize>,
     stack_size_bytes: usize,
+    /// How a wait ends at the deadline, and the number of the scope that set it.
+    at_deadline: Cell<(Interrupt, u32)>,
+    /// How many interrupts the fiber has met.
+    raised: Cell<u32>,
+    /// The scope whose deadline has ended a wait last; zero if none has.
+    expired_scope: Cell<u32>,
+    last_scope: Cell<u32>,
+    /// Its group has been cancelled: as if the runtime ended.
+    is_doomed: Cell<bool>,
+    locals: Locals,
     id: u64,
     name: Option<Box<str>>,
 }
@@ -136,6 +150,12 @@ impl Fiber {
             listed_at,
             guard: stack.guard(),
             stack_size_bytes: stack.size_bytes(),
+            at_deadline: Cell::new((Interrupt::DeadlineExpired, 0)),
+            raised: Cell::new(0),
+            expired_scope: Cell::new(0),
+            last_scope: Cell::new(0),
+            is_doomed: Cell::new(false),
+            locals: Locals::default(),
             id,
             name,
         });
@@ -153,6 +173,10 @@ impl Fiber {
     /// Its number and its name.
     pub(crate) fn identity(&self) -> (u64, Option<&str>) {
         (self.id, self.name.as_deref())
+    }
+
+    pub(crate) fn locals(&self) -> &Locals {
+        &self.locals
     }
 
     /// The addresses of its stack's guard.
@@ -242,8 +266,32 @@ impl Fiber {
         self.deadline.get()
     }
 
-    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
-        self.deadline.set(deadline);
+    /// The deadline with all that belongs to it.
+    pub(crate) fn whole_deadline(&self) -> Option<Deadline> {
+        let (interrupt, scope) = self.at_deadline.get();
+        self.deadline.get().map(|at| Deadline { at, interrupt, scope })
+    }
+
+    /// A number for a scope with a deadline, which is not zero.
+    pub(crate) fn new_scope(&self) -> u32 {
+        let scope = self.last_scope.get().wrapping_add(1).max(1);
+        self.last_scope.set(scope);
+        if self.expired_scope.get() == scope {
+            self.expired_scope.set(0);
+        }
+        scope
+    }
+
+    /// The scope whose deadline has ended a wait last; zero if none has.
+    pub(crate) fn expired_scope(&self) -> u32 {
+        self.expired_scope.get()
+    }
+
+    pub(crate) fn set_deadline(&self, deadline: Option<Deadline>) {
+        self.deadline.set(deadline.map(|deadline| deadline.at));
+        if let Some(Deadline { interrupt, scope, .. }) = deadline {
+            self.at_deadline.set((interrupt, scope));
+        }
     }
 
     /// Interrupts the fiber's current wait, or else its next one.
@@ -252,13 +300,24 @@ impl Fiber {
         self.wake();
     }
 
+    /// Interrupts the fiber's current wait and all later ones.
+    pub(crate) fn cancel_for_good(self: Rc<Self>) {
+        self.is_doomed.set(true);
+        self.cancel();
+    }
+
+    /// Whether every wait is interrupted from now on.
+    fn is_to_end(&self) -> bool {
+        self.queue.is_ending() || self.is_doomed.get()
+    }
+
     /// The reason for which a wait has to end now, if there is one.
     #[inline]
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         if self.cancelled.get() {
             return Some(Interrupt::Cancelled);
         }
-        self.deadline.get().filter(|deadline| self.is_over(*deadline)).map(|_| Interrupt::DeadlineExpired)
+        self.deadline.get().filter(|deadline| self.is_over(*deadline)).map(|_| self.at_deadline.get().0)
     }
 
     /// Out of line, as most waits have no deadline.
@@ -277,17 +336,27 @@ impl Fiber {
 
     #[cold]
     fn raise(&self, interrupt: Interrupt) {
+        self.raised.set(self.raised.get().wrapping_add(1));
         if interrupt == Interrupt::Cancelled {
-            self.cancelled.set(self.queue.is_ending());
+            self.cancelled.set(self.is_to_end());
+        } else {
+            self.expired_scope.set(self.at_deadline.get().1);
         }
         self.count_ignored();
+    }
+
+    /// Whether the fiber should let others run before it gets its interrupt: it may be one that tries again and again,
+    /// and never parks. Not while the runtime ends, when such a fiber is stopped.
+    pub(crate) fn should_give_way(&self) -> bool {
+        let is_due = self.raised.get().is_multiple_of(GIVE_WAY_EVERY);
+        is_due && !self.queue.is_ending() && !std::thread::panicking()
     }
 
     /// Counts a call that failed at once, with an interrupt or otherwise: a fiber that makes it again and again
     /// would keep its runtime from ending.
     #[cold]
     pub(crate) fn count_ignored(&self) {
-        if !self.queue.is_ending() {
+        if !self.is_to_end() {
             return;
         }
         let ignored = self.ignored_interrupts.get() + 1;

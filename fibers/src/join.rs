@@ -11,19 +11,35 @@ use ringspun_runtime::Wake;
 
 use crate::event::FiberEventKind;
 use crate::fiber::{Fiber, Unwound};
+use crate::group::Group;
 use crate::interrupt::Interrupt;
-use crate::wait::{failed_at_once, wait};
+use crate::pollable::{Pollable, wait_for};
+use crate::wait::failed_at_once;
 
 /// Holds a fiber's result until it is joined.
 pub(crate) struct Packet<T> {
     result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
     finished: Cell<bool>,
     joiners: RefCell<Vec<Rc<dyn Wake>>>,
+    /// Gets a panic that nobody joins.
+    group: Option<Rc<Group>>,
 }
 
-impl<T: 'static> Packet<T> {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { result: Cell::new(None), finished: Cell::new(false), joiners: RefCell::default() })
+impl<T> Drop for Packet<T> {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group
+            && let Some(Err(payload)) = self.result.take()
+            && !payload.is::<Unwound>()
+        {
+            group.keep_panic(payload);
+        }
+    }
+}
+
+impl<T> Packet<T> {
+    pub(crate) fn new(group: Option<Rc<Group>>) -> Rc<Self> {
+        let (result, finished, joiners) = (Cell::new(None), Cell::new(false), RefCell::default());
+        Rc::new(Self { result, finished, joiners, group })
     }
 
     /// Runs a fiber's function, and keeps its result or its panic for the joiner. Returns how it ended, for
@@ -60,13 +76,28 @@ pub struct JoinHandle<T> {
     fiber: Rc<Fiber>,
 }
 
-impl<T: 'static> JoinHandle<T> {
+impl<T> JoinHandle<T> {
     pub(crate) fn new(packet: Rc<Packet<T>>, fiber: Rc<Fiber>) -> Self {
         Self { packet, fiber }
     }
 
     pub(crate) fn into_packet(self) -> Rc<Packet<T>> {
         self.packet
+    }
+
+    /// Has `waiter` be woken at the end of the fiber, or now if it has ended.
+    pub(crate) fn wake_at_end(&self, waiter: Rc<dyn Wake>) {
+        if self.is_finished() { waiter.wake() } else { self.packet.joiners.borrow_mut().push(waiter) }
+    }
+
+    /// The fiber's number, which no other fiber of its runtime has: [`current_id`](crate::current_id).
+    pub fn id(&self) -> u64 {
+        self.fiber.identity().0
+    }
+
+    /// The fiber's name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.fiber.identity().1
     }
 
     /// Parks until the fiber has ended and returns its result, which can be taken once.
@@ -97,31 +128,50 @@ impl<T: 'static> JoinHandle<T> {
     /// .unwrap();
     /// ```
     pub fn join(&self) -> Result<T, JoinError> {
-        let joiners = &self.packet.joiners;
-        let mut joining = None;
-        let waited = wait(|waiter| {
-            if self.packet.is_finished() {
-                return Poll::Ready(self.packet.take());
-            }
-            if joining.is_none() {
-                joiners.borrow_mut().push(waiter.clone());
-                joining = Some(waiter.clone());
-            }
-            Poll::Pending
-        });
-        match waited {
-            Ok(Some(result)) => result.map_err(JoinError::Panicked),
-            Ok(None) => {
+        wait_for(self.joining()).unwrap_or_else(|interrupt| Err(JoinError::Interrupted(interrupt)))
+    }
+
+    /// The fiber's end, to be waited for in a [`Select`](crate::Select): gives what [`join`](Self::join) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringspun_fibers::{self as fibers, Select};
+    ///
+    /// fibers::run(|| {
+    ///     let slow = fibers::spawn(|| fibers::sleep(Duration::MAX)).unwrap();
+    ///     let quick = fibers::spawn(|| 7).unwrap();
+    ///     let first = Select::new()
+    ///         .on(slow.joining(), |_| "slow")
+    ///         .on(quick.joining(), |result| if result.is_ok() { "quick" } else { "panicked" })
+    ///         .wait();
+    ///     assert_eq!(first, Ok("quick"));
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn joining(&self) -> Joining<'_, T> {
+        Joining { handle: self, waiter: None }
+    }
+
+    /// The fiber's result, if it has ended.
+    pub(crate) fn try_join(&self) -> Option<Result<T, JoinError>> {
+        if !self.is_finished() {
+            return None;
+        }
+        Some(match self.packet.take() {
+            Some(result) => result.map_err(JoinError::Panicked),
+            None => {
                 failed_at_once();
                 Err(JoinError::Taken)
             }
-            Err(interrupt) => {
-                if let Some(waiter) = joining {
-                    joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, &waiter));
-                }
-                Err(JoinError::Interrupted(interrupt))
-            }
-        }
+        })
+    }
+
+    /// Interrupts every wait of the fiber from now on.
+    pub(crate) fn cancel_for_good(&self) {
+        self.fiber.clone().cancel_for_good();
     }
 
     /// Interrupts the fiber's current wait, or else its next one, with [`Interrupt::Cancelled`].
@@ -152,6 +202,41 @@ impl<T: 'static> JoinHandle<T> {
     /// Whether the fiber has ended: [`join`](Self::join) does not park then.
     pub fn is_finished(&self) -> bool {
         self.packet.is_finished()
+    }
+}
+
+/// The end of a fiber, from [`JoinHandle::joining`].
+pub struct Joining<'a, T> {
+    handle: &'a JoinHandle<T>,
+    waiter: Option<Rc<dyn Wake>>,
+}
+
+impl<T> Pollable for Joining<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Self::Output> {
+        if let Some(result) = self.handle.try_join() {
+            return Poll::Ready(result);
+        }
+        if self.waiter.is_none() {
+            self.handle.packet.joiners.borrow_mut().push(waiter.clone());
+            self.waiter = Some(waiter.clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Joining<'_, T> {
+    fn drop(&mut self) {
+        if let Some(waiter) = &self.waiter {
+            self.handle.packet.joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, waiter));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Joining<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Joining")
     }
 }
 

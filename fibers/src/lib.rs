@@ -7,12 +7,16 @@
 //! | to | in Rust | in Janet |
 //! | --- | --- | --- |
 //! | start a fiber | [`spawn`], [`FiberBuilder`] | `ev/go`, `ev/spawn` |
-//! | wait for its result | [`JoinHandle::join`] | |
+//! | wait for its result | [`JoinHandle::join`], [`JoinSet`] | |
+//! | start fibers that borrow, and end together | [`scope`] | |
+//! | keep a value per fiber | [`FiberLocal`] | dynamic bindings |
 //! | interrupt its wait | [`JoinHandle::cancel`] | `ev/cancel` |
 //! | wait | [`sleep`] | `ev/sleep` |
-//! | limit how long a block waits | [`with_deadline`] | `ev/with-deadline` |
+//! | limit how long a block waits | [`with_deadline`], [`timeout`] | `ev/with-deadline` |
+//! | wait for a moment, or for each of many | [`sleep_until`], [`interval`] | |
+//! | let others run in a long computation | [`yield_now`] | `ev/sleep 0` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
-//! | wait for the first of several | [`Select`] | `ev/select`, `ev/rselect` |
+//! | wait for the first of several: channels, times, ends, sockets | [`Select`] | `ev/select`, `ev/rselect` |
 //! | be told how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
 //! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
 //! | make a call that blocks | [`blocking`] | `ev/thread` |
@@ -45,6 +49,7 @@
 //!   workers                      a runtime per core
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker_task                  fibers of another thread's runtime, and their results
+//!   scope    join_set            fibers that borrow; results in the order of the ends
 //!   spawn                        FiberBuilder
 //!   shared_select                selections with channels between threads
 //!   shared_channel               channels between threads, on
@@ -53,10 +58,12 @@
 //!   remote   join   blocking     tasks of other threads; results of fibers; calls that block
 //!            event  select       what supervisors are told; the first of several channel operations
 //!                   channel
-//!   overflow wait                the message of a stack overflow; the only way to park
-//!   current                      which fiber runs
+//!   time     deadline pollable   sleeps and intervals; limits on waits; what can be waited for
+//!   overflow wait    panics      the message of a stack overflow; the only way to park; who has panicked
+//!   current  spans               which fiber runs; spans of `tracing`, which a parked fiber leaves
+//!   group                        fibers that end together
 //!   fiber                        coroutine, state, and the queue that a wake puts a fiber into
-//!   stack    interrupt           memory with guards; why a wait ended early
+//!   stack    interrupt  locals   memory with guards; why a wait ended early; values of a fiber's own
 //! ```
 //!
 //! A wake does nothing but append the fiber to the queue; the scheduler resumes it between two turns of the
@@ -67,11 +74,21 @@
 //! A wait ends early when the fiber is cancelled, when a deadline of it has passed, or when its runtime
 //! ends: the wait then returns an [`Interrupt`]. Between waits a fiber is never stopped.
 //!
+//! # Logs and panics
+//!
+//! Spans of `tracing` that a fiber has entered are its own: while it is parked, they are exited, as by
+//! `tracing::Instrument` for a future. A fiber begins in no span, except the main fiber, which has those of the thread
+//! around [`run`]; one with a name is in a span `fiber` ([`FiberBuilder::name`]). The code of a subscriber must not
+//! wait.
+//!
+//! A panic in a fiber prints the fiber's number and name before the usual message, by a hook that the first [`run`] of
+//! the process puts before the one that is installed then.
+//!
 //! # Soundness
 //!
-//! A fiber may lend memory on its stack to the kernel, because it cannot resume, unwind or be freed
-//! before the kernel is done: handles are `!Send`, what a fiber runs is `'static`, and a parked fiber is never
-//! dropped. What a fiber holds may be `!Send`, so fibers never change threads:
+//! A fiber may lend memory on its stack to the kernel, because it cannot resume, unwind or be freed before the kernel
+//! is done: handles are `!Send`, what a fiber runs is `'static` or ends before the [`scope`] that it borrows from, and
+//! a parked fiber is never dropped. What a fiber holds may be `!Send`, so fibers never change threads:
 //!
 //! ```compile_fail
 //! fn need_send<T: Send>(_: T) {}
@@ -94,7 +111,7 @@
 //! | --- | --- | --- |
 //! | references in thread-local scopes | `scoped_tls`, `scoped-tls-hkt`, `environmental`, home-made ones with `unsafe` | **undefined behaviour**: the end of one fiber's scope restores the reference of another fiber's that has ended; memory that was freed is read, from safe code |
 //! | interpreters and C libraries that keep their current call, stack or handler per thread | `mlua`, `rlua`, `pyo3`'s GIL tokens, `jni`'s attachments, libraries that `setjmp` | **undefined behaviour**, where two fibers are inside one at a time and leave it in another order than they entered it |
-//! | entered contexts | `tracing`'s `Span::enter`, `opentelemetry`'s `Context::attach`, `sentry` scopes, `tokio`'s `Handle::enter` | wrong results: an event stands in another fiber's span, a context is restored that is over |
+//! | entered contexts, other than spans of `tracing` | `tracing::subscriber::set_default`, `opentelemetry`'s `Context::attach`, `sentry` scopes, `tokio`'s `Handle::enter` | wrong results: an event goes to another fiber's subscriber, a context is restored that is over |
 //! | locks of the standard library and of `parking_lot` | a `MutexGuard`, `RwLock` guard or `ReentrantLock` that is held across a wait | a fiber that needs the lock blocks the thread, and so the fiber that would release it: a deadlock; a re-entrant lock lets every fiber of the thread in |
 //! | lazy initialisation | `LazyLock`, `OnceLock::get_or_init`, `thread_local!` initialisers that wait | a deadlock, or a panic about re-entrance |
 //! | borrows | a `RefCell` guard, or a thread-local `with` closure, that is held across a wait | a panic in the fiber that borrows next |
@@ -102,6 +119,10 @@
 //! The remedy is the same for all: do what needs the scope between two waits, or clone what is in it first. A thread
 //! runs one fiber at a time between waits, so a scope without a wait inside behaves as on a thread of its own.
 //! Where C code itself must be suspended in the middle, give each call a thread: [`blocking`].
+//!
+//! In debug builds, `RINGSPUN_CHECK_WAITS=1` makes every wait look for such scopes on the stack of its fiber, and
+//! prints the place of each that it finds: initialisers, thread-local closures and scopes, interpreters. It cannot find
+//! held guards of locks, and makes each wait a millisecond slower.
 //!
 //! ## Forked children
 //!
@@ -111,38 +132,53 @@ mod affinity;
 mod blocking;
 mod channel;
 mod current;
+mod deadline;
 mod event;
 mod fiber;
+mod group;
 mod interrupt;
 mod join;
+mod join_set;
+mod locals;
 mod overflow;
+mod panics;
+mod pollable;
 mod remote;
 mod remote_waiter;
 mod runtime;
 mod scheduler;
+mod scope;
 mod select;
 mod shared_channel;
 mod shared_queue;
 mod shared_select;
+mod spans;
 mod spawn;
 mod stack;
+mod time;
 mod wait;
+#[cfg(debug_assertions)]
+mod wait_checks;
 mod worker_task;
 mod workers;
 
 pub use blocking::{BlockingError, blocking};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
+pub use current::{current_id, current_name};
+pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
 pub use event::{FiberEvent, FiberEventKind};
 pub use interrupt::Interrupt;
-pub use join::{JoinError, JoinHandle};
+pub use join::{JoinError, JoinHandle, Joining};
+pub use join_set::JoinSet;
+pub use locals::FiberLocal;
+pub use pollable::{Pollable, wait_for};
 pub use remote::{Remote, RuntimeEnded};
 pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics};
+pub use scope::{Scope, scope};
 pub use select::Select;
 pub use shared_channel::{SharedChannel, TryGiveError};
 pub use spawn::{FiberBuilder, spawn, supervisor};
-pub use wait::{
-    check, is_fiber, pending_interrupt, runs_on, sleep, wait, wait_for_completion, waiter, with_deadline,
-    yield_now,
-};
+pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
+pub use wait::{check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, waiter, yield_now};
 pub use worker_task::WorkerTask;
 pub use workers::{Worker, Workers, WorkersBuilder};

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use ringspun_runtime::{Configuration, EventLoop};
 
 use crate::overflow;
+use crate::panics;
 use crate::remote::Remote;
 use crate::scheduler::Scheduler;
+use crate::spans::{self, LeftSpans};
 use crate::spawn::FiberBuilder;
 
 /// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
@@ -104,6 +106,13 @@ impl Runtime {
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
         assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
         overflow::install()?;
+        panics::install_hook();
+        let spans = SpansOfThread::leave();
+        let in_main = spans.0.clone();
+        let main = move || {
+            let _entered = in_main.as_deref().map(Reentered::new);
+            main()
+        };
         let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
         let _entered = scheduler.enter();
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
@@ -120,6 +129,39 @@ impl Runtime {
             Some(Err(payload)) => std::panic::resume_unwind(payload),
             None => Err(io::Error::other("the main fiber ended without a result")),
         }
+    }
+}
+
+/// The spans of `tracing` that the caller of a runtime is in. They are the main fiber's while the runtime runs.
+struct SpansOfThread(Option<Rc<LeftSpans>>);
+
+impl SpansOfThread {
+    fn leave() -> Self {
+        Self(if spans::may_be_entered() { spans::leave().map(Rc::new) } else { None })
+    }
+}
+
+impl Drop for SpansOfThread {
+    fn drop(&mut self) {
+        if let Some(spans) = &self.0 {
+            spans.enter();
+        }
+    }
+}
+
+/// The same, entered in the main fiber.
+struct Reentered<'a>(&'a LeftSpans);
+
+impl<'a> Reentered<'a> {
+    fn new(spans: &'a LeftSpans) -> Self {
+        spans.enter();
+        Self(spans)
+    }
+}
+
+impl Drop for Reentered<'_> {
+    fn drop(&mut self) {
+        self.0.exit();
     }
 }
 

@@ -12,12 +12,16 @@ use crate::channel::Channel;
 use crate::current;
 use crate::event::{FiberEvent, FiberEventKind};
 use crate::fiber::{Fiber, RunQueue};
+use crate::group::Member;
 use crate::remote::RemoteTasks;
+use crate::spans;
 use crate::stack::{FiberStack, StackPool};
 
 /// How many fibers may be started while a runtime ends. Fibers that first run then may start others, but fibers
 /// that start their own successors must not keep the runtime from ending.
 const STARTED_WHILE_ENDING_MAX: u32 = 100_000;
+/// Each so many batches of fibers.
+const LOOK_AT_SPANS_EVERY: u32 = 16;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -29,6 +33,7 @@ pub(crate) struct Scheduler {
     queue: Rc<RunQueue>,
     /// Empty between batches: the memory of the last one, for the next.
     batch: Cell<Vec<Rc<Fiber>>>,
+    batches: Cell<u32>,
     fibers: RefCell<Slab<Listed>>,
     next_id: Cell<u64>,
     started_while_ending: Cell<u32>,
@@ -37,10 +42,11 @@ pub(crate) struct Scheduler {
     remote: RemoteTasks,
 }
 
-/// A fiber that has not ended, and its supervisor.
+/// A fiber that has not ended, its supervisor and its group.
 struct Listed {
     fiber: Rc<Fiber>,
     supervisor: Option<Channel<FiberEvent>>,
+    member: Option<Member>,
 }
 
 /// Has a scheduler be the thread's until it is dropped.
@@ -75,6 +81,7 @@ impl Scheduler {
             remote: RemoteTasks::new(event_loop.remote_waker()),
             queue: RunQueue::new(event_loop),
             batch: Cell::default(),
+            batches: Cell::new(0),
             fibers: RefCell::default(),
             next_id: Cell::new(0),
             started_while_ending: Cell::new(0),
@@ -129,20 +136,27 @@ impl Scheduler {
         self.stacks.take(size_bytes.unwrap_or(self.stack_size_bytes))
     }
 
+    /// A number for a new fiber.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.replace(self.next_id.get() + 1)
+    }
+
     /// Makes a fiber that is ready to run `function`, which must not unwind.
     pub(crate) fn add(
         &self,
-        name: Option<Box<str>>,
+        identity: (u64, Option<Box<str>>),
         supervisor: Option<Channel<FiberEvent>>,
+        member: Option<Member>,
         stack: FiberStack,
         function: impl FnOnce() + 'static,
     ) -> Rc<Fiber> {
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
         let mut fibers = self.fibers.borrow_mut();
         let entry = fibers.vacant_entry();
-        let fiber = Fiber::new(self.queue.clone(), (id, name), entry.key(), stack, function);
-        entry.insert(Listed { fiber: fiber.clone(), supervisor });
+        let fiber = Fiber::new(self.queue.clone(), identity, entry.key(), stack, function);
+        if let Some(member) = &member {
+            member.join(&fiber);
+        }
+        entry.insert(Listed { fiber: fiber.clone(), supervisor, member });
         self.queue.push(fiber.clone());
         fiber
     }
@@ -171,6 +185,11 @@ impl Scheduler {
             }
         }
         self.batch.set(batch);
+        let batches = self.batches.get().wrapping_add(1);
+        self.batches.set(batches);
+        if batches.is_multiple_of(LOOK_AT_SPANS_EVERY) {
+            spans::look();
+        }
     }
 
     fn remove(&self, fiber: &Fiber) -> Option<Listed> {
@@ -180,10 +199,18 @@ impl Scheduler {
     /// Leaks the fibers that have been stopped, and reports each.
     fn leak_stopped(&self) {
         for fiber in self.queue.take_stopped() {
+            // It will not come back to those that it has entered.
+            drop(spans::leave());
             PANICS_FOR_GOOD.set(PANICS_FOR_GOOD.get() || std::thread::panicking());
             report_stopped(&fiber);
-            if let Some(supervisor) = self.remove(&fiber).and_then(|listed| listed.supervisor) {
-                supervisor.give_at_once(FiberEvent::of(&fiber, FiberEventKind::Stopped));
+            if let Some(Listed { supervisor, member, .. }) = self.remove(&fiber) {
+                if let Some(supervisor) = supervisor {
+                    supervisor.give_at_once(FiberEvent::of(&fiber, FiberEventKind::Stopped));
+                }
+                // What it borrows may go away: it never runs again.
+                if let Some(member) = member {
+                    member.leave();
+                }
             }
             std::mem::forget(fiber);
         }
@@ -223,8 +250,8 @@ fn report_stopped(fiber: &Fiber) {
     let (id, name) = fiber.identity();
     let name = name.map(|name| format!(" '{name}'")).unwrap_or_default();
     let text = format!(
-        "fiber {id}{name} had to be stopped: it kept running after its runtime had begun to end, and caught the \
-         panic that was to unwind it; its stack is leaked"
+        "fiber {id}{name} had to be stopped: it kept running after its runtime had begun to end, or its group had been \
+         cancelled, and caught the panic that was to unwind it; its stack is leaked"
     );
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{text}");

@@ -1,4 +1,4 @@
-//! Waiting for the first of several channel operations.
+//! Waiting for the first of several operations: on channels, and whatever else can be waited for.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,10 +9,11 @@ use ringspun_runtime::Wake;
 
 use crate::channel::{Channel, Closed, Giver, Place};
 use crate::interrupt::Interrupt;
+use crate::pollable::Pollable;
 use crate::wait::{failed_at_once, wait};
 
-/// Carries out one of several channel operations: the first that is possible, like Janet's `ev/select` and
-/// `ev/rselect`.
+/// Carries out one of several operations: the first that is possible, like Janet's `ev/select` and `ev/rselect`. They
+/// are on channels ([`take`](Self::take), [`give`](Self::give)) or anything that can be waited for ([`on`](Self::on)).
 ///
 /// Each clause has a function that turns its outcome into the result. Only one clause is carried out; the others
 /// have no effect on their channels. A clause on a closed channel is possible, with [`Closed`] as its outcome,
@@ -95,10 +96,36 @@ impl<'a, R> Select<'a, R> {
         self.with(GiveClause { channel, slot, offered: None, given: Ok(()), outcome })
     }
 
+    /// Adds a clause that waits for anything: for a time ([`after`](crate::after)), for the end of a fiber
+    /// ([`JoinHandle::joining`](crate::JoinHandle::joining)), for a lock, a signal, or a socket with something to read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringspun_fibers::{self as fibers, Channel, Select};
+    ///
+    /// fibers::run(|| {
+    ///     let jobs = Channel::<u32>::bounded(1);
+    ///     let event = Select::new()
+    ///         .take(&jobs, |job| job.ok())
+    ///         .on(fibers::after(Duration::from_millis(1)), |()| None)
+    ///         .wait();
+    ///     assert_eq!(event, Ok(None), "no job came in time");
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn on<P: Pollable + 'a>(self, pollable: P, outcome: impl FnOnce(P::Output) -> R + 'a) -> Self {
+        self.with(PollClause { pollable: Some(pollable), output: None, outcome })
+    }
+
     pub(crate) fn with(mut self, clause: impl Clause<R> + 'a) -> Self {
-        let (direction, channel) = clause.target();
-        let mut others = self.clauses.iter().map(|other| other.target());
-        let is_circular = others.any(|(other, to)| other != direction && to == channel);
+        let target = clause.target();
+        let mut others = self.clauses.iter().filter_map(|other| other.target());
+        let is_circular = target.is_some_and(|(direction, channel)| {
+            others.any(|(other, to)| other != direction && to == channel)
+        });
         assert!(!is_circular, "a selection both gives to and takes from one channel");
         self.clauses.push(Box::new(clause));
         self
@@ -122,7 +149,7 @@ impl<'a, R> Select<'a, R> {
             if let Some(chosen) = selection.chosen.get() {
                 return Poll::Ready(chosen);
             }
-            if let Some(possible) = clauses.iter_mut().position(|clause| clause.attempt()) {
+            if let Some(possible) = clauses.iter_mut().position(|clause| clause.attempt(waiter)) {
                 return Poll::Ready(possible);
             }
             if !registered {
@@ -223,10 +250,10 @@ pub(crate) enum Direction {
 }
 
 pub(crate) trait Clause<R> {
-    /// The direction, and the channel by its address.
-    fn target(&self) -> (Direction, *const ());
+    /// The direction, and the channel by its address, if it is an operation on one.
+    fn target(&self) -> Option<(Direction, *const ())>;
     /// Carries the clause out if it is possible now.
-    fn attempt(&mut self) -> bool;
+    fn attempt(&mut self, waiter: &Rc<dyn Wake>) -> bool;
     /// Registers the waiter to be woken when the clause becomes possible.
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>);
     /// Undoes `register`.
@@ -243,11 +270,11 @@ struct TakeClause<'a, T, F> {
 }
 
 impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F> {
-    fn target(&self) -> (Direction, *const ()) {
-        (Direction::Take, self.place.channel.address())
+    fn target(&self) -> Option<(Direction, *const ())> {
+        Some((Direction::Take, self.place.channel.address()))
     }
 
-    fn attempt(&mut self) -> bool {
+    fn attempt(&mut self, _: &Rc<dyn Wake>) -> bool {
         self.taken = self.place.attempt_take();
         self.taken.is_some()
     }
@@ -276,11 +303,11 @@ struct GiveClause<'a, T, F> {
 }
 
 impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause<'_, T, F> {
-    fn target(&self) -> (Direction, *const ()) {
-        (Direction::Give, self.channel.address())
+    fn target(&self) -> Option<(Direction, *const ())> {
+        Some((Direction::Give, self.channel.address()))
     }
 
-    fn attempt(&mut self) -> bool {
+    fn attempt(&mut self, _: &Rc<dyn Wake>) -> bool {
         if self.offered.is_some() && self.channel.is_closed() {
             self.withdraw();
         }
@@ -316,6 +343,43 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
 
     fn finish(self: Box<Self>) -> R {
         (self.outcome)(self.given.inspect_err(|_| failed_at_once()))
+    }
+}
+
+struct PollClause<P: Pollable, F> {
+    /// `None` once it has been given up, or is ready.
+    pollable: Option<P>,
+    output: Option<P::Output>,
+    outcome: F,
+}
+
+impl<P: Pollable, R, F: FnOnce(P::Output) -> R> Clause<R> for PollClause<P, F> {
+    fn target(&self) -> Option<(Direction, *const ())> {
+        None
+    }
+
+    /// Also registers the waiter.
+    fn attempt(&mut self, waiter: &Rc<dyn Wake>) -> bool {
+        if let Some(pollable) = &mut self.pollable
+            && let Poll::Ready(output) = pollable.poll(waiter)
+        {
+            self.output = Some(output);
+            self.pollable = None;
+        }
+        self.output.is_some()
+    }
+
+    fn register(&mut self, _: &Rc<Selection>, _: usize, _: &Rc<dyn Wake>) {}
+
+    fn withdraw(&mut self) {
+        self.pollable = None;
+    }
+
+    fn finish(self: Box<Self>) -> R {
+        match self.output {
+            Some(output) => (self.outcome)(output),
+            None => unreachable!("only a clause that has been carried out is finished"),
+        }
     }
 }
 

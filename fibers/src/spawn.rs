@@ -1,12 +1,17 @@
 //! Starting fibers.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::channel::Channel;
 use crate::current::with_running;
 use crate::event::FiberEvent;
+use crate::fiber::Fiber;
+use crate::group::Member;
 use crate::join::{JoinHandle, Packet};
 use crate::scheduler::{Scheduler, contain_panic};
+use crate::spans;
+use crate::stack::FiberStack;
 use crate::wait::failed_at_once;
 
 /// Settings of a new fiber.
@@ -40,7 +45,9 @@ impl FiberBuilder {
         Self::default()
     }
 
-    /// Names the fiber, for its supervisor and for messages about it.
+    /// Names the fiber: for its supervisor, for messages about it such as that of a panic, and for logs. It runs in a
+    /// span `fiber` of `tracing`, with its number and its name, of the level `INFO` (without a name, `DEBUG`; the main
+    /// fiber has none).
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -88,26 +95,85 @@ impl FiberBuilder {
     /// `Unsupported` if no runtime runs on this thread; `Other` after 100,000 fibers that were started while the
     /// runtime ends; the kernel's error if there is no memory, or no mapping, for the stack.
     pub fn spawn<T: 'static>(self, function: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
+        let (scheduler, stack) = self.prepare()?;
+        let (packet, supervisor) = (Packet::new(None), self.supervisor.or_else(supervisor));
+        let body = body(packet.clone(), supervisor.clone(), None, function);
+        let fiber = scheduler.add((scheduler.new_id(), self.name), supervisor, None, stack, body);
+        Ok(JoinHandle::new(packet, fiber))
+    }
+
+    /// As [`spawn`](Self::spawn), as a member of a group, of a function that may borrow.
+    ///
+    /// # Safety
+    ///
+    /// What the function, its result and its panic borrow must live until the fiber has left the group.
+    pub(crate) unsafe fn spawn_member<'a, T: 'a>(
+        self,
+        member: &Member,
+        function: impl FnOnce() -> T + 'a,
+    ) -> io::Result<JoinHandle<T>> {
+        let (scheduler, stack) = self.prepare()?;
+        let group = member.group().clone();
+        let (packet, supervisor) = (Packet::new(Some(group)), self.supervisor.or_else(supervisor));
+        let body: Box<dyn FnOnce() + 'a> =
+            Box::new(body(packet.clone(), supervisor.clone(), Some(member.clone()), function));
+        // SAFETY: only the lifetime changes. The fiber runs the body, and drops all that is in it, before it leaves the
+        // group, until when the caller keeps alive what it borrows; or it never runs again, and leaks it.
+        let body: Box<dyn FnOnce()> = unsafe { std::mem::transmute(body) };
+        let identity = (scheduler.new_id(), self.name);
+        let fiber = scheduler.add(identity, supervisor, Some(member.clone()), stack, body);
+        Ok(JoinHandle::new(packet, fiber))
+    }
+
+    fn prepare(&self) -> io::Result<(Rc<Scheduler>, FiberStack)> {
         let Some(scheduler) = Scheduler::current() else {
             let text = "no runtime of fibers runs on this thread: start one with ringspun_fibers::run";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         };
         let stack = scheduler.take_stack(self.stack_size_bytes).inspect_err(|_| failed_at_once())?;
-        let packet = Packet::new();
-        let result = packet.clone();
-        let supervisor = self.supervisor.or_else(supervisor);
-        let events = supervisor.clone();
-        let body = move || {
-            let ending = result.run(function);
-            if let Some(events) = events {
-                events.give_at_once(FiberEvent::of_running(ending));
-            }
-            // Drops the result here if the handle is gone.
-            contain_panic(|| drop(result));
-        };
-        let fiber = scheduler.add(self.name, supervisor, stack, body);
-        Ok(JoinHandle::new(packet, fiber))
+        Ok((scheduler, stack))
     }
+}
+
+/// All that a fiber does.
+fn body<T>(
+    result: Rc<Packet<T>>,
+    supervisor: Option<Channel<FiberEvent>>,
+    member: Option<Member>,
+    function: impl FnOnce() -> T,
+) -> impl FnOnce() {
+    move || {
+        let ending = result.run(|| {
+            let _span = span().entered();
+            function()
+        });
+        contain_panic(clear_locals);
+        if let Some(supervisor) = supervisor {
+            supervisor.give_at_once(FiberEvent::of_running(ending));
+        }
+        // Drops the result here if the handle is gone.
+        contain_panic(|| drop(result));
+        // Last: from here on, nothing that the function borrowed is used.
+        if let Some(member) = member {
+            member.leave();
+        }
+    }
+}
+
+fn clear_locals() {
+    with_running(|fiber| fiber.map(|fiber| fiber.locals().clear()));
+}
+
+/// The span that names the running fiber in logs. It has no parent: what a fiber does is its own, whoever spawned it.
+fn span() -> tracing::Span {
+    if !spans::may_be_entered() {
+        return tracing::Span::none();
+    }
+    with_running(|fiber| match fiber.map(Fiber::identity) {
+        None | Some((0, _)) => tracing::Span::none(),
+        Some((id, Some(name))) => tracing::info_span!(parent: None, "fiber", id, name),
+        Some((id, None)) => tracing::debug_span!(parent: None, "fiber", id),
+    })
 }
 
 /// Spawns a fiber with the default [`FiberBuilder`].

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ringspun_runtime::{EventLoop, TimerKey, Wake};
+use ringspun_runtime::{EventLoop, Wake};
 
-use crate::current::{with_current, with_running};
+use crate::current::{self, with_current, with_running};
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
+use crate::spans;
 
 /// Wakes the running fiber: the same waiter that [`wait`] passes to `poll`.
 ///
@@ -111,14 +112,28 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 /// The reason why the fiber must not park now, if there is one.
 #[inline]
 fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
-    if let Some(interrupt) = fiber.take_interrupt() {
-        return Err(interrupt);
-    }
+    raise_interrupt(fiber)?;
     if std::thread::panicking() {
         // The panic count belongs to the thread: other fibers would see it.
         return Err(Interrupt::Cancelled);
     }
     Ok(())
+}
+
+#[inline]
+fn raise_interrupt(fiber: &Fiber) -> Result<(), Interrupt> {
+    match fiber.take_interrupt() {
+        None => Ok(()),
+        Some(interrupt) => Err(raised(fiber, interrupt)),
+    }
+}
+
+#[cold]
+fn raised(fiber: &Fiber, interrupt: Interrupt) -> Interrupt {
+    if fiber.should_give_way() {
+        outside_of_spans(|| fiber.give_way());
+    }
+    interrupt
 }
 
 /// Tells the running fiber, if there is one, that a call has failed without waiting; see
@@ -169,6 +184,8 @@ pub fn wait_for_completion<S, T>(
 /// Raises the running fiber's pending interrupt, if there is one, without waiting: for long computations,
 /// and before work that should not begin after a cancel.
 ///
+/// A fiber that goes on whatever interrupts it lets others run with every 16th interrupt, here as in every wait.
+///
 /// # Errors
 ///
 /// That interrupt. A cancel is raised once.
@@ -178,7 +195,7 @@ pub fn wait_for_completion<S, T>(
 /// Outside of a fiber, and as [`wait`].
 #[inline]
 pub fn check() -> Result<(), Interrupt> {
-    with_current(|fiber| fiber.take_interrupt()).map_or(Ok(()), Err)
+    with_current(raise_interrupt)
 }
 
 /// The running fiber's pending interrupt, which stays pending.
@@ -193,8 +210,10 @@ pub fn pending_interrupt() -> Option<Interrupt> {
 
 #[inline]
 fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
+    #[cfg(debug_assertions)]
+    crate::wait_checks::check(fiber);
     match deadline {
-        None => fiber.park(),
+        None => outside_of_spans(|| fiber.park()),
         Some(deadline) => park_with_timer(fiber, deadline, waiter),
     }
 }
@@ -203,43 +222,24 @@ fn park_until(fiber: &Fiber, deadline: Option<Instant>, waiter: &Rc<dyn Wake>) {
 fn park_with_timer(fiber: &Fiber, deadline: Instant, waiter: &Rc<dyn Wake>) {
     let event_loop = fiber.event_loop();
     let timer = event_loop.insert_timer(deadline, waiter.clone());
-    fiber.park();
+    outside_of_spans(|| fiber.park());
     event_loop.remove_timer(timer);
 }
 
-/// Parks for at least `duration`; zero does not park. A duration beyond the clock's range, such as
-/// [`Duration::MAX`], ends only by an interrupt.
-///
-/// # Errors
-///
-/// The interrupt that ended the sleep early.
-///
-/// # Panics
-///
-/// Outside of a fiber, and as [`wait`].
-pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
-    /// Disarms the timer, also if the wait unwinds.
-    struct Timer(Rc<EventLoop>, TimerKey);
-    impl Drop for Timer {
-        fn drop(&mut self) {
-            self.0.remove_timer(self.1);
-        }
+/// Suspends the running fiber, whose spans of `tracing` others must not see.
+#[inline]
+fn outside_of_spans(suspend: impl FnOnce()) {
+    if spans::may_be_entered() { outside_of_entered_spans(suspend) } else { suspend() }
+}
+
+#[cold]
+fn outside_of_entered_spans(suspend: impl FnOnce()) {
+    // The subscriber's code cannot wait here: it would consume the wake that the fiber is about to park for.
+    let left = current::outside_of_fiber(spans::leave);
+    suspend();
+    if let Some(left) = left {
+        current::outside_of_fiber(|| left.enter());
     }
-    let event_loop = with_current(|fiber| fiber.event_loop().clone());
-    // `None` beyond the clock's range.
-    let until = event_loop.now().checked_add(duration);
-    let mut timer = None;
-    wait(|waiter| {
-        if until.is_some_and(|until| event_loop.now() >= until) {
-            return Poll::Ready(());
-        }
-        if timer.is_none()
-            && let Some(until) = until
-        {
-            timer = Some(Timer(event_loop.clone(), event_loop.insert_timer(until, waiter.clone())));
-        }
-        Poll::Pending
-    })
 }
 
 /// Lets every other fiber that is ready run first, and the event loop turn once.
@@ -254,54 +254,7 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
 pub fn yield_now() -> Result<(), Interrupt> {
     with_current(|fiber| {
         may_park(fiber)?;
-        fiber.give_way();
+        outside_of_spans(|| fiber.give_way());
         Ok(())
     })
-}
-
-/// Runs `function` with a deadline: once `duration` has passed, every wait in it that would park ends with
-/// [`Interrupt::DeadlineExpired`]. Of nested deadlines the earliest counts. Fibers that the function spawns do
-/// not inherit the deadline.
-///
-/// The function is not stopped between waits, and its result is returned whether or not the deadline
-/// has passed. A duration beyond the clock's range sets no deadline.
-///
-/// # Panics
-///
-/// Outside of a fiber; and with the panic of `function`, after which the deadline is removed.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use ringspun_fibers::{self as fibers, Interrupt};
-///
-/// fibers::run(|| {
-///     let slept = fibers::with_deadline(Duration::from_millis(1), || fibers::sleep(Duration::MAX));
-///     assert_eq!(slept, Err(Interrupt::DeadlineExpired));
-///     // It ends with its scope.
-///     assert_eq!(fibers::check(), Ok(()));
-/// })
-/// .unwrap();
-/// ```
-pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Instant>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            with_running(|fiber| fiber.map(|fiber| fiber.set_deadline(self.0)));
-        }
-    }
-    let outer = with_current(|fiber| {
-        let outer = fiber.deadline();
-        // `None` beyond the clock's range.
-        let own = fiber.event_loop().now().checked_add(duration);
-        fiber.set_deadline(match (outer, own) {
-            (Some(outer), Some(own)) => Some(outer.min(own)),
-            (outer, own) => outer.or(own),
-        });
-        outer
-    });
-    let _restore = Restore(outer);
-    function()
 }

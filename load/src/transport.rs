@@ -49,7 +49,7 @@ impl Destination {
     pub(crate) fn resolve(plan: &Plan) -> io::Result<Self> {
         let Plan { target, timeout, sources, .. } = plan;
         let timeout = *timeout;
-        let look_up = |endpoint: &Endpoint| fibers::with_deadline(timeout, || net::addresses(endpoint));
+        let look_up = |endpoint: &Endpoint| fibers::with_time_limit(timeout, || net::addresses(endpoint));
         let (kind, addresses) = match target {
             Target::Tcp(endpoint) => (Kind::Tcp, look_up(endpoint)?),
             Target::Udp(endpoint) => (Kind::Udp, look_up(endpoint)?),
@@ -141,7 +141,7 @@ impl Destination {
                 Some((config, host)) => Link::secure(stream, host, config),
             }
         };
-        fibers::with_deadline(timeout, connect).map(Transport::Stream)
+        fibers::with_time_limit(timeout, connect).map(Transport::Stream)
     }
 }
 

@@ -68,7 +68,7 @@ impl Work {
         match (self, transport) {
             (Self::Send(_), Transport::Stream(stream)) => Sink::new(stream).map(Transport::Sink),
             (Self::Receive(Some(messages)), transport) => {
-                fibers::with_deadline(timeout, || send(&transport, messages.message(0)))?;
+                fibers::with_time_limit(timeout, || send(&transport, messages.message(0)))?;
                 Ok(transport)
             }
             // No need to wait for writes: the response confirms them.

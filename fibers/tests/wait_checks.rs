@@ -1,0 +1,54 @@
+//! The check for waits inside of what belongs to the thread, in debug builds.
+#![cfg(debug_assertions)]
+
+use std::cell::RefCell;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ringspun_fibers as fibers;
+
+fn waits() -> u32 {
+    fibers::sleep(Duration::from_millis(1)).unwrap();
+    7
+}
+
+static WAITS_AT_FIRST: LazyLock<u32> = LazyLock::new(waits);
+
+thread_local! {
+    static KEY: RefCell<u32> = const { RefCell::new(1) };
+}
+
+#[test]
+fn waits_inside_of_what_belongs_to_the_thread_are_named() {
+    const CHILD: &str = "RINGSPUN_TEST_WAITS";
+    const TEST: &str = "waits_inside_of_what_belongs_to_the_thread_are_named";
+    if std::env::var_os(CHILD).is_some() {
+        fibers::run(|| {
+            assert_eq!(*WAITS_AT_FIRST, 7);
+            for _ in 0..3 {
+                KEY.with(|_| waits());
+            }
+            waits();
+        })
+        .unwrap();
+        return;
+    }
+    let run = |value: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([TEST, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+        let output = command.env("RINGSPUN_CHECK_WAITS", value).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(run("0"), "");
+    let text = run("1");
+    let reports: Vec<_> = text.lines().filter(|line| line.starts_with("ringspun: ")).collect();
+    assert_eq!(reports.len(), 2, "each once, and only these: {text}");
+    assert!(
+        reports[0].starts_with("ringspun: fiber 0 'main' waits in the initialisation of a `LazyLock`"),
+        "{text}"
+    );
+    assert!(reports[1].contains("`LocalKey::with`"), "{text}");
+    assert!(text.contains("wait_checks.rs"), "the place: {text}");
+}
