@@ -143,7 +143,7 @@ impl DatagramSocket {
     /// # Errors
     ///
     /// The kernel's, such as `ECONNREFUSED` if the peer of a connected socket does not exist; [`Closed`] once the
-    /// socket has been closed locally; `TimedOut` after the read timeout or a deadline; a cancel of the fiber.
+    /// socket has been closed locally; `TimedOut` after the read timeout; a deadline or a cancel of the fiber.
     /// Datagrams that arrive after an interrupt are kept for the next call.
     ///
     /// # Panics
@@ -203,7 +203,7 @@ impl DatagramSocket {
     ///
     /// The kernel's, such as `EMSGSIZE` for a datagram that is too long, and `EINVAL` or `EAFNOSUPPORT` for an address
     /// of a family other than the socket's; [`Closed`] once the socket has been closed locally; `TimedOut` after the
-    /// write timeout or a deadline; a cancel of the fiber. After an interrupt, nothing has been sent.
+    /// write timeout; a deadline or a cancel of the fiber. After an interrupt, nothing has been sent.
     ///
     /// # Panics
     ///

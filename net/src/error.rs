@@ -56,7 +56,7 @@ pub fn is_closed(error: &io::Error) -> bool {
 ///     client.set_read_timeout(Some(Duration::from_millis(1)));
 ///     let error = client.receive().unwrap_err(); // nobody sends anything
 ///     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-///     assert_eq!(net::interrupt_of(&error), Some(Interrupt::DeadlineExpired));
+///     assert_eq!(net::interrupt_of(&error), Some(Interrupt::TimedOut));
 ///     Ok(())
 /// })
 /// .unwrap()
@@ -80,7 +80,25 @@ pub fn errno_of(error: &io::Error) -> Option<i32> {
 
 /// An error with the operation and the address in its text, as returned by [`io::Error::get_ref`]. Its source is the
 /// cause: the kernel's error, with its number, or [`Closed`], an [`Interrupt`] or a [`WriteInterrupted`], each in an
-/// [`io::Error`]. The outer error has the kind of its cause, and no [`raw_os_error`](io::Error::raw_os_error).
+/// [`io::Error`]. The outer error has the kind of its cause, and no [`raw_os_error`](io::Error::raw_os_error), as an
+/// [`io::Error`] has either a number or a text; [`errno_of`] finds it all the same.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_net::{self as net, OperationError};
+///
+/// fibers::run(|| {
+///     let error = net::listen("192.0.2.1:0").unwrap_err(); // not an address of this machine
+///     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+///     assert!(error.to_string().starts_with("listen 192.0.2.1:0: "));
+///     let inner: &OperationError = error.get_ref().unwrap().downcast_ref().unwrap();
+///     assert!(inner.raw_os_error().is_some());
+///     assert_eq!(net::errno_of(&error), inner.cause().raw_os_error());
+/// })
+/// .unwrap();
+/// ```
 #[derive(Debug)]
 pub struct OperationError {
     operation: &'static str,
@@ -89,6 +107,16 @@ pub struct OperationError {
 }
 
 impl OperationError {
+    /// The cause, without the operation and the address.
+    pub fn cause(&self) -> &io::Error {
+        &self.source
+    }
+
+    /// The kernel's number for the error (`errno(3)`), if the kernel is the cause.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        errno_of(&self.source)
+    }
+
     /// An error of `operation` at `address`, with this cause.
     pub fn wrap(operation: &'static str, address: impl fmt::Display, source: io::Error) -> io::Error {
         io::Error::new(source.kind(), Self { operation, address: address.to_string(), source })

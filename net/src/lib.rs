@@ -29,8 +29,22 @@
 //! ```
 //!
 //! Calls that wait must run in a fiber, and end early if the fiber is interrupted: by a cancel, or by a deadline of
-//! [`with_deadline`](ringspun_fibers::with_deadline). Errors name the operation and the address; [`is_closed`] and
-//! [`interrupt_of`] classify them.
+//! [`with_deadline`](ringspun_fibers::with_deadline).
+//!
+//! # Errors
+//!
+//! Errors name the operation and the address, and have the [kind](std::io::Error::kind) of their cause.
+//!
+//! | what has happened | kind | how to tell |
+//! | --- | --- | --- |
+//! | the kernel's error | the same as the kernel's | [`errno_of`], or [`OperationError::raw_os_error`] |
+//! | the read or write timeout of the socket has passed | `TimedOut` | [`interrupt_of`] is [`TimedOut`](ringspun_fibers::Interrupt::TimedOut) |
+//! | the deadline of a scope around the call has passed | `Other` | it is [`DeadlineExpired`](ringspun_fibers::Interrupt::DeadlineExpired) |
+//! | the fiber was cancelled, or its runtime ends | `Other` | it is [`Cancelled`](ringspun_fibers::Interrupt::Cancelled) |
+//! | this side has closed the socket | `NotConnected` | [`is_closed`] |
+//! | a write ended before all was written | as above | [`WriteInterrupted`] among the sources has the count |
+//!
+//! So a loop that retries what is `TimedOut` ends with its deadline, and no loop retries a cancel.
 //!
 //! # Two callers, one implementation
 //!

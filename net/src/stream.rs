@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringspun_fibers as fibers;
+use ringspun_fibers::{self as fibers, Interrupt::TimedOut};
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Address, local_address, peer_address};
@@ -58,7 +58,7 @@ impl Stream {
     /// # Errors
     ///
     /// The kernel's, such as a reset; [`Closed`] once the stream has been closed locally; `TimedOut` after the read
-    /// timeout or a deadline; a cancel of the fiber. Bytes that arrive after an interrupt are kept for the next read:
+    /// timeout; a deadline or a cancel of the fiber. Bytes that arrive after an interrupt are kept for the next read:
     /// none is lost.
     ///
     /// # Panics
@@ -141,7 +141,7 @@ impl Stream {
     pub fn receive(&self) -> io::Result<Option<Received>> {
         match self.read_timeout.get() {
             None => self.receive_untimed(),
-            Some(timeout) => fibers::with_deadline(timeout, || self.receive_untimed()),
+            Some(timeout) => fibers::with_time_limit(timeout, || self.receive_untimed()),
         }
     }
 
@@ -192,6 +192,8 @@ impl Stream {
     }
 
     /// Writes all of `data`, parking until the kernel has taken it, and returns its length. Does not copy the data.
+    /// [`io::Write::write_all`] does the same; [`io::Write::write`], whose contract asks for it, returns the count
+    /// instead of an error if some of the data has been written.
     ///
     /// # Errors
     ///
@@ -214,8 +216,6 @@ impl Stream {
     fn write_failed(&self, error: WriteError, written_bytes: usize, total_bytes: usize) -> io::Error {
         let error = match error {
             WriteError::Interrupted(interrupt) => {
-                // Consumes the interrupt, so that the next wait does not raise it again.
-                let _ = fibers::check();
                 WriteInterrupted { interrupt, written_bytes, total_bytes }.into()
             }
             WriteError::Failed(error) => error,
@@ -229,45 +229,73 @@ impl Stream {
         match self.write_within(data) {
             Ok(()) => Ok(data.len()),
             Err((written_bytes @ 1.., _)) => Ok(written_bytes),
-            Err((0, WriteError::Interrupted(interrupt))) => {
-                let _ = fibers::check();
-                Err(self.failed("write to", interrupt.into()))
-            }
+            Err((0, WriteError::Interrupted(interrupt))) => Err(self.failed("write to", interrupt.into())),
             Err((0, WriteError::Failed(error))) => Err(self.failed("write to", error)),
         }
     }
 
-    /// Writes all of `data` within the write timeout. An error comes with the number of bytes that the kernel has
-    /// taken; an interrupt stays pending.
+    /// Writes all of `data`, or until the write timeout passes without progress. An error comes with the number of
+    /// bytes that the kernel has taken.
     #[inline]
     fn write_within(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
         if std::thread::panicking() {
             // Parking now would show the thread's panic to other fibers.
             return Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled)));
         }
-        within(self.write_timeout.get(), || self.write_all(data))
-    }
-
-    #[inline]
-    fn write_all(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
-        if let Some(interrupt) = fibers::pending_interrupt() {
-            return Err((0, WriteError::Interrupted(interrupt)));
-        }
-        let sent = match self.core.try_send(data, self.writes_behind.get()) {
+        let sent = match self.write_at_once(data) {
             Ok(Sent::All) => return Ok(()),
-            Ok(Sent::Part(count)) => count,
-            Err(error) => return Err((0, WriteError::Failed(error))),
+            Ok(Sent::Part(sent)) => sent,
+            Err(error) => return Err((0, error)),
         };
         self.write_rest(data, sent)
     }
 
-    /// Submits what has not been sent, and waits. Out of line, for the sake of the frames of writes that need not wait.
+    #[inline]
+    fn write_at_once(&self, data: &[u8]) -> Result<Sent, WriteError> {
+        // Consumes the interrupt, so that the next wait does not raise it again.
+        fibers::check().map_err(WriteError::Interrupted)?;
+        if self.write_timeout.get().is_some_and(|timeout| timeout.is_zero()) {
+            self.check_zero_timeout()?;
+        }
+        self.core.try_send(data, self.writes_behind.get()).map_err(WriteError::Failed)
+    }
+
+    /// With a timeout of zero, nothing is written.
+    #[cold]
+    fn check_zero_timeout(&self) -> Result<(), WriteError> {
+        within(Some(Duration::ZERO), fibers::check).map_err(WriteError::Interrupted)
+    }
+
+    /// Writes what follows the first `sent` bytes. Each time the timeout passes, looks whether the kernel has taken
+    /// some bytes meanwhile, and goes on then. Out of line, for the sake of the frames of writes that need not wait.
     #[inline(never)]
     fn write_rest(&self, data: &[u8], sent: usize) -> Result<(), (usize, WriteError)> {
+        let timeout = self.write_timeout.get();
         check_loop(self.core.event_loop()).map_err(|error| (sent, WriteError::Failed(error)))?;
+        /// Leaves the queue of writers, in which a paused write has kept its place.
+        struct Leave<'a>(&'a StreamCore);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.leave_writers(&fibers::waiter());
+            }
+        }
         let mut machine = Write::after(self.core.clone(), sent);
+        let _leave = timeout.map(|_| Leave(&self.core));
+        loop {
+            let before = machine.written();
+            match within(timeout, || self.write_until_interrupted(&mut machine, data)) {
+                Ok(()) => return Ok(()),
+                Err(WriteError::Interrupted(TimedOut))
+                    if machine.is_paused() && machine.written() > before => {}
+                Err(error) => return Err((machine.written(), error)),
+            }
+        }
+    }
+
+    #[inline]
+    fn write_until_interrupted(&self, machine: &mut Write, data: &[u8]) -> Result<(), WriteError> {
         let result = fibers::wait_for_completion(
-            &mut machine,
+            machine,
             |machine, waiter| {
                 machine.poll(waiter, data.len(), |offset| {
                     // SAFETY: `wait_for_completion` returns only once the machine is ready, when no send is in
@@ -275,14 +303,17 @@ impl Stream {
                     SendData::Lent(unsafe { LentBytes::new(&data[offset..]) })
                 })
             },
-            Write::cancel,
+            |machine| match fibers::pending_interrupt() {
+                Some(TimedOut) => machine.pause(),
+                _ => machine.cancel(),
+            },
         );
-        result.map_err(|error| (machine.written(), WriteError::of(error)))
+        result.map_err(WriteError::of)
     }
 
-    /// Sends bytes that the kernel holds back to fill a segment, as Janet's `net/flush` does: sets `TCP_NODELAY` and
-    /// resets it, unless it was set. Before that, waits for sends of earlier writes
-    /// ([`set_write_behind`](Self::set_write_behind)); [`io::Write::flush`] only does the latter.
+    /// Waits until the kernel has all that earlier writes have left behind
+    /// ([`set_write_behind`](Self::set_write_behind)); without these there is nothing to wait for. [`io::Write::flush`]
+    /// does the same.
     ///
     /// # Errors
     ///
@@ -292,6 +323,21 @@ impl Stream {
     ///
     /// Outside of a fiber, with [`set_write_behind`](Self::set_write_behind).
     pub fn flush(&self) -> io::Result<()> {
+        self.core.check_open().map_err(|error| self.failed("flush of", error))?;
+        self.wait_behind()
+    }
+
+    /// Sends bytes that the kernel holds back to fill a segment (Nagle's algorithm), as Janet's `net/flush` does: sets
+    /// `TCP_NODELAY` and resets it, unless it was set. Before that, [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush), and the kernel's.
+    ///
+    /// # Panics
+    ///
+    /// As [`flush`](Self::flush).
+    pub fn push(&self) -> io::Result<()> {
         self.wait_behind()?;
         self.core.flush()
     }
@@ -387,13 +433,16 @@ impl Stream {
     }
 
     /// Sets how long each read may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, not at
-    /// all.
+    /// all. After that, the caller may read again. A deadline of the code around it
+    /// ([`with_deadline`](fibers::with_deadline)) is an error of another kind, so that it ends such a loop.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each write may wait before it fails with `TimedOut` and [`WriteInterrupted`]: with `None`,
-    /// indefinitely; with zero, nothing is written.
+    /// Sets how long each write may wait without progress, that is, without the kernel taking any of its bytes, before
+    /// it fails with `TimedOut` and [`WriteInterrupted`]: with `None`, indefinitely; with zero, nothing is written. It
+    /// is the same for every way to write. A large write to a slow peer may take longer than this; a deadline limits
+    /// the whole.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
@@ -469,10 +518,11 @@ enum WriteError {
 impl WriteError {
     #[cold]
     fn of(error: io::Error) -> Self {
-        match (error.raw_os_error(), fibers::pending_interrupt()) {
-            (Some(libc::ECANCELED), Some(interrupt)) => Self::Interrupted(interrupt),
-            _ => Self::Failed(error),
+        if error.raw_os_error() != Some(libc::ECANCELED) {
+            return Self::Failed(error);
         }
+        // Consumes the interrupt, so that the next wait does not raise it again.
+        fibers::check().err().map_or(Self::Failed(error), Self::Interrupted)
     }
 }
 

@@ -21,10 +21,11 @@ pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
     })
 }
 
-/// Runs `function`, with a deadline if there is a timeout.
+/// Runs `function`, with a time limit if there is a timeout.
+#[inline]
 pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
     match timeout {
-        Some(timeout) => fibers::with_deadline(timeout, function),
+        Some(timeout) => fibers::with_time_limit(timeout, function),
         None => function(),
     }
 }

@@ -77,7 +77,7 @@ fn a_loop_that_only_writes_ends_with_its_deadline_a_cancel_and_its_runtime() {
                 }
             }
         });
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(net::interrupt_of(&error), Some(fibers::Interrupt::DeadlineExpired));
         let endless = |address| {
             let stream = net::connect(address).unwrap();
             fibers::spawn(move || while stream.write(&[1; 64]).is_ok() {}).unwrap()

@@ -12,7 +12,7 @@ use ringspun_runtime::Wake;
 /// Runs `function`, with a deadline if there is a timeout.
 pub(crate) fn within<T>(timeout: Option<Duration>, function: impl FnOnce() -> T) -> T {
     match timeout {
-        Some(timeout) => fibers::with_deadline(timeout, function),
+        Some(timeout) => fibers::with_time_limit(timeout, function),
         None => function(),
     }
 }

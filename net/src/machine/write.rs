@@ -15,12 +15,15 @@ pub struct Write {
     written: usize,
     in_flight: bool,
     stopping: bool,
+    pausing: bool,
+    /// `poll` was ready because of `pause`, and the waiter has kept its place.
+    is_paused: bool,
 }
 
 impl Write {
     /// Prepares to write to `stream`.
     pub fn new(stream: Rc<StreamCore>) -> Self {
-        Self { stream, written: 0, in_flight: false, stopping: false }
+        Self { stream, written: 0, in_flight: false, stopping: false, pausing: false, is_paused: false }
     }
 
     /// The same, with the first `written` bytes already sent.
@@ -42,8 +45,9 @@ impl Write {
         total: usize,
         data_at: impl FnOnce(usize) -> SendData,
     ) -> Poll<io::Result<()>> {
+        self.is_paused = false;
         let polled = self.advance(waiter, total, data_at);
-        if polled.is_ready() {
+        if polled.is_ready() && !self.is_paused {
             self.stream.leave_writers(waiter);
         }
         polled
@@ -66,6 +70,8 @@ impl Write {
             match result {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => self.written += count as usize,
+                // The kernel had taken nothing.
+                Err(error) if self.pausing && error.raw_os_error() == Some(libc::ECANCELED) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -74,7 +80,9 @@ impl Write {
         }
         self.stream.check_open()?;
         self.stream.check_behind()?;
-        if self.stopping {
+        if self.stopping || self.pausing {
+            self.is_paused = !self.stopping;
+            self.pausing = false;
             return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
         }
         // The waiter stays in the stream's queue of writers until the write is ready, and at its head during a send.
@@ -100,6 +108,21 @@ impl Write {
         if self.in_flight {
             self.stream.cancel_output();
         }
+    }
+
+    /// Ends the send in flight, so that [`written`](Self::written) tells what the kernel has taken: then
+    /// [`poll`](Self::poll) becomes ready with `ECANCELED`, unless the kernel has taken all of the bytes. If
+    /// [`is_paused`](Self::is_paused) then, the write has kept its place among the writers, and the next poll goes on.
+    pub fn pause(&mut self) {
+        self.pausing = true;
+        if self.in_flight {
+            self.stream.cancel_output();
+        }
+    }
+
+    /// Whether the last poll was ready because of [`pause`](Self::pause).
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Gives up. The send in flight, which must not be of lent bytes, is cancelled; bytes that the kernel has already

@@ -15,8 +15,12 @@ impl io::Write for &Stream {
         self.write_part(data)
     }
 
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        Stream::write(self, data).map(drop)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.wait_behind()
+        Stream::flush(self)
     }
 }
 
@@ -31,7 +35,11 @@ impl io::Write for Stream {
         self.write_part(data)
     }
 
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        Stream::write(self, data).map(drop)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.wait_behind()
+        Stream::flush(self)
     }
 }
