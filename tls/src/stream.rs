@@ -57,7 +57,7 @@ impl TlsStream {
     /// # Errors
     ///
     /// [`TlsError`](crate::TlsError): a cut ([`is_cut`](crate::is_cut)), an alert of the peer, garbage. The stream's;
-    /// [`Closed`](ringspun_net::Closed) once closed locally; `TimedOut` after the read timeout or a deadline; a cancel
+    /// [`Closed`](ringspun_net::Closed) once closed locally; `TimedOut` after the read timeout; a deadline or a cancel
     /// of the fiber.
     ///
     /// # Panics

@@ -130,7 +130,7 @@ fn timeouts_and_cancels_of_reads_lose_nothing() {
         let (left, right) = pair(&client, &server)?;
         left.set_read_timeout(Some(Duration::from_millis(1)));
         let error = left.read(&mut [0; 5]).unwrap_err();
-        assert_eq!(net::interrupt_of(&error), Some(Interrupt::DeadlineExpired), "{error}");
+        assert_eq!(net::interrupt_of(&error), Some(Interrupt::TimedOut), "{error}");
         right.write(b"hel")?;
         // A chunk that gets a part keeps it for the next.
         let error = left.chunk(&mut [0; 5]).unwrap_err();
@@ -170,7 +170,7 @@ fn an_interrupted_write_tells_what_is_on_its_way() {
                 Err(error) => break error,
             }
         };
-        assert_eq!(net::interrupt_of(&interrupted), Some(Interrupt::DeadlineExpired), "{interrupted}");
+        assert_eq!(net::interrupt_of(&interrupted), Some(Interrupt::TimedOut), "{interrupted}");
         let written = std::error::Error::source(interrupted.get_ref().unwrap())
             .and_then(|source| source.downcast_ref::<io::Error>())
             .and_then(|source| source.get_ref()?.downcast_ref::<net::WriteInterrupted>())
