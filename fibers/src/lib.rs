@@ -16,6 +16,7 @@
 //! | wait for a moment, or for each of many | [`sleep_until`], [`interval`] | |
 //! | let others run in a long computation | [`yield_now`] | `ev/sleep 0` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
+//! | lock, count, notify, meet | [`sync`] | |
 //! | wait for the first of several: channels, times, ends, sockets | [`Select`] | `ev/select`, `ev/rselect` |
 //! | be told how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
 //! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
@@ -49,6 +50,7 @@
 //!   workers                      a runtime per core
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker_task                  fibers of another thread's runtime, and their results
+//!   sync                         locks, and other ways to wait for one another
 //!   scope    join_set            fibers that borrow; results in the order of the ends
 //!   spawn                        FiberBuilder
 //!   shared_select                selections with channels between threads
@@ -112,7 +114,7 @@
 //! | references in thread-local scopes | `scoped_tls`, `scoped-tls-hkt`, `environmental`, home-made ones with `unsafe` | **undefined behaviour**: the end of one fiber's scope restores the reference of another fiber's that has ended; memory that was freed is read, from safe code |
 //! | interpreters and C libraries that keep their current call, stack or handler per thread | `mlua`, `rlua`, `pyo3`'s GIL tokens, `jni`'s attachments, libraries that `setjmp` | **undefined behaviour**, where two fibers are inside one at a time and leave it in another order than they entered it |
 //! | entered contexts, other than spans of `tracing` | `tracing::subscriber::set_default`, `opentelemetry`'s `Context::attach`, `sentry` scopes, `tokio`'s `Handle::enter` | wrong results: an event goes to another fiber's subscriber, a context is restored that is over |
-//! | locks of the standard library and of `parking_lot` | a `MutexGuard`, `RwLock` guard or `ReentrantLock` that is held across a wait | a fiber that needs the lock blocks the thread, and so the fiber that would release it: a deadlock; a re-entrant lock lets every fiber of the thread in |
+//! | locks of the standard library and of `parking_lot` (use those of [`sync`]) | a `MutexGuard`, `RwLock` guard or `ReentrantLock` that is held across a wait | a fiber that needs the lock blocks the thread, and so the fiber that would release it: a deadlock; a re-entrant lock lets every fiber of the thread in |
 //! | lazy initialisation | `LazyLock`, `OnceLock::get_or_init`, `thread_local!` initialisers that wait | a deadlock, or a panic about re-entrance |
 //! | borrows | a `RefCell` guard, or a thread-local `with` closure, that is held across a wait | a panic in the fiber that borrows next |
 //!
@@ -155,6 +157,7 @@ mod shared_select;
 mod spans;
 mod spawn;
 mod stack;
+pub mod sync;
 mod time;
 mod wait;
 #[cfg(debug_assertions)]

@@ -5,6 +5,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::task::Poll;
+
+use ringspun_runtime::Wake;
 
 use crate::group::Group;
 use crate::join::JoinHandle;
@@ -114,12 +117,22 @@ pub fn scope<'env, T>(function: impl for<'scope> FnOnce(&'scope Scope<'scope, 'e
     if group.len() > 0 {
         // Does not return before the last member has left, whatever interrupts it, and does not unwind: neither closure
         // panics, and the caller is a fiber, or there would be no members.
-        wait_for_completion(&mut (), |(), waiter| group.poll_empty(waiter), |()| group.cancel());
+        wait_for_completion(&mut (), |(), waiter| poll_end(group, waiter), |()| group.cancel());
     }
     match (result, group.take_panic()) {
         (Ok(value), None) => value,
         (Err(payload), _) | (Ok(_), Some(payload)) => resume_unwind(payload),
     }
+}
+
+fn poll_end(group: &Group, waiter: &Rc<dyn Wake>) -> Poll<()> {
+    #[cfg(feature = "mutations")]
+    if ringspun_runtime::simulation::mutated(ringspun_runtime::simulation::Mutation::ScopeLeft)
+        && crate::wait::pending_interrupt().is_some()
+    {
+        return Poll::Ready(());
+    }
+    group.poll_empty(waiter)
 }
 
 /// A scope of fibers that may borrow, from [`scope`].

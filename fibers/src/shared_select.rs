@@ -71,11 +71,11 @@ struct TakeShared<'a, T: Send, F> {
 }
 
 impl<T: Send, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeShared<'_, T, F> {
-    fn target(&self) -> (Direction, *const ()) {
-        (Direction::Take, self.place.channel.address())
+    fn target(&self) -> Option<(Direction, *const ())> {
+        Some((Direction::Take, self.place.channel.address()))
     }
 
-    fn attempt(&mut self) -> bool {
+    fn attempt(&mut self, _: &Rc<dyn Wake>) -> bool {
         let queue = self.place.channel.queue();
         // After a wake that found nothing, it joins the list again.
         self.taken = queue.take(&mut self.place.ticket, || waiter_of(&self.waiter));
@@ -108,11 +108,11 @@ struct GiveShared<'a, T: Send, F> {
 }
 
 impl<T: Send, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveShared<'_, T, F> {
-    fn target(&self) -> (Direction, *const ()) {
-        (Direction::Give, self.place.channel.address())
+    fn target(&self) -> Option<(Direction, *const ())> {
+        Some((Direction::Give, self.place.channel.address()))
     }
 
-    fn attempt(&mut self) -> bool {
+    fn attempt(&mut self, _: &Rc<dyn Wake>) -> bool {
         if self.slot.is_none() {
             return false;
         }

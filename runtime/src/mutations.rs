@@ -17,6 +17,10 @@ pub enum Mutation {
     BufferReturnedTwice,
     /// A connection that is accepted after its listener was closed stays open.
     LateAcceptLeaked,
+    /// A lock that is released wakes nobody who waits for it.
+    PermitForgotten,
+    /// A scope whose fiber is interrupted is left before its fibers have ended.
+    ScopeLeft,
 }
 
 thread_local! {
@@ -25,12 +29,14 @@ thread_local! {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::SlotFreedAtCancel,
         Self::LateByteDropped,
         Self::WakeLost,
         Self::BufferReturnedTwice,
         Self::LateAcceptLeaked,
+        Self::PermitForgotten,
+        Self::ScopeLeft,
     ];
 
     /// Activates this bug on this thread.

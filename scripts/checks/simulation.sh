@@ -6,10 +6,10 @@
 #
 #     --seeds N          how many seeds of each workload; 2000 by default
 #     --start SEED       the first of them; 0 by default
-#     --workload NAME    echo, proxy, chat, endings or trees; all by default
+#     --workload NAME    echo, proxy, chat, endings, trees, scopes or locks; all by default
 #     --jobs N           how many processes at once; one for each core by default
 #     --trace            runs one seed, and prints all that happens in it
-#     --mutations        puts five deliberate bugs into the code, one after the other, each of which has to be found
+#     --mutations        puts seven deliberate bugs into the code, one after the other, each of which has to be found
 #                        within 10,000 seeds
 #
 # A seed decides everything that can happen and go wrong. A seed that fails is printed with the command that repeats it and

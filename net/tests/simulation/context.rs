@@ -305,8 +305,13 @@ impl Context {
         function: impl FnOnce(&Rc<Self>) + 'static,
     ) -> Rc<JoinHandle<()>> {
         let handle = self.spawn(name, function);
-        self.victims.borrow_mut().push(handle.clone());
+        self.may_cancel(handle.clone());
         handle
+    }
+
+    /// The fiber may be cancelled at any time from now on.
+    pub fn may_cancel(&self, fiber: Rc<JoinHandle<()>>) {
+        self.victims.borrow_mut().push(fiber);
     }
 
     /// Cancels random fibers for a while, or none.

@@ -8,8 +8,10 @@ mod context;
 mod echo;
 mod endings;
 mod flow;
+mod locks;
 mod proxy;
 mod runner;
+mod scopes;
 mod trees;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,7 @@ const FLOWS: [&str; 6] = [
     "interrupted writes",
 ];
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 7] = [
     Scene { name: "echo", workload: echo::run, tallies: &FLOWS, has_sockets: true },
     Scene { name: "proxy", workload: proxy::run, tallies: &FLOWS, has_sockets: true },
     Scene {
@@ -57,6 +59,18 @@ const SCENES: [Scene; 5] = [
         name: "trees",
         workload: trees::run,
         tallies: &["cancels", "deadlines", "fibers", "interrupts", "panics", "values given", "values taken"],
+        has_sockets: false,
+    },
+    Scene {
+        name: "scopes",
+        workload: scopes::run,
+        tallies: &["cancels", "fibers", "panics", "scopes"],
+        has_sockets: false,
+    },
+    Scene {
+        name: "locks",
+        workload: locks::run,
+        tallies: &["cancels", "interrupts", "jobs", "locks", "meetings", "values heard"],
         has_sockets: false,
     },
 ];

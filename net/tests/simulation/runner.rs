@@ -324,6 +324,8 @@ mod mutations {
             Mutation::WakeLost => ("chat", &["a waiter was forgotten", "no end after"]),
             Mutation::BufferReturnedTwice => ("chat", &["receive buffer"]),
             Mutation::LateAcceptLeaked => ("echo", &["descriptors were left open"]),
+            Mutation::PermitForgotten => ("locks", &["a waiter was forgotten"]),
+            Mutation::ScopeLeft => ("scopes", &["a scope was left while"]),
             unknown => panic!("{unknown:?}: no workload is known to find it"),
         }
     }
