@@ -1,5 +1,5 @@
-# The echo server of examples/echo.janet on several threads, two unless the second argument says otherwise, as stock Janet
-# can have them: each thread listens at the same port, and the kernel distributes connections. Prints the address.
+# The echo server of examples/echo.janet on several threads, two unless the second argument says otherwise, as stock
+# Janet can have them: each listens at the same port, and the kernel distributes connections. Prints the address.
 (defn serve [connection]
   (def buffer @"")
   (defer (:close connection)

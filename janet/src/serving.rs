@@ -101,7 +101,7 @@ fn bind(address: &Address, workers: usize, kind: SocketKind) -> Verdict {
         let event_loop = bridge.event_loop().clone();
         match kind {
             SocketKind::Stream => bridge.stream_value(
-                Socket::Listener(ListenerCore::new(event_loop, descriptor)),
+                Socket::Listener(ListenerCore::new(event_loop, descriptor), None),
                 janet::JANET_STREAM_ACCEPTABLE,
             ),
             SocketKind::Datagram => bridge.stream_value(
@@ -133,7 +133,7 @@ unsafe extern "C-unwind" fn take_waiting(count: i32, arguments: *mut Janet) -> J
                 Ok(bridge) => bridge,
                 Err(verdict) => return verdict,
             };
-            let Socket::Listener(core) = bridge.socket_of(stream) else {
+            let Socket::Listener(core, _) = bridge.socket_of(stream) else {
                 return Verdict::Raise(string("bad stream, expected server socket"));
             };
             let Some(connections) = core.take_waiting() else { return Verdict::Return(nil()) };

@@ -1,5 +1,6 @@
 //! An echo server on may, as its README writes one: a coroutine for each connection, with a buffer of 16 KiB on the
-//! heap unless `--buffer BYTES` says otherwise, and one worker thread or `--threads N`. Prints the address it listens on.
+//! heap unless `--buffer BYTES` says otherwise, and one worker thread unless `--threads N` says otherwise. Prints the
+//! address it listens on.
 
 use std::io::{self, Read, Write};
 

@@ -1,6 +1,6 @@
-//! An echo server on tokio, as its documentation writes one, on one thread, or with `--threads N` on the runtime of many:
-//! over TCP, with `--udp` for datagrams, or with `--unix PATH` for connections to a Unix socket. Each connection has a
-//! buffer of 1 KiB unless `--buffer BYTES` says otherwise. Prints the address it listens on.
+//! An echo server on tokio, as its documentation writes one, on one thread, or with `--threads N` on its runtime with
+//! many: over TCP, with `--udp` for datagrams, or with `--unix PATH` for connections to a Unix socket. Each connection
+//! has a buffer of 1 KiB unless `--buffer BYTES` says otherwise. Prints the address it listens on.
 
 use std::io;
 
