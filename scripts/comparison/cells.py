@@ -12,7 +12,9 @@ OURS = "ringspun"
 LIMITS = {"bare"}
 # Ours with another choice than its default: what the choice gives or costs, and no peers either.
 LATENCY, NO_SPIN, POLL = "ringspun, latency", "ringspun, no spin", "ringspun, poll"
+ONE_WORKER = "ringspun, 1 worker"
 VARIANTS = {
+    ONE_WORKER: {},
     LATENCY: {"RINGSPUN_SPIN": "latency"},
     NO_SPIN: {"RINGSPUN_SPIN": "off"},
     POLL: {"RINGSPUN_BACKEND": "poll"},
@@ -84,10 +86,11 @@ def http_servers():
 
 
 def on_two_workers(servers):
-    """Servers with a worker for each of two cores; without the bare loop, which has one."""
-    flags = {OURS: ("--workers", "2")}
-    kept = [server for server in servers if server.name not in LIMITS]
-    return tuple(replace(one, command=(*one.command, *flags.get(one.name, ("--threads", "2")))) for one in kept)
+    """Servers with a worker for each of two cores, and ours with one; without the bare loop, which has one."""
+    ours, one_worker, *peers_and_limits = with_variants(servers, ONE_WORKER)
+    ours = replace(ours, command=tuple("2" if part == "1" else part for part in ours.command))
+    kept = [server for server in peers_and_limits if server.name not in LIMITS]
+    return (ours, one_worker, *(replace(peer, command=(*peer.command, "--threads", "2")) for peer in kept))
 
 
 def all_cells():
