@@ -3,14 +3,10 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use ringspun_fibers as fibers;
-use ringspun_net::Stream;
+use ringspun_fibers::{self as fibers, SharedChannel};
 
 use crate::error::RunError;
 use crate::hooks::{Hooks, Snapshot, WorkerHooks};
@@ -33,18 +29,17 @@ enum Message {
 #[derive(Clone)]
 struct Reporter {
     worker: usize,
-    sender: Sender<(usize, Message)>,
+    messages: SharedChannel<(usize, Message)>,
 }
 
 impl Reporter {
     fn tell(&self, message: Message) {
-        // A receiver that is gone has failed, and reports that itself.
-        let _ = self.sender.send((self.worker, message));
+        // It is never full. A receiver that is gone has failed, and reports that itself.
+        let _ = self.messages.try_give((self.worker, message));
     }
 
-    /// The hooks of the thread's share of the run, which stops early when the other end of `stopped` is shut down or
-    /// closed.
-    fn hooks(self, is_recorded: bool, is_watched: bool, stopped: UnixStream) -> WorkerHooks {
+    /// The hooks of the thread's share of the run, which stops early when `stop` is closed.
+    fn hooks(self, is_recorded: bool, is_watched: bool, stop: SharedChannel<()>) -> WorkerHooks {
         let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
         if is_recorded {
             let reporter = self.clone();
@@ -53,59 +48,82 @@ impl Reporter {
         if is_watched {
             hooks.observer = Some(Box::new(move |snapshot| self.tell(Message::Snapshot(snapshot))));
         }
+        // Returns when it is closed, or when interrupted at the end of the run.
         hooks.stopper = Some(Box::new(move || {
-            if let Some(event_loop) = fibers::event_loop() {
-                // Returns at end-of-file, or when interrupted at the end of the run.
-                let _ = Stream::from_descriptor(event_loop, stopped.into()).read(&mut [0]);
-            }
+            let _ = stop.take();
         }));
         hooks
+    }
+}
+
+/// Reports the outcome of a thread when it is dropped, also where the thread panics.
+struct Ending {
+    reporter: Reporter,
+    outcome: Result<Outcome, RunError>,
+}
+
+impl Ending {
+    fn new(reporter: Reporter) -> Self {
+        let panicked = io::Error::other("a thread of the generator panicked");
+        Self { reporter, outcome: Err(RunError::Failed(panicked)) }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let nothing = Err(RunError::Failed(io::ErrorKind::Other.into()));
+        let outcome = std::mem::replace(&mut self.outcome, nothing);
+        self.reporter.tell(Message::Ended(Box::new(outcome)));
+    }
+}
+
+/// Stops all threads when it is dropped.
+struct StopAll(SharedChannel<()>);
+
+impl Drop for StopAll {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
 /// Runs a plan on several threads. Must be called in a fiber.
 pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Result<Outcome, RunError> {
     let Hooks { observer, stopper, recorder } = hooks;
-    let (sender, messages) = mpsc::channel();
-    let mut stops = Vec::new();
+    let (messages, stop) = (SharedChannel::bounded(usize::MAX), SharedChannel::bounded(1));
+    // However this ends.
+    let _stop_all = StopAll(stop.clone());
     let mut threads = Vec::new();
     let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
     let mut snapshots = observer.map(|observer| SnapshotMerger::new(observer, plan.workers));
     for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
-        let (stop, stopped) = UnixStream::pair().map_err(RunError::Failed)?;
-        stops.push(stop);
         let (plan, destination) = (plan.clone(), destination.clone().starting_with_source(worker));
-        let reporter = Reporter { worker, sender: sender.clone() };
+        let (reporter, stop) = (Reporter { worker, messages: messages.clone() }, stop.clone());
         let (is_recorded, is_watched) = (intervals.is_some(), snapshots.is_some());
         let work = move || {
-            let ended = reporter.clone();
-            let watch = move || reporter.hooks(is_recorded, is_watched, stopped);
+            let mut ending = Ending::new(reporter.clone());
+            let watch = move || reporter.hooks(is_recorded, is_watched, stop);
             let outcome = worker::runtime().run(move || worker::run(plan, destination, share, watch()));
-            let outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
-            ended.tell(Message::Ended(Box::new(outcome)));
+            ending.outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
         };
         let thread = thread::Builder::new().name(format!("load {worker}"));
         threads.push(thread.spawn(work).map_err(RunError::Failed)?);
     }
-    drop(sender);
-    let stops: Rc<[UnixStream]> = stops.into();
     let has_ended = Rc::new(Cell::new(false));
     if let Some(stopper) = stopper {
-        let (stops, has_ended) = (stops.clone(), has_ended.clone());
+        let (stop, has_ended) = (stop.clone(), has_ended.clone());
         let stopping = move || {
             stopper();
             // It also returns when the runtime ends.
             if !has_ended.get() {
-                stop_all(&stops);
+                stop.close();
             }
         };
         fibers::spawn(stopping).map_err(RunError::Failed)?;
     }
     let mut merged = Ok(None);
-    let mut messages = messages;
-    // Until all threads have ended and their messages are processed.
-    while let (returned, Some((worker, message))) = receive(messages)? {
-        messages = returned;
+    let mut running = threads.len();
+    while running > 0 {
+        let (worker, message) = messages.take().map_err(|error| RunError::Failed(error.into()))?;
         match message {
             Message::Interval(interval) => {
                 if let Some(intervals) = &mut intervals {
@@ -118,42 +136,21 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
                 }
             }
             Message::Ended(outcome) => {
+                running -= 1;
                 intervals.iter_mut().for_each(|intervals| intervals.end(worker));
                 snapshots.iter_mut().for_each(|snapshots| snapshots.end(worker));
                 merged = merge(merged, *outcome);
                 if merged.is_err() {
-                    stop_all(&stops);
+                    stop.close();
                 }
             }
         }
     }
     has_ended.set(true);
-    let panicked = threads.into_iter().map(thread::JoinHandle::join).any(|joined| joined.is_err());
-    match merged? {
-        Some(outcome) if !panicked => Ok(outcome),
-        _ => Err(RunError::Failed(io::Error::other("a thread of the generator panicked"))),
-    }
+    // They end after their last message. A panic was the outcome.
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    merged?.ok_or_else(|| RunError::Failed(io::Error::other("no thread of the generator has run")))
 }
-
-/// Stops all threads.
-fn stop_all(stops: &[UnixStream]) {
-    for stop in stops {
-        // Fails if the thread has ended already.
-        let _ = stop.shutdown(Shutdown::Both);
-    }
-}
-
-/// Waits for a message, on a thread for blocking calls, and returns the receiver as well. `None` when all threads
-/// have ended.
-fn receive(messages: Messages) -> Result<(Messages, Option<(usize, Message)>), RunError> {
-    fibers::blocking(move || {
-        let message = messages.recv().ok();
-        (messages, message)
-    })
-    .map_err(|error| RunError::Failed(io::Error::other(error.to_string())))
-}
-
-type Messages = Receiver<(usize, Message)>;
 
 /// Merges an outcome; the first error wins.
 fn merge(
