@@ -70,6 +70,7 @@ status=0
     # as the VM itself reads freed memory in (os/exit N true), nor its `symbols`, as the sanitizer defines many.
     cargo test --no-fail-fast --target "$host" "${fibers[@]}" --lib --test fibers --test tcp --test interrupts \
         --test datagrams --test full_unix --test cancels --test blocking --test write_behind --test storm \
+        --test workers --test servers --test moving --test drains \
         -- --show-output &&
         cargo test --no-fail-fast --target "$host" -p ringspun-janet --lib --test callbacks --test endings --test handing_over --test janet_vm --test storm \
             -- --show-output &&

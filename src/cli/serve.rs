@@ -178,6 +178,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let server = start(&places, tls.as_ref(), datagrams.clone(), workers)?;
         let signals = StopSignals::take()?;
         announce(&places, &server)?;
+        compare_backends(workers);
         if statistics {
             tell_statistics(&server, &datagrams, workers);
         }
@@ -269,6 +270,21 @@ fn tell_worker(index: usize, counts: &WorkerStatistics, datagrams: u64) {
         nanoseconds(spin.blocking_cost),
         nanoseconds(spin.busy_polling_cost),
     ));
+}
+
+/// Reports workers on another backend than the one that is announced.
+fn compare_backends(workers: &Workers) {
+    let backend_of = || fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
+    let backend = backend_of();
+    for (index, task) in workers.broadcast(backend_of).iter().enumerate() {
+        match task.join() {
+            Ok(other) if other != backend => output::complain(format_args!(
+                "worker {index} runs on {other}, not on {backend}: `ringspun doctor` tells what limits there are"
+            )),
+            // An error means that the runtime is ending.
+            _ => {}
+        }
+    }
 }
 
 /// Reports the bound addresses once the server is listening.
