@@ -281,13 +281,14 @@ impl TlsCore {
         self.send_pending()
     }
 
-    /// Sends a close_notify, and closes the stream. What was written before goes first, for up to 30 seconds if the
+    /// Sends a close_notify if the handshake is complete, and closes the stream. What was written before goes first, for up to 30 seconds if the
     /// peer does not read. Does not wait. Closing again does nothing.
     pub fn close(&self) {
         if self.stream.is_closed() {
             return;
         }
-        if self.connection.try_borrow_mut().is_ok() {
+        // A peer whose handshake was given up must not take that for an orderly end.
+        if self.connection.try_borrow_mut().is_ok_and(|connection| !connection.is_handshaking()) {
             // A lost connection needs no close_notify.
             let _ = self.seal();
         }
