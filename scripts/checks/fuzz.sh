@@ -7,13 +7,13 @@
 #     --jobs N       how many targets run at once; 1 by default
 #     --minimize     instead of fuzzing, adds the inputs of target/fuzz/TARGET with the most coverage to
 #                    tests/fuzz/corpus/TARGET: of 1 KiB at most, until it holds 20
-#     TARGET         address, calls, hdr, http or options; all by default
+#     TARGET         address, calls, hdr, http, options or tls; all by default
 #
 # Each target starts from tests/fuzz/corpus/TARGET and from what earlier runs found, in target/fuzz/TARGET. Prints a
 # table of the runs. An input that breaks something is kept in target/fuzz/findings/TARGET, and printed with the command
 # that reproduces it. Exit status 1 if there is one. Needs a C++ compiler, and no nightly Rust.
 
-all=(address calls hdr http options)
+all=(address calls hdr http options tls)
 seconds=60 jobs=1 minimize=
 targets=()
 

@@ -16,6 +16,8 @@ mod hdr;
 mod http;
 #[path = "../fuzz/src/options.rs"]
 mod options;
+#[path = "../fuzz/src/tls.rs"]
+mod tls;
 
 #[test]
 fn addresses_read_back_as_they_are_shown() {
@@ -35,6 +37,11 @@ fn answers_are_the_same_in_all_pieces() {
 #[test]
 fn command_lines_make_plans_or_errors() {
     corpus::check("options", options::check);
+}
+
+#[test]
+fn bytes_of_a_peer_do_not_pass_for_tls() {
+    corpus::check("tls", tls::check);
 }
 
 #[test]

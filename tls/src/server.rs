@@ -289,10 +289,12 @@ pub fn server(
 ///
 /// fibers::run(|| -> std::io::Result<()> {
 ///     let config = ServerConfig::builder().identity(Identity::self_signed(&["localhost"])?).build()?;
+///     let others = tls::Roots::from_pem(Identity::self_signed(&["other"])?.certificate_pem().as_bytes())?;
 ///     let listener = net::listen("127.0.0.1:0")?;
 ///     let address = listener.localname()?;
+///     let client = tls::ClientConfig::builder().roots(others).build()?;
 ///     fibers::spawn(move || {
-///         let error = tls::connect_with(address, &tls::ClientConfig::builder().build().unwrap()).unwrap_err();
+///         let error = tls::connect_with(address, &client).unwrap_err();
 ///         assert!(error.to_string().contains("not trusted"), "{error}");
 ///     })?;
 ///     let error = tls::accept(listener.accept()?, &config).unwrap_err();

@@ -281,8 +281,8 @@ impl TlsCore {
         self.send_pending()
     }
 
-    /// Sends a close_notify if the handshake is complete, and closes the stream. What was written before goes first, for up to 30 seconds if the
-    /// peer does not read. Does not wait. Closing again does nothing.
+    /// Sends a close_notify if the handshake is complete, and closes the stream. What was written before goes first,
+    /// for up to 30 seconds if the peer does not read. Does not wait. Closing again does nothing.
     pub fn close(&self) {
         if self.stream.is_closed() {
             return;
