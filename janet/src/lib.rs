@@ -42,7 +42,7 @@
 //! | `parked` | a fiber that waits for work |
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
-//! | `modules` | modules that are part of the program |
+//! | `modules` | the modules that are part of the program |
 //! | `serving` | the module `ringspun` for Janet programs, with `serving.janet` |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
 //! | `vm` | a VM for embedders |

@@ -4,15 +4,39 @@ use std::ffi::{CStr, c_char};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetRegExt, JanetTable};
+use crate::serving::{SERVING_FUNCTIONS, SERVING_SOURCE};
 use crate::shims::carry_out;
 use crate::stock::{Replacement, replacement};
 use crate::tls::{TLS_FUNCTIONS, TLS_SOURCE};
-use crate::values::{Verdict, keyword, string, symbol};
+use crate::values::{Verdict, bytes_of, keyword, string, symbol};
 
-/// Makes the module known to `import` and `require`. It is compiled when it is first asked for.
+/// A module: a source text, and the functions that only it can call.
+struct Module {
+    name: &'static str,
+    file: &'static CStr,
+    source: &'static str,
+    functions: &'static [Replacement],
+}
+
+const MODULES: [Module; 2] = [
+    Module {
+        name: "ringspun",
+        file: c"janet/src/serving.janet",
+        source: SERVING_SOURCE,
+        functions: &SERVING_FUNCTIONS,
+    },
+    Module {
+        name: "ringspun/tls",
+        file: c"janet/src/tls.janet",
+        source: TLS_SOURCE,
+        functions: &TLS_FUNCTIONS,
+    },
+];
+
+/// Makes the modules known to `import` and `require`. Each is compiled when it is first asked for.
 const LOADER: &str = "\
-(put module/loaders :ringspun/tls (fn load-tls [path & _] (ringspun/tls-module (make-env))))\
-(array/push module/paths [(fn is-tls [path] (if (= path \"ringspun/tls\") path)) :ringspun/tls])";
+(put module/loaders :ringspun (fn load-own [path & _] (load-module path (make-env))))\
+(array/insert module/paths 0 [(fn is-own [path] (if (has-module path) path)) :ringspun])";
 
 /// Tells the VM on this thread of the modules, whose core environment this is.
 ///
@@ -23,9 +47,10 @@ pub(crate) fn announce(environment: *mut JanetTable) -> Result<(), &'static str>
     // SAFETY: the VM runs on this thread; the environment is a root of its own, and the table is used by what is
     // evaluated in it only.
     unsafe {
-        let own = janet::janet_table(1);
+        let own = janet::janet_table(2);
         (*own).proto = environment;
-        register(&TLS_MODULE, own, std::ptr::null());
+        register(&HAS_MODULE, own, std::ptr::null());
+        register(&LOAD_MODULE, own, std::ptr::null());
         if evaluate(own, LOADER, c"ringspun") { Ok(()) } else { Err("the VM does not take our modules") }
     }
 }
@@ -41,24 +66,48 @@ unsafe fn evaluate(environment: *mut JanetTable, source: &str, name: &CStr) -> b
     unsafe { janet::janet_dobytes(environment, source.as_ptr(), length, name.as_ptr(), &mut value) == 0 }
 }
 
-const TLS_MODULE: Replacement = replacement!(c"ringspun/tls-module", tls_module);
+/// The module of a name.
+///
+/// # Safety
+///
+/// The value is alive.
+unsafe fn module_of(name: Janet) -> Option<&'static Module> {
+    // SAFETY: as the caller says, and nothing changes it meanwhile.
+    let name = unsafe { bytes_of(name) }?;
+    MODULES.iter().find(|module| module.name.as_bytes() == name)
+}
 
-/// Fills an environment with the module `ringspun/tls`.
-unsafe extern "C-unwind" fn tls_module(count: i32, arguments: *mut Janet) -> Janet {
+const HAS_MODULE: Replacement = replacement!(c"has-module", has_module);
+
+/// Whether a name is that of a module.
+unsafe extern "C-unwind" fn has_module(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever the VM may raise.
     unsafe {
         janet::janet_fixarity(count, 1);
-        let environment = janet::janet_gettable(arguments, 0);
+        janet::janet_wrap_boolean(module_of(*arguments).is_some().into())
+    }
+}
+
+const LOAD_MODULE: Replacement = replacement!(c"load-module", load_module);
+
+/// Fills an environment with the module of a name.
+unsafe extern "C-unwind" fn load_module(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `has_module`.
+    unsafe {
+        janet::janet_fixarity(count, 2);
+        let environment = janet::janet_gettable(arguments, 1);
+        let module = module_of(*arguments);
         carry_out(|| {
-            for function in &TLS_FUNCTIONS {
+            let Some(module) = module else { return Verdict::Raise(string("no such module")) };
+            for function in module.functions {
                 register(function, environment, std::ptr::null());
                 if let Some(entry) = entry_of(environment, function.name) {
                     janet::janet_table_put(entry, keyword("private"), janet::janet_wrap_boolean(1));
                 }
             }
-            match evaluate(environment, TLS_SOURCE, c"janet/src/tls.janet") {
-                true => Verdict::Return(*arguments),
-                false => Verdict::Raise(string("the module ringspun/tls could not be compiled")),
+            match evaluate(environment, module.source, module.file) {
+                true => Verdict::Return(*arguments.add(1)),
+                false => Verdict::Raise(string(&format!("the module {} could not be compiled", module.name))),
             }
         })
     }

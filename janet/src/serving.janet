@@ -1,6 +1,5 @@
 # The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is a
-# placement, by its number, and channels between threads. `natives` of the core environment has the functions that are
-# not defined here.
+# placement, by its number, and channels between threads. The functions that are not defined here are those of serving.rs.
 
 (defn- end-connection [stream]
   # It may be closed already.

@@ -13,29 +13,13 @@ use crate::api::Janet;
 use crate::shims::{carry_out, stream_argument, this_bridge};
 use crate::socket::Socket;
 use crate::stock::{Replacement, replacement};
-use crate::values::{Verdict, address_argument, explained, nil, string, symbol};
+use crate::values::{Verdict, address_argument, explained, nil, string};
 
 /// The source text of the module.
-const SOURCE: &str = include_str!("serving.janet");
-
-/// Makes the module known to `import`; it is compiled when it is first imported.
-pub(crate) const LOADER: &str = r#"
-(array/insert module/paths 0
-  [(fn [path] (if (= path "ringspun") path))
-   (fn [&]
-     (def environment (make-env))
-     (var source nil)
-     (eachp [name value] (ringspun/natives)
-       (if (= name 'source) (set source value) (put environment name @{:value value :private true})))
-     (run-context
-       {:env environment
-        :source "[ringspun]"
-        :chunks (fn [buffer &] (when source (buffer/push buffer source) (set source nil) buffer))})
-     environment)])
-nil"#;
+pub(crate) const SERVING_SOURCE: &str = include_str!("serving.janet");
 
 /// The functions that only the module has.
-const MODULE_FUNCTIONS: [Replacement; 10] =
+pub(crate) const SERVING_FUNCTIONS: [Replacement; 10] =
     [LISTEN, TAKE_WAITING, NEW_PLACEMENT, ENTER, PLACE, ENDED, LEAVE, COUNTS, FORGET, CORES];
 
 /// The placements of the servers of this process, by number: what their workers, each with a VM of its own, share.
@@ -49,29 +33,11 @@ fn placement(id: i32) -> Option<Arc<Placement>> {
     placements().as_ref()?.get(&id).cloned()
 }
 
-/// `(ringspun/natives)`: the source of the module `ringspun`, and what it is compiled with.
-pub(crate) const NATIVES: Replacement = replacement!(c"ringspun/natives", natives);
-
-unsafe extern "C-unwind" fn natives(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `read`: called by the VM with `count` arguments, and plain data only is alive wherever it
-    // may raise.
-    unsafe {
-        janet::janet_fixarity(count, 0);
-        let table = janet::janet_table(0);
-        janet::janet_table_put(table, symbol(c"source"), string(SOURCE));
-        for function in &MODULE_FUNCTIONS {
-            let value = janet::janet_wrap_cfunction(Some(function.function));
-            janet::janet_table_put(table, symbol(function.name), value);
-        }
-        janet::janet_wrap_table(table)
-    }
-}
-
 const LISTEN: Replacement = replacement!(c"listen", listen);
 
 /// `(listen address workers datagram)`: listeners at the address, one for each worker where it can be shared.
 unsafe extern "C-unwind" fn listen(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim: called by the VM with `count` arguments, and plain data only is alive wherever it may raise.
     unsafe {
         janet::janet_sandbox_assert(janet::JANET_SANDBOX_NET_LISTEN);
         janet::janet_fixarity(count, 3);
@@ -124,7 +90,7 @@ const TAKE_WAITING: Replacement = replacement!(c"take-waiting", take_waiting);
 
 /// `(take-waiting listener)`: connections that wait in the kernel; nil when there are no more.
 unsafe extern "C-unwind" fn take_waiting(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 1);
         let stream = stream_argument(arguments);
@@ -152,7 +118,7 @@ const NEW_PLACEMENT: Replacement = replacement!(c"new-placement", new_placement)
 
 /// `(new-placement workers)`: the number of a new placement.
 unsafe extern "C-unwind" fn new_placement(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 1);
         let workers = janet::janet_getnat(arguments, 0) as usize;
@@ -188,7 +154,7 @@ const ENTER: Replacement = replacement!(c"enter", enter);
 
 /// `(enter id worker)`: this thread is the worker's.
 unsafe extern "C-unwind" fn enter(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
@@ -202,7 +168,7 @@ const PLACE: Replacement = replacement!(c"place", place);
 
 /// `(place id worker here)`: the worker for a connection that has landed on this one, where it stays if `here` is true.
 unsafe extern "C-unwind" fn place(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 3);
         let stays = janet::janet_getboolean(arguments, 2) != 0;
@@ -220,7 +186,7 @@ const ENDED: Replacement = replacement!(c"ended", ended);
 
 /// `(ended id worker)`: a connection of the worker has ended.
 unsafe extern "C-unwind" fn ended(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
@@ -234,7 +200,7 @@ const LEAVE: Replacement = replacement!(c"leave", leave);
 
 /// `(leave id worker)`: the worker gets no more connections.
 unsafe extern "C-unwind" fn leave(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
@@ -249,7 +215,7 @@ const COUNTS: Replacement = replacement!(c"counts", counts);
 /// `(counts id)`: for each worker its live connections, those served, those handed over, and its processor time in
 /// seconds.
 unsafe extern "C-unwind" fn counts(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 1);
         let id = janet::janet_getnat(arguments, 0);
@@ -275,7 +241,7 @@ const FORGET: Replacement = replacement!(c"forget", forget);
 
 /// `(forget id)`: the server has ended.
 unsafe extern "C-unwind" fn forget(count: i32, arguments: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 1);
         let id = janet::janet_getnat(arguments, 0);
@@ -291,7 +257,7 @@ const CORES: Replacement = replacement!(c"cores", cores);
 
 /// `(cores)`: how many cores this process may use.
 unsafe extern "C-unwind" fn cores(count: i32, _: *mut Janet) -> Janet {
-    // SAFETY: a shim, as in `natives`.
+    // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 0);
         carry_out(|| {

@@ -85,6 +85,10 @@
   (check what options [:config ;server-options])
   (or (options :config) (server-config ;(kvs options))))
 
+(defn- need-own-streams [what]
+  (when (= :stock (ringspun/backend))
+    (errorf "%s needs Ringspun's network code: unset RINGSPUN_NET=stock" what)))
+
 (defn- begin [stream config host]
   (try
     (ringspun/tls-begin stream config host)
@@ -97,18 +101,21 @@
   is complete. The certificate must be for host. Takes the options of tls/client-config, or :config. The stream is
   closed if the handshake fails.``
   [stream host &keys options]
+  (need-own-streams "tls/wrap")
   (begin stream (client-config-of "tls/wrap" options) host))
 
 (defn accept
   ``Performs the server's side of a handshake on a stream, which may have been used before (STARTTLS), and returns the
   stream. Takes the options of tls/server-config, or :config. The stream is closed if the handshake fails.``
   [stream &keys options]
+  (need-own-streams "tls/accept")
   (begin stream (server-config-of "tls/accept" options) nil))
 
 (defn connect
   ``Connects to a server, and returns a stream when the handshake is complete. The server's certificate must be for
   host, and signed by an authority of the system. Takes the options of tls/client-config, or :config.``
   [host port &keys options]
+  (need-own-streams "tls/connect")
   (def config (client-config-of "tls/connect" options))
   (begin (net/connect host port) config host))
 
@@ -117,6 +124,7 @@
   The first read or write of such a connection performs the handshake, and raises its error. Takes the options of
   tls/server-config, or :config.``
   [host port &keys options]
+  (need-own-streams "tls/listen")
   (def config (server-config-of "tls/listen" options))
   (ringspun/tls-listener (net/listen host port) config))
 

@@ -17,7 +17,6 @@ use crate::making::EXTRA_OPTIONS_DOC;
 use crate::modules::{self, entry_of, register};
 use crate::parked::forget_spare;
 use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
-use crate::serving::{LOADER, NATIVES};
 use crate::stock::{self, Replacement};
 use crate::values::{keyword, string, symbol, text_of};
 
@@ -121,7 +120,6 @@ impl Vm {
         }
         let mut vm = Self { environment: std::ptr::null_mut(), not_send: PhantomData };
         vm.environment = core_environment(net)?;
-        vm.run_string(LOADER)?;
         Ok(vm)
     }
 
@@ -249,8 +247,6 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
     const BACKEND_DOC: &CStr =
         c"(ringspun/backend)\n\nWhich code serves this thread's sockets, as a keyword: \
         the name of Ringspun's backend, or :stock for Janet's own.";
-    const NATIVES_DOC: &CStr =
-        c"(ringspun/natives)\n\nWhat the module `ringspun` is made from: (import ringspun).";
     let mut functions = vec![GETLINE];
     let backend = match net {
         Net::Ring => {
@@ -279,14 +275,11 @@ fn core_environment(net: Net) -> Result<*mut JanetTable, VmError> {
             }
         }
         register(&backend, environment, BACKEND_DOC.as_ptr());
-        register(&NATIVES, environment, NATIVES_DOC.as_ptr());
         if let (Net::Ring, Some(entry)) = (net, entry_of(environment, c"net/setsockopt")) {
             let documentation = text_of(janet::janet_table_get(entry, keyword("doc")));
             janet::janet_table_put(entry, keyword("doc"), string(&(documentation + EXTRA_OPTIONS_DOC)));
         }
-        if net == Net::Ring {
-            modules::announce(environment).map_err(|text| VmError(text.to_string()))?;
-        }
+        modules::announce(environment).map_err(|text| VmError(text.to_string()))?;
         Ok(environment)
     }
 }

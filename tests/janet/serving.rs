@@ -222,6 +222,10 @@ fn the_vms_own_network_code_says_that_it_cannot() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("ringspun/serve needs Ringspun's network code"), "{errors}");
     assert!(!output.status.success());
+    let output = run(r#"(import ringspun/tls) (tls/connect "127.0.0.1" "1")"#, "stock");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("tls/connect needs Ringspun's network code"), "{errors}");
+    assert!(!output.status.success());
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     ///
     /// # Errors
     ///
-    /// [`Closed`] on a closed stream; the kernel's, including those of earlier detached sends.
+    /// [`Closed`](crate::Closed) on a closed stream; the kernel's, including those of earlier detached sends.
     #[inline]
     pub fn try_send(self: &Rc<Self>, data: &[u8], may_detach: bool) -> io::Result<Sent> {
         self.check_open()?;

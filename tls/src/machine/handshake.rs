@@ -25,7 +25,7 @@ impl Handshake {
     ///
     /// # Errors
     ///
-    /// The stream's; [`TlsError`], which the peer has been told.
+    /// The stream's; [`TlsError`](crate::TlsError), which the peer has been told.
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
         let polled = self.tls.poll_handshake(waiter);
         if polled.is_ready() {
