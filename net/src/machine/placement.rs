@@ -9,6 +9,9 @@
 //!                                        that processor time, divided by that of an average connection
 //! ```
 //!
+//! Where connections come and go quickly, it may be ahead by more: that evens itself out sooner than it pays to hand
+//! connections over.
+//!
 //! All this happens once per connection, under a lock. Requests touch none of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +28,8 @@ const BUSY_SHARE_MIN: f64 = 0.1;
 /// connections, this share of the mean.
 const AHEAD_MAX: f64 = 2.0;
 const AHEAD_SHARE_MAX: f64 = 0.05;
+/// It may also be ahead by as many connections as have lately ended on it in such a time.
+const TURNOVER_SECONDS: f64 = 0.005;
 /// What differs less than that from the number of connections is noise of the measurement.
 const NOISE_MAX: f64 = 2.0;
 const NOISE_SHARE_MAX: f64 = 0.125;
@@ -55,6 +60,9 @@ struct Loads {
     loads: Box<[f64]>,
     /// The live connections at that time.
     connections: Box<[f64]>,
+    /// The connections that had ended by then, and how many have ended per second.
+    ended: Box<[u64]>,
+    ends_per_second: Box<[f64]>,
 }
 
 impl Placement {
@@ -65,6 +73,8 @@ impl Placement {
             processor_times: vec![Duration::ZERO; workers].into(),
             loads: vec![0.0; workers].into(),
             connections: vec![0.0; workers].into(),
+            ended: vec![0; workers].into(),
+            ends_per_second: vec![0.0; workers].into(),
         };
         Self { workers: (0..workers).map(|_| Place::default()).collect(), loads: Mutex::new(loads) }
     }
@@ -87,7 +97,7 @@ impl Placement {
         loads.measure(&self.workers);
         let weights = loads.weights(&self.live());
         let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
-        let chosen = choose(&weights, here, is_open);
+        let chosen = choose(&weights, here, loads.ends_per_second[here], is_open);
         self.count(chosen);
         if chosen != here {
             self.workers[here].handed_over.fetch_add(1, Ordering::Relaxed);
@@ -141,11 +151,17 @@ impl Loads {
             workers.iter().map(|place| place.clock.get().and_then(ThreadClock::processor_time)).collect();
         let live: Vec<f64> = workers.iter().map(|place| place.live.load(Ordering::SeqCst) as f64).collect();
         self.add(passed, &processor_times, &live);
+        for (worker, place) in workers.iter().enumerate() {
+            let ended = place.served.load(Ordering::Relaxed).saturating_sub(live[worker] as u64);
+            let newly = ended.saturating_sub(std::mem::replace(&mut self.ended[worker], ended));
+            let rate = &mut self.ends_per_second[worker];
+            *rate += share_of_new(passed) * (newly as f64 / passed.as_secs_f64() - *rate);
+        }
     }
 
     /// Adds what was measured after `passed`.
     fn add(&mut self, passed: Duration, processor_times: &[Option<Duration>], live: &[f64]) {
-        let share_of_new = 1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        let share_of_new = share_of_new(passed);
         for (worker, processor_time) in processor_times.iter().enumerate() {
             let processor_time = processor_time.unwrap_or(self.processor_times[worker]);
             let used = processor_time.saturating_sub(self.processor_times[worker]);
@@ -174,15 +190,21 @@ impl Loads {
     }
 }
 
-/// The worker for a connection that has landed on `here`. Of those that have the least, the next one after `here`.
-fn choose(weights: &[f64], here: usize, is_open: impl Fn(&usize) -> bool) -> usize {
+/// How much what was measured in such a time counts.
+fn share_of_new(passed: Duration) -> f64 {
+    1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp()
+}
+
+/// The worker for a connection that has landed on `here`, where so many end per second. Of those that have the least,
+/// the next one after `here`.
+fn choose(weights: &[f64], here: usize, ends_per_second: f64, is_open: impl Fn(&usize) -> bool) -> usize {
     let from_here = (0..weights.len()).map(|offset| (here + offset) % weights.len());
     let least = from_here
         .filter(&is_open)
         .reduce(|least, worker| if weights[worker] < weights[least] { worker } else { least });
     let Some(least) = least else { return here };
     let mean = weights.iter().sum::<f64>() / weights.len() as f64;
-    let ahead_max = (mean * AHEAD_SHARE_MAX).max(AHEAD_MAX);
+    let ahead_max = (mean * AHEAD_SHARE_MAX).max(AHEAD_MAX).max(ends_per_second * TURNOVER_SECONDS);
     if is_open(&here) && weights[here] - weights[least] < ahead_max { here } else { least }
 }
 
@@ -272,7 +294,30 @@ mod tests {
             processor_times: vec![Duration::ZERO; loads.len()].into(),
             loads: loads.into(),
             connections: connections.into(),
+            ended: vec![0; loads.len()].into(),
+            ends_per_second: vec![0.0; loads.len()].into(),
         }
+    }
+
+    #[test]
+    fn what_ends_soon_is_not_worth_being_handed_over() {
+        // Of 64 connections that live for 5 ms each, 6,400 end per second on each of two workers.
+        let weights = [45.0, 19.0];
+        assert_eq!(choose(&weights, 0, 6400.0, |_| true), 0);
+        assert_eq!(choose(&weights, 0, 10.0, |_| true), 1);
+    }
+
+    #[test]
+    fn ends_are_counted_over_time() {
+        let placement = Placement::new(1);
+        (0..200).for_each(|_| placement.count(0));
+        (0..100).for_each(|_| placement.ended(0));
+        let mut loads = loads(&[0.0], &[0.0]);
+        loads.measured_at = Instant::now() - Duration::from_secs(10);
+        loads.measure(&placement.workers);
+        // 100 in 10 s or somewhat more.
+        assert!((5.0..=10.0).contains(&loads.ends_per_second[0]), "{:?}", loads.ends_per_second);
+        assert_eq!(loads.ended[0], 100);
     }
 
     #[test]
@@ -281,7 +326,7 @@ mod tests {
         let rounded: Vec<_> = measured.weights(&[16; 4]).iter().map(|weight| weight.round() as u32).collect();
         assert_eq!(rounded, [32, 11, 11, 11]);
         // Of the next ones none stays on the first worker, until the others have as much to do.
-        assert_eq!(choose(&measured.weights(&[16; 4]), 0, |_| true), 1);
+        assert_eq!(choose(&measured.weights(&[16; 4]), 0, 0.0, |_| true), 1);
         // Small differences are noise, and so is what hardly takes time.
         assert_eq!(loads(&[0.52, 0.5, 0.5, 0.48], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
         assert_eq!(loads(&[0.09, 0.0, 0.0, 0.0], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
@@ -293,9 +338,9 @@ mod tests {
         let second = Duration::from_secs(1);
         measured.add(second, &[Some(second), Some(Duration::ZERO)], &[8.0, 8.0]);
         assert!(measured.loads[0] > 0.9 && measured.loads[1] == 0.0, "{:?}", measured.loads);
-        assert_eq!(choose(&measured.weights(&[8, 8]), 0, |_| true), 1);
+        assert_eq!(choose(&measured.weights(&[8, 8]), 0, 0.0, |_| true), 1);
         measured.add(10 * second, &[Some(second), Some(Duration::ZERO)], &[8.0, 8.0]);
-        assert_eq!(choose(&measured.weights(&[8, 8]), 0, |_| true), 0);
+        assert_eq!(choose(&measured.weights(&[8, 8]), 0, 0.0, |_| true), 0);
     }
 
     #[test]
