@@ -332,16 +332,26 @@ fn people_chat_in_janet() {
 }
 
 #[test]
+fn people_chat_in_janet_on_every_core() {
+    people_chat(janet("chat_cores.janet", &["127.0.0.1", "0"]));
+}
+
+#[test]
 fn people_chat_in_rust() {
     people_chat(rust("chat", &["127.0.0.1:0"]));
 }
 
 #[test]
 fn a_name_in_the_chat_is_one_persons() {
-    let server = Server::start(janet("chat.janet", &["127.0.0.1", "0"]));
-    let mut first = Chatter::enter(&server, "ann");
+    for program in ["chat.janet", "chat_cores.janet"] {
+        a_name_is_one_persons(&Server::start(janet(program, &["127.0.0.1", "0"])));
+    }
+}
+
+fn a_name_is_one_persons(server: &Server) {
+    let mut first = Chatter::enter(server, "ann");
     assert_eq!(first.hear(), "* welcome; with you:");
-    let mut second = Chatter::enter(&server, "ann");
+    let mut second = Chatter::enter(server, "ann");
     assert_eq!(second.hear(), "* there is one of that name: ann");
     second.say("");
     assert_eq!(second.hear(), "* a name has a letter at least");
