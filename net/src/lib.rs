@@ -46,6 +46,11 @@
 //!
 //! So a loop that retries what is `TimedOut` ends with its deadline, and no loop retries a cancel.
 //!
+//! # Every core
+//!
+//! A socket belongs to the thread that made it. [`serve`] and [`ServerBuilder`] run a worker on each core and give each
+//! connection to the one that has the least to do; [`Stream::into_movable`] moves a stream to another thread.
+//!
 //! # Two callers, one implementation
 //!
 //! Reads, chunks, writes, accepts and connects are implemented once, in [`machine`], as state machines that are polled.
