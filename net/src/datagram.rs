@@ -32,7 +32,7 @@ use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
 /// kernel's buffer ([`SocketOption::ReceiveBufferBytes`]), which drops those that do not fit.
 #[derive(Debug)]
 pub struct DatagramSocket {
-    core: Rc<DatagramCore>,
+    pub(crate) core: Rc<DatagramCore>,
     read_timeout: Cell<Option<Duration>>,
     write_timeout: Cell<Option<Duration>>,
 }

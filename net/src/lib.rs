@@ -57,7 +57,9 @@
 //! A fiber parks between polls; the Janet bridge polls from completions, without a Rust stack.
 
 mod address;
+mod building;
 mod connecting;
+mod conversions;
 mod datagram;
 mod descriptor;
 mod endpoint;
@@ -75,14 +77,15 @@ mod wait_list;
 mod waiting;
 
 pub use address::{Address, local_address, peer_address};
+pub use building::{ConnectBuilder, ListenBuilder};
 pub use connecting::{connect, connect_from};
 pub use datagram::{DatagramSocket, connect_datagram, connect_datagram_from, listen_datagram};
 pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
-pub use listener::{Listener, listen, server};
+pub use listener::{Accepting, Listener, listen, server};
 pub use machine::ResolveError;
 pub use options::SocketOption;
 pub use received::Received;
 pub use server::{Drained, Server, ServerBuilder, ServerHandle, WorkerStatistics, serve};
-pub use stream::{Movable, MoveError, Stream};
+pub use stream::{Movable, MoveError, Receiving, Stream};
 pub use waiting::{address, addresses};

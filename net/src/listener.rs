@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use ringspun_fibers as fibers;
-use ringspun_runtime::EventLoop;
+use ringspun_fibers::{self as fibers, Pollable};
+use ringspun_runtime::{EventLoop, Wake};
 
 use crate::address::{Address, local_address};
 use crate::endpoint::Peer;
@@ -16,7 +17,7 @@ use crate::error::{OperationError, errno_of, interrupt_of, is_closed};
 use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, Reuse, SocketKind, is_exhausted, listen_on};
 use crate::options::SocketOption;
 use crate::stream::Stream;
-use crate::waiting::{current_loop, resolve, wait_on};
+use crate::waiting::{check_loop, current_loop, resolve, wait_on};
 
 /// How often [`Listener::accept_loop`] logs that it has run out of descriptors or memory.
 const WARNING_PERIOD: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ const WARNING_PERIOD: Duration = Duration::from_secs(10);
 /// On a busy listener, connections are accepted ahead: about 64 wait in the process, further ones in the kernel.
 #[derive(Debug)]
 pub struct Listener {
-    core: Rc<ListenerCore>,
+    pub(crate) core: Rc<ListenerCore>,
 }
 
 /// Logs that connections wait because a limit is reached, unless that was logged recently.
@@ -122,6 +123,71 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
         self.accept_descriptor()
             .map(|connection| Stream::from_descriptor(self.core.event_loop().clone(), connection))
+    }
+
+    /// As [`accept`](Self::accept), with the address of the peer. A connection that has ended by then is skipped.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    pub fn accept_with_peer(&self) -> io::Result<(Stream, Address)> {
+        loop {
+            let stream = self.accept()?;
+            match stream.peername() {
+                Ok(peer) => return Ok((stream, peer)),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As [`accept`](Self::accept), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if no connection is there yet; otherwise as [`accept`](Self::accept).
+    pub fn try_accept(&self) -> io::Result<Stream> {
+        let connection = self.core.check_open().and_then(|()| match self.core.try_take(usize::MAX) {
+            Some(connection) => Ok(connection),
+            None => self.core.input_ended().and_then(|_| Err(io::ErrorKind::WouldBlock.into())),
+        });
+        match connection {
+            Ok(connection) => Ok(Stream::from_descriptor(self.core.event_loop().clone(), connection)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// The next connection, to be waited for in a [`Select`](fibers::Select): gives what [`accept`](Self::accept) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers::{self as fibers, Select, sync::Notify};
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let (plain, admin) = (net::listen("127.0.0.1:0")?, net::listen("127.0.0.1:0")?);
+    ///     let is_to_end = Notify::new();
+    ///     let client = net::connect(admin.localname()?)?;
+    ///     let event = Select::new()
+    ///         .on(is_to_end.notified(), |()| "end")
+    ///         .on(plain.accepting(), |_| "request")
+    ///         .on(admin.accepting(), |_| "command")
+    ///         .wait()?;
+    ///     assert_eq!(event, "command");
+    ///     client.close();
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn accepting(&self) -> Accepting<'_> {
+        Accepting { listener: self, waiter: None }
     }
 
     fn accept_descriptor(&self) -> io::Result<OwnedFd> {
@@ -250,6 +316,45 @@ impl Listener {
             Ok(address) if !self.core.is_closed() => OperationError::wrap("accept on", address, error),
             _ => OperationError::wrap("accept on", "a closed listener", error),
         }
+    }
+}
+
+/// The next connection of a listener, from [`Listener::accepting`].
+pub struct Accepting<'a> {
+    listener: &'a Listener,
+    waiter: Option<Rc<dyn Wake>>,
+}
+
+impl Pollable for Accepting<'_> {
+    type Output = io::Result<Stream>;
+
+    fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Self::Output> {
+        let core = &self.listener.core;
+        let polled = match check_loop(core.event_loop()) {
+            Ok(()) => Accept::new(core.clone()).poll(waiter),
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        if polled.is_pending() && self.waiter.is_none() {
+            self.waiter = Some(waiter.clone());
+        }
+        polled.map(|accepted| match accepted {
+            Ok(connection) => Ok(Stream::from_descriptor(core.event_loop().clone(), connection)),
+            Err(error) => Err(self.listener.failed(error)),
+        })
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        if let Some(waiter) = &self.waiter {
+            self.listener.core.leave_readers(waiter);
+        }
+    }
+}
+
+impl std::fmt::Debug for Accepting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Accepting")
     }
 }
 

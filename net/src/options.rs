@@ -41,6 +41,8 @@ pub enum SocketOption {
     LeaveGroupV6(Ipv6Addr),
     /// The hop limit of IPv6 multicast datagrams (`IPV6_MULTICAST_HOPS`).
     MulticastHopsV6(i32),
+    /// Whether an IPv6 socket refuses IPv4 (`IPV6_V6ONLY`), before it is bound.
+    V6Only(bool),
     /// The hop limit of other IPv6 packets (`IPV6_UNICAST_HOPS`).
     UnicastHopsV6(i32),
 }
@@ -72,6 +74,7 @@ impl SocketOption {
             | Self::ReuseAddress(on)
             | Self::ReusePort(on)
             | Self::KeepAlive(on)
+            | Self::V6Only(on)
             | Self::NoDelay(on) => set_option(descriptor, level, name, &i32::from(on)),
             Self::ReceiveBufferBytes(number)
             | Self::SendBufferBytes(number)
@@ -119,6 +122,7 @@ impl SocketOption {
             Self::JoinGroupV6(_) => (libc::IPPROTO_IPV6, JOIN_GROUP_V6),
             Self::LeaveGroupV6(_) => (libc::IPPROTO_IPV6, LEAVE_GROUP_V6),
             Self::MulticastHopsV6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS),
+            Self::V6Only(_) => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
             Self::UnicastHopsV6(_) => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
         }
     }

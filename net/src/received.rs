@@ -17,6 +17,10 @@ impl Received {
     pub(crate) fn new(chunk: Chunk) -> Self {
         Self { chunk }
     }
+
+    pub(crate) fn into_chunk(self) -> Chunk {
+        self.chunk
+    }
 }
 
 impl Deref for Received {

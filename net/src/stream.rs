@@ -20,15 +20,17 @@ use crate::waiting::{check_loop, wait_on, within};
 
 mod io_traits;
 mod movable;
+mod sharing;
 
 pub use movable::{Movable, MoveError};
+pub use sharing::Receiving;
 
-/// A connected stream of bytes. Dropping it closes it.
+/// A connected stream of bytes. Dropping the last of its clones closes it.
 ///
-/// All methods take `&self`: one fiber may read while another writes. Concurrent writes are queued; their bytes never
-/// interleave. `Stream` and `&Stream` implement [`io::Read`] and [`io::Write`], so that crates written for blocking
-/// sockets work on fibers; a cancel of the fiber is then an error of the kind `Other`, not `Interrupted`, which those
-/// crates would retry.
+/// All methods take `&self`, and clones share a stream: one fiber may read while another writes. Concurrent writes are
+/// queued; their bytes never interleave. `Stream` and `&Stream` implement [`io::Read`] and [`io::Write`], so that
+/// crates written for blocking sockets work on fibers; a cancel of the fiber is then an error of the kind `Other`, not
+/// `Interrupted`, which those crates would retry.
 ///
 /// Bytes stay in the kernel until they are read, except on io_uring, where those of a stream that is read repeatedly
 /// are received ahead of the reader, up to about 256 KiB; after that, the kernel slows the peer down.
@@ -528,7 +530,9 @@ impl WriteError {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.core.close();
+        if self.core.drop_clone() {
+            self.core.close();
+        }
     }
 }
 

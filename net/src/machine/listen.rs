@@ -10,7 +10,7 @@ use crate::options::SocketOption;
 use crate::system::{bind, listen};
 
 /// How many connections wait in the kernel, as in Janet's `net/listen`.
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;
 
 /// What else may use an address (`socket(7)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Reuse {
 }
 
 impl Reuse {
-    fn allow(self, descriptor: &OwnedFd, address: &Address) -> io::Result<()> {
+    pub(crate) fn allow(self, descriptor: &OwnedFd, address: &Address) -> io::Result<()> {
         if self != Self::Nothing {
             SocketOption::ReuseAddress(true).set(descriptor)?;
         }

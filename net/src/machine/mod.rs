@@ -31,7 +31,7 @@ pub use chunk::Chunk;
 pub use connect::{Connect, ConnectError, connect_datagram, unbound_socket};
 pub use datagram::{ReceiveFrom, SendTo};
 pub use datagrams::{Arrival, Arrived, DatagramCore};
-pub use listen::{Reuse, bind_for_all, listen_on};
+pub use listen::{BACKLOG, Reuse, bind_for_all, listen_on};
 pub use listener::ListenerCore;
 pub use moving::Detached;
 pub use output::Sent;

@@ -21,6 +21,17 @@ pub struct Detached<D> {
     receives_ahead: bool,
 }
 
+impl<D> Detached<D> {
+    /// The descriptor alone.
+    ///
+    /// # Errors
+    ///
+    /// The socket as it was, if something has been received that would be lost.
+    pub fn into_descriptor(self) -> Result<OwnedFd, Self> {
+        if self.received.is_empty() && self.left_behind.is_none() { Ok(self.descriptor) } else { Err(self) }
+    }
+}
+
 impl<K: Kind> Socket<K> {
     /// Takes the socket from its loop: cancels what receives, and waits until the kernel has ended that. The socket is
     /// closed here then, but its descriptor is not.

@@ -32,6 +32,8 @@ pub struct Output {
     state: Cell<State>,
     /// The number of small messages sent by a system call each, up to `BUSY_AFTER`.
     sent: Cell<u8>,
+    /// How many handles there are besides the first.
+    clones: Cell<u32>,
     /// Shut down writing once no detached send is in flight.
     shuts_down_behind: Cell<bool>,
     writers: WaitList,
@@ -99,6 +101,23 @@ impl<K: Kind<Output = Output>> Wake for Ending<K> {
 }
 
 impl<K: Kind<Output = Output>> Socket<K> {
+    pub(crate) fn has_clones(&self) -> bool {
+        self.output.clones.get() > 0
+    }
+
+    /// There is another handle.
+    pub(crate) fn add_clone(&self) {
+        self.output.clones.set(self.output.clones.get().saturating_add(1));
+    }
+
+    /// A handle is gone; true for the last one.
+    #[inline]
+    pub(crate) fn drop_clone(&self) -> bool {
+        let clones = self.output.clones.get();
+        self.output.clones.set(clones.saturating_sub(1));
+        clones == 0
+    }
+
     pub(crate) fn writers(&self) -> &WaitList {
         &self.output.writers
     }

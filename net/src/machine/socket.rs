@@ -212,6 +212,13 @@ impl<K: Kind> Socket<K> {
         if piece.is_some() || !may_have { piece } else { self.take_from_kernel(limit) }
     }
 
+    /// As [`take`](Self::take), for callers that do not wait: also looks into the kernel if nothing has been announced,
+    /// unless an operation in flight is to announce it.
+    pub fn try_take(&self, limit: usize) -> Option<K::Piece> {
+        let piece = self.take(limit);
+        if piece.is_some() || self.input.armed.get().is_some() { piece } else { self.take_from_kernel(limit) }
+    }
+
     /// Out of line, for the sake of the frames of streams that receive ahead.
     #[inline(never)]
     fn take_from_kernel(&self, limit: usize) -> Option<K::Piece> {

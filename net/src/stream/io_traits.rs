@@ -1,6 +1,6 @@
 //! What makes crates for blocking sockets work on streams.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use super::Stream;
 
@@ -13,6 +13,10 @@ impl io::Read for &Stream {
 impl io::Write for &Stream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.write_part(data)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_parts(parts)
     }
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
@@ -33,6 +37,10 @@ impl io::Read for Stream {
 impl io::Write for Stream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.write_part(data)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_parts(parts)
     }
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {

@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
+
+use ringspun_runtime::EventLoop;
 
 use super::Stream;
 use crate::machine::{Detached, StreamCore};
@@ -47,10 +50,10 @@ use crate::waiting::current_loop;
 /// ```
 #[derive(Debug)]
 pub struct Movable {
-    detached: Detached<Box<[u8]>>,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
-    writes_behind: bool,
+    pub(crate) detached: Detached<Box<[u8]>>,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) writes_behind: bool,
 }
 
 impl Stream {
@@ -70,6 +73,10 @@ impl Stream {
     ///
     /// Outside of a fiber.
     pub fn into_movable(self) -> Result<Movable, MoveError> {
+        if self.core.has_clones() {
+            let text = "the stream cannot be moved while it has clones";
+            return Err(MoveError { stream: self, error: io::Error::new(io::ErrorKind::ResourceBusy, text) });
+        }
         let detached = match self.wait_sent().and_then(|()| self.core.detach()) {
             Ok(detached) => detached,
             Err(error) => return Err(MoveError { stream: self, error }),
@@ -90,13 +97,16 @@ impl Movable {
     ///
     /// `Unsupported` on a thread without a runtime; the stream is then closed.
     pub fn into_stream(self) -> io::Result<Stream> {
-        let event_loop = current_loop()?;
-        Ok(Stream {
+        Ok(self.attach(current_loop()?))
+    }
+
+    pub(crate) fn attach(self, event_loop: Rc<EventLoop>) -> Stream {
+        Stream {
             core: StreamCore::attach(event_loop, self.detached),
             read_timeout: Cell::new(self.read_timeout),
             write_timeout: Cell::new(self.write_timeout),
             writes_behind: Cell::new(self.writes_behind),
-        })
+        }
     }
 }
 
