@@ -34,6 +34,7 @@ const PARTS_MAX_BYTES: usize = 4 * 1024;
 ///     let lines = BufReader::new(client.clone());
 ///     let reader = fibers::spawn(move || lines.lines().collect::<std::io::Result<Vec<_>>>())?;
 ///     client.write(b"are you there?\n")?;
+///     server.chunk(&mut [0; 15])?;
 ///     server.write(b"yes\n")?;
 ///     drop(server);
 ///     assert_eq!(reader.join()??, ["yes"]);
