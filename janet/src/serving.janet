@@ -1,5 +1,5 @@
 # The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is a
-# placement, by its number, and channels between threads. The functions that are not defined here are those of serving.rs.
+# placement, by its number, and channels between threads. What is not defined here is in serving.rs.
 
 (defn- end-connection [stream]
   # It may be closed already.
