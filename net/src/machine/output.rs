@@ -32,10 +32,10 @@ pub struct Output {
     state: Cell<State>,
     /// The number of small messages sent by a system call each, up to `BUSY_AFTER`.
     sent: Cell<u8>,
-    /// How many handles there are besides the first.
-    clones: Cell<u32>,
     /// Shut down writing once no detached send is in flight.
     shuts_down_behind: Cell<bool>,
+    /// How many handles there are besides the first. Here, it takes no room.
+    clones: Cell<u32>,
     writers: WaitList,
     /// The result of the send or connect, until the machine that started it takes it.
     result: Cell<Option<io::Result<u32>>>,
