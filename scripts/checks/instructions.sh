@@ -13,7 +13,7 @@ bounds="
 fibers uring   64  5 1025  -
 fibers uring 1000  5 1025 24
 fibers poll    64  5 1100  -
-fibers poll  1000  5 1100 24
+fibers poll  1000  5 1100 25
 janet  uring   64  5 3500  -
 janet  uring 1000  5 3500 34
 janet  poll    64  5 3500  -
