@@ -2,8 +2,11 @@
 //! one may come in, and one with it.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::path::PathBuf;
 use std::process::Command;
+use std::{fs, io};
+
+use crate::scratch::ScratchFolder;
 
 /// Without the VM.
 const EMBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embed/Cargo.toml");
@@ -89,22 +92,51 @@ fn a_plugin_has_an_optimised_vm() -> io::Result<()> {
     Ok(())
 }
 
+/// The build script of a package that has been built for others here.
+fn build_script(package: &str) -> io::Result<PathBuf> {
+    for entry in fs::read_dir(format!("{TARGET_DIRECTORY}/debug/build"))? {
+        let entry = entry?;
+        let script = entry.path().join("build-script-build");
+        if entry.file_name().to_string_lossy().starts_with(&format!("{package}-")) && script.exists() {
+            return Ok(script);
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("{package} has no build script in {TARGET_DIRECTORY}"),
+    ))
+}
+
+/// The system that programs are built for, in rustc's words.
+fn host() -> io::Result<String> {
+    let version = Command::new(env!("CARGO")).arg("-vV").output()?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_string).ok_or_else(|| io::Error::other(format!("cargo -vV tells no host: {version}")))
+}
+
 /// What the build says where the VM's sources cannot be had, or where flags of the environment would spoil it.
 #[test]
 fn a_vm_that_cannot_be_built_is_an_error_with_its_reason() -> io::Result<()> {
+    cargo(EMBED_JANET, &["build", "--quiet"], &[])?;
+    // Run without cargo, which would also build the C of other crates with these flags.
+    let script = build_script("ringspun-janet")?;
+    let host = host()?;
     let cases = [
         (("RINGSPUN_JANET_SOURCE", "/nonexistent"), "a folder with janet.c and janet.h"),
         (("CFLAGS", "-O0"), "CFLAGS switch optimisation off"),
     ];
     for ((name, value), error) in cases {
-        let output = Command::new(env!("CARGO"))
-            .args(["check", "--locked", "--manifest-path", EMBED_JANET])
+        let out = ScratchFolder::new("refused");
+        let output = Command::new(&script)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/janet"))
             .env_remove("CFLAGS")
-            // Another one, so that the good build stays.
-            .env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/embed-refused"))
+            .env("OUT_DIR", out.path())
+            .envs([("TARGET", host.as_str()), ("HOST", &host), ("OPT_LEVEL", "0"), ("DEBUG", "true")])
+            .env("CARGO", env!("CARGO"))
             .env(name, value)
             .output()?;
-        let printed = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{name}={value} built all the same");
         assert!(printed.contains(error), "{name}={value}: expected {error:?} in\n{printed}");
     }

@@ -8,5 +8,8 @@ mod embedding;
 mod fuzz_corpus;
 mod manual_checklist;
 mod reliability;
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../support/scratch.rs"]
+mod scratch;
 mod sync_crates;
 mod tidy;
