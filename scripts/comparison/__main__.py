@@ -139,6 +139,9 @@ def replaced(results):
     new = sorted({entry["cell"] for kind in kinds for entry in results[kind]})
     for kind in kinds:
         whole[kind] = [entry for entry in whole[kind] if entry["cell"] not in new] + results[kind]
+    if not any(entry["cell"] not in new for entry in whole["samples"]):
+        # What it says of all samples.
+        whole["plan"] = results["plan"] if results["samples"] else whole["plan"]
     whole["parked_fibers"] = results["parked_fibers"] or whole["parked_fibers"]
     again = {key: results[key] for key in ("command", "began", "plan")}
     # Cells that are new since then.
