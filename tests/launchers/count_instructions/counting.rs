@@ -36,6 +36,14 @@ fn receive<'a>(connections: impl IntoIterator<Item = &'a TcpStream>) -> io::Resu
     connections.into_iter().try_for_each(|mut connection| connection.read_exact(&mut buffer))
 }
 
+fn warm_up(connections: &[TcpStream]) -> io::Result<()> {
+    for _ in 0..WARM_UP_ROUNDS {
+        send(connections)?;
+        receive(connections)?;
+    }
+    Ok(())
+}
+
 /// Those that send in a round: evenly among all, and others from round to round.
 fn active_in(round: u64, connections: &[TcpStream], active: u64) -> impl Iterator<Item = &TcpStream> {
     let count = connections.len() as u64;
@@ -59,13 +67,13 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failu
         connection.set_read_timeout(Some(Duration::from_secs(600)))?;
     }
     let before = server.times()?;
-    for _ in 0..WARM_UP_ROUNDS {
-        send(&connections)?;
-        receive(&connections)?;
-    }
+    warm_up(&connections)?;
     let thread = server.busiest_thread(&before)?;
     let active = plan.active.unwrap_or(plan.connections).min(plan.connections);
     let mut observer = Observer::new(&server, &plan)?;
+    ptrace::seize(thread, ptrace::Options::empty())?;
+    // Once more, right before it is stopped: a server may forget what is busy when it has been idle for a while.
+    warm_up(&connections)?;
     let mut rounds = step(&server, thread, &connections, active, plan.rounds, &mut observer)?;
     let echoes = active * plan.rounds;
     let lines = observer.finish(&server, &plan)?;
@@ -90,7 +98,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failu
     Ok(())
 }
 
-/// Steps through the rounds, and counts the instructions of each.
+/// Steps through the rounds, and counts the instructions of each. The thread is seized.
 fn step(
     server: &Server,
     thread: Pid,
@@ -99,7 +107,6 @@ fn step(
     rounds: u64,
     observer: &mut Observer,
 ) -> Result<Vec<u64>, Failure> {
-    ptrace::seize(thread, ptrace::Options::empty())?;
     ptrace::interrupt(thread)?;
     waitpid(thread, Some(WaitPidFlag::__WALL))?;
     let mut counts = Vec::new();
