@@ -1,7 +1,7 @@
 //! An echo server on compio, as its examples read and write: io_uring through its owned buffers, one thread, or with
-//! `--threads N` so many that listen at the same port (`SO_REUSEPORT`). They
-//! size a buffer for the message at hand; here each connection has 8 KiB, as with monoio, which compio is modelled
-//! on, unless `--buffer BYTES` says otherwise. Prints the address it listens on.
+//! `--threads N` so many that listen at the same port (`SO_REUSEPORT`). The examples size a buffer for the message at
+//! hand; here each connection has 8 KiB, as with monoio, which compio is modelled on, unless `--buffer BYTES` says
+//! otherwise. Prints the address it listens on.
 
 use std::io;
 use std::net::SocketAddr;
