@@ -3,6 +3,7 @@
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -13,8 +14,18 @@ from servers import RINGSPUN, Failure, raise_open_files
 METRICS = {"requests/s": "requests_per_s", "server CPU per request": "server_us_per_request"}
 
 
-def other_build(server, path):
-    return replace(server, command=tuple(path if part == RINGSPUN else part for part in server.command))
+def other_build(server, path, knows_workers):
+    """The same server of another build, which may be older than `--workers` and has one then."""
+    command = [path if part == RINGSPUN else part for part in server.command]
+    if not knows_workers and "--workers" in command:
+        at = command.index("--workers")
+        del command[at : at + 2]
+    return replace(server, command=tuple(command))
+
+
+def knows_workers(path):
+    told = subprocess.run([path, "serve", "echo", "--help"], capture_output=True, text=True)
+    return "--workers" in told.stdout
 
 
 def ratios(samples, metric):
@@ -43,6 +54,7 @@ def main():
         sys.exit(f"--cells {chosen.cells}: expected a pattern that a name matches; ./scripts/compare --list tells them")
     print(f"{'cell':<18} {'requests/s':>22} {'server CPU per request':>24}")
     results = {}
+    workers = knows_workers(chosen.other)
     for cell in (cell for cell in cells if cell.name in names):
         ours = next(server for server in cell.servers if server.name == OURS)
         samples = []
@@ -52,7 +64,7 @@ def main():
             try:
                 # A drift of the machine's speed favours neither.
                 order = [0, 1] if number % 2 else [1, 0]
-                builds = (ours, other_build(ours, chosen.other))
+                builds = (ours, other_build(ours, chosen.other, workers))
                 taken = {index: sample(cell, builds[index], chosen.seconds, 0.3) for index in order}
                 pair = [taken[0], taken[1]]
             except Failure as failure:
