@@ -163,7 +163,7 @@
 (:close server)
 
 ### many sockets wait at once
-(def servers (seq [_ :range [0 20]] (net/listen "127.0.0.1" "0" :datagram)))
+(def servers (seq [_ :range [0 20]] (net/listen "127.0.0.1" "0" :datagram true)))
 (def heard (ev/chan 20))
 (eachp [number server] servers
   (ev/spawn
