@@ -14,6 +14,7 @@
 //! | wait | [`sleep`] | `ev/sleep` |
 //! | limit how long a block waits | [`with_deadline`], [`timeout`] | `ev/with-deadline` |
 //! | wait for a moment, or for each of many | [`sleep_until`], [`interval`] | |
+//! | wait for a signal of the process | [`Signals`] | |
 //! | let others run in a long computation | [`yield_now`] | `ev/sleep 0` |
 //! | pass values between fibers | [`Channel`] | `ev/chan`, `ev/give`, `ev/take` |
 //! | lock, count, notify, meet | [`sync`] | |
@@ -60,6 +61,7 @@
 //!   remote   join   blocking     tasks of other threads; results of fibers; calls that block
 //!            event  select       what supervisors are told; the first of several channel operations
 //!                   channel
+//!   signals                      signals of the process
 //!   time     deadline pollable   sleeps and intervals; limits on waits; what can be waited for
 //!   overflow wait    panics      the message of a stack overflow; the only way to park; who has panicked
 //!   current  spans               which fiber runs; spans of `tracing`, which a parked fiber leaves
@@ -154,6 +156,7 @@ mod select;
 mod shared_channel;
 mod shared_queue;
 mod shared_select;
+mod signals;
 mod spans;
 mod spawn;
 mod stack;
@@ -176,10 +179,12 @@ pub use join_set::JoinSet;
 pub use locals::FiberLocal;
 pub use pollable::{Pollable, wait_for};
 pub use remote::{Remote, RuntimeEnded};
+pub use ringspun_runtime::Signal;
 pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics};
 pub use scope::{Scope, scope};
 pub use select::Select;
 pub use shared_channel::{SharedChannel, TryGiveError};
+pub use signals::{NextSignal, Signals};
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
 pub use wait::{check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, waiter, yield_now};

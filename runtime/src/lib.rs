@@ -87,6 +87,8 @@ mod receive_buffers;
 #[cfg(unix)]
 mod send_soon;
 #[cfg(unix)]
+mod signals;
+#[cfg(unix)]
 mod slots;
 #[cfg(unix)]
 mod spin;
@@ -116,6 +118,8 @@ pub use operation::{
 pub use prefetch::prefetch;
 #[cfg(unix)]
 pub use send_soon::Batch;
+#[cfg(unix)]
+pub use signals::{Signal, SignalWatch};
 #[cfg(unix)]
 pub use spin::SpinStatistics;
 #[cfg(unix)]

@@ -41,13 +41,11 @@ impl ProcessMark {
     }
 
     /// The generation of the process in which it was made.
-    #[cfg(target_os = "linux")]
     pub(crate) fn generation(&self) -> usize {
         self.generation
     }
 
     /// The generation of this process; 0 if no mark has been made in it. Async-signal-safe.
-    #[cfg(target_os = "linux")]
     pub(crate) fn current_generation() -> usize {
         // SAFETY: null, or from a `'static` reference.
         let word = unsafe { WORD.load(Ordering::Acquire).as_ref() };

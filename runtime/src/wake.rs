@@ -89,7 +89,7 @@ impl RemoteWaker {
 
 /// A descriptor that is readable while something is signalled.
 #[cfg(all(not(all(test, loom)), any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-mod signal {
+pub(crate) mod signal {
     use std::io;
     use std::os::fd::{AsRawFd, RawFd};
 
@@ -97,23 +97,23 @@ mod signal {
     use nix::sys::eventfd::{EfdFlags, EventFd};
 
     #[derive(Debug)]
-    pub(super) struct Signal(EventFd);
+    pub(crate) struct Signal(EventFd);
 
     impl Signal {
-        pub(super) fn new() -> io::Result<Self> {
+        pub(crate) fn new() -> io::Result<Self> {
             Ok(Self(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
         }
 
-        pub(super) fn descriptor(&self) -> RawFd {
+        pub(crate) fn descriptor(&self) -> RawFd {
             self.0.as_raw_fd()
         }
 
-        pub(super) fn set(&self) {
+        pub(crate) fn set(&self) {
             // The only possible error is EAGAIN: the counter is at its maximum, so it is set already.
             let _ = self.0.write(1);
         }
 
-        pub(super) fn clear(&self) {
+        pub(crate) fn clear(&self) {
             while let Err(Errno::EINTR) = self.0.read() {}
         }
     }
@@ -121,18 +121,18 @@ mod signal {
 
 /// A descriptor that is readable while something is signalled.
 #[cfg(not(any(all(test, loom), target_os = "linux", target_os = "android", target_os = "freebsd")))]
-mod signal {
+pub(crate) mod signal {
     use std::io::{self, PipeReader, PipeWriter, Read, Write};
     use std::os::fd::{AsRawFd, RawFd};
 
     #[derive(Debug)]
-    pub(super) struct Signal {
+    pub(crate) struct Signal {
         reader: PipeReader,
         writer: PipeWriter,
     }
 
     impl Signal {
-        pub(super) fn new() -> io::Result<Self> {
+        pub(crate) fn new() -> io::Result<Self> {
             let (reader, writer) = io::pipe()?;
             for descriptor in [reader.as_raw_fd(), writer.as_raw_fd()] {
                 // SAFETY: sets a flag of our own new descriptor.
@@ -143,11 +143,11 @@ mod signal {
             Ok(Self { reader, writer })
         }
 
-        pub(super) fn descriptor(&self) -> RawFd {
+        pub(crate) fn descriptor(&self) -> RawFd {
             self.reader.as_raw_fd()
         }
 
-        pub(super) fn set(&self) {
+        pub(crate) fn set(&self) {
             // A single `write(2)`, which is async-signal-safe. On an almost empty pipe, the only possible error is
             // EINTR.
             while let Err(error) = (&self.writer).write(&[1]) {
@@ -157,7 +157,7 @@ mod signal {
             }
         }
 
-        pub(super) fn clear(&self) {
+        pub(crate) fn clear(&self) {
             // More than can be in the pipe: the flag above admits one byte at a time.
             let mut bytes = [0; 8];
             while let Err(error) = (&self.reader).read(&mut bytes) {
@@ -171,38 +171,38 @@ mod signal {
 
 /// A model of the descriptor for loom, which does not know the kernel.
 #[cfg(all(test, loom))]
-mod signal {
+pub(crate) mod signal {
     use std::io;
     use std::os::fd::RawFd;
 
     use loom::sync::{Condvar, Mutex};
 
     #[derive(Debug)]
-    pub(super) struct Signal {
+    pub(crate) struct Signal {
         readable: Mutex<bool>,
         changed: Condvar,
     }
 
     impl Signal {
-        pub(super) fn new() -> io::Result<Self> {
+        pub(crate) fn new() -> io::Result<Self> {
             Ok(Self { readable: Mutex::new(false), changed: Condvar::new() })
         }
 
-        pub(super) fn descriptor(&self) -> RawFd {
+        pub(crate) fn descriptor(&self) -> RawFd {
             unreachable!("loom models wake-ups without a loop")
         }
 
-        pub(super) fn set(&self) {
+        pub(crate) fn set(&self) {
             *self.readable.lock().unwrap() = true;
             self.changed.notify_one();
         }
 
-        pub(super) fn clear(&self) {
+        pub(crate) fn clear(&self) {
             *self.readable.lock().unwrap() = false;
         }
 
         /// Blocks as a turn of the loop does.
-        pub(super) fn wait(&self) {
+        pub(crate) fn wait(&self) {
             let mut readable = self.readable.lock().unwrap();
             while !*readable {
                 readable = self.changed.wait(readable).unwrap();

@@ -23,6 +23,9 @@ use crate::ready::ReadyQueue;
 use crate::send_soon::Request;
 use crate::wake::RemoteWaker;
 
+#[cfg(target_os = "linux")]
+pub(crate) use termination::cancel_at_termination_by;
+
 /// The pools from which a backend takes receive buffers.
 #[derive(Clone)]
 pub(crate) struct Buffers {

@@ -32,6 +32,9 @@ static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 /// The ID of the process that a signal is ending. A forked child inherits the value, which is not its own ID.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 
+/// Whether the handlers have been installed.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
 /// The place is free.
 const FREE: usize = 0;
 /// The place is being taken.
@@ -122,7 +125,6 @@ fn add() -> &'static Place {
 /// Installs the handlers once. Does not wait for another thread that is installing them: a child forked meanwhile would
 /// wait forever.
 fn install() {
-    static INSTALLED: AtomicBool = AtomicBool::new(false);
     if INSTALLED.swap(true, Ordering::AcqRel) {
         return;
     }
@@ -131,6 +133,13 @@ fn install() {
     // The first process of a container has no default actions, and survives these signals.
     if std::process::id() != 1 {
         SIGNALS.iter().for_each(|signal| install_for(*signal));
+    }
+}
+
+/// Installs the handler for a signal whose default action has been restored, if rings are to be cancelled by it.
+pub(crate) fn cancel_at_termination_by(signal: libc::c_int) {
+    if SIGNALS.contains(&signal) && INSTALLED.load(Ordering::Acquire) && std::process::id() != 1 {
+        install_for(signal);
     }
 }
 
