@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use nix::sys::signal::Signal;
 use ringspun::fibers::{self, Workers, WorkersBuilder};
 use ringspun::net::{
-    Address, DatagramSocket, Endpoint, Server as Serving, ServerBuilder, SocketOption, Stream,
+    Address, DatagramSocket, Drained, Endpoint, Server as Serving, ServerBuilder, SocketOption, Stream,
     WorkerStatistics, interrupt_of, is_closed,
 };
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
+use ringspun_load::parse_duration;
 
 use super::stop::StopSignals;
 use super::{address, limits, output};
@@ -40,7 +42,10 @@ Examples:
   ringspun serve echo --tls 127.0.0.1:7443 --self-signed
 
 Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
-open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.")]
+open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.
+
+SIGTERM or SIGINT drains the server: it accepts no more connections, gives those that it has the time of
+--drain to end, closes the rest, and exits with status 0. A second signal exits immediately.")]
     Echo(EchoServer),
 }
 
@@ -61,6 +66,9 @@ pub struct EchoServer {
     /// Number of threads, among which connections are shared evenly [default: the cores that it may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<u16>>,
+    /// How long connections may go on after SIGTERM or SIGINT, for example 10s or 500ms
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    drain: Duration,
     /// Write what each worker has served and what its event loop holds to standard error every second, as a line of
     /// JSON
     #[arg(long)]
@@ -103,10 +111,11 @@ impl Counter {
     }
 }
 
-/// Counts of what was served.
+/// Counts of what was served, and how that ended.
 struct Served {
     connections: u64,
     datagrams: u64,
+    drained: Drained,
 }
 
 /// Serves until a signal arrives.
@@ -122,18 +131,26 @@ pub fn serve(server: Server) -> ExitCode {
                 // Created by us, as listening on it succeeded. It may be gone already.
                 let _ = std::fs::remove_file(path);
             }
-            let connections = counted(served.connections, "connection");
-            let datagrams = counted(served.datagrams, "datagram");
-            match has_datagrams {
-                true => output::complain(format_args!("served {connections} and {datagrams}")),
-                false => output::complain(format_args!("served {connections}")),
-            }
+            output::complain(describe(&served, has_datagrams));
             ExitCode::SUCCESS
         }
         Err(error) => {
             output::complain(error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What was served, in words.
+fn describe(served: &Served, has_datagrams: bool) -> String {
+    let mut text = format!("served {}", counted(served.connections, "connection"));
+    if has_datagrams {
+        text += &format!(" and {}", counted(served.datagrams, "datagram"));
+    }
+    // Those that are left ignore their cancellation, and end with the process.
+    match served.drained.cancelled + served.drained.left {
+        0 => text,
+        closed => text + &format!("; closed {} that had not ended", counted(closed as u64, "connection")),
     }
 }
 
@@ -166,7 +183,7 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 /// Runs the echo server until it is stopped. This thread is the first worker.
 fn echo_server(server: EchoServer) -> io::Result<Served> {
     let tls = tls_config(&server)?;
-    let EchoServer { places, workers, statistics, .. } = server;
+    let EchoServer { places, workers, drain, statistics, .. } = server;
     let stack = if tls.is_some() { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
     let runtime = ringspun::Runtime::new().stack_size_bytes(stack);
     let mut builder = WorkersBuilder::new().runtime(runtime);
@@ -182,11 +199,23 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         if statistics {
             tell_statistics(&server, &datagrams, workers);
         }
-        signals.wait()?;
+        let signal = signals.wait()?;
+        let drained = end(&server, signal, drain)?;
         let connections = server.statistics().iter().map(|worker| worker.served).sum();
-        // When this fiber ends, the runtimes end all connections.
-        Ok(Served { connections, datagrams: datagrams.iter().map(Counter::get).sum() })
+        Ok(Served { connections, datagrams: datagrams.iter().map(Counter::get).sum(), drained })
     })?
+}
+
+/// Drains the server after a signal. Another signal ends the process meanwhile.
+fn end(server: &Serving, signal: Signal, within: Duration) -> io::Result<Drained> {
+    let live: usize = server.statistics().iter().map(|worker| worker.connections).sum();
+    if live > 0 && !within.is_zero() {
+        let connections = counted(live as u64, "connection");
+        output::complain(format_args!(
+            "{signal}: waiting up to {within:?} for {connections} to end; another signal exits immediately"
+        ));
+    }
+    server.drain(within)
 }
 
 /// Begins to serve at the places, in the order in which they are announced.

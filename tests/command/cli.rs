@@ -148,7 +148,9 @@ fn serves_until(signal: Signal) {
     server.process.signal(signal);
     let (status, errors) = server.wait();
     assert_eq!(status.code(), Some(0), "{errors}");
-    assert_eq!(errors, "ringspun: served 4 connections\n");
+    let waiting = "waiting up to 1s for 1 connection to end; another signal exits immediately";
+    let ended = "served 4 connections; closed 1 connection that had not ended";
+    assert_eq!(errors, format!("ringspun: {signal}: {waiting}\nringspun: {ended}\n"));
     assert_eq!(open.read(&mut [0; 1]).unwrap(), 0);
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }
@@ -161,6 +163,45 @@ fn the_echo_server_serves_until_sigterm() {
 #[test]
 fn the_echo_server_serves_until_sigint() {
     serves_until(Signal::SIGINT);
+}
+
+#[test]
+fn a_drain_lets_connections_end_and_the_server_says_so() {
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--drain", "1h", "--workers", "2"]);
+    let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    let echo = |client: &mut TcpStream| {
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    };
+    clients.iter_mut().for_each(echo);
+    server.process.signal(Signal::SIGTERM);
+    // It accepts no more, but goes on with those that it has.
+    while TcpStream::connect(server.address).is_ok() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    clients.iter_mut().for_each(echo);
+    drop(clients);
+    let (status, errors) = server.wait();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    let (waiting, ended) = errors.trim_end().split_once('\n').unwrap();
+    assert!(waiting.contains("waiting up to 3600s for 4 connections to end"), "{errors}");
+    // The attempts above may have been accepted.
+    assert!(ended.starts_with("ringspun: served ") && ended.ends_with(" connections"), "{errors}");
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_immediately() {
+    let mut server = EchoServer::start_with("127.0.0.1:0", &["--drain", "1h"]);
+    let mut client = server.connect();
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    server.process.signal(Signal::SIGTERM);
+    while TcpStream::connect(server.address).is_ok() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    server.process.signal(Signal::SIGINT);
+    let (status, errors) = server.wait();
+    assert_eq!(status.code(), Some(130), "{errors}");
 }
 
 #[test]
@@ -227,7 +268,9 @@ fn a_server_stops_while_a_client_takes_no_answers() {
     while client.write(&data).is_ok() {}
     server.process.signal(Signal::SIGTERM);
     let (status, errors) = server.wait();
-    assert_eq!((status.code(), errors.as_str()), (Some(0), "ringspun: served 1 connection\n"));
+    assert_eq!(status.code(), Some(0), "{errors}");
+    let ended = "served 1 connection; closed 1 connection that had not ended\n";
+    assert!(errors.ends_with(ended), "{errors}");
 }
 
 #[test]
@@ -261,7 +304,8 @@ fn one_server_serves_connections_datagrams_and_unix_sockets() {
     assert_eq!(server.wait().code(), Some(0));
     let mut errors = String::new();
     server.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    assert_eq!(errors, "ringspun: served 2 connections and 1 datagram\n");
+    let ended = "ringspun: served 2 connections and 1 datagram; closed 2 connections that had not ended\n";
+    assert!(errors.ends_with(ended), "{errors}");
     assert!(!Path::new(path).exists(), "the socket's path is removed");
 }
 
