@@ -93,6 +93,14 @@ enum State {
     Done,
 }
 
+/// A fiber, once its scheduler has panicked.
+pub(crate) enum AfterPanic {
+    Ready,
+    Parked,
+    /// It cannot run again.
+    Over,
+}
+
 /// What every wake and resume needs comes first, in as few cache lines as possible.
 #[repr(C)]
 pub(crate) struct Fiber {
@@ -208,6 +216,19 @@ impl Fiber {
                 // Gives the stack back now, not when the last handle goes.
                 *body = None;
                 true
+            }
+        }
+    }
+
+    /// What is to become of the fiber, after a panic has left the scheduler.
+    pub(crate) fn after_panic(&self) -> AfterPanic {
+        match self.state.get() {
+            State::Ready => AfterPanic::Ready,
+            State::Parked => AfterPanic::Parked,
+            // The panic came from it, or passed through: its stack has been unwound.
+            State::Running | State::Notified | State::Done => {
+                self.state.set(State::Done);
+                AfterPanic::Over
             }
         }
     }

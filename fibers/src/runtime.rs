@@ -102,7 +102,9 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// With the panic of `main`, once everything has ended; and if a runtime runs on this thread already.
+    /// With the panic of `main`, once everything has ended; and if a runtime runs on this thread already. A panic of
+    /// code that the event loop calls itself, such as a [`Wake`](ringspun_runtime::Wake) of the program's, ends
+    /// everything as the end of `main` does, and is passed on then; if that does not succeed, the fibers are leaked.
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
         assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
         overflow::install()?;
@@ -116,7 +118,15 @@ impl Runtime {
         let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
         let _entered = scheduler.enter();
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
-        let ran = scheduler.run_until(|| packet.is_finished());
+        let ran = match scheduler.try_run_until(|| packet.is_finished()) {
+            Ok(ran) => ran,
+            Err((payload, has_ended)) => {
+                if !has_ended {
+                    std::mem::forget(scheduler);
+                }
+                std::panic::resume_unwind(payload)
+            }
+        };
         let is_ours = scheduler.is_ours();
         let ended = ran.and_then(|()| if is_ours { scheduler.end() } else { Ok(()) });
         if ended.is_err() || !is_ours {

@@ -1,5 +1,6 @@
 //! The scheduler: runs what is ready, then turns the event loop, until the main fiber has ended.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use slab::Slab;
 use crate::channel::Channel;
 use crate::current;
 use crate::event::{FiberEvent, FiberEventKind};
-use crate::fiber::{Fiber, RunQueue};
+use crate::fiber::{AfterPanic, Fiber, RunQueue};
 use crate::group::Member;
 use crate::remote::RemoteTasks;
 use crate::spans;
@@ -20,6 +21,8 @@ use crate::stack::{FiberStack, StackPool};
 /// How many fibers may be started while a runtime ends. Fibers that first run then may start others, but fibers
 /// that start their own successors must not keep the runtime from ending.
 const STARTED_WHILE_ENDING_MAX: u32 = 100_000;
+/// How many panics of code that runs between fibers the end of a runtime survives.
+const PANICS_WHILE_ENDING_MAX: u32 = 100;
 /// Each so many batches of fibers.
 const LOOK_AT_SPANS_EVERY: u32 = 16;
 
@@ -229,6 +232,40 @@ impl Scheduler {
             self.event_loop().turn(wait)?;
             for task in self.remote.take() {
                 contain_panic(task);
+            }
+        }
+    }
+
+    /// As [`run_until`](Self::run_until), but once that has panicked, ends everything first: parked fibers cannot be
+    /// dropped, as the kernel may use their stacks. What panics is code of others that runs between fibers: a
+    /// [`Wake`](ringspun_runtime::Wake), or what a fiber's end drops.
+    ///
+    /// Fails with the panic, and whether everything has ended.
+    pub(crate) fn try_run_until(
+        &self,
+        done: impl Fn() -> bool,
+    ) -> Result<io::Result<()>, (Box<dyn Any + Send>, bool)> {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run_until(done)));
+        let Err(payload) = ran else { return Ok(ran.unwrap_or(Ok(()))) };
+        for _ in 0..PANICS_WHILE_ENDING_MAX {
+            self.recover_queue();
+            match catch_unwind(AssertUnwindSafe(|| self.end())) {
+                Ok(ended) => return Err((payload, ended.is_ok())),
+                Err(another) => std::mem::forget(another),
+            }
+        }
+        Err((payload, false))
+    }
+
+    /// Has those run again that a panic has thrown out of the run queue.
+    fn recover_queue(&self) {
+        drop(self.queue.take(Vec::new()));
+        let fibers: Vec<_> = self.fibers.borrow().iter().map(|(_, listed)| listed.fiber.clone()).collect();
+        for fiber in fibers {
+            match fiber.after_panic() {
+                AfterPanic::Ready => self.queue.push(fiber),
+                AfterPanic::Parked => {}
+                AfterPanic::Over => drop(self.remove(&fiber)),
             }
         }
     }
