@@ -49,8 +49,9 @@
 //!
 //! ```text
 //!   workers                      a runtime per core
+//!   worker_set                   their threads: replacing one that fails, watching
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
-//!   worker_task                  fibers of another thread's runtime, and their results
+//!   worker   worker_task         fibers of another thread's runtime, and their results
 //!   sync                         locks, and other ways to wait for one another
 //!   scope    join_set            fibers that borrow; results in the order of the ends
 //!   spawn                        FiberBuilder
@@ -68,6 +69,7 @@
 //!   group                        fibers that end together
 //!   fiber                        coroutine, state, and the queue that a wake puts a fiber into
 //!   stack    interrupt  locals   memory with guards; why a wait ended early; values of a fiber's own
+//!   pulse                        whether a loop turns
 //! ```
 //!
 //! A wake does nothing but append the fiber to the queue; the scheduler resumes it between two turns of the
@@ -147,6 +149,7 @@ mod locals;
 mod overflow;
 mod panics;
 mod pollable;
+mod pulse;
 mod remote;
 mod remote_waiter;
 mod runtime;
@@ -165,6 +168,8 @@ mod time;
 mod wait;
 #[cfg(debug_assertions)]
 mod wait_checks;
+mod worker;
+mod worker_set;
 mod worker_task;
 mod workers;
 
@@ -188,5 +193,7 @@ pub use signals::{NextSignal, Signals};
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
 pub use wait::{check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, waiter, yield_now};
+pub use worker::Worker;
+pub use worker_set::{TakeOver, WorkerEvent};
 pub use worker_task::WorkerTask;
-pub use workers::{Worker, Workers, WorkersBuilder};
+pub use workers::{Workers, WorkersBuilder};

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringspun_runtime::{Configuration, EventLoop};
 
 use crate::overflow;
 use crate::panics;
+use crate::pulse::Pulse;
 use crate::remote::Remote;
 use crate::scheduler::Scheduler;
 use crate::spans::{self, LeftSpans};
@@ -106,6 +108,15 @@ impl Runtime {
     /// code that the event loop calls itself, such as a [`Wake`](ringspun_runtime::Wake) of the program's, ends
     /// everything as the end of `main` does, and is passed on then; if that does not succeed, the fibers are leaked.
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+        self.run_watched(None, main)
+    }
+
+    /// As [`run`](Self::run), with a pulse that other threads may feel.
+    pub(crate) fn run_watched<T: 'static>(
+        self,
+        pulse: Option<Arc<Pulse>>,
+        main: impl FnOnce() -> T + 'static,
+    ) -> io::Result<T> {
         assert!(Scheduler::current().is_none(), "a runtime of fibers runs on this thread already");
         overflow::install()?;
         panics::install_hook();
@@ -115,7 +126,7 @@ impl Runtime {
             let _entered = in_main.as_deref().map(Reentered::new);
             main()
         };
-        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes)?;
+        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes, pulse)?;
         let _entered = scheduler.enter();
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
         let ran = match scheduler.try_run_until(|| packet.is_finished()) {

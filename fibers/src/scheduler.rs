@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringspun_runtime::{EventLoop, Wait};
 use slab::Slab;
@@ -14,6 +15,7 @@ use crate::current;
 use crate::event::{FiberEvent, FiberEventKind};
 use crate::fiber::{AfterPanic, Fiber, RunQueue};
 use crate::group::Member;
+use crate::pulse::Pulse;
 use crate::remote::RemoteTasks;
 use crate::spans;
 use crate::stack::{FiberStack, StackPool};
@@ -43,6 +45,8 @@ pub(crate) struct Scheduler {
     stacks: StackPool,
     stack_size_bytes: usize,
     remote: RemoteTasks,
+    /// For those who watch whether the loop turns.
+    pulse: Option<Arc<Pulse>>,
 }
 
 /// A fiber that has not ended, its supervisor and its group.
@@ -74,7 +78,11 @@ impl Scheduler {
     /// A scheduler for this thread, which must not have one.
     ///
     /// Fails on a thread on which a fiber had to be stopped while it unwound.
-    pub(crate) fn new(event_loop: Rc<EventLoop>, stack_size_bytes: usize) -> io::Result<Rc<Self>> {
+    pub(crate) fn new(
+        event_loop: Rc<EventLoop>,
+        stack_size_bytes: usize,
+        pulse: Option<Arc<Pulse>>,
+    ) -> io::Result<Rc<Self>> {
         if PANICS_FOR_GOOD.get() {
             let text = "a fiber of an earlier runtime on this thread had to be stopped while it panicked, so that no \
                         fiber of the thread can wait any more: start this runtime on another thread";
@@ -90,6 +98,7 @@ impl Scheduler {
             started_while_ending: Cell::new(0),
             stacks: StackPool::default(),
             stack_size_bytes,
+            pulse,
         }))
     }
 
@@ -229,11 +238,21 @@ impl Scheduler {
             }
             // Trims stacks only when the loop has nothing else to do.
             let wait = if self.queue.is_empty() && self.stacks.trim() { Wait::Block } else { Wait::No };
-            self.event_loop().turn(wait)?;
+            self.turn(wait)?;
             for task in self.remote.take() {
                 contain_panic(task);
             }
         }
+    }
+
+    fn turn(&self, wait: Wait) -> io::Result<()> {
+        let Some(pulse) = &self.pulse else { return self.event_loop().turn(wait) };
+        if wait == Wait::Block {
+            pulse.note_wait();
+        }
+        let turned = self.event_loop().turn(wait);
+        pulse.note_turn();
+        turned
     }
 
     /// As [`run_until`](Self::run_until), but once that has panicked, ends everything first: parked fibers cannot be

@@ -3,17 +3,15 @@
 use std::fmt;
 use std::io;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crate::affinity::pin_to;
-use crate::join::panic_text;
-use crate::remote::{Remote, RuntimeEnded};
+use crate::pulse::Pulse;
 use crate::runtime::{Runtime, remote};
-use crate::shared_channel::SharedChannel;
+use crate::worker::Worker;
+use crate::worker_set::{Set, Settings, TakeOver, WorkerEvent};
 use crate::worker_task::WorkerTask;
 
 /// Settings of a set of [`Workers`].
@@ -29,11 +27,10 @@ use crate::worker_task::WorkerTask;
 /// assert_eq!(names, ["worker 0", "worker 1"]);
 /// workers.join().unwrap();
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct WorkersBuilder {
     count: Option<usize>,
-    pinned: bool,
-    runtime: Runtime,
+    settings: Settings,
 }
 
 impl WorkersBuilder {
@@ -55,13 +52,51 @@ impl WorkersBuilder {
     ///
     /// Only on Linux and Android; elsewhere, starting fails as `Unsupported`.
     pub fn pinned(mut self, pinned: bool) -> Self {
-        self.pinned = pinned;
+        self.settings.pinned = pinned;
         self
     }
 
     /// Sets the settings of the workers' runtimes.
     pub fn runtime(mut self, runtime: Runtime) -> Self {
-        self.runtime = runtime;
+        self.settings.runtime = runtime;
+        self
+    }
+
+    /// Whether a new thread takes the place of a worker that fails before its set ends: because its event loop failed,
+    /// or because code that the loop calls itself panicked. (A panic in a fiber ends only the fiber.) Off by default.
+    ///
+    /// The fibers of the failed worker are lost: they have been cancelled, or leaked if its loop could not go on.
+    /// [`Worker`] stands for the new thread from then on, and a server of `ringspun_net` serves on it. One that fails
+    /// within a second is replaced when that has passed. The thread that called [`run`](Self::run) is not replaced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers::WorkersBuilder;
+    ///
+    /// let builder = WorkersBuilder::new().count(2).replace_failed(true);
+    /// let workers = builder.observer(|event| eprintln!("{event:?}")).start().unwrap();
+    /// workers.join().unwrap();
+    /// ```
+    pub fn replace_failed(mut self, replaces: bool) -> Self {
+        self.settings.replaces = replaces;
+        self
+    }
+
+    /// Has a thread watch the workers, and report each whose loop has not turned for about so long although it has
+    /// something to do: a fiber computes, or blocks the thread. Nobody watches by default. Each turn of a loop notes
+    /// that in memory of its own; the thread looks four times in that time.
+    ///
+    /// A stalled worker is not replaced, as a thread cannot be ended from outside: its connections wait.
+    pub fn report_stalls(mut self, after: Duration) -> Self {
+        self.settings.stalled_after = Some(after);
+        self
+    }
+
+    /// Sets a function that is told of workers that fail or stall. Both are also logged by `tracing`. It is called on
+    /// the thread of the worker that fails, or on that of the watch, outside of a runtime, and should not take long.
+    pub fn observer(mut self, observer: impl Fn(&WorkerEvent) + Send + Sync + 'static) -> Self {
+        self.settings.observer = Some(Arc::new(observer));
         self
     }
 
@@ -78,8 +113,9 @@ impl WorkersBuilder {
     /// The kernel's, if a thread or its event loop cannot be made; `Unsupported` as for [`pinned`](Self::pinned). No
     /// worker is left then.
     pub fn start(self) -> io::Result<Workers> {
-        let threads = Threads::start(&self, 0)?;
-        Ok(threads.into_workers(Vec::new()))
+        let set = Set::new(self.settings.clone());
+        let workers = set.start(0..self.number())?;
+        Workers::new(workers, set)
     }
 
     /// As [`start`](Self::start), but the calling thread is the first worker: `main` runs in a fiber on it. So one
@@ -105,117 +141,59 @@ impl WorkersBuilder {
     /// assert_eq!(sum.unwrap(), 42);
     /// ```
     pub fn run<T: 'static>(self, main: impl FnOnce(&Workers) -> T + 'static) -> io::Result<T> {
-        let threads = Threads::start(&self, 1)?;
-        if self.pinned {
+        let set = Set::new(self.settings.clone());
+        let others = set.start(1..self.number())?;
+        // However this ends, so do the others.
+        let _ending = EndOnDrop(set.clone());
+        if self.settings.pinned {
             pin_to(0)?;
         }
-        let (end, started) = (threads.end.clone(), SharedChannel::bounded(1));
-        let joining = started.clone();
-        let ran = self.runtime.run(move || {
-            let ended = Arc::new(AtomicBool::new(false));
-            let first = remote().map(|remote| Worker { index: 0, remote, ended });
-            let workers = threads.into_workers(first.into_iter().collect());
+        let (pulse, in_main) = (Arc::<Pulse>::default(), set.clone());
+        let ran = self.settings.runtime.run_watched(Some(pulse.clone()), move || -> io::Result<T> {
+            let first = remote().map(|remote| Worker::new(0, remote, in_main.end.clone(), pulse));
+            let workers = Workers::new(first.into_iter().chain(others).collect(), in_main)?;
             let result = main(&workers);
             workers.end();
-            let _ = joining.try_give(workers);
-            result
+            Ok(result)
         });
-        end.close();
-        // Without it, `main` has panicked, and the threads end on their own.
-        let joined = match started.try_take() {
-            Ok(Some(workers)) => workers.join(),
-            _ => Ok(()),
-        };
-        let value = ran?;
+        set.end();
+        let joined = set.join();
+        let value = ran??;
         joined.map(|()| value)
+    }
+}
+
+impl fmt::Debug for WorkersBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkersBuilder").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+struct EndOnDrop(Arc<Set>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
 /// A set of threads with a [`Runtime`] each, by default one for each core: from [`WorkersBuilder`].
 ///
 /// A fiber stays on the worker that it was started on, and nothing is shared between workers but what they are given:
-/// values cross by [`SharedChannel`]s and as results of [`Worker::spawn`]. Dropping the set ends the workers, as
-/// [`end`](Self::end) does.
+/// values cross by [`SharedChannel`](crate::SharedChannel)s and as results of [`Worker::spawn`]. Dropping the set ends
+/// the workers, as [`end`](Self::end) does.
 pub struct Workers {
     workers: Vec<Worker>,
-    threads: Vec<thread::JoinHandle<io::Result<()>>>,
-    end: SharedChannel<()>,
-}
-
-/// The threads of a set that is being started. If that fails, dropping it ends them.
-struct Threads {
-    workers: Vec<Worker>,
-    threads: Vec<thread::JoinHandle<io::Result<()>>>,
-    end: SharedChannel<()>,
-}
-
-impl Threads {
-    /// Starts all workers from the `first` on.
-    fn start(builder: &WorkersBuilder, first: usize) -> io::Result<Self> {
-        let mut started = Self { workers: Vec::new(), threads: Vec::new(), end: SharedChannel::bounded(1) };
-        let mut starting = Vec::new();
-        for index in first..builder.number() {
-            let (tell, told) = mpsc::sync_channel(1);
-            let ended = Arc::new(AtomicBool::new(false));
-            let worker = (index, builder.clone(), started.end.clone(), tell, ended.clone());
-            let thread = thread::Builder::new().name(format!("worker {index}"));
-            started.threads.push(thread.spawn(move || work(worker))?);
-            starting.push((told, ended));
-        }
-        for (number, (told, ended)) in starting.into_iter().enumerate() {
-            match told.recv() {
-                Ok(remote) => started.workers.push(Worker { index: first + number, remote, ended }),
-                // It has ended without a word: its result says why.
-                Err(mpsc::RecvError) => {
-                    started.end.close();
-                    let thread = started.threads.swap_remove(number);
-                    let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-                    return Err(ended.err().unwrap_or_else(|| io::Error::other("a worker did not start")));
-                }
-            }
-        }
-        Ok(started)
-    }
-
-    fn into_workers(mut self, mut first: Vec<Worker>) -> Workers {
-        first.append(&mut self.workers);
-        Workers { workers: first, threads: std::mem::take(&mut self.threads), end: self.end.clone() }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Unless they have become workers.
-        if !self.threads.is_empty() {
-            self.end.close();
-        }
-    }
-}
-
-type Starting = (usize, WorkersBuilder, SharedChannel<()>, mpsc::SyncSender<Remote>, Arc<AtomicBool>);
-
-/// The main function of a worker's thread.
-fn work((index, builder, end, tell, ended): Starting) -> io::Result<()> {
-    let ran = catch_unwind(AssertUnwindSafe(move || {
-        if builder.pinned {
-            pin_to(index)?;
-        }
-        builder.runtime.run(move || {
-            if let Some(remote) = remote() {
-                let _ = tell.send(remote);
-            }
-            // Until the set ends.
-            let _ = end.take();
-        })
-    }));
-    ended.store(true, Ordering::Release);
-    let ran = ran.unwrap_or_else(|payload| {
-        Err(io::Error::other(format!("worker {index} panicked: {}", panic_text(payload.as_ref()))))
-    });
-    ran.inspect_err(|error| tracing::error!(index, %error, "a worker has ended; the others go on"))
+    set: Arc<Set>,
 }
 
 impl Workers {
+    fn new(workers: Vec<Worker>, set: Arc<Set>) -> io::Result<Self> {
+        let workers = Self { workers, set };
+        workers.set.begin(&workers.workers)?;
+        Ok(workers)
+    }
+
     /// The number of workers.
     pub fn len(&self) -> usize {
         self.workers.len()
@@ -247,7 +225,14 @@ impl Workers {
     /// Has the workers end: each cancels its fibers, as the end of [`Runtime::run`] does. Does not wait for them.
     /// Calling it again does nothing.
     pub fn end(&self) {
-        self.end.close();
+        self.set.end();
+    }
+
+    /// Has `succeed` be called once a worker has failed, in a fiber of the one that takes over from it, with the index
+    /// of the failed one: its replacement, which has the same index, or else another one. As long as somebody holds
+    /// `succeed`; whoever has something on each worker can so have it there again.
+    pub fn on_failure(&self, succeed: &Arc<TakeOver>) {
+        self.set.on_failure(succeed);
     }
 
     /// As [`end`](Self::end), and blocks this thread until all workers have ended. In a fiber, use
@@ -255,15 +240,10 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// The first error of a worker's event loop, or a panic that ended one. All have ended all the same.
-    pub fn join(mut self) -> io::Result<()> {
+    /// The first error of a worker that has failed, and was not replaced. All have ended all the same.
+    pub fn join(self) -> io::Result<()> {
         self.end();
-        let mut joined = Ok(());
-        for thread in std::mem::take(&mut self.threads) {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            joined = joined.and(ended);
-        }
-        joined
+        self.set.join()
     }
 }
 
@@ -276,58 +256,5 @@ impl Drop for Workers {
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workers").field("len", &self.len()).finish()
-    }
-}
-
-/// One of a set of [`Workers`]: starts fibers on its thread, from any thread. It may outlive the set.
-#[derive(Clone, Debug)]
-pub struct Worker {
-    index: usize,
-    remote: Remote,
-    ended: Arc<AtomicBool>,
-}
-
-impl Worker {
-    /// Its number in the set, from 0.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Runs `function` in a fiber of the worker, and returns a handle to its result.
-    ///
-    /// # Errors
-    ///
-    /// [`RuntimeEnded`] once the worker has ended; the function is dropped.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use ringspun_fibers::{JoinError, WorkersBuilder};
-    ///
-    /// let workers = WorkersBuilder::new().count(2).start().unwrap();
-    /// let worker = workers.get(1).unwrap();
-    /// assert_eq!(worker.spawn(|| 40 + 2).unwrap().join().unwrap(), 42);
-    ///
-    /// // A panic ends only the fiber.
-    /// let panics = worker.spawn(|| panic!("at the disco")).unwrap();
-    /// assert!(matches!(panics.join(), Err(JoinError::Panicked(_))));
-    /// assert_eq!(worker.spawn(|| "still here").unwrap().join().unwrap(), "still here");
-    /// ```
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        function: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<WorkerTask<T>, RuntimeEnded> {
-        self.remote.spawn(function)
-    }
-
-    /// The worker's runtime, for tasks that need no fiber.
-    pub fn remote(&self) -> &Remote {
-        &self.remote
-    }
-
-    /// Whether its thread has ended, or is about to: with the set, or because its event loop failed. It takes none of
-    /// the others along.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
     }
 }
