@@ -21,6 +21,8 @@
 //! | wait for the first of several: channels, times, ends, sockets | [`Select`] | `ev/select`, `ev/rselect` |
 //! | be told how fibers end | [`FiberBuilder::supervisor`] | `ev/go` |
 //! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
+//! | wait for a future | [`block_on`] | |
+//! | await what fibers wait for | [`as_future`], [`JoinHandle`], [`WorkerTask`] | |
 //! | make a call that blocks | [`blocking`] | `ev/thread` |
 //! | use every core | [`Workers`], [`Worker::spawn`] | `ev/thread` |
 //! | pass values between threads | [`SharedChannel`] | `ev/thread-chan` |
@@ -49,6 +51,7 @@
 //!
 //! ```text
 //!   workers                      a runtime per core
+//!   future                       fibers that wait for futures, and futures of what fibers wait for
 //!   worker_set                   their threads: replacing one that fails, watching
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker   worker_task         fibers of another thread's runtime, and their results
@@ -141,6 +144,7 @@ mod current;
 mod deadline;
 mod event;
 mod fiber;
+mod future;
 mod group;
 mod interrupt;
 mod join;
@@ -178,6 +182,7 @@ pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name};
 pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
 pub use event::{FiberEvent, FiberEventKind};
+pub use future::{JoinFuture, PollableFuture, TaskWaiter, as_future, block_on};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle, Joining};
 pub use join_set::JoinSet;
@@ -195,5 +200,5 @@ pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
 pub use wait::{check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, waiter, yield_now};
 pub use worker::Worker;
 pub use worker_set::{TakeOver, WorkerEvent};
-pub use worker_task::WorkerTask;
+pub use worker_task::{WorkerTask, WorkerTaskFuture};
 pub use workers::{Workers, WorkersBuilder};

@@ -70,7 +70,7 @@ impl Drop for Registered {
 
 impl RemoteWaiter {
     /// Wakes the waiter, unless it has left. On its own thread, this takes no detour by way of the event loop.
-    pub(crate) fn wake(self) {
+    pub(crate) fn wake(&self) {
         let (slot, serial) = (self.slot, self.serial);
         let is_here = Scheduler::current().is_some_and(|scheduler| scheduler.remote().is_of(&self.remote));
         if is_here {

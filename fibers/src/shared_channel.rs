@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
 
 use crate::channel::{ChannelError, Closed, GiveError};
@@ -59,6 +59,7 @@ pub struct SharedChannel<T> {
 pub(crate) enum Waiter {
     Fiber(RemoteWaiter),
     Thread(Thread),
+    Task(Waker),
 }
 
 impl Notify for Waiter {
@@ -66,6 +67,7 @@ impl Notify for Waiter {
         match self {
             Self::Fiber(waiter) => waiter.wake(),
             Self::Thread(thread) => thread.unpark(),
+            Self::Task(waker) => waker.wake(),
         }
     }
 }

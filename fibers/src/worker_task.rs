@@ -2,9 +2,12 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use ringspun_runtime::Wake;
 
@@ -12,7 +15,8 @@ use crate::channel::ChannelError;
 use crate::join::{JoinError, JoinHandle};
 use crate::remote::{Remote, RuntimeEnded};
 use crate::remote_waiter::{Registered, RemoteWaiter};
-use crate::shared_channel::SharedChannel;
+use crate::shared_channel::{SharedChannel, Waiter};
+use crate::shared_queue::Ticket;
 use crate::spawn::FiberBuilder;
 
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
@@ -141,7 +145,11 @@ impl<T: Send> WorkerTask<T> {
     ///
     /// On the thread of a runtime outside of a fiber.
     pub fn join(&self) -> Result<T, JoinError> {
-        match self.outcome.take() {
+        self.result_of(self.outcome.take())
+    }
+
+    fn result_of(&self, taken: Result<Outcome<T>, ChannelError>) -> Result<T, JoinError> {
+        match taken {
             Ok(outcome) => outcome.map_err(JoinError::Panicked),
             Err(ChannelError::Interrupted(interrupt)) => Err(JoinError::Interrupted(interrupt)),
             Err(ChannelError::Closed) if matches!(*lock(&self.progress), Progress::Running(_)) => {
@@ -171,6 +179,84 @@ impl<T: Send> WorkerTask<T> {
     /// Whether the fiber has ended: [`join`](Self::join) does not wait then.
     pub fn is_finished(&self) -> bool {
         self.outcome.is_closed()
+    }
+}
+
+/// Awaits the end of the fiber on any thread and under any runtime, such as tokio.
+///
+/// # Examples
+///
+/// ```
+/// use std::future::IntoFuture;
+/// use std::task::{Context, Poll, Waker};
+///
+/// use ringspun_fibers as fibers;
+///
+/// fibers::run(|| {
+///     let remote = fibers::remote().unwrap();
+///     // Stands for a thread on which a runtime for futures runs.
+///     let thread = std::thread::spawn(move || {
+///         let mut answer = remote.spawn(|| 42).unwrap().into_future();
+///         loop {
+///             let polled = std::pin::Pin::new(&mut answer).poll(&mut Context::from_waker(Waker::noop()));
+///             match polled {
+///                 Poll::Ready(answer) => break answer.unwrap(),
+///                 Poll::Pending => std::thread::yield_now(),
+///             }
+///         }
+///     });
+///     assert_eq!(fibers::blocking(move || thread.join().unwrap()).unwrap(), 42);
+/// })
+/// .unwrap();
+/// ```
+impl<T: Send> IntoFuture for WorkerTask<T> {
+    /// As from [`WorkerTask::join`], and never [`JoinError::Interrupted`].
+    type Output = Result<T, JoinError>;
+    type IntoFuture = WorkerTaskFuture<T>;
+
+    fn into_future(self) -> WorkerTaskFuture<T> {
+        WorkerTaskFuture { task: self, ticket: None, waker: None }
+    }
+}
+
+/// The result of a fiber of any thread, from awaiting a [`WorkerTask`]. Dropping it detaches the fiber.
+#[must_use = "futures do nothing unless they are polled"]
+pub struct WorkerTaskFuture<T: Send> {
+    task: WorkerTask<T>,
+    ticket: Ticket,
+    /// That of the ticket.
+    waker: Option<Waker>,
+}
+
+impl<T: Send> Unpin for WorkerTaskFuture<T> {}
+
+impl<T: Send> Future for WorkerTaskFuture<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let queue = this.task.outcome.queue();
+        if this.waker.as_ref().is_some_and(|waker| !waker.will_wake(context.waker())) {
+            // The future has moved to another task.
+            queue.leave_takers(&mut this.ticket);
+        }
+        let waker = this.waker.insert(context.waker().clone());
+        match queue.take(&mut this.ticket, || Some(Waiter::Task(waker.clone()))) {
+            Some(taken) => Poll::Ready(this.task.result_of(taken.map_err(ChannelError::from))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T: Send> Drop for WorkerTaskFuture<T> {
+    fn drop(&mut self) {
+        self.task.outcome.queue().leave_takers(&mut self.ticket);
+    }
+}
+
+impl<T: Send> fmt::Debug for WorkerTaskFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WorkerTaskFuture")
     }
 }
 
