@@ -394,6 +394,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_wrap_integer(value: i32) -> Janet;
     pub(crate) fn janet_wrap_boolean(value: c_int) -> Janet;
     pub(crate) fn janet_wrap_number(value: f64) -> Janet;
+    #[cfg(feature = "tls")]
     pub(crate) fn janet_wrap_table(value: *mut JanetTable) -> Janet;
     pub(crate) fn janet_wrap_string(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_symbol(value: *const u8) -> Janet;

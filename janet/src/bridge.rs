@@ -381,6 +381,7 @@ impl Bridge {
     }
 
     /// Has a stream go on with another socket of the same descriptor: with TLS.
+    #[cfg(feature = "tls")]
     pub(crate) fn replace_socket(&self, stream: *mut JanetStream, socket: Socket) {
         let mut streams = self.streams.borrow_mut();
         let entry =

@@ -36,6 +36,7 @@
 //! | --- | --- |
 //! | `api` | what is used of the VM's C interface |
 //! | `values`, `stock` | values from and for Rust; the VM's own functions by name |
+//! | `secured` | TLS, or that there is none in this build |
 //! | `socket` | the socket behind a Janet stream |
 //! | `bridge` | what one thread's VM has on the ring: streams, parked operations, the turn of the loop |
 //! | `resolving`, `work` | what a fiber waits for, and how it continues |
@@ -61,11 +62,13 @@ mod parked;
 mod processes;
 mod replacements;
 mod resolving;
+mod secured;
 mod serving;
 mod shims;
 mod socket;
 mod stock;
 mod streams;
+#[cfg(feature = "tls")]
 mod tls;
 mod values;
 mod vm;

@@ -7,6 +7,7 @@ use crate::api::{Janet, JanetRegExt, JanetTable};
 use crate::serving::{SERVING_FUNCTIONS, SERVING_SOURCE};
 use crate::shims::carry_out;
 use crate::stock::{Replacement, replacement};
+#[cfg(feature = "tls")]
 use crate::tls::{TLS_FUNCTIONS, TLS_SOURCE};
 use crate::values::{Verdict, bytes_of, keyword, string, symbol};
 
@@ -14,7 +15,8 @@ use crate::values::{Verdict, bytes_of, keyword, string, symbol};
 struct Module {
     name: &'static str,
     file: &'static CStr,
-    source: &'static str,
+    /// Or why this build does not have it.
+    source: Result<&'static str, &'static str>,
     functions: &'static [Replacement],
 }
 
@@ -22,14 +24,22 @@ const MODULES: [Module; 2] = [
     Module {
         name: "ringspun",
         file: c"janet/src/serving.janet",
-        source: SERVING_SOURCE,
+        source: Ok(SERVING_SOURCE),
         functions: &SERVING_FUNCTIONS,
     },
+    #[cfg(feature = "tls")]
     Module {
         name: "ringspun/tls",
         file: c"janet/src/tls.janet",
-        source: TLS_SOURCE,
+        source: Ok(TLS_SOURCE),
         functions: &TLS_FUNCTIONS,
+    },
+    #[cfg(not(feature = "tls"))]
+    Module {
+        name: "ringspun/tls",
+        file: c"janet/src/modules.rs",
+        source: Err("this build has no TLS: it is the feature tls of the crates ringspun and ringspun-janet"),
+        functions: &[],
     },
 ];
 
@@ -99,13 +109,17 @@ unsafe extern "C-unwind" fn load_module(count: i32, arguments: *mut Janet) -> Ja
         let module = module_of(*arguments);
         carry_out(|| {
             let Some(module) = module else { return Verdict::Raise(string("no such module")) };
+            let source = match module.source {
+                Ok(source) => source,
+                Err(reason) => return Verdict::Raise(string(&format!("{}: {reason}", module.name))),
+            };
             for function in module.functions {
                 register(function, environment, std::ptr::null());
                 if let Some(entry) = entry_of(environment, function.name) {
                     janet::janet_table_put(entry, keyword("private"), janet::janet_wrap_boolean(1));
                 }
             }
-            match evaluate(environment, module.source, module.file) {
+            match evaluate(environment, source, module.file) {
                 true => Verdict::Return(*arguments.add(1)),
                 false => Verdict::Raise(string(&format!("the module {} could not be compiled", module.name))),
             }

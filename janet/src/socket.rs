@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::api as janet;
 use ringspun_net::machine::{Arrival, DatagramCore, Kind, LeftBehind, ListenerCore, StreamCore};
 use ringspun_runtime::EventLoop;
-use ringspun_tls::ServerConfig;
-use ringspun_tls::machine::TlsCore;
+
+use crate::secured::ServerConfig;
+use crate::secured::machine::TlsCore;
 
 /// The socket behind a Janet stream.
 #[derive(Clone)]

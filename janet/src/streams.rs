@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use ringspun_net::Address;
 use ringspun_net::machine::{Accept, Amount, Read, ReceiveFrom, SendTo, Sent, Write};
-use ringspun_tls::{ServerConfig, machine as tls};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetBuffer, JanetStream};
 use crate::bridge::Bridge;
 use crate::parked::start;
+use crate::secured::{ServerConfig, machine as tls};
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
 use crate::socket::Socket;
 use crate::stock::{self, Replacement, replacement};

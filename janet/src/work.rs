@@ -12,10 +12,10 @@ use ringspun_net::machine::{
     Accept, Connect, Read, ReceiveFrom, Resolve, SendTo, StreamCore, Write, is_exhausted,
 };
 use ringspun_runtime::{SendData, Wake};
-use ringspun_tls::{ServerConfig, machine as tls};
 
 use crate::bridge::Bridge;
 use crate::resolving::{Next, Purpose, connect_error};
+use crate::secured::{ServerConfig, machine as tls};
 use crate::socket::Socket;
 use crate::values::{address_value, bytes_of, error_string, nil, string};
 
@@ -69,6 +69,7 @@ pub(crate) enum Work {
         data: Janet,
     },
     /// The result is the stream.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
     Handshake {
         machine: tls::Handshake,
     },

@@ -10,12 +10,16 @@ use crate::scratch::ScratchFolder;
 
 /// Without the VM.
 const EMBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embed/Cargo.toml");
-/// With it.
+/// With it, and without TLS.
 const EMBED_JANET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embed_janet/Cargo.toml");
+/// Ringspun itself.
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 const TARGET_DIRECTORY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/embed");
 
 /// What brings C, and what only the `ringspun` binary needs.
 const UNWANTED: [&str; 3] = ["cc", "ringspun-janet", "clap"];
+/// What brings TLS.
+const TLS: [&str; 5] = ["ringspun-tls", "rustls", "aws-lc-rs", "aws-lc-sys", "rcgen"];
 
 /// Runs a cargo command on a project, with changes to its environment, and returns what it prints. Goes to the registry
 /// only for crates that are not on this machine yet.
@@ -44,19 +48,45 @@ fn cargo(manifest: &str, arguments: &[&str], environment: &[(&str, &str)]) -> io
     String::from_utf8(output.stdout).map_err(io::Error::other)
 }
 
+/// The names of the packages that a build has in it.
+fn dependencies(manifest: &str, arguments: &[&str]) -> io::Result<BTreeSet<String>> {
+    let tree = ["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let tree = cargo(manifest, &[&tree, arguments].concat(), &[])?;
+    Ok(tree.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_string())).collect())
+}
+
 /// Crates that compile C ask for a compiler here. The linker is found by its name, not by these.
 const NO_C_COMPILER: [(&str, &str); 2] = [("CC", "/bin/false"), ("CXX", "/bin/false")];
 
 #[test]
 fn without_its_default_features_the_facade_brings_no_c_and_no_command_line() -> io::Result<()> {
-    let tree = ["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
-    let tree = cargo(EMBED, &tree, &[])?;
-    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let names = dependencies(EMBED, &[])?;
     for wanted in ["embed", "ringspun", "ringspun-net", "ringspun-fibers", "ringspun-runtime"] {
         assert!(names.contains(wanted), "{wanted} is missing, so this looks at the wrong tree: {names:?}");
     }
-    for unwanted in UNWANTED {
-        assert!(!names.contains(unwanted), "{unwanted} came in: {names:?}");
+    for unwanted in UNWANTED.iter().chain(&TLS) {
+        assert!(!names.contains(*unwanted), "{unwanted} came in: {names:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_without_tls_has_no_crate_for_it() -> io::Result<()> {
+    let cases: [(&str, &[&str]); 3] = [
+        (EMBED_JANET, &[]),
+        (WORKSPACE, &["--package", "ringspun", "--features", "janet", "--no-default-features"]),
+        (WORKSPACE, &["--package", "ringspun-janet", "--no-default-features"]),
+    ];
+    for (manifest, arguments) in cases {
+        let names = dependencies(manifest, arguments)?;
+        assert!(names.contains("ringspun-janet"), "{arguments:?}: the wrong tree: {names:?}");
+        for unwanted in TLS {
+            assert!(!names.contains(unwanted), "{manifest} {arguments:?}: {unwanted} came in: {names:?}");
+        }
+    }
+    for package in ["ringspun", "ringspun-janet"] {
+        let names = dependencies(WORKSPACE, &["--package", package])?;
+        assert!(TLS.iter().all(|name| names.contains(*name)), "{package} has lost its TLS: {names:?}");
     }
     Ok(())
 }
@@ -65,7 +95,7 @@ fn without_its_default_features_the_facade_brings_no_c_and_no_command_line() -> 
 #[test]
 fn the_unwanted_crates_are_called_that() {
     let lock = include_str!("../../Cargo.lock");
-    for unwanted in UNWANTED {
+    for unwanted in UNWANTED.iter().chain(&TLS) {
         let entry = format!("name = \"{unwanted}\"\n");
         assert!(lock.contains(&entry), "the workspace has no {unwanted}: is it called otherwise now?");
     }
@@ -86,9 +116,12 @@ fn a_plugin_has_an_optimised_vm() -> io::Result<()> {
         .arg(format!("{TARGET_DIRECTORY}/debug/libplugin.so"))
         .output()?;
     let printed = String::from_utf8_lossy(&program.stdout);
-    let (value, backend) = printed.split_once(" by ").unwrap_or_default();
+    let (value, rest) = printed.split_once(" by ").unwrap_or_default();
     assert_eq!(value, "hi", "{program:?}");
-    assert!(backend.ends_with(", optimised: true\n"), "{printed}");
+    let (_, without_tls) = rest.split_once(", optimised: true\n").unwrap_or_default();
+    let expected = "ringspun/tls: this build has no TLS: it is the feature tls of the crates ringspun and \
+                    ringspun-janet\n";
+    assert_eq!(without_tls, expected, "{printed}");
     Ok(())
 }
 

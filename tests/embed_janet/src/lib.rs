@@ -10,6 +10,9 @@ const PROGRAM: &str = r#"
 (string answer " by " (ringspun/backend))
 "#;
 
+/// What importing a module says that this build does not have.
+const WITHOUT_TLS: &str = r#"(try (require "ringspun/tls") ([error] error))"#;
+
 /// Whether a function of the VM begins by storing its argument to its stack frame, `mov [rbp-n], edi`, as compilers
 /// have it do only when they do not optimise.
 #[cfg(target_arch = "x86_64")]
@@ -30,11 +33,12 @@ fn is_optimised() -> bool {
     true
 }
 
-/// Runs the program and prints its value, and whether the VM is optimised.
+/// Runs the program and prints its value, whether the VM is optimised, and what it says about TLS.
 #[unsafe(no_mangle)]
 pub extern "C" fn plug() {
-    match Vm::new().and_then(|mut vm| vm.run_string(PROGRAM)) {
-        Ok(value) => println!("{value}, optimised: {}", is_optimised()),
+    let ran = Vm::new().and_then(|mut vm| Ok((vm.run_string(PROGRAM)?, vm.run_string(WITHOUT_TLS)?)));
+    match ran {
+        Ok((value, without_tls)) => println!("{value}, optimised: {}\n{without_tls}", is_optimised()),
         Err(error) => println!("{error}"),
     }
 }
