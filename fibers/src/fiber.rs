@@ -25,6 +25,9 @@ const IGNORED_WHILE_PANICKING_MAX: u32 = 100_000;
 /// Each so many interrupts, a fiber lets others run.
 const GIVE_WAY_EVERY: u32 = 16;
 
+/// The largest function that is moved onto its fiber's stack, where there is room for 1 KiB. Others are boxed.
+const MOVED_MAX_BYTES: usize = 512;
+
 /// How much of a stack is prefetched before its fiber resumes: the frames around where it parked.
 const STACK_ABOVE_BYTES: usize = 640;
 const STACK_BELOW_BYTES: usize = 128;
@@ -167,15 +170,21 @@ impl Fiber {
             id,
             name,
         });
-        let this = Rc::downgrade(&fiber);
-        let body = Coroutine::with_stack(stack, move |yielder, ()| {
+        fiber.body.replace(Some(match size_of_val(&function) {
+            0..=MOVED_MAX_BYTES => fiber.coroutine(stack, function),
+            _ => fiber.coroutine(stack, Box::new(function)),
+        }));
+        fiber
+    }
+
+    fn coroutine(self: &Rc<Self>, stack: FiberStack, function: impl FnOnce() + 'static) -> Body {
+        let this = Rc::downgrade(self);
+        Coroutine::with_stack(stack, move |yielder, ()| {
             if let Some(fiber) = this.upgrade() {
                 fiber.yielder.set(yielder);
             }
             function();
-        });
-        fiber.body.replace(Some(body));
-        fiber
+        })
     }
 
     /// Its number and its name.

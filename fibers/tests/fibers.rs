@@ -17,6 +17,34 @@ fn a_join_gives_the_result() {
     assert_eq!(total.unwrap(), 4950);
 }
 
+/// Of any size and alignment, on this thread and on another.
+#[test]
+fn a_function_may_own_much() {
+    #[derive(Clone)]
+    #[repr(align(64))]
+    struct Aligned([u8; 1000]);
+
+    fn owns<const SIZE: usize>() {
+        let owned = [7_u8; SIZE];
+        let fiber = fibers::spawn(move || owned.iter().map(|byte| u64::from(*byte)).sum::<u64>()).unwrap();
+        assert_eq!(fiber.join().unwrap(), 7 * SIZE as u64);
+    }
+
+    fibers::run(|| {
+        owns::<400>();
+        owns::<600>();
+        owns::<1025>();
+        owns::<100_000>();
+    })
+    .unwrap();
+    let (large, aligned) = ([7_u8; 5000], Aligned([7; 1000]));
+    let (workers, other) = (fibers::WorkersBuilder::new().count(1).start().unwrap(), aligned.clone());
+    let sent = workers.get(0).unwrap().spawn(move || (large[4999], aligned.0[999])).unwrap();
+    assert_eq!(sent.join().unwrap(), (7, 7));
+    let place = fibers::run(move || &raw const other as usize + usize::from(other.0[0])).unwrap();
+    assert_eq!(place % 64, 7);
+}
+
 #[test]
 fn a_panic_reaches_the_joiner_and_nobody_else() {
     let (panicked, other) = fibers::run(|| {
