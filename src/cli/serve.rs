@@ -236,12 +236,12 @@ fn start(
         });
     }
     for (endpoint, config) in places.tls.iter().zip(tls.into_iter().cycle()) {
-        let config = config.clone();
+        let handler = tls::handler(config, |stream| {
+            let _ = echo_tls(&stream);
+        });
         builder = builder.serve(endpoint, move |stream| {
             let _ = stream.set_option(SocketOption::NoDelay(true));
-            if let Ok(stream) = tls::accept(stream, &config) {
-                let _ = echo_tls(&stream);
-            }
+            handler(stream);
         });
     }
     for endpoint in &places.udp {

@@ -1,5 +1,6 @@
 //! TLS 1.2 and 1.3 over the streams of `ringspun-net`, by [rustls](https://docs.rs/rustls): [`connect`], [`listen`],
-//! [`server`], [`accept`], and [`wrap`] for STARTTLS. A [`TlsStream`] has the methods of a stream.
+//! [`server`], [`accept`], and [`wrap`] for STARTTLS; [`serve`] is a server on every core. A [`TlsStream`] has the
+//! methods of a stream, and moves to another thread by [`TlsStream::into_movable`].
 //!
 //! ```
 //! use ringspun_fibers as fibers;
@@ -52,6 +53,8 @@ pub use client::{ClientConfig, ClientConfigBuilder, connect, connect_with, wrap}
 pub use error::{TlsError, is_cut, tls_error_of};
 pub use identity::{Identity, Roots};
 pub use rustls;
-pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder, TlsListener, accept, listen, server};
-pub use stream::TlsStream;
+pub use server::{
+    ClientAuth, ServerConfig, ServerConfigBuilder, TlsListener, accept, handler, listen, serve, server,
+};
+pub use stream::{Movable, MoveError, TlsStream};
 pub use version::Versions;

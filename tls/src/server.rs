@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_net::{self as net, Address, Listener, Peer, Stream};
+use ringspun_net::{self as net, Address, Listener, Peer, Server, ServerBuilder, Stream};
 use rustls::Connection;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::ServerName;
@@ -309,6 +309,67 @@ pub fn accept(stream: Stream, config: &ServerConfig) -> io::Result<TlsStream> {
     within(config.handshake_timeout, || TlsStream::handshake(stream, connection))
 }
 
+/// Serves each connection at an address by a clone of `handler` once its handshake is complete, as [`net::serve`] does:
+/// on every core, from the handshake to the end on one worker.
+///
+/// # Errors
+///
+/// As [`net::serve`].
+///
+/// # Panics
+///
+/// As [`net::serve`].
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+/// use ringspun_tls::{self as tls, ClientConfig, Identity, Roots, ServerConfig};
+///
+/// let identity = Identity::self_signed(&["localhost"])?;
+/// let trusted = Roots::from_pem(identity.certificate_pem().as_bytes())?;
+/// let server = tls::serve("localhost:0", &ServerConfig::builder().identity(identity).build()?, |stream| {
+///     while let Ok(Some(bytes)) = stream.receive() {
+///         if stream.write(&bytes).is_err() {
+///             break;
+///         }
+///     }
+/// })?;
+/// let port = server.addresses()[0].port().unwrap();
+/// fibers::run(move || -> std::io::Result<()> {
+///     let client = ClientConfig::builder().roots(trusted).build()?;
+///     let client = tls::connect_with(("localhost", port), &client)?;
+///     client.write(b"hello")?;
+///     assert_eq!(client.receive()?.unwrap(), b"hello");
+///     Ok(())
+/// })?
+/// # ; Ok::<(), std::io::Error>(())
+/// ```
+pub fn serve(
+    address: impl Peer,
+    config: &ServerConfig,
+    handler: impl Fn(TlsStream) + Send + Clone + 'static,
+) -> io::Result<Server> {
+    ServerBuilder::new().serve(address, self::handler(config, handler)).start()
+}
+
+/// A handler of plain connections that performs the handshake and has `handler` serve what comes of it, for
+/// [`ServerBuilder::serve`]. A connection whose handshake fails is closed, with a line at the level `DEBUG`.
+pub fn handler<H: Fn(TlsStream) + Clone>(
+    config: &ServerConfig,
+    handler: H,
+) -> impl Fn(Stream) + Clone + use<H> {
+    let config = config.clone();
+    move |stream| accept_for(&handler, stream, &config)
+}
+
+fn accept_for(handler: impl Fn(TlsStream), stream: Stream, config: &ServerConfig) {
+    match accept(stream, config) {
+        Ok(stream) => handler(stream),
+        Err(error) => tracing::debug!(%error, "a handshake failed"),
+    }
+}
+
 impl TlsListener {
     /// Parks until a connection arrives, performs its handshake, and returns it. While that takes, no other connection
     /// is accepted: servers use [`accept_loop`](Self::accept_loop).
@@ -337,10 +398,7 @@ impl TlsListener {
     /// Outside of a fiber.
     pub fn accept_loop(&self, handler: impl Fn(TlsStream) + 'static) -> io::Result<()> {
         let config = self.config.clone();
-        self.listener.accept_loop(move |stream| match accept(stream, &config) {
-            Ok(stream) => handler(stream),
-            Err(error) => tracing::debug!(%error, "a handshake failed"),
-        })
+        self.listener.accept_loop(move |stream| accept_for(&handler, stream, &config))
     }
 
     /// The address that the listener is bound to (`getsockname(2)`).

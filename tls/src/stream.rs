@@ -1,9 +1,11 @@
 //! TLS streams for fibers: calls that park instead of blocking the thread.
 
+mod movable;
+
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
@@ -12,6 +14,7 @@ use ringspun_net::{Address, OperationError, SocketOption, Stream, WriteInterrupt
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
+pub use self::movable::{Movable, MoveError};
 use crate::machine::{Handshake, Read, TlsCore, Write};
 use crate::waiting::{check_loop, wait_on, within};
 
@@ -29,6 +32,8 @@ const RECEIVED_MAX_BYTES: usize = 64 * 1024;
 /// [`Stream`], and 20 KiB in the session.
 #[derive(Debug)]
 pub struct TlsStream {
+    /// Before the others, which are dropped in this order.
+    closing: Closing,
     tls: Rc<TlsCore>,
     /// Closes the stream below when dropped.
     stream: Stream,
@@ -39,13 +44,61 @@ pub struct TlsStream {
     writes_behind: Cell<bool>,
 }
 
+/// What a stream keeps when it moves.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    peer: Option<Address>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    writes_behind: bool,
+}
+
+/// Closes a session when dropped.
+#[derive(Debug)]
+struct Closing(Weak<TlsCore>);
+
+impl Closing {
+    fn forgo(mut self) {
+        self.0 = Weak::new();
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(tls) = self.0.upgrade() {
+            tls.close();
+        }
+    }
+}
+
 impl TlsStream {
+    fn assemble(tls: Rc<TlsCore>, stream: Stream, settings: Settings) -> Self {
+        Self {
+            closing: Closing(Rc::downgrade(&tls)),
+            tls,
+            stream,
+            peer: settings.peer,
+            read_timeout: Cell::new(settings.read_timeout),
+            write_timeout: Cell::new(settings.write_timeout),
+            writes_behind: Cell::new(settings.writes_behind),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            peer: self.peer,
+            read_timeout: self.read_timeout.get(),
+            write_timeout: self.write_timeout.get(),
+            writes_behind: self.writes_behind.get(),
+        }
+    }
+
     /// Performs the handshake.
     pub(crate) fn handshake(stream: Stream, connection: Connection) -> io::Result<Self> {
         let tls = TlsCore::new(stream.core().clone(), connection);
-        let (read_timeout, write_timeout) = (Cell::new(None), Cell::new(None));
         let peer = stream.peername().ok();
-        let stream = Self { tls, stream, peer, read_timeout, write_timeout, writes_behind: Cell::new(false) };
+        let settings = Settings { peer, read_timeout: None, write_timeout: None, writes_behind: false };
+        let stream = Self::assemble(tls, stream, settings);
         let machine = Handshake::new(stream.tls.clone());
         wait_on(stream.tls.stream(), machine, None, Handshake::poll, Handshake::abandon)
             .map_err(|error| stream.failed("TLS handshake with", error))?;
@@ -355,12 +408,6 @@ impl WriteError {
             (Some(libc::ECANCELED), Some(interrupt)) => Self::Interrupted(interrupt),
             _ => Self::Failed(error),
         }
-    }
-}
-
-impl Drop for TlsStream {
-    fn drop(&mut self) {
-        self.tls.close();
     }
 }
 

@@ -18,16 +18,16 @@ const PIECE_MAX_BYTES: usize = 64 * 1024;
 /// A TLS session above a stream. One reader and one writer may use it at a time each without waiting for each other;
 /// more of either take turns.
 pub struct TlsCore {
-    stream: Rc<StreamCore>,
-    connection: RefCell<Connection>,
+    pub(super) stream: Rc<StreamCore>,
+    pub(super) connection: RefCell<Connection>,
     /// Why the session is over, other than by a close.
-    failure: RefCell<Option<TlsError>>,
+    pub(super) failure: RefCell<Option<TlsError>>,
     /// Decrypted bytes that were put back, for the next reader.
-    put_back: Cell<Vec<u8>>,
+    pub(super) put_back: Cell<Vec<u8>>,
     /// The peer's close_notify has come.
-    is_ended: Cell<bool>,
+    pub(super) is_ended: Cell<bool>,
     /// Our close_notify has been sent.
-    is_sealed: Cell<bool>,
+    pub(super) is_sealed: Cell<bool>,
 }
 
 /// What [`TlsCore::advance`] has found.

@@ -6,10 +6,12 @@
 
 mod core;
 mod handshake;
+mod moving;
 mod read;
 mod write;
 
 pub use self::core::TlsCore;
 pub use handshake::Handshake;
+pub use moving::DetachedSession;
 pub use read::Read;
 pub use write::Write;
