@@ -29,8 +29,8 @@ use crate::wait::{wait, waiter, yield_now};
 ///
 /// # Errors
 ///
-/// The interrupt that ended the wait: a cancel, a deadline, or the end of the runtime. The future has been dropped then.
-/// One that is ready is never dropped without its output: an interrupt is raised only where the fiber would park.
+/// The interrupt that ended the wait: a cancel, a deadline, or the end of the runtime. The future has been dropped
+/// then. One that is ready is never dropped without its output: an interrupt is raised only where the fiber would park.
 ///
 /// # Panics
 ///
@@ -150,9 +150,9 @@ impl fmt::Debug for TaskWaiter {
     }
 }
 
-/// What fibers wait for, as a future: moments, ends of fibers, streams, and all else that is [`Pollable`]. It belongs to
-/// the thread of its runtime; the task that awaits it may be any that is polled there. Dropping it gives up the wait, as
-/// dropping the [`Pollable`] does.
+/// What fibers wait for, as a future: moments, ends of fibers, streams, and all else that is [`Pollable`]. It belongs
+/// to the thread of its runtime; the task that awaits it may be any that is polled there. Dropping it gives up the
+/// wait, as dropping the [`Pollable`] does.
 ///
 /// # Examples
 ///

@@ -45,8 +45,8 @@
 
 (var count 0)
 
-# Two servers with their addresses, and a client of the first. On a port that may be reused, Linux can bind two sockets of
-# one user, even if it chooses the port, and only one of them gets the datagrams.
+# Two servers with their addresses, and a client of the first. On a port that may be reused, Linux can bind two sockets
+# of one user, even if it chooses the port, and only one of them gets the datagrams.
 (def kinds
   [["udp" (fn []
             (def servers (seq [_ :range [0 2]] (net/listen "127.0.0.1" "0" :datagram true)))
