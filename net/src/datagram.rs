@@ -161,6 +161,64 @@ impl DatagramSocket {
         .map_err(|error| self.failed("receive on", error))
     }
 
+    /// As [`recv_from`](Self::recv_from), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if no datagram is there; otherwise as [`recv_from`](Self::recv_from).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind::WouldBlock;
+    ///
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let server = net::listen_datagram("127.0.0.1:0")?;
+    ///     let client = net::listen_datagram("127.0.0.1:0")?;
+    ///     let mut buffer = [0; 16];
+    ///     assert_eq!(server.try_recv_from(&mut buffer).unwrap_err().kind(), WouldBlock);
+    ///     client.try_send_to(&server.localname()?, b"hello")?;
+    ///     assert_eq!(server.try_recv_from(&mut buffer)?, (5, client.localname()?));
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn try_recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        let open = self.core.check_open();
+        let taken = open.and_then(|()| match self.core.try_take(usize::MAX) {
+            Some(arrived) => Ok(arrived),
+            None => self.core.input_ended().and_then(|_| Err(io::ErrorKind::WouldBlock.into())),
+        });
+        match taken {
+            Ok(Arrived { bytes, source }) => {
+                let count = bytes.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&bytes[..count]);
+                Ok((count, source))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            Err(error) => Err(self.failed("receive on", error)),
+        }
+    }
+
+    /// As [`send_to`](Self::send_to), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is no room, or if the socket has sent much since the last turn of the loop; otherwise as
+    /// [`send_to`](Self::send_to).
+    pub fn try_send_to(&self, to: &Address, data: &[u8]) -> io::Result<()> {
+        match self.core.try_send_to(data, Some(*to)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) if self.core.is_closed() => Err(self.failed("send on", error)),
+            Err(error) => Err(OperationError::wrap("send to", to, error)),
+        }
+    }
+
     /// As [`recv_from`](Self::recv_from), but returns only the number of bytes: for connected sockets.
     ///
     /// # Errors

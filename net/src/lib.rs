@@ -57,6 +57,7 @@
 //! A fiber parks between polls; the Janet bridge polls from completions, without a Rust stack.
 
 mod address;
+mod ancillary;
 mod building;
 mod connecting;
 mod conversions;
@@ -70,6 +71,7 @@ pub mod machine;
 mod mutations;
 mod options;
 mod received;
+mod sending_files;
 mod server;
 mod stream;
 mod system;
@@ -87,5 +89,5 @@ pub use machine::ResolveError;
 pub use options::SocketOption;
 pub use received::Received;
 pub use server::{Drained, Server, ServerBuilder, ServerHandle, WorkerStatistics, serve};
-pub use stream::{Movable, MoveError, Receiving, Stream};
+pub use stream::{Credentials, Movable, MoveError, ReceivedDescriptors, Receiving, Stream, TransferError};
 pub use waiting::{address, addresses};

@@ -12,18 +12,22 @@ use ringspun_fibers::{self as fibers, Interrupt::TimedOut};
 use ringspun_runtime::{EventLoop, LentBytes, SendData};
 
 use crate::address::{Address, local_address, peer_address};
-use crate::error::{Closed, OperationError, WriteInterrupted};
+use crate::error::{Closed, OperationError, WriteInterrupted, interrupt_of};
 use crate::machine::{Amount, Read, Sent, StreamCore, Write};
 use crate::options::SocketOption;
 use crate::received::Received;
 use crate::waiting::{check_loop, wait_on, within};
 
+mod direct;
 mod io_traits;
 mod movable;
 mod sharing;
+mod unix;
 
+pub use direct::TransferError;
 pub use movable::{Movable, MoveError};
 pub use sharing::Receiving;
+pub use unix::{Credentials, ReceivedDescriptors};
 
 /// A connected stream of bytes. Dropping the last of its clones closes it.
 ///
@@ -525,6 +529,12 @@ impl WriteError {
         }
         // Consumes the interrupt, so that the next wait does not raise it again.
         fibers::check().err().map_or(Self::Failed(error), Self::Interrupted)
+    }
+
+    /// The same of an error of `wait_on`, whose interrupt has been raised.
+    #[cold]
+    fn of_wait(error: io::Error) -> Self {
+        interrupt_of(&error).map_or(Self::Failed(error), Self::Interrupted)
     }
 }
 

@@ -133,8 +133,10 @@ pub enum OperationKind {
     SendTo,
     /// [`Operation::Connect`]
     Connect,
-    /// [`Operation::Poll`]
+    /// [`Operation::Poll`] for [`Interest::Readable`]
     Poll,
+    /// [`Operation::Poll`] for [`Interest::Writable`]
+    PollOutput,
     /// [`Operation::PollInput`]
     PollInput,
     /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), if not all bytes were sent.
@@ -152,7 +154,8 @@ impl Operation {
             Self::ReceiveFrom { .. } => OperationKind::ReceiveFrom,
             Self::SendTo { .. } => OperationKind::SendTo,
             Self::Connect { .. } => OperationKind::Connect,
-            Self::Poll { .. } => OperationKind::Poll,
+            Self::Poll { interest: Interest::Readable, .. } => OperationKind::Poll,
+            Self::Poll { interest: Interest::Writable, .. } => OperationKind::PollOutput,
             Self::PollInput { .. } => OperationKind::PollInput,
         }
     }

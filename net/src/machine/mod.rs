@@ -24,6 +24,7 @@ mod resolve;
 mod sending;
 mod socket;
 mod stream;
+mod turn;
 mod write;
 
 pub use accept::{Accept, EXHAUSTED_PAUSE, is_exhausted};
@@ -41,4 +42,5 @@ pub use read_ahead::LeftBehind;
 pub use resolve::{Query, Resolve, ResolveError, SocketKind};
 pub use socket::{Kind, Socket};
 pub use stream::StreamCore;
+pub(crate) use turn::Turn;
 pub use write::Write;

@@ -183,8 +183,12 @@ impl<K: Kind<Output = Output>> Socket<K> {
 
     /// Starts a send. The output must be idle.
     pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
+        self.start_output(Operation::Send { socket: self.descriptor(), data });
+    }
+
+    /// Starts an operation of the output, which must be idle.
+    pub(crate) fn start_output(self: &Rc<Self>, operation: Operation) {
         debug_assert!(self.output_is_idle());
-        let operation = Operation::Send { socket: self.descriptor(), data };
         self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
     }
 
@@ -397,10 +401,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
 
     /// Starts a connect. The output must be idle.
     pub(crate) fn start_connect(self: &Rc<Self>, address: Address) {
-        debug_assert!(self.output_is_idle());
         let address = Box::new(address.raw());
-        let operation = Operation::Connect { socket: self.descriptor(), address };
-        self.output.state.set(State::InFlight(self.event_loop().submit(operation, self.clone())));
+        self.start_output(Operation::Connect { socket: self.descriptor(), address });
     }
 
     /// Takes the result of the send or connect that the caller started; `None` while it is in flight.

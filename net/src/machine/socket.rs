@@ -278,6 +278,11 @@ impl<K: Kind> Socket<K> {
         Ok(has_ended)
     }
 
+    /// A call has found nothing in the kernel: from now on, an operation announces input.
+    pub(crate) fn note_nothing_to_take(&self) {
+        self.input.announced.set(Announced::Nothing);
+    }
+
     /// Wakes the waiter when there is input.
     #[inline]
     pub fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {

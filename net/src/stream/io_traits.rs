@@ -1,12 +1,16 @@
 //! What makes crates for blocking sockets work on streams.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 
 use super::Stream;
 
 impl io::Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Stream::read(self, buffer)
+    }
+
+    fn read_vectored(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_parts(parts)
     }
 }
 
@@ -16,7 +20,7 @@ impl io::Write for &Stream {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.write_parts(parts)
+        self.write_small_parts(parts)
     }
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
@@ -32,6 +36,10 @@ impl io::Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Stream::read(self, buffer)
     }
+
+    fn read_vectored(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_parts(parts)
+    }
 }
 
 impl io::Write for Stream {
@@ -40,7 +48,7 @@ impl io::Write for Stream {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.write_parts(parts)
+        self.write_small_parts(parts)
     }
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Streams that several fibers share, and calls that do not wait.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::task::Poll;
@@ -10,7 +10,7 @@ use ringspun_fibers::Pollable;
 use ringspun_runtime::Wake;
 
 use super::Stream;
-use crate::machine::StreamCore;
+use crate::machine::{Amount, Read, StreamCore};
 use crate::received::Received;
 use crate::waiting::check_loop;
 
@@ -155,13 +155,37 @@ impl Stream {
         Receiving { stream: self, waiter: None }
     }
 
-    /// Small parts are copied and sent as one; of others, the first.
+    /// As [`read`](Self::read), into several parts, each filled before the next.
+    pub(super) fn read_parts(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        if total == 0 {
+            return Ok(0);
+        }
+        let mut parts = parts.iter_mut();
+        let mut room: &mut [u8] = &mut [];
+        let mut machine = Read::new(self.core.clone(), Amount::UpTo(total));
+        self.wait_readable(|waiter| {
+            machine.poll(waiter, &mut |mut bytes| {
+                while !bytes.is_empty() {
+                    if room.is_empty() {
+                        let Some(part) = parts.next() else { return };
+                        room = part;
+                    }
+                    let count = room.len().min(bytes.len());
+                    let (filled, rest) = std::mem::take(&mut room).split_at_mut(count);
+                    filled.copy_from_slice(&bytes[..count]);
+                    (room, bytes) = (rest, &bytes[count..]);
+                }
+            })
+        })
+    }
+
+    /// Small parts are copied and sent as one.
     #[inline(never)]
-    pub(super) fn write_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn write_small_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
         if total > PARTS_MAX_BYTES {
-            let first = parts.iter().find(|part| !part.is_empty());
-            return first.map_or(Ok(0), |first| self.write_part(first));
+            return self.write_some_parts(parts);
         }
         let mut joined = [0; PARTS_MAX_BYTES];
         let mut end = 0;
