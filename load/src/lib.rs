@@ -12,6 +12,7 @@
 //! request that is due in that second waits, as users would: the response times show this, whereas the service
 //! times show it only for the requests that were in flight.
 
+mod arrivals;
 mod bins;
 mod capacity;
 mod compare;
@@ -48,6 +49,7 @@ mod work;
 mod worker;
 mod workers;
 
+pub use arrivals::Arrivals;
 pub use bins::Bin;
 pub use compare::{Comparison, Row, compare};
 pub use error::RunError;

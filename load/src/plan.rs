@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::arrivals::Arrivals;
 use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
@@ -144,6 +145,11 @@ pub struct Plan {
     pub pipeline: usize,
     /// When requests are sent; by default in a closed loop.
     pub pace: Pace,
+    /// How the requests of an open loop follow each other; by default as a Poisson process.
+    pub arrivals: Arrivals,
+    /// What chooses the times of a Poisson process: with the same seed, they are the same. 0 by default; several
+    /// generators that run together need different ones.
+    pub seed: u64,
     /// When the run ends; by default after 10 seconds.
     pub length: Length,
     /// The number of threads, each with its own event loop and an equal share of the connections; by default 1,
@@ -183,6 +189,8 @@ impl Plan {
             workload,
             pipeline: 1,
             pace: Pace::Closed,
+            arrivals: Arrivals::default(),
+            seed: 0,
             length: Length::Duration(Duration::from_secs(10)),
             workers: 1,
             start_at: None,

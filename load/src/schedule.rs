@@ -2,19 +2,37 @@
 
 use std::time::Duration;
 
+use crate::arrivals::{Arrivals, Position, Spread};
+use crate::payload::mix;
 use crate::plan::{Length, Pace, Plan};
 use crate::steps::Step;
 
 const SECOND_NS: u64 = 1_000_000_000;
+const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// Requests at a constant or linearly changing rate. The first is due at the beginning of the stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Requests at a constant or linearly changing rate.
+#[derive(Clone, Debug)]
 struct Stage {
     /// When it begins, relative to the start of the schedule.
     start: Duration,
     /// The number of its first request.
     first: u64,
     rate: Rate,
+    spread: Spread,
+}
+
+impl Stage {
+    fn due_after(&self, request: u64) -> Duration {
+        self.start + self.rate.due_after(self.spread.position(request - self.first))
+    }
+
+    /// The number of requests of all stages so far that are due before a time in this one.
+    fn due_before(&self, elapsed: Duration) -> u64 {
+        let elapsed = elapsed.saturating_sub(self.start);
+        let is_due = |position| self.rate.due_after(position) < elapsed;
+        let even = self.rate.position_at(elapsed).round_up();
+        self.first.saturating_add(self.spread.count(even, is_due))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +54,20 @@ impl Rate {
         }
     }
 
-    /// When a request is due, relative to the beginning. Each request is rounded down to a nanosecond on its own,
-    /// so that errors do not accumulate.
-    fn due_after(self, request: u64) -> Duration {
+    /// When so many requests' worth of time has passed, since the beginning. Each is rounded down to a nanosecond on
+    /// its own, so that errors do not accumulate.
+    fn due_after(self, Position { whole, part }: Position) -> Duration {
         match self {
             Self::Constant { per_s } => {
                 // Split, so that no product exceeds 64 bits.
-                let part_ns = (request % per_s) * SECOND_NS / per_s;
-                Duration::new(request / per_s, part_ns as u32)
+                let part_ns = SECOND_NS * u64::from(part) / u64::from(Position::ONE);
+                let part_ns = ((whole % per_s) * SECOND_NS + part_ns) / per_s;
+                Duration::new(whole / per_s, part_ns as u32)
             }
             Self::Linear { duration_ns, .. } => {
                 // The last nanosecond before which no more requests are due than those before this one.
-                let target = 2 * u128::from(duration_ns) * u128::from(request) * u128::from(SECOND_NS);
+                let scale = 2 * u128::from(duration_ns) * u128::from(SECOND_NS);
+                let target = scale * u128::from(whole) + scale * u128::from(part) / u128::from(Position::ONE);
                 let (mut low_ns, mut high_ns) = (0, duration_ns);
                 while low_ns < high_ns {
                     let middle_ns = low_ns + (high_ns - low_ns).div_ceil(2);
@@ -62,18 +82,19 @@ impl Rate {
         }
     }
 
-    /// The number of requests that are due before this time.
-    fn due_before(self, elapsed: Duration) -> u64 {
-        let requests = match self {
-            Self::Constant { per_s } => {
-                (elapsed.as_nanos() * u128::from(per_s)).div_ceil(u128::from(SECOND_NS))
-            }
+    /// How many requests' worth of time has passed. A part of one is never rounded down to nothing.
+    fn position_at(self, elapsed: Duration) -> Position {
+        let (requests, scale) = match self {
+            Self::Constant { per_s } => (elapsed.as_nanos() * u128::from(per_s), u128::from(SECOND_NS)),
             Self::Linear { duration_ns, .. } => {
                 let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).min(duration_ns);
-                self.area(elapsed_ns).div_ceil(2 * u128::from(duration_ns) * u128::from(SECOND_NS))
+                (self.area(elapsed_ns), 2 * u128::from(duration_ns) * u128::from(SECOND_NS))
             }
         };
-        requests.try_into().unwrap_or(u64::MAX)
+        let rest = requests % scale;
+        let part = (rest * u128::from(Position::ONE) / scale).max(u128::from(rest > 0));
+        // The part is below one.
+        Position { whole: (requests / scale).try_into().unwrap_or(u64::MAX), part: part as u32 }
     }
 
     /// The number of requests until a time, which is the area under the rate's line, scaled by 2e9 times the
@@ -91,28 +112,25 @@ impl Rate {
 }
 
 /// The due times of an open loop, in order; they do not depend on what becomes of earlier requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     /// At least one; the last one never ends.
     stages: Vec<Stage>,
 }
 
 impl Schedule {
-    /// A constant rate, from 1 to 1e9 per second, as checked by [`Plan`].
-    fn constant(per_s: u64) -> Self {
-        Self { stages: vec![Stage { start: Duration::ZERO, first: 0, rate: Rate::Constant { per_s } }] }
-    }
-
-    /// Steps in sequence, preceded by the first rate for `lead`.
-    fn of_steps(lead: Duration, steps: &[Step]) -> Self {
+    /// Rates in sequence, preceded by the first one for `lead`. Goes on at the last rate.
+    fn new(lead: Duration, steps: &[Step], (arrivals, seed): (Arrivals, u64)) -> Self {
         let lead_rate = steps.first().map_or(0, |step| step.from_per_s);
         let lead = Step { from_per_s: lead_rate, to_per_s: lead_rate, duration: lead };
         let (mut start, mut first) = (Duration::ZERO, 0_u64);
         let all = Some(lead).filter(|lead| !lead.duration.is_zero()).into_iter().chain(steps.iter().copied());
         let stages = all.map(|step| {
-            let stage = Stage { start, first, rate: Rate::of(step) };
+            let rate = Rate::of(step);
+            let end = rate.position_at(step.duration);
+            let stage = Stage { start, first, rate, spread: Spread::new(arrivals, mix(seed ^ first), end) };
             start += step.duration;
-            first = first.saturating_add(stage.rate.due_before(step.duration));
+            first = first.saturating_add(end.round_up());
             stage
         });
         Self { stages: stages.collect() }
@@ -121,14 +139,12 @@ impl Schedule {
     /// When a request is due, relative to the start.
     #[inline]
     pub(crate) fn due_after(&self, request: u64) -> Duration {
-        let stage = self.stage_by(|stage| stage.first <= request);
-        stage.start + stage.rate.due_after(request - stage.first)
+        self.stage_by(|stage| stage.first <= request).due_after(request)
     }
 
     /// The number of requests that are due before this time.
     pub(crate) fn due_before(&self, elapsed: Duration) -> u64 {
-        let stage = self.stage_by(|stage| stage.start < elapsed);
-        stage.first.saturating_add(stage.rate.due_before(elapsed.saturating_sub(stage.start)))
+        self.stage_by(|stage| stage.start < elapsed).due_before(elapsed)
     }
 
     /// The last stage for which `is_begun` holds; it holds for all stages before it, too.
@@ -153,11 +169,12 @@ impl Numbers {
     /// `None` in a closed loop.
     pub(crate) fn new(plan: &Plan) -> Option<Self> {
         let lead = plan.lead();
-        let (schedule, steps) = match &plan.pace {
+        let (all, steps) = match &plan.pace {
             Pace::Closed => return None,
-            Pace::Open { rate_per_s } => (Schedule::constant(*rate_per_s), [].as_slice()),
-            Pace::Steps(steps) => (Schedule::of_steps(lead, steps), steps.as_slice()),
+            Pace::Open { rate_per_s } => (vec![constant(*rate_per_s, plan.length)], [].as_slice()),
+            Pace::Steps(steps) => (steps.clone(), steps.as_slice()),
         };
+        let schedule = Schedule::new(lead, &all, (plan.arrivals, plan.seed));
         let first_measured = schedule.due_before(lead);
         let end = match plan.length {
             Length::Duration(duration) => schedule.due_before(lead.saturating_add(duration)),
@@ -186,6 +203,18 @@ impl Numbers {
     }
 }
 
+/// The step of a constant rate, from 1 to 1e9 per second, as checked by [`Plan`].
+fn constant(per_s: u64, length: Length) -> Step {
+    let duration = match length {
+        Length::Duration(duration) => duration,
+        // Just after the last one.
+        Length::Count(count) => {
+            Rate::Constant { per_s }.due_after(Position::whole(count.saturating_sub(1))) + NANOSECOND
+        }
+    };
+    Step { from_per_s: per_s, to_per_s: per_s, duration }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,20 +223,28 @@ mod tests {
         Step { from_per_s, to_per_s, duration }
     }
 
+    fn of_steps(steps: &[Step]) -> Schedule {
+        Schedule::new(Duration::ZERO, steps, (Arrivals::Even, 0))
+    }
+
+    fn even(per_s: u64) -> Schedule {
+        of_steps(&[constant(per_s, Length::Duration(Duration::from_secs(1)))])
+    }
+
     #[test]
     fn requests_are_due_at_even_distances_that_do_not_drift() {
-        let schedule = Schedule::constant(4);
+        let schedule = even(4);
         let due_ms: Vec<u128> = (0..6).map(|request| schedule.due_after(request).as_millis()).collect();
         assert_eq!(due_ms, [0, 250, 500, 750, 1000, 1250]);
         // A third of a second is no whole number of nanoseconds.
-        let schedule = Schedule::constant(3);
+        let schedule = even(3);
         assert_eq!(schedule.due_after(1), Duration::from_nanos(333_333_333));
         assert_eq!(schedule.due_after(3_000_000_000), Duration::from_secs(1_000_000_000));
     }
 
     #[test]
     fn the_fastest_rate_has_a_request_each_nanosecond() {
-        let schedule = Schedule::constant(SECOND_NS);
+        let schedule = even(SECOND_NS);
         assert_eq!(schedule.due_after(u64::MAX), Duration::from_nanos(u64::MAX));
     }
 
@@ -221,7 +258,7 @@ mod tests {
     #[test]
     fn the_count_before_a_time_agrees_with_the_times() {
         for rate_per_s in [1, 3, 7, 1000, 50_000, 999_999_999, SECOND_NS] {
-            let schedule = Schedule::constant(rate_per_s);
+            let schedule = even(rate_per_s);
             assert_eq!(schedule.due_before(Duration::ZERO), 0);
             assert_eq!(schedule.due_before(Duration::from_secs(2)), 2 * rate_per_s);
             for elapsed in [1, 999, 333_333_333, 333_333_334, 1_500_000_001].map(Duration::from_nanos) {
@@ -230,17 +267,118 @@ mod tests {
         }
     }
 
+    fn poisson(steps: &[Step], seed: u64) -> Schedule {
+        Schedule::new(Duration::ZERO, steps, (Arrivals::Poisson, seed))
+    }
+
+    #[test]
+    fn arrivals_at_random_are_in_order_and_as_many_as_even_ones() {
+        let seconds = Duration::from_secs(3);
+        for steps in [
+            vec![step(7, 7, seconds)],
+            vec![step(5000, 5000, seconds)],
+            vec![step(0, 9000, seconds), step(4096, 4096, seconds), step(9000, 1, seconds)],
+        ] {
+            let (random, even) = (poisson(&steps, 1), of_steps(&steps));
+            let end = seconds * steps.len() as u32;
+            let total = even.due_before(end);
+            assert_eq!(random.due_before(end), total);
+            for edge in 1..steps.len() as u32 {
+                assert_eq!(random.due_before(seconds * edge), even.due_before(seconds * edge));
+            }
+            let due: Vec<_> = (0..total).map(|request| random.due_after(request)).collect();
+            assert!(due.is_sorted() && due.iter().all(|due| *due < end));
+            // Asked again from the end, and with another seed.
+            assert!((0..total).rev().all(|request| random.due_after(request) == due[request as usize]));
+            assert_ne!(poisson(&steps, 2).due_after(total / 2), due[total as usize / 2]);
+            for part in 1..500 {
+                assert_agrees(&random, end * part / 500);
+            }
+        }
+    }
+
+    #[test]
+    fn arrivals_at_random_have_the_distances_of_a_poisson_process() {
+        let schedule = poisson(&[step(1000, 1000, Duration::from_secs(1000))], 3);
+        let mut before = Duration::ZERO;
+        let distances: Vec<f64> = (0..1_000_000)
+            .map(|request| {
+                let due = schedule.due_after(request);
+                (due - std::mem::replace(&mut before, due)).as_secs_f64() * 1000.0
+            })
+            .collect();
+        let share_above =
+            |limit: f64| distances.iter().filter(|distance| **distance > limit).count() as f64 / 1e6;
+        for limit in [0.1, 0.5, 1.0, 2.0, 4.0] {
+            let expected = f64::exp(-limit);
+            let tolerance = 4.0 * (expected * (1.0 - expected) / 1e6).sqrt() + 1e-4;
+            assert!((share_above(limit) - expected).abs() < tolerance, "{limit}: {}", share_above(limit));
+        }
+        // Neighbours do not know of each other.
+        let correlation: f64 = distances.windows(2).map(|pair| (pair[0] - 1.0) * (pair[1] - 1.0)).sum();
+        assert!((correlation / 1e6).abs() < 5e-3, "{correlation}");
+    }
+
+    /// The mean response time of a server that takes a request at a time, in service times. `service` makes the
+    /// next service time, with a mean of 1.
+    fn mean_response(
+        utilization: f64,
+        arrivals: Arrivals,
+        seed: u64,
+        mut service: impl FnMut() -> f64,
+    ) -> f64 {
+        const REQUESTS: u64 = 400_000;
+        let per_s = 1000;
+        let step = step(per_s, per_s, Duration::from_secs(REQUESTS / per_s));
+        let schedule = Schedule::new(Duration::ZERO, &[step], (arrivals, seed));
+        let (mut free_at, mut sum) = (0.0_f64, 0.0);
+        for request in 0..REQUESTS {
+            let due = schedule.due_after(request).as_secs_f64() * per_s as f64 / utilization;
+            free_at = free_at.max(due) + service();
+            sum += free_at - due;
+        }
+        sum / REQUESTS as f64
+    }
+
+    #[test]
+    fn queues_are_as_long_as_theory_says() {
+        for utilization in [0.3, 0.5, 0.8, 0.9] {
+            for seed in 0..5 {
+                // M/M/1: 1 / (1 - u). M/D/1: 1 + u / (2 (1 - u)).
+                let mut random = seed;
+                let exponential = || {
+                    random = mix(random);
+                    -((random >> 11) as f64 + 1.0).ln() + (2.0_f64).powi(53).ln()
+                };
+                let response = mean_response(utilization, Arrivals::Poisson, seed, exponential);
+                let expected = 1.0 / (1.0 - utilization);
+                assert!(
+                    (response / expected - 1.0).abs() < 0.08,
+                    "M/M/1 {utilization}: {response} {expected}"
+                );
+                let response = mean_response(utilization, Arrivals::Poisson, seed, || 1.0);
+                let expected = 1.0 + utilization / (2.0 * (1.0 - utilization));
+                assert!(
+                    (response / expected - 1.0).abs() < 0.05,
+                    "M/D/1 {utilization}: {response} {expected}"
+                );
+                let response = mean_response(utilization, Arrivals::Even, seed, || 1.0);
+                assert!((response - 1.0).abs() < 1e-6, "no queue at even distances: {response}");
+            }
+        }
+    }
+
     #[test]
     fn a_rate_that_rises_evenly_has_the_mean_rate_and_distances_that_shrink() {
         // 0 to 8 per second in 2 seconds: 2 t^2 requests, so that request n is due at sqrt(n / 2).
-        let schedule = Schedule::of_steps(Duration::ZERO, &[step(0, 8, Duration::from_secs(2))]);
+        let schedule = of_steps(&[step(0, 8, Duration::from_secs(2))]);
         assert_eq!(schedule.due_before(Duration::from_secs(2)), 8);
         assert_eq!(schedule.due_after(0), Duration::ZERO);
         assert_eq!(schedule.due_after(2), Duration::from_secs(1));
         // The square root of a half, cut off.
         assert_eq!(schedule.due_after(1), Duration::from_nanos(707_106_781));
         // Falling is rising from the other end.
-        let falling = Schedule::of_steps(Duration::ZERO, &[step(8, 0, Duration::from_secs(2))]);
+        let falling = of_steps(&[step(8, 0, Duration::from_secs(2))]);
         assert_eq!(falling.due_after(6), Duration::from_secs(1));
         assert_eq!(falling.due_after(7), Duration::from_nanos(2_000_000_000 - 707_106_782));
     }
@@ -256,7 +394,7 @@ mod tests {
             (0, SECOND_NS, day),
             (SECOND_NS, SECOND_NS - 1, day),
         ] {
-            let schedule = Schedule::of_steps(Duration::ZERO, &[step(from_per_s, to_per_s, duration)]);
+            let schedule = of_steps(&[step(from_per_s, to_per_s, duration)]);
             // Twice the mean rate by the duration, rounded up.
             let total =
                 (u128::from(from_per_s + to_per_s) * duration.as_nanos()).div_ceil(2 * u128::from(SECOND_NS));
@@ -273,6 +411,7 @@ mod tests {
         let steps = vec![step(10, 10, second), step(10, 30, second), step(5, 5, 2 * second)];
         let mut plan = Plan::new("tcp://localhost:1".parse().unwrap());
         plan.warmup = second / 2;
+        plan.arrivals = Arrivals::Even;
         plan.set_steps(steps);
         let numbers = Numbers::new(&plan).unwrap();
         assert_eq!((numbers.first_measured, numbers.end), (5, 5 + 10 + 20 + 10));
@@ -289,7 +428,7 @@ mod tests {
     fn steps_whose_parts_are_no_whole_requests_begin_with_one() {
         // A third of a request per step: each step still begins with its own.
         let steps = [step(1, 1, Duration::from_millis(333)), step(2, 2, Duration::from_millis(750))];
-        let schedule = Schedule::of_steps(Duration::ZERO, &steps);
+        let schedule = of_steps(&steps);
         let due_ms: Vec<u128> = (0..3).map(|request| schedule.due_after(request).as_millis()).collect();
         assert_eq!(due_ms, [0, 333, 833]);
         assert_eq!(schedule.due_before(Duration::from_millis(1083)), 3);

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
-use ringspun_load::{ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
+use ringspun_load::{Arrivals, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
 use super::{Verdicts, tls, workload};
@@ -68,6 +68,7 @@ fn plan_value(plan: &Plan) -> Value {
         Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
         Pace::Steps(_) => ("open", None),
     };
+    let is_open = plan.pace != Pace::Closed;
     let (duration_s, count) = match plan.length {
         Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
         Length::Count(count) => (None, Some(count)),
@@ -77,6 +78,8 @@ fn plan_value(plan: &Plan) -> Value {
         "connections": plan.connections,
         "loop": loop_name,
         "rate_per_s": rate_per_s,
+        "arrivals": is_open.then(|| plan.arrivals.to_string()),
+        "seed": (is_open && plan.arrivals == Arrivals::Poisson).then_some(plan.seed),
         "steps": planned_steps(plan),
         "duration_s": duration_s,
         "count": count,

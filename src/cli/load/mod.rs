@@ -51,6 +51,8 @@ Examples:
   ringspun load http://127.0.0.1:8080/ -c 64 -r 10k -d 1m30s -H 'Accept: text/html'
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --warmup 1s --json out.json
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --arrivals even
+  ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --seed 7
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
   ringspun load udp://[::1]:7000 --connections 8 --payload 1k --timeout 200ms
@@ -90,8 +92,9 @@ With tls and https, certificates are verified as browsers do it: against the sys
 --cacert, and for the host of the target. Handshakes are timed on their own.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
-stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a constant
-rate, whatever the target does (open loop), and response times start when a request is due.
+stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a given
+rate, at random as from many users, whatever the target does (open loop), and response times start when a
+request is due.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
 Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k).

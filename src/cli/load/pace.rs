@@ -1,11 +1,12 @@
 //! The flags of `ringspun load` that control when requests are sent.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use ringspun_load::{self as load, Length, Pace, Plan, Rates, Step, format_duration};
+use ringspun_load::{self as load, Arrivals, Length, Pace, Plan, Rates, Step, format_duration};
 
 /// Steps as the value of a flag.
 #[derive(Clone)]
@@ -32,6 +33,13 @@ pub struct PaceFlags {
     /// --steps 1k..10k:10s,10k:1m. The first rate applies during --warmup and --ramp-up.
     #[arg(long, value_name = "RATES:TIME", conflicts_with_all = ["rate", "count", "duration"])]
     steps: Option<Steps>,
+    /// How the requests of an open loop follow each other: at random, as from many users (poisson), or at equal
+    /// distances (even), which is kinder to the target [default: poisson]
+    #[arg(long, value_name = "HOW")]
+    arrivals: Option<Arrivals>,
+    /// Choose the same random arrivals again: --seed 7 [default: another one for each run; --json has it]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u32>,
     /// Number of threads, each with an equal share of the connections: --workers 4
     #[arg(long, value_name = "COUNT", default_value = "1")]
     workers: usize,
@@ -67,6 +75,7 @@ impl PaceFlags {
         plan.sources.clone_from(&self.bind);
         plan.ramp_up = self.ramp_up;
         plan.warmup = self.warmup;
+        plan.seed = self.seed.unwrap_or_else(random_seed).into();
         match (&self.steps, self.rate) {
             (Some(steps), _) => plan.set_steps(steps.0.clone()),
             (None, Some(Rates { from_per_s, to_per_s })) if from_per_s == to_per_s => {
@@ -80,8 +89,21 @@ impl PaceFlags {
                 };
                 plan.set_steps(vec![Step { from_per_s, to_per_s, duration }]);
             }
-            (None, None) => {}
+            (None, None) => {
+                if let Some(arrivals) = self.arrivals {
+                    return Err(format!(
+                        "--arrivals {arrivals}: a closed loop sends when a response has arrived: expected --rate \
+                         or --steps"
+                    ));
+                }
+            }
         }
+        plan.arrivals = self.arrivals.unwrap_or_default();
         Ok(())
     }
+}
+
+/// From the standard library's source of keys for hash tables.
+fn random_seed() -> u32 {
+    (RandomState::new().build_hasher().finish() >> 32) as u32
 }

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload, format_bytes,
-    format_count, format_duration,
+    Arrivals, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload,
+    format_bytes, format_count, format_duration,
 };
 
 use super::{BUSY_PERCENT, histogram, steps, workload};
@@ -70,6 +70,11 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         Pace::Open { rate_per_s } => format!("open loop at {}/s", format_count(*rate_per_s)),
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
+    };
+    let pace = match (&plan.pace, plan.arrivals) {
+        (Pace::Closed, _) => pace,
+        (_, Arrivals::Poisson) => format!("{pace} (Poisson)"),
+        (_, Arrivals::Even) => format!("{pace} (evenly spaced)"),
     };
     let work = workload::describe(plan);
     let measured = format_duration(outcome.measured);
