@@ -51,8 +51,8 @@
 //!
 //! ```text
 //!   workers                      a runtime per core
-//!   future                       fibers that wait for futures, and futures of what fibers wait for
 //!   worker_set                   their threads: replacing one that fails, watching
+//!   future                       fibers that wait for futures, and futures of what fibers wait for
 //!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker   worker_task         fibers of another thread's runtime, and their results
 //!   sync                         locks, and other ways to wait for one another
