@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringspun_net::Address;
 use ringspun_net::machine::{
-    DatagramCore, ListenerCore, Placement, Reuse, SocketKind, StreamCore, bind_for_all, listen_on,
+    DatagramCore, ListenerCore, Placement, Reuse, SocketKind, StreamCore, Term, bind_for_all, listen_on,
 };
 
 use crate::api as janet;
@@ -177,7 +177,7 @@ unsafe extern "C-unwind" fn place(count: i32, arguments: *mut Janet) -> Janet {
                 placement.count(worker);
                 return integer(worker as i32);
             }
-            integer(placement.place(worker) as i32)
+            integer(placement.place(worker).0 as i32)
         })
     }
 }
@@ -190,7 +190,8 @@ unsafe extern "C-unwind" fn ended(count: i32, arguments: *mut Janet) -> Janet {
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
-            placement.ended(worker);
+            // A VM has one term: none takes the place of one that fails.
+            placement.ended(worker, Term::default());
             nil()
         })
     }

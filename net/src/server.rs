@@ -2,7 +2,9 @@
 
 mod binding;
 mod handle;
+mod shared;
 mod site;
+mod succession;
 
 use std::fmt;
 use std::io;
@@ -12,14 +14,13 @@ use ringspun_fibers::{JoinError, Runtime, Workers, WorkersBuilder};
 
 use self::binding::{Bound, bind};
 pub use self::handle::{Drained, Server, ServerHandle, WorkerStatistics};
-use self::site::{Handler, Shared, Site};
+use self::shared::{Numbered, Shared};
+use self::site::{Delivery, Handler};
+use self::succession::Maker;
 use crate::datagram::DatagramSocket;
 use crate::endpoint::{Endpoint, Peer};
 use crate::machine::SocketKind;
 use crate::stream::Stream;
-
-/// Makes the handler of one worker, on the thread of that worker.
-type Delivery<S> = Box<dyn FnOnce() -> Handler<S> + Send>;
 
 /// One address to serve at.
 struct Plan<S> {
@@ -97,6 +98,17 @@ impl<S: 'static> ServerBuilder<S> {
             make_state: Arc::new(make_state),
             plans: Vec::new(),
         }
+    }
+
+    /// Sets all settings of the workers. Those that have been set before count no more. Not for
+    /// [`start_on`](Self::start_on).
+    ///
+    /// If a worker fails, its connections are lost. The server goes on: with its replacement
+    /// ([`WorkersBuilder::replace_failed`]), or else with the workers that are left, one of which accepts what comes to
+    /// the failed one's sockets.
+    pub fn with_workers(mut self, workers: WorkersBuilder) -> Self {
+        self.workers = workers;
+        self
     }
 
     /// Sets the number of workers; for the default, see [`WorkersBuilder::count`]. Not for
@@ -213,7 +225,7 @@ impl<S: 'static> ServerBuilder<S> {
         let bound = self.bind_all(workers)?;
         let shared = Shared::new(workers.iter().cloned().collect());
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let mut sockets: Vec<Vec<(usize, _)>> = workers.iter().map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<Numbered>> = workers.iter().map(|_| Vec::new()).collect();
         for (number, bound) in bound.into_iter().enumerate() {
             let is_single = bound.sockets.len() == 1;
             for (index, socket) in bound.sockets.into_iter().enumerate() {
@@ -223,15 +235,13 @@ impl<S: 'static> ServerBuilder<S> {
             }
         }
         let handle = ServerHandle::new(shared.clone(), addresses);
-        let mut starting = Vec::new();
-        for (worker, sockets) in workers.iter().zip(sockets) {
-            let (shared, index, make_state) = (shared.clone(), worker.index(), self.make_state.clone());
-            let deliveries: Vec<Delivery<S>> = self.plans.iter_mut().map(|plan| (plan.deliver)()).collect();
-            starting.push(worker.spawn(move || {
-                let handlers = deliveries.into_iter().map(|deliver| deliver()).collect();
-                Site::start(shared, index, make_state(index), handlers, sockets)
-            }));
-        }
+        let deliver = self.plans.into_iter().map(|plan| plan.deliver).collect();
+        let mut maker = Maker { make_state: self.make_state, deliver };
+        let parts = workers
+            .iter()
+            .zip(sockets)
+            .map(|(worker, sockets)| worker.spawn(maker.part(shared.clone(), worker.index(), sockets)));
+        let starting: Vec<_> = parts.collect();
         let mut begun = Ok(());
         for task in starting {
             let joined = task.map_err(|_| ended()).and_then(|task| task.join().map_err(of_join)?);
@@ -239,8 +249,12 @@ impl<S: 'static> ServerBuilder<S> {
         }
         if begun.is_err() {
             handle.end();
+            return begun.map(|()| handle);
         }
-        begun.map(|()| handle)
+        let take_over = maker.take_over(&shared);
+        workers.on_failure(&take_over);
+        let _ = shared.take_over.set(take_over);
+        Ok(handle)
     }
 
     /// Binds the sockets, in a fiber of a worker, as names may have to be looked up.

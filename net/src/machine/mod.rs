@@ -36,7 +36,7 @@ pub use listen::{BACKLOG, Reuse, bind_for_all, listen_on};
 pub use listener::ListenerCore;
 pub use moving::Detached;
 pub use output::Sent;
-pub use placement::Placement;
+pub use placement::{Placement, Term};
 pub use read::{Amount, Read};
 pub use read_ahead::LeftBehind;
 pub use resolve::{Query, Resolve, ResolveError, SocketKind};

@@ -22,6 +22,11 @@ pub struct Detached<D> {
 }
 
 impl<D> Detached<D> {
+    /// What it has received, in order. The socket is closed.
+    pub fn into_received(self) -> Vec<D> {
+        self.received
+    }
+
     /// The descriptor alone.
     ///
     /// # Errors

@@ -14,8 +14,8 @@
 //!
 //! All this happens once per connection, under a lock. Requests touch none of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often processor times are read, at most: a system call per worker.
@@ -45,12 +45,29 @@ pub struct Placement {
 #[repr(align(128))]
 #[derive(Debug, Default)]
 struct Place {
-    live: AtomicUsize,
+    /// The live connections in the lower half, the term in the upper one.
+    live: AtomicU64,
     served: AtomicU64,
     handed_over: AtomicU64,
     gone: AtomicBool,
-    clock: OnceLock<ThreadClock>,
+    clock: Mutex<Option<ThreadClock>>,
 }
+
+impl Place {
+    fn live(&self) -> usize {
+        (self.live.load(Ordering::SeqCst) & ((1 << TERM_SHIFT) - 1)) as usize
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.processor_time()
+    }
+}
+
+/// Which of the threads that have had a worker's place one after another a connection was counted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Term(u32);
+
+const TERM_SHIFT: u32 = 32;
 
 /// Shares of a core that the workers have used recently.
 #[derive(Debug)]
@@ -79,46 +96,65 @@ impl Placement {
         Self { workers: (0..workers).map(|_| Place::default()).collect(), loads: Mutex::new(loads) }
     }
 
-    /// Notes the calling thread as that of a worker.
+    /// Notes the calling thread as that of a worker, which gets connections from now on.
     pub fn enter(&self, worker: usize) {
-        if let Some(clock) = ThreadClock::of_this_thread() {
-            let _ = self.workers[worker].clock.set(clock);
-        }
+        let place = &self.workers[worker];
+        *place.clock.lock().unwrap_or_else(PoisonError::into_inner) = ThreadClock::of_this_thread();
+        place.gone.store(false, Ordering::Relaxed);
     }
 
-    /// Excludes a worker for good, because it has ended.
+    /// Excludes a worker that has failed, and begins its next term: what it had counts no more, even if it never ends.
+    pub fn fail(&self, worker: usize) {
+        self.leave(worker);
+        let next_term = |state: u64| Some((state >> TERM_SHIFT).wrapping_add(1) << TERM_SHIFT);
+        let _ = self.workers[worker].live.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next_term);
+    }
+
+    /// Excludes a worker, because it has ended.
     pub fn leave(&self, worker: usize) {
         self.workers[worker].gone.store(true, Ordering::Relaxed);
     }
 
-    /// Chooses the worker for a connection that has landed on `here`, and counts it there.
-    pub fn place(&self, here: usize) -> usize {
+    /// Chooses the worker for a connection that has landed on `here`, and counts it there. Gives the worker and its
+    /// term.
+    pub fn place(&self, here: usize) -> (usize, Term) {
         let mut loads = self.lock();
         loads.measure(&self.workers);
         let weights = loads.weights(&self.live());
         let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
         let chosen = choose(&weights, here, loads.ends_per_second[here], is_open);
-        self.count(chosen);
         if chosen != here {
             self.workers[here].handed_over.fetch_add(1, Ordering::Relaxed);
         }
-        chosen
+        (chosen, self.count(chosen))
     }
 
     /// Counts a connection as one of this worker, wherever it would be placed.
-    pub fn count(&self, worker: usize) {
-        self.workers[worker].live.fetch_add(1, Ordering::SeqCst);
+    pub fn count(&self, worker: usize) -> Term {
         self.workers[worker].served.fetch_add(1, Ordering::Relaxed);
+        self.count_again(worker)
     }
 
-    /// A connection of a worker has ended.
-    pub fn ended(&self, worker: usize) {
-        self.workers[worker].live.fetch_sub(1, Ordering::SeqCst);
+    /// Counts a connection that the worker has got in its last term.
+    pub fn count_again(&self, worker: usize) -> Term {
+        Term((self.workers[worker].live.fetch_add(1, Ordering::SeqCst) >> TERM_SHIFT) as u32)
+    }
+
+    /// Whether the worker has not failed since.
+    pub fn is_in_term(&self, worker: usize, term: Term) -> bool {
+        self.workers[worker].live.load(Ordering::SeqCst) >> TERM_SHIFT == u64::from(term.0)
+    }
+
+    /// A connection has ended that was counted for a worker in this term.
+    pub fn ended(&self, worker: usize, term: Term) {
+        let one_less = |state: u64| (state >> TERM_SHIFT == u64::from(term.0)).then(|| state - 1);
+        // Otherwise it counts no more.
+        let _ = self.workers[worker].live.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
     }
 
     /// The live connections of each worker.
     pub fn live(&self) -> Vec<usize> {
-        self.workers.iter().map(|place| place.live.load(Ordering::SeqCst)).collect()
+        self.workers.iter().map(Place::live).collect()
     }
 
     /// The live and the served connections of each worker, those that it has handed over, and its processor time.
@@ -126,10 +162,10 @@ impl Placement {
         self.workers.iter().map(|place| {
             let (served, handed_over) = (&place.served, &place.handed_over);
             (
-                place.live.load(Ordering::SeqCst),
+                place.live(),
                 served.load(Ordering::Relaxed),
                 handed_over.load(Ordering::Relaxed),
-                place.clock.get().and_then(ThreadClock::processor_time),
+                place.processor_time(),
             )
         })
     }
@@ -147,9 +183,8 @@ impl Loads {
             return;
         }
         self.measured_at = now;
-        let processor_times: Vec<Option<Duration>> =
-            workers.iter().map(|place| place.clock.get().and_then(ThreadClock::processor_time)).collect();
-        let live: Vec<f64> = workers.iter().map(|place| place.live.load(Ordering::SeqCst) as f64).collect();
+        let processor_times: Vec<Option<Duration>> = workers.iter().map(Place::processor_time).collect();
+        let live: Vec<f64> = workers.iter().map(|place| place.live() as f64).collect();
         self.add(passed, &processor_times, &live);
         for (worker, place) in workers.iter().enumerate() {
             let ended = place.served.load(Ordering::Relaxed).saturating_sub(live[worker] as u64);
@@ -268,8 +303,9 @@ mod tests {
         let placement = Placement::new(4);
         for number in 0..1000 {
             let here = number % 4;
-            assert_eq!(placement.place(here), here);
-            placement.ended(here);
+            let (worker, term) = placement.place(here);
+            assert_eq!(worker, here);
+            placement.ended(here, term);
         }
         assert!(
             placement
@@ -283,7 +319,7 @@ mod tests {
         let placement = Placement::new(3);
         placement.leave(1);
         for _ in 0..30 {
-            assert_ne!(placement.place(1), 1);
+            assert_ne!(placement.place(1).0, 1);
         }
         assert_eq!(placement.live(), [15, 0, 15]);
     }
@@ -310,8 +346,8 @@ mod tests {
     #[test]
     fn ends_are_counted_over_time() {
         let placement = Placement::new(1);
-        (0..200).for_each(|_| placement.count(0));
-        (0..100).for_each(|_| placement.ended(0));
+        let terms: Vec<Term> = (0..200).map(|_| placement.count(0)).collect();
+        terms[..100].iter().for_each(|term| placement.ended(0, *term));
         let mut loads = loads(&[0.0], &[0.0]);
         loads.measured_at = Instant::now() - Duration::from_secs(10);
         loads.measure(&placement.workers);
@@ -341,6 +377,24 @@ mod tests {
         assert_eq!(choose(&measured.weights(&[8, 8]), 0, 0.0, |_| true), 1);
         measured.add(10 * second, &[Some(second), Some(Duration::ZERO)], &[8.0, 8.0]);
         assert_eq!(choose(&measured.weights(&[8, 8]), 0, 0.0, |_| true), 0);
+    }
+
+    #[test]
+    fn what_a_failed_worker_had_counts_no_more() {
+        let placement = Placement::new(2);
+        let before: Vec<Term> = (0..5).map(|_| placement.count(1)).collect();
+        placement.fail(1);
+        assert_eq!(placement.live(), [0, 0]);
+        // Nothing is placed there until it is back.
+        assert_eq!(placement.place(1).0, 0);
+        placement.enter(1);
+        let after = placement.count_again(1);
+        before.iter().for_each(|term| placement.ended(1, *term));
+        assert_eq!(placement.live(), [1, 1]);
+        assert!(placement.is_in_term(1, after) && !placement.is_in_term(1, before[0]));
+        placement.ended(1, after);
+        assert_eq!(placement.live(), [1, 0]);
+        assert_eq!(placement.counts().nth(1).unwrap().1, 5);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, JoinError, Workers};
 
-use super::site::{Message, Shared};
+use super::shared::{Message, Shared};
 use crate::address::Address;
 
 /// How long a drain waits for fibers that it has cancelled, and how often it cancels them, as each cancel interrupts
@@ -165,10 +165,7 @@ impl ServerHandle {
 
     /// Ends the server at once: closes its listeners, and cancels its connections. Does not wait.
     pub(super) fn end(&self) {
-        self.shared.ending.store(true, Ordering::Release);
-        self.shared.tell_all(|| Message::StopListening);
-        self.shared.tell_all(|| Message::Cancel);
-        self.shared.inboxes.iter().for_each(fibers::SharedChannel::close);
+        self.shared.end();
     }
 }
 
@@ -193,7 +190,7 @@ fn drain(shared: &Shared, within: Duration) -> io::Result<Drained> {
     shared.draining.store(true, Ordering::SeqCst);
     shared.tell_all(|| Message::StopListening);
     // Those that it accepts last count as well.
-    while shared.accepting.load(Ordering::SeqCst) > 0 {
+    while shared.accepting() > 0 {
         shared.changed.take().map_err(io::Error::from)?;
     }
     while live(shared) > 0 {
@@ -216,7 +213,7 @@ fn drain(shared: &Shared, within: Duration) -> io::Result<Drained> {
     }
     let left = live(shared);
     if left == 0 {
-        shared.inboxes.iter().for_each(fibers::SharedChannel::close);
+        shared.close_inboxes();
     }
     let begun = live_before as u64 + served(shared).saturating_sub(served_before);
     let ended = usize::try_from(begun).unwrap_or(usize::MAX).saturating_sub(at_deadline);

@@ -5,15 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ringspun_fibers::{self as fibers, JoinHandle, SharedChannel, Worker};
+use ringspun_fibers::{self as fibers, JoinHandle};
 use slab::Slab;
 
+use super::shared::{Accepting, Live, Message, Numbered, Shared};
 use crate::datagram::DatagramSocket;
 use crate::error::{interrupt_of, is_closed};
 use crate::listener::Listener;
-use crate::machine::Placement;
 use crate::stream::Stream;
 use crate::waiting::current_loop;
 
@@ -25,104 +24,11 @@ pub(super) enum Handler<S> {
     Datagrams(Rc<ServeDatagrams<S>>),
 }
 
+/// Makes the handler of one worker, on the thread of that worker.
+pub(super) type Delivery<S> = Box<dyn FnOnce() -> Handler<S> + Send>;
+
 type ServeConnection<S> = dyn Fn(Stream, &S);
 type ServeDatagrams<S> = dyn Fn(&DatagramSocket, &S);
-
-/// What the workers of a server share.
-pub(super) struct Shared {
-    pub(super) workers: Vec<Worker>,
-    pub(super) placement: Placement,
-    /// What each worker is sent.
-    pub(super) inboxes: Vec<SharedChannel<Message>>,
-    /// Listeners that are open, or have connections to hand over.
-    pub(super) accepting: AtomicUsize,
-    /// Workers that serve.
-    pub(super) sites: AtomicUsize,
-    pub(super) draining: AtomicBool,
-    /// Connections are dropped from now on.
-    pub(super) ending: AtomicBool,
-    /// Has a value after each change that a drain waits for.
-    pub(super) changed: SharedChannel<()>,
-    /// Closed when no worker serves any more.
-    pub(super) ended: SharedChannel<()>,
-}
-
-impl Shared {
-    pub(super) fn new(workers: Vec<Worker>) -> Arc<Self> {
-        Arc::new(Self {
-            placement: Placement::new(workers.len()),
-            inboxes: workers.iter().map(|_| SharedChannel::bounded(usize::MAX)).collect(),
-            workers,
-            accepting: AtomicUsize::new(0),
-            sites: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
-            changed: SharedChannel::bounded(1),
-            ended: SharedChannel::bounded(1),
-        })
-    }
-
-    /// Sends a message to all workers. Those that have ended do not get it.
-    pub(super) fn tell_all(&self, make: impl Fn() -> Message) {
-        for inbox in &self.inboxes {
-            let _ = inbox.try_give(make());
-        }
-    }
-
-    fn tell_change(&self) {
-        // Both are `SeqCst`, as are those of the drain: one of the two sees what the other has done.
-        if self.draining.load(Ordering::SeqCst) {
-            let _ = self.changed.try_give(());
-        }
-    }
-}
-
-/// A message to a worker.
-pub(super) enum Message {
-    /// A connection of the listener with this number.
-    Connection(usize, OwnedFd, Live),
-    /// Accept no more connections; close the datagram sockets.
-    StopListening,
-    /// Cancel the fibers that are left.
-    Cancel,
-}
-
-/// A connection that counts as one of a worker, until it is dropped.
-pub(super) struct Live {
-    shared: Arc<Shared>,
-    worker: usize,
-}
-
-impl Live {
-    /// Chooses the worker for a connection that has landed on `here`.
-    fn place(shared: &Arc<Shared>, here: usize) -> Self {
-        Self { shared: shared.clone(), worker: shared.placement.place(here) }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.shared.placement.ended(self.worker);
-        self.shared.tell_change();
-    }
-}
-
-/// A listener that counts as open, until it is dropped.
-struct Accepting(Arc<Shared>);
-
-impl Accepting {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.accepting.fetch_add(1, Ordering::SeqCst);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for Accepting {
-    fn drop(&mut self) {
-        self.0.accepting.fetch_sub(1, Ordering::SeqCst);
-        self.0.tell_change();
-    }
-}
 
 /// A server's part on one worker.
 pub(super) struct Site<S> {
@@ -143,10 +49,9 @@ impl<S: 'static> Site<S> {
         worker: usize,
         state: S,
         handlers: Vec<Handler<S>>,
-        sockets: Vec<(usize, OwnedFd)>,
+        sockets: Vec<Numbered>,
     ) -> io::Result<()> {
-        shared.placement.enter(worker);
-        shared.sites.fetch_add(1, Ordering::SeqCst);
+        shared.enter(worker);
         let site = Rc::new(Self {
             shared,
             worker,
@@ -156,18 +61,21 @@ impl<S: 'static> Site<S> {
             accepting: RefCell::default(),
             datagram_sockets: RefCell::default(),
         });
-        for (number, socket) in sockets {
-            site.clone().open(number, socket)?;
-        }
+        site.open_all(sockets)?;
         fibers::spawn(move || site.follow()).map(drop)
+    }
+
+    fn open_all(self: &Rc<Self>, sockets: Vec<Numbered>) -> io::Result<()> {
+        sockets.into_iter().try_for_each(|(number, socket)| self.clone().open(number, socket))
     }
 
     fn open(self: Rc<Self>, number: usize, socket: OwnedFd) -> io::Result<()> {
         let event_loop = current_loop()?;
+        self.shared.keep_socket(self.worker, (number, socket.try_clone()?));
         match &self.handlers[number] {
             Handler::Connections(_) => {
                 let listener = Listener::from_descriptor(event_loop, socket);
-                let (site, open) = (self.clone(), Accepting::new(&self.shared));
+                let (site, open) = (self.clone(), Accepting::new(&self.shared, self.worker));
                 let accepting = fibers::spawn(move || {
                     site.accept(number, &listener);
                     drop(open);
@@ -177,7 +85,8 @@ impl<S: 'static> Site<S> {
             Handler::Datagrams(handler) => {
                 let socket = Rc::new(DatagramSocket::from_descriptor(event_loop, socket));
                 self.datagram_sockets.borrow_mut().push(socket.clone());
-                let (site, handler, open) = (self.clone(), handler.clone(), Accepting::new(&self.shared));
+                let (site, handler, open) =
+                    (self.clone(), handler.clone(), Accepting::new(&self.shared, self.worker));
                 let serving = fibers::spawn(move || {
                     handler(&socket, &site.state);
                     drop(open);
@@ -197,35 +106,53 @@ impl<S: 'static> Site<S> {
         {
             tracing::error!(%error, worker = self.worker, "a server stopped accepting");
         }
-        listener.finish(|connection| self.place(number, connection));
+        if self.is_at_end() {
+            listener.finish(|connection| self.place(number, connection));
+        } else {
+            self.leave_accepted(number, listener);
+        }
+    }
+
+    /// Leaves the connections that a failed worker has accepted, and not placed yet, for the one who takes over.
+    fn leave_accepted(&self, number: usize, listener: &Listener) {
+        let Ok(detached) = listener.core.detach() else { return };
+        for connection in detached.into_received() {
+            self.leave_connection(number, connection, Live::count(&self.shared, self.worker));
+        }
+    }
+
+    fn leave_connection(&self, number: usize, connection: OwnedFd, live: Live) {
+        drop(self.shared.inbox(self.worker).try_give(Message::Connection(number, connection, live)));
     }
 
     /// Serves a connection on the worker that it is for; false if it had to be dropped.
     fn place(self: &Rc<Self>, number: usize, mut connection: OwnedFd) -> bool {
         // Otherwise, it is dropped.
-        while !self.shared.ending.load(Ordering::Acquire) {
+        while !self.shared.is_ending() {
             let live = Live::place(&self.shared, self.worker);
             let worker = live.worker;
             if worker == self.worker {
                 return self.serve(number, connection, live);
             }
-            let inbox = &self.shared.inboxes[worker];
             if self.shared.workers[worker].has_ended() {
-                inbox.close();
+                self.shared.placement.leave(worker);
+                continue;
             }
             let message = Message::Connection(number, connection, live);
-            let Err(refused) = inbox.try_give(message) else { return true };
+            let Err(refused) = self.shared.inbox(worker).try_give(message) else { return true };
             self.shared.placement.leave(worker);
-            match refused.into_value() {
-                Message::Connection(_, returned, _) => connection = returned,
-                Message::StopListening | Message::Cancel => break,
-            }
+            let Message::Connection(_, returned, _) = refused.into_value() else { break };
+            connection = returned;
         }
         true
     }
 
     /// Serves a connection in a fiber; false if there is no memory for one.
     fn serve(self: &Rc<Self>, number: usize, connection: OwnedFd, live: Live) -> bool {
+        if self.has_failed() {
+            self.leave_connection(number, connection, live);
+            return true;
+        }
         let (Handler::Connections(handler), Ok(event_loop)) = (&self.handlers[number], current_loop()) else {
             return false;
         };
@@ -247,14 +174,22 @@ impl<S: 'static> Site<S> {
 
     /// Does what the worker is told, until the server or the runtime ends.
     fn follow(self: Rc<Self>) {
-        let inbox = self.shared.inboxes[self.worker].clone();
-        while let Ok(message) = inbox.take() {
+        let inbox = self.shared.inbox(self.worker);
+        while !self.has_failed()
+            && let Ok(message) = inbox.take()
+        {
             match message {
                 Message::Connection(number, connection, live) => {
                     // Without memory, it is dropped.
-                    self.serve(number, connection, live);
+                    self.serve(number, connection, live.arrive(self.worker));
+                }
+                Message::Sockets(sockets) => {
+                    if let Err(error) = self.open_all(sockets) {
+                        tracing::error!(%error, worker = self.worker, "sockets of a failed worker are closed");
+                    }
                 }
                 Message::StopListening => {
+                    self.shared.forget_sockets(self.worker);
                     self.datagram_sockets.take().iter().for_each(|socket| socket.close());
                     self.accepting.take().iter().for_each(JoinHandle::cancel);
                 }
@@ -262,6 +197,10 @@ impl<S: 'static> Site<S> {
                     self.connections.borrow().iter().for_each(|(_, connection)| connection.cancel());
                 }
             }
+        }
+        if !self.is_at_end() {
+            // What is left is for the one who takes over.
+            return;
         }
         // What comes from now on is for other workers.
         inbox.close();
@@ -271,11 +210,22 @@ impl<S: 'static> Site<S> {
     }
 }
 
+impl<S> Site<S> {
+    /// Whether the runtime ends, and nobody has told it to. In a fiber that nobody else cancels.
+    fn has_failed(&self) -> bool {
+        fibers::pending_interrupt().is_some() && !self.is_at_end()
+    }
+
+    /// Whether the server or its workers are to end; otherwise, a worker that ends has failed.
+    fn is_at_end(&self) -> bool {
+        self.shared.is_over() || self.shared.workers[self.worker].is_to_end()
+    }
+}
+
 impl<S> Drop for Site<S> {
     fn drop(&mut self) {
-        self.shared.placement.leave(self.worker);
-        if self.shared.sites.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.ended.close();
+        if self.is_at_end() {
+            self.shared.leave(self.worker);
         }
     }
 }
