@@ -97,10 +97,10 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or
-    /// if the loop fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may
-    /// still use their memory. In a forked child, as described above. `Unsupported` on a thread on which a
-    /// fiber had to be stopped while it unwound.
+    /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or if the loop fails
+    /// beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may still use their memory, and
+    /// connections that they wait for are shut down ([`EventLoop::abandon`]). In a forked child, as described above.
+    /// `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
     ///
     /// # Panics
     ///
@@ -133,6 +133,7 @@ impl Runtime {
             Ok(ran) => ran,
             Err((payload, has_ended)) => {
                 if !has_ended {
+                    scheduler.event_loop().abandon();
                     std::mem::forget(scheduler);
                 }
                 std::panic::resume_unwind(payload)
@@ -141,7 +142,8 @@ impl Runtime {
         let is_ours = scheduler.is_ours();
         let ended = ran.and_then(|()| if is_ours { scheduler.end() } else { Ok(()) });
         if ended.is_err() || !is_ours {
-            // There are parked fibers, which must not be dropped.
+            // There are parked fibers, which must not be dropped. Nothing of that in a forked child.
+            scheduler.event_loop().abandon();
             std::mem::forget(scheduler);
         }
         ended?;

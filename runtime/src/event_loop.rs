@@ -2,8 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, getsockopt, sockopt::AcceptConn};
 
 use crate::blocking::{BlockingCall, BlockingCalls, BlockingKind};
 use crate::buffers::{BufferPool, datagram};
@@ -438,6 +441,22 @@ impl EventLoop {
         }
         self.drop_waiters();
         Ok(())
+    }
+
+    /// Shuts down the connections that have an operation in flight (`shutdown(2)`), so that their peers see an end: for
+    /// a loop that has failed, and whose memory has to be leaked, sockets and all. Does nothing in a forked child.
+    pub fn abandon(&self) {
+        if !self.gate.process().is_current() {
+            return;
+        }
+        for descriptor in self.slots.borrow().descriptors() {
+            // SAFETY: it stays open as long as its operation is in flight.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            // A listener may have other owners, who go on. What is no socket, or not connected, fails.
+            if getsockopt(&descriptor, AcceptConn) == Ok(false) {
+                let _ = socket::shutdown(descriptor.as_raw_fd(), socket::Shutdown::Both);
+            }
+        }
     }
 
     /// Drops the waiters for anything other than operations.

@@ -1,5 +1,6 @@
 //! The slots of operations in flight: their owners, and the memory that the kernel may still use.
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use slab::Slab;
@@ -119,6 +120,20 @@ impl Slots {
     /// Removes all operations, of which the kernel must have none in flight. Their keys match nothing from then on.
     pub(crate) fn take_all(&mut self) -> impl Sized + use<> {
         std::mem::take(&mut self.slab)
+    }
+
+    /// The descriptors of operations other than accepting, which stay open while these are in flight.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let descriptor_of = |slot: &Slot| match &slot.operation {
+            Operation::Receive { socket }
+            | Operation::PollInput { socket }
+            | Operation::Send { socket, .. }
+            | Operation::Connect { socket, .. } => Some(*socket),
+            Operation::Poll { descriptor, .. } => Some(*descriptor),
+            // Datagrams have no end.
+            Operation::Accept { .. } | Operation::ReceiveFrom { .. } | Operation::SendTo { .. } => None,
+        };
+        self.slab.iter().filter_map(|(_, slot)| descriptor_of(slot)).collect()
     }
 
     /// Operations in flight.
