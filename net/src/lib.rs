@@ -65,6 +65,7 @@ mod datagram;
 mod descriptor;
 mod endpoint;
 mod error;
+mod inherited;
 mod listener;
 pub mod machine;
 #[cfg(feature = "mutations")]
@@ -84,6 +85,7 @@ pub use connecting::{connect, connect_from};
 pub use datagram::{DatagramSocket, connect_datagram, connect_datagram_from, listen_datagram};
 pub use endpoint::{Endpoint, Peer};
 pub use error::{Closed, OperationError, WriteInterrupted, errno_of, interrupt_of, is_closed};
+pub use inherited::{InheritedSocket, inherited_sockets};
 pub use listener::{Accepting, Listener, listen, server};
 pub use machine::ResolveError;
 pub use options::SocketOption;

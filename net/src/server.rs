@@ -8,23 +8,24 @@ mod succession;
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringspun_fibers::{JoinError, Runtime, Workers, WorkersBuilder};
 
-use self::binding::{Bound, bind};
+use self::binding::{Bound, Place};
 pub use self::handle::{Drained, Server, ServerHandle, WorkerStatistics};
 use self::shared::{Numbered, Shared};
 use self::site::{Delivery, Handler};
 use self::succession::Maker;
 use crate::datagram::DatagramSocket;
-use crate::endpoint::{Endpoint, Peer};
+use crate::endpoint::Peer;
 use crate::machine::SocketKind;
 use crate::stream::Stream;
 
 /// One address to serve at.
 struct Plan<S> {
-    endpoint: io::Result<Endpoint>,
+    place: io::Result<Place>,
     kind: SocketKind,
     deliver: Box<dyn FnMut() -> Delivery<S> + Send>,
 }
@@ -152,16 +153,34 @@ impl<S: 'static> ServerBuilder<S> {
 
     /// As [`serve`](Self::serve), with the value of the worker.
     pub fn serve_with(
-        mut self,
+        self,
         address: impl Peer,
+        handler: impl Fn(Stream, &S) + Send + Clone + 'static,
+    ) -> Self {
+        self.serve_at(address.endpoint().map(Place::Endpoint), handler)
+    }
+
+    /// As [`serve_with`](Self::serve_with), on a listener that exists already, such as one of
+    /// [`inherited_sockets`](crate::inherited_sockets). One worker accepts for all. It is non-blocking from then on,
+    /// also for others who share it. If it is another kind of socket, starting fails as `InvalidInput`.
+    pub fn serve_on(
+        self,
+        listener: impl Into<OwnedFd>,
+        handler: impl Fn(Stream, &S) + Send + Clone + 'static,
+    ) -> Self {
+        self.serve_at(Ok(Place::Socket(listener.into())), handler)
+    }
+
+    fn serve_at(
+        mut self,
+        place: io::Result<Place>,
         handler: impl Fn(Stream, &S) + Send + Clone + 'static,
     ) -> Self {
         let deliver = move || -> Delivery<S> {
             let handler = handler.clone();
             Box::new(move || Handler::Connections(std::rc::Rc::new(handler)))
         };
-        let endpoint = address.endpoint();
-        self.plans.push(Plan { endpoint, kind: SocketKind::Stream, deliver: Box::new(deliver) });
+        self.plans.push(Plan { place, kind: SocketKind::Stream, deliver: Box::new(deliver) });
         self
     }
 
@@ -178,16 +197,33 @@ impl<S: 'static> ServerBuilder<S> {
 
     /// As [`serve_datagrams`](Self::serve_datagrams), with the value of the worker.
     pub fn serve_datagrams_with(
-        mut self,
+        self,
         address: impl Peer,
+        handler: impl Fn(&DatagramSocket, &S) + Send + Clone + 'static,
+    ) -> Self {
+        self.serve_datagrams_at(address.endpoint().map(Place::Endpoint), handler)
+    }
+
+    /// As [`serve_datagrams_with`](Self::serve_datagrams_with), on a socket that exists already, which one worker has:
+    /// see [`serve_on`](Self::serve_on).
+    pub fn serve_datagrams_on(
+        self,
+        socket: impl Into<OwnedFd>,
+        handler: impl Fn(&DatagramSocket, &S) + Send + Clone + 'static,
+    ) -> Self {
+        self.serve_datagrams_at(Ok(Place::Socket(socket.into())), handler)
+    }
+
+    fn serve_datagrams_at(
+        mut self,
+        place: io::Result<Place>,
         handler: impl Fn(&DatagramSocket, &S) + Send + Clone + 'static,
     ) -> Self {
         let deliver = move || -> Delivery<S> {
             let handler = handler.clone();
             Box::new(move || Handler::Datagrams(std::rc::Rc::new(handler)))
         };
-        let endpoint = address.endpoint();
-        self.plans.push(Plan { endpoint, kind: SocketKind::Datagram, deliver: Box::new(deliver) });
+        self.plans.push(Plan { place, kind: SocketKind::Datagram, deliver: Box::new(deliver) });
         self
     }
 
@@ -261,12 +297,12 @@ impl<S: 'static> ServerBuilder<S> {
     fn bind_all(&mut self, workers: &Workers) -> io::Result<Vec<Bound>> {
         let mut plans = Vec::new();
         for plan in &mut self.plans {
-            let endpoint = std::mem::replace(&mut plan.endpoint, Err(io::ErrorKind::InvalidInput.into()));
-            plans.push((endpoint?, plan.kind));
+            let place = std::mem::replace(&mut plan.place, Err(io::ErrorKind::InvalidInput.into()));
+            plans.push((place?, plan.kind));
         }
         let (count, shares_port) = (workers.len(), self.shares_port);
         let bind_plans = move || -> io::Result<Vec<Bound>> {
-            plans.iter().map(|(endpoint, kind)| bind(endpoint, *kind, count, shares_port)).collect()
+            plans.into_iter().map(|(place, kind)| place.sockets(kind, count, shares_port)).collect()
         };
         let first = workers.iter().find(|worker| !worker.has_ended());
         let task = first.and_then(|worker| worker.spawn(bind_plans).ok());

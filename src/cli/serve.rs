@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use nix::sys::signal::Signal;
 use ringspun::fibers::{self, Workers, WorkersBuilder};
 use ringspun::net::{
-    Address, DatagramSocket, Drained, Endpoint, Server as Serving, ServerBuilder, SocketOption, Stream,
-    WorkerStatistics, interrupt_of, is_closed,
+    self as net, Address, DatagramSocket, Drained, Endpoint, InheritedSocket, Server as Serving,
+    ServerBuilder, SocketOption, Stream, WorkerStatistics, interrupt_of, is_closed,
 };
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
@@ -40,6 +40,7 @@ Examples:
   ringspun serve echo --tcp 127.0.0.1:0 --workers 1
   ringspun serve echo --tls 127.0.0.1:7443 --cert chain.pem --key key.pem
   ringspun serve echo --tls 127.0.0.1:7443 --self-signed
+  systemd-socket-activate --listen 127.0.0.1:7000 ringspun serve echo --inherited
 
 Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
 open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.
@@ -66,6 +67,9 @@ pub struct EchoServer {
     /// Number of threads, among which connections are shared evenly [default: the cores that it may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<u16>>,
+    /// Let other processes of the same user serve at the same ports, if they have this option, too (SO_REUSEPORT)
+    #[arg(long)]
+    share_port: bool,
     /// How long connections may go on after SIGTERM or SIGINT, for example 10s or 500ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     drain: Duration,
@@ -88,6 +92,9 @@ pub struct Places {
     /// Receive UDP datagrams on this address; [::1]:PORT for IPv6
     #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
     udp: Vec<Endpoint>,
+    /// Serve on the sockets that systemd, or whoever starts it, has opened for it (sd_listen_fds(3))
+    #[arg(long)]
+    inherited: bool,
     /// Accept connections on this Unix socket: a path, or @ and an abstract name
     #[arg(long, value_name = "PATH", value_parser = address::parse_unix)]
     unix: Vec<Address>,
@@ -183,7 +190,8 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 /// Runs the echo server until it is stopped. This thread is the first worker.
 fn echo_server(server: EchoServer) -> io::Result<Served> {
     let tls = tls_config(&server)?;
-    let EchoServer { places, workers, drain, statistics, .. } = server;
+    let inherited = inherited_sockets(server.places.inherited)?;
+    let EchoServer { places, workers, share_port, drain, statistics, .. } = server;
     let stack = if tls.is_some() { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
     let runtime = ringspun::Runtime::new().stack_size_bytes(stack);
     let mut builder = WorkersBuilder::new().runtime(runtime);
@@ -192,9 +200,11 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     }
     builder.run(move |workers| {
         let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
-        let server = start(&places, tls.as_ref(), datagrams.clone(), workers)?;
+        let kinds = kinds(&places, &inherited);
+        let builder = server_at(&places, inherited, tls.as_ref(), datagrams.clone())?;
+        let server = builder.shares_port(share_port).start_on(workers)?;
         let signals = StopSignals::take()?;
-        announce(&places, &server)?;
+        announce(&kinds, &server)?;
         compare_backends(workers);
         if statistics {
             tell_statistics(&server, &datagrams, workers);
@@ -218,22 +228,27 @@ fn end(server: &Serving, signal: Signal, within: Duration) -> io::Result<Drained
     server.drain(within)
 }
 
-/// Begins to serve at the places, in the order in which they are announced.
-fn start(
+/// The sockets that this process was started with, if they are to be served.
+fn inherited_sockets(wanted: bool) -> io::Result<Vec<InheritedSocket>> {
+    let sockets = if wanted { net::inherited_sockets()? } else { Vec::new() };
+    if wanted && sockets.is_empty() {
+        let text = "--inherited: no sockets were passed to this process, expected LISTEN_PID and LISTEN_FDS in its \
+                    environment (sd_listen_fds(3))";
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(sockets)
+}
+
+/// A server at the places, in the order in which they are announced.
+fn server_at(
     places: &Places,
+    inherited: Vec<InheritedSocket>,
     tls: Option<&ServerConfig>,
     datagrams: Datagrams,
-    workers: &Workers,
-) -> io::Result<Serving> {
+) -> io::Result<ServerBuilder<(Datagrams, usize)>> {
     let mut builder = ServerBuilder::with_state(move |worker| (datagrams.clone(), worker));
     for endpoint in &places.tcp {
-        builder = builder.serve(endpoint, |stream| {
-            // Without it, the end of a long response would wait for the acknowledgement of its beginning. If this
-            // fails, so does the echo.
-            let _ = stream.set_option(SocketOption::NoDelay(true));
-            // A broken connection is only of interest to its peer.
-            let _ = echo(&stream);
-        });
+        builder = builder.serve(endpoint, echo_tcp);
     }
     for (endpoint, config) in places.tls.iter().zip(tls.into_iter().cycle()) {
         let handler = tls::handler(config, |stream| {
@@ -255,7 +270,18 @@ fn start(
             let _ = echo(&stream);
         });
     }
-    builder.start_on(workers)
+    for socket in inherited {
+        builder = match (socket.is_listener(), socket.localname()?.is_unix()) {
+            (true, true) => builder.serve_on(socket, |stream, _| drop(echo(&stream))),
+            (true, false) => builder.serve_on(socket, |stream, _| echo_tcp(stream)),
+            (false, _) => {
+                builder.serve_datagrams_on(socket, |socket, (datagrams, worker): &(Datagrams, usize)| {
+                    echo_datagrams(socket, &datagrams[*worker]);
+                })
+            }
+        };
+    }
+    Ok(builder)
 }
 
 /// Reports what each worker has served and holds while it runs, which reveals leaks early.
@@ -316,20 +342,42 @@ fn compare_backends(workers: &Workers) {
     }
 }
 
-/// Reports the bound addresses once the server is listening.
-fn announce(places: &Places, server: &Serving) -> io::Result<()> {
-    let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
-    let kinds = [
+/// What is served at each address, in the order in which the server has them.
+fn kinds(places: &Places, inherited: &[InheritedSocket]) -> Vec<&'static str> {
+    let counts = [
         ("tcp", places.tcp.len()),
         ("tls", places.tls.len()),
         ("udp", places.udp.len()),
         ("unix", places.unix.len()),
     ];
-    let kinds = kinds.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
+    let kind_of = |socket: &InheritedSocket| {
+        let is_unix = socket.localname().is_ok_and(|address| address.is_unix());
+        match (socket.is_listener(), is_unix) {
+            (true, true) => "unix",
+            (true, false) => "tcp",
+            (false, true) => "unix datagrams",
+            (false, false) => "udp",
+        }
+    };
+    let bound = counts.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
+    bound.chain(inherited.iter().map(kind_of)).collect()
+}
+
+/// Reports the bound addresses once the server is listening.
+fn announce(kinds: &[&str], server: &Serving) -> io::Result<()> {
+    let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
     for (address, kind) in server.addresses().iter().zip(kinds) {
         output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
     }
     Ok(())
+}
+
+fn echo_tcp(stream: Stream) {
+    // Without it, the end of a long response would wait for the acknowledgement of its beginning. If this fails, so
+    // does the echo.
+    let _ = stream.set_option(SocketOption::NoDelay(true));
+    // A broken connection is only of interest to its peer.
+    let _ = echo(&stream);
 }
 
 /// Has a small frame of its own: with many connections, each cache line of a parked fiber's stack is a cache miss.

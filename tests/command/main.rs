@@ -5,6 +5,7 @@ mod cli;
 mod examples;
 #[cfg(target_os = "linux")]
 mod faults;
+mod inherited;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]

@@ -1,12 +1,14 @@
 //! Sockets for all workers at one address.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::address::{Address, local_address};
 use crate::endpoint::Endpoint;
 use crate::error::OperationError;
+use crate::inherited::is_listener;
 use crate::machine::{Reuse, SocketKind, bind_for_all, listen_on};
+use crate::system::set_nonblocking;
 use crate::waiting::{current_loop, resolve};
 
 /// Whether the kernel distributes what arrives at a port among the sockets that share it. Elsewhere, sharing means
@@ -19,17 +21,47 @@ pub(super) struct Bound {
     pub(super) sockets: Vec<OwnedFd>,
 }
 
+/// Where a server serves.
+pub(super) enum Place {
+    Endpoint(Endpoint),
+    /// A socket that is bound already.
+    Socket(OwnedFd),
+}
+
+impl Place {
+    /// The sockets there: see [`bind`] and [`take`].
+    pub(super) fn sockets(self, kind: SocketKind, workers: usize, shares_port: bool) -> io::Result<Bound> {
+        match self {
+            Self::Endpoint(endpoint) => bind(&endpoint, kind, workers, shares_port),
+            Self::Socket(socket) => take(socket, kind),
+        }
+    }
+}
+
+/// Takes a socket over. One worker has it, as it is not known whether others share its port.
+fn take(socket: OwnedFd, kind: SocketKind) -> io::Result<Bound> {
+    let address = local_address(&socket)?;
+    let checked = is_listener(&socket).and_then(|is_listener| match (kind, is_listener) {
+        (SocketKind::Stream, true) | (SocketKind::Datagram, false) => {
+            set_nonblocking(socket.as_raw_fd(), true)
+        }
+        (SocketKind::Stream, false) => Err(invalid("datagrams come to this socket: expected a listener")),
+        (SocketKind::Datagram, true) => Err(invalid("this socket listens: expected one for datagrams")),
+    });
+    checked.map_err(|error| OperationError::wrap("listen", address, error))?;
+    Ok(Bound { address, sockets: vec![socket] })
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
 /// Binds sockets for a number of workers to the first address of the endpoint that can be bound. Parks during the
 /// lookup of a name.
 ///
 /// A port that is in use is refused, unless `shares_port`: then other processes of the same user may listen on it too,
 /// if they ask for it as well.
-pub(super) fn bind(
-    endpoint: &Endpoint,
-    kind: SocketKind,
-    workers: usize,
-    shares_port: bool,
-) -> io::Result<Bound> {
+fn bind(endpoint: &Endpoint, kind: SocketKind, workers: usize, shares_port: bool) -> io::Result<Bound> {
     let event_loop = current_loop()?;
     let bound = resolve(&event_loop, endpoint, kind, true).and_then(|addresses| {
         let alone = match kind {
