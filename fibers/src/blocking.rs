@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::task::Poll;
 
 use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::join::panic_text;
-use crate::wait::{check, wait};
+use crate::wait::{check, wait, wait_for_completion};
 
 /// Calls `function` on another thread and parks until it has returned: for name lookups, files, and
 /// computations that would keep the other fibers waiting. The threads are those of
@@ -43,6 +44,64 @@ pub fn blocking<T: Send + 'static>(
     let event_loop = with_current(|fiber| fiber.event_loop().clone());
     let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
     wait(|waiter| call.poll(waiter))?.map_err(BlockingError::Panicked)
+}
+
+/// As [`blocking`], for a function that borrows from the caller: waits until it has returned, also after an interrupt.
+///
+/// # Errors
+///
+/// As [`blocking`], except that an interrupt only ends a call that has not begun. One that comes later stays pending.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+///
+/// fibers::run(|| {
+///     let mut numbers = vec![3, 1, 2];
+///     fibers::blocking_scoped(|| numbers.sort()).unwrap();
+///     assert_eq!(numbers, [1, 2, 3]);
+/// })
+/// .unwrap();
+/// ```
+///
+/// What it returns, and what it borrows, must be `Send`:
+///
+/// ```compile_fail
+/// use std::cell::Cell;
+/// let count = Cell::new(0);
+/// ringspun_fibers::blocking_scoped(|| count.set(1)).unwrap();
+/// ```
+pub fn blocking_scoped<T: Send>(function: impl FnOnce() -> T + Send) -> Result<T, BlockingError> {
+    if std::thread::panicking() {
+        // Parking now would show the thread's panic to other fibers.
+        return Err(Interrupt::Cancelled.into());
+    }
+    check()?;
+    let event_loop = with_current(|fiber| fiber.event_loop().clone());
+    let mut output = None;
+    let task: Box<dyn FnOnce() + Send + '_> = Box::new(|| output = Some(function()));
+    // SAFETY: only the lifetime changes. This returns once the task has been called and dropped, or has been dropped
+    // without a call, and nothing in between can unwind: see `wait_for_completion`.
+    let task: Box<dyn FnOnce() + Send + 'static> = unsafe { std::mem::transmute(task) };
+    let call = event_loop.call_blocking(task).map_err(BlockingError::Unavailable)?;
+    let result = wait_for_completion(
+        &mut (call, false),
+        |(call, is_withdrawn), waiter| match is_withdrawn {
+            true => Poll::Ready(None),
+            false => call.poll(waiter).map(Some),
+        },
+        |(call, is_withdrawn)| *is_withdrawn = call.withdraw(),
+    );
+    match (result, output) {
+        (Some(Ok(())), Some(output)) => Ok(output),
+        (Some(Err(payload)), _) => Err(BlockingError::Panicked(payload)),
+        _ => Err(check().err().unwrap_or(Interrupt::Cancelled).into()),
+    }
 }
 
 /// Why a blocking call gave no result.

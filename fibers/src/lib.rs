@@ -66,6 +66,7 @@
 //!            event  select       what supervisors are told; the first of several channel operations
 //!                   channel
 //!   signals                      signals of the process
+//!   operation                    operations on files, and waits for descriptors
 //!   time     deadline pollable   sleeps and intervals; limits on waits; what can be waited for
 //!   overflow wait    panics      the message of a stack overflow; the only way to park; who has panicked
 //!   current  spans               which fiber runs; spans of `tracing`, which a parked fiber leaves
@@ -150,6 +151,7 @@ mod interrupt;
 mod join;
 mod join_set;
 mod locals;
+mod operation;
 mod overflow;
 mod panics;
 mod pollable;
@@ -177,7 +179,7 @@ mod worker_set;
 mod worker_task;
 mod workers;
 
-pub use blocking::{BlockingError, blocking};
+pub use blocking::{BlockingError, blocking, blocking_scoped};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name};
 pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
@@ -187,6 +189,7 @@ pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle, Joining};
 pub use join_set::JoinSet;
 pub use locals::FiberLocal;
+pub use operation::{Ready, perform, ready, wait_until_ready};
 pub use pollable::{Pollable, wait_for};
 pub use remote::{Remote, RuntimeEnded};
 pub use ringspun_runtime::Signal;

@@ -1,15 +1,12 @@
 //! Waiting for signals of the process.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_runtime::{
-    Completion, EventLoop, Interest, Operation, OperationKey, OperationKind, Owner, Signal, SignalWatch, Wake,
-};
+use ringspun_runtime::{Interest, Operation, Signal, SignalWatch, Wake};
 
-use crate::current::with_current;
+use crate::operation::Single;
 use crate::pollable::{Pollable, wait_for};
 
 /// Signals that arrive at the process, to be waited for: each `Signals` sees each arrival of its own.
@@ -73,7 +70,7 @@ impl Signals {
 
     /// The next arrival, to be waited for in a [`Select`](crate::Select).
     pub fn next(&self) -> NextSignal<'_> {
-        NextSignal { signals: self, readiness: None }
+        NextSignal { signals: self, readiness: None, has_ended: false }
     }
 
     /// Takes a signal that has arrived, without waiting.
@@ -86,43 +83,9 @@ impl Signals {
 pub struct NextSignal<'a> {
     signals: &'a Signals,
     /// The wait for the watch's descriptor.
-    readiness: Option<Rc<Readiness>>,
-}
-
-/// An operation that waits for a descriptor.
-struct Readiness {
-    event_loop: Rc<EventLoop>,
-    key: Cell<Option<OperationKey>>,
-    waiter: RefCell<Option<Rc<dyn Wake>>>,
-    /// Present once the operation is over.
-    result: RefCell<Option<io::Result<()>>>,
-}
-
-impl Owner for Readiness {
-    fn complete(self: Rc<Self>, _: OperationKind, completion: Completion) {
-        self.key.set(None);
-        self.result.replace(Some(completion.result.map(drop)));
-        let waiter = self.waiter.take();
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
-    }
-}
-
-impl NextSignal<'_> {
-    fn start(&mut self, waiter: &Rc<dyn Wake>) {
-        let event_loop = with_current(|fiber| fiber.event_loop().clone());
-        let readiness = Rc::new(Readiness {
-            event_loop,
-            key: Cell::new(None),
-            waiter: RefCell::new(Some(waiter.clone())),
-            result: RefCell::new(None),
-        });
-        let descriptor = self.signals.watch.descriptor();
-        let operation = Operation::Poll { descriptor, interest: Interest::Readable };
-        readiness.key.set(Some(readiness.event_loop.submit(operation, readiness.clone())));
-        self.readiness = Some(readiness);
-    }
+    readiness: Option<Rc<Single>>,
+    /// The event loop has ended.
+    has_ended: bool,
 }
 
 impl Pollable for NextSignal<'_> {
@@ -136,34 +99,38 @@ impl Pollable for NextSignal<'_> {
         if let Err(error) = watch.check_process() {
             return Poll::Ready(Err(error));
         }
-        let ended = self.readiness.as_ref().map(|readiness| readiness.result.take());
-        match ended {
-            Some(None) => return Poll::Pending,
-            // A loop that ends refuses operations: the fiber is interrupted where it parks.
-            Some(Some(Err(error))) if error.raw_os_error() == Some(libc::ECANCELED) => return Poll::Pending,
-            Some(Some(Err(error))) => return Poll::Ready(Err(error)),
-            Some(Some(Ok(()))) => {
-                // In this order: what arrives after the look makes the descriptor readable again.
-                watch.acknowledge();
-                if let Some(signal) = watch.take() {
-                    return Poll::Ready(Ok(signal));
-                }
-            }
-            None => {}
+        if self.has_ended {
+            return Poll::Pending;
         }
-        self.start(waiter);
-        Poll::Pending
+        loop {
+            let readiness = self.readiness.get_or_insert_with(|| {
+                let descriptor = watch.descriptor();
+                // It stays open for good.
+                Single::submit(Operation::Poll { descriptor, interest: Interest::Readable }, Rc::new(()))
+            });
+            match readiness.poll(waiter) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(_)) => self.readiness = None,
+                // A loop that ends refuses operations: the fiber is interrupted where it parks.
+                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                    self.has_ended = true;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+            // In this order: what arrives after the look makes the descriptor readable again.
+            watch.acknowledge();
+            if let Some(signal) = watch.take() {
+                return Poll::Ready(Ok(signal));
+            }
+        }
     }
 }
 
 impl Drop for NextSignal<'_> {
     fn drop(&mut self) {
         if let Some(readiness) = &self.readiness {
-            let waiter = readiness.waiter.take();
-            drop(waiter);
-            if let Some(key) = readiness.key.get() {
-                readiness.event_loop.cancel(key);
-            }
+            readiness.abandon();
         }
     }
 }

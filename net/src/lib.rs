@@ -65,7 +65,7 @@ mod datagram;
 mod descriptor;
 mod endpoint;
 mod error;
-mod inherited;
+pub mod fs;
 mod listener;
 pub mod machine;
 #[cfg(feature = "mutations")]

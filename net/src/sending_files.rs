@@ -9,6 +9,7 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::EventLoop;
 
 use crate::error::errno_of;
+use crate::system::read_now;
 
 /// How much is brought into memory at a time, and sent in one turn of the loop at most.
 pub(crate) const SENT_AT_ONCE_MAX_BYTES: usize = 128 * 1024;
@@ -158,21 +159,9 @@ fn read_elsewhere(file: OwnedFd, offset: u64, length: usize) -> io::Result<Vec<u
 }
 
 /// Whether a part of a file is in memory, as far as its first and last bytes show: the kernel reads ahead between them.
-#[cfg(target_os = "linux")]
 fn is_in_memory(file: BorrowedFd<'_>, offset: u64, length: usize) -> bool {
-    let is_present = |offset: u64| {
-        let mut byte = 0_u8;
-        let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        let Ok(offset) = libc::off_t::try_from(offset) else { return false };
-        // SAFETY: the part is valid for one byte. The call fails where it would wait.
-        unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, libc::RWF_NOWAIT) == 1 }
-    };
+    let is_present = |offset| read_now(file, &mut [0], offset) == Some(1);
     is_present(offset) && is_present(offset + length as u64 - 1)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_in_memory(_: BorrowedFd<'_>, _: u64, _: usize) -> bool {
-    false
 }
 
 #[cfg(target_os = "linux")]

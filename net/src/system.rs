@@ -174,3 +174,18 @@ pub(crate) fn option_number(descriptor: RawFd, level: i32, name: i32) -> io::Res
     let got = unsafe { libc::getsockopt(descriptor, level, name, (&raw mut value).cast(), &raw mut length) };
     if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Reads bytes of a file that are in memory (`RWF_NOWAIT` in `preadv2(2)`); `None` if that may wait, or fails.
+#[cfg(target_os = "linux")]
+pub(crate) fn read_now(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Option<usize> {
+    let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let offset = libc::off_t::try_from(offset).ok()?;
+    // SAFETY: the part is valid for writes of its length.
+    let count = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, libc::RWF_NOWAIT) };
+    usize::try_from(count).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn read_now(_: BorrowedFd<'_>, _: &mut [u8], _: u64) -> Option<usize> {
+    None
+}

@@ -356,6 +356,20 @@ impl<T> BlockingCall<T> {
         }
     }
 
+    /// Withdraws a call that has not begun, which it never will then, and whose function is dropped here; false if it
+    /// has begun. A call that has been withdrawn is always pending.
+    pub fn withdraw(&mut self) -> bool {
+        if self.result.is_none() {
+            return false;
+        }
+        let Some(job) = self.pool.withdraw(self.ticket) else { return false };
+        self.calls.outstanding.set(self.calls.outstanding.get() - 1);
+        self.forget_waiter();
+        self.result = None;
+        drop(job);
+        true
+    }
+
     fn forget_waiter(&self) {
         let waiter = self.calls.waiters.borrow_mut().remove(&self.ticket);
         // Dropped with no borrow held, as it may run arbitrary code.
@@ -365,13 +379,8 @@ impl<T> BlockingCall<T> {
 
 impl<T> Drop for BlockingCall<T> {
     fn drop(&mut self) {
-        if self.result.is_none() {
-            return;
-        }
-        self.forget_waiter();
-        if let Some(job) = self.pool.withdraw(self.ticket) {
-            self.calls.outstanding.set(self.calls.outstanding.get() - 1);
-            drop(job);
+        if self.result.is_some() && !self.withdraw() {
+            self.forget_waiter();
         }
     }
 }

@@ -172,6 +172,11 @@ impl EventLoop {
         self.is_readiness_based
     }
 
+    /// Whether this loop performs operations on files ([`Operation::File`]); otherwise, they are calls that block.
+    pub fn performs_files(&self) -> bool {
+        self.backend.borrow().performs_files()
+    }
+
     /// Requests the cancellation of an operation. Its owner still gets a terminal completion: `ECANCELED`, or a
     /// success that came first. Does nothing if the operation is over. The loop's next turn passes the request to the
     /// kernel.

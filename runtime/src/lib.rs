@@ -111,8 +111,8 @@ pub use configuration::{Configuration, SpinFor};
 pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]
 pub use operation::{
-    Address, Completion, Datagram, Interest, LentBytes, Operation, OperationKey, OperationKind, Owner,
-    SendData,
+    Address, Completion, Datagram, FileOperation, Interest, LentBuffer, LentBytes, Operation, OperationKey,
+    OperationKind, Owner, SendData,
 };
 #[cfg(unix)]
 pub use prefetch::prefetch;

@@ -1,5 +1,6 @@
 //! Operations and their completions: the closed set that every backend implements.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -103,6 +104,53 @@ pub enum Operation {
         /// A connected socket.
         socket: RawFd,
     },
+    /// Open, read, write or synchronize a file. On loops that do not
+    /// [perform these](crate::EventLoop::performs_files), it ends with `EOPNOTSUPP`.
+    File(Box<FileOperation>),
+}
+
+/// An operation on a file. A cancel may come too late for one that has begun: it then ends as if there had been none.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum FileOperation {
+    /// Open a file, relative to the current directory (`open(2)`; `io_uring_prep_openat(3)`, Linux 5.6). The
+    /// completion's count is the descriptor, which the owner must close, even if it arrives after a cancel.
+    Open {
+        /// The path, kept until the terminal completion.
+        path: CString,
+        /// As for `open(2)`; should have `O_CLOEXEC`.
+        flags: i32,
+        /// The permissions of a new file.
+        mode: u32,
+    },
+    /// Read bytes at an offset, up to a GiB (`pread(2)`; `io_uring_prep_read(3)`, Linux 5.6). The completion's count is
+    /// that of the bytes; 0 at the end of the file.
+    Read {
+        /// A file with offsets.
+        file: RawFd,
+        /// Where to put them.
+        buffer: LentBuffer,
+        /// Where they are in the file.
+        offset: u64,
+    },
+    /// Write bytes at an offset, up to a GiB (`pwrite(2)`; `io_uring_prep_write(3)`, Linux 5.6). The completion's count
+    /// is that of the bytes, which may be lower.
+    Write {
+        /// A file with offsets.
+        file: RawFd,
+        /// The bytes, kept until the terminal completion.
+        data: SendData,
+        /// Where to put them in the file.
+        offset: u64,
+    },
+    /// Wait until what has been written is on the disk (`fsync(2)`, `fdatasync(2)`; `io_uring_prep_fsync(3)`, Linux
+    /// 5.1). The completion's count is 0.
+    Synchronize {
+        /// The file.
+        file: RawFd,
+        /// Only the bytes, and what is needed to read them.
+        data_only: bool,
+    },
 }
 
 /// A socket address in the kernel's format (`sockaddr_storage`, `socket(7)`).
@@ -139,6 +187,8 @@ pub enum OperationKind {
     PollOutput,
     /// [`Operation::PollInput`]
     PollInput,
+    /// [`Operation::File`]
+    File,
     /// [`EventLoop::send_soon`](crate::EventLoop::send_soon), if not all bytes were sent.
     SendSoon,
 }
@@ -157,6 +207,7 @@ impl Operation {
             Self::Poll { interest: Interest::Readable, .. } => OperationKind::Poll,
             Self::Poll { interest: Interest::Writable, .. } => OperationKind::PollOutput,
             Self::PollInput { .. } => OperationKind::PollInput,
+            Self::File(_) => OperationKind::File,
         }
     }
 }
@@ -195,6 +246,24 @@ impl LentBytes {
     /// it must not unwind past them. A fiber guarantees that by not resuming before the completion.
     pub unsafe fn new(bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr(), length: bytes.len() }
+    }
+}
+
+/// A borrowed buffer without a lifetime: the kernel writes to it while the lender waits.
+#[derive(Debug)]
+pub struct LentBuffer {
+    pub(crate) start: *mut u8,
+    pub(crate) length: usize,
+}
+
+impl LentBuffer {
+    /// Lends `buffer` to an operation.
+    ///
+    /// # Safety
+    ///
+    /// As for [`LentBytes::new`]; and nobody else may use the buffer meanwhile.
+    pub unsafe fn new(buffer: &mut [u8]) -> Self {
+        Self { start: buffer.as_mut_ptr(), length: buffer.len() }
     }
 }
 

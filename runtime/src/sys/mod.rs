@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use crate::Configuration;
 use crate::buffers::BufferPool;
-use crate::operation::{Address, Operation};
+use crate::completion::RawCompletion;
+use crate::operation::{Address, Operation, OperationKey};
 use crate::ready::ReadyQueue;
 use crate::send_soon::Request;
 use crate::wake::RemoteWaker;
@@ -139,13 +140,24 @@ impl Backend {
         }
     }
 
+    /// Whether this backend performs [`Operation::File`].
+    pub(crate) fn performs_files(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring.performs_files(),
+            Self::Poll(_) => false,
+            #[cfg(feature = "simulation")]
+            Self::Sim(_) => false,
+        }
+    }
+
     /// Queues an operation, which its slot keeps until the terminal completion. If completions must be reaped to make
     /// room in the queue, they go to `ready`.
-    #[cfg_attr(
-        not(any(target_os = "linux", feature = "simulation")),
-        expect(unused_variables, reason = "only a ring can be full")
-    )]
     pub(crate) fn submit(&mut self, user_data: u64, operation: &mut Operation, ready: &mut ReadyQueue) {
+        if matches!(operation, Operation::File(_)) && !self.performs_files() {
+            let key = OperationKey::from_user_data(user_data);
+            return ready.push_back(RawCompletion::failed(key, libc::EOPNOTSUPP));
+        }
         match self {
             #[cfg(target_os = "linux")]
             Self::Uring(uring) => uring.submit(user_data, operation, ready),

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::socket::SockaddrLike;
@@ -22,7 +22,7 @@ use super::{Buffers, SEND_MAX_BYTES};
 use crate::Configuration;
 use crate::buffers::{BufferPool, datagram};
 use crate::completion::RawCompletion;
-use crate::operation::{Interest, Operation, OperationKey};
+use crate::operation::{FileOperation, Interest, Operation, OperationKey};
 use crate::process::ProcessMark;
 use crate::ready::ReadyQueue;
 use crate::send_soon::Request;
@@ -33,6 +33,11 @@ const WAKE_UP: u64 = u64::MAX;
 /// Marks the `user_data` of a cancel, which is otherwise that of its operation: a bit of the slot's index that no slot
 /// needs, as 2^31 operations do not fit into memory.
 const CANCEL: u64 = 1 << 31;
+/// Linux's internal number for an interrupted call, which an open that is cancelled ends with.
+const ERESTARTSYS: i32 = 512;
+/// What operations on files need, all since Linux 5.6.
+const FILE_OPERATIONS: [u8; 4] =
+    [opcode::OpenAt::CODE, opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE];
 /// The buffer groups.
 const STREAM_GROUP: u16 = 0;
 const DATAGRAM_GROUP: u16 = 1;
@@ -57,6 +62,7 @@ pub(crate) struct Uring {
     waker: RemoteWaker,
     /// A wake-up was reaped, and no turn has ended since.
     woken: bool,
+    performs_files: bool,
     /// Entries that wait because the submission queue is full and the kernel took none.
     backlog: VecDeque<squeue::Entry>,
 }
@@ -94,10 +100,16 @@ impl Uring {
             receive_header,
             waker,
             woken: false,
+            performs_files: FILE_OPERATIONS.into_iter().all(|code| probe.is_supported(code)),
             backlog: VecDeque::new(),
         };
         uring.arm_wake_up(&mut ReadyQueue::default());
         Ok(uring)
+    }
+
+    /// As [`Backend::performs_files`](super::Backend::performs_files).
+    pub(crate) fn performs_files(&self) -> bool {
+        self.performs_files
     }
 
     /// Queues the submission of an operation; `io_uring_enter(2)` describes each.
@@ -137,6 +149,7 @@ impl Uring {
                 let events = libc::POLLIN | libc::POLLRDHUP;
                 opcode::PollAdd::new(Fd(*socket), events as u32).multi(true).build()
             }
+            Operation::File(operation) => file_entry(operation),
         };
         self.push(entry.user_data(user_data), ready);
     }
@@ -246,7 +259,9 @@ impl Uring {
                     key: OperationKey::from_user_data(user_data),
                     result: match entry.result() {
                         // A cancel interrupts an operation that a kernel thread executes; nothing else does.
-                        interrupted if interrupted == -libc::EINTR => -libc::ECANCELED,
+                        interrupted if interrupted == -libc::EINTR || interrupted == -ERESTARTSYS => {
+                            -libc::ECANCELED
+                        }
                         starved if starved == -libc::ENOBUFS => {
                             out_of_buffers = true;
                             starved
@@ -318,13 +333,35 @@ impl Uring {
     }
 }
 
-/// Sets up a ring with the best flags that the kernel accepts.
+fn file_entry(operation: &FileOperation) -> squeue::Entry {
+    match operation {
+        FileOperation::Open { path, flags, mode } => {
+            let entry = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).flags(*flags).mode(*mode);
+            // Otherwise, the kernel tries it with O_NONBLOCK first, by which a FIFO without a peer opens, or fails.
+            entry.build().flags(squeue::Flags::ASYNC)
+        }
+        FileOperation::Read { file, buffer, offset } => {
+            let length = buffer.length.min(SEND_MAX_BYTES) as u32;
+            opcode::Read::new(Fd(*file), buffer.start, length).offset(*offset).build()
+        }
+        FileOperation::Write { file, data, offset } => {
+            let (start, length) = data.as_raw();
+            opcode::Write::new(Fd(*file), start, length.min(SEND_MAX_BYTES) as u32).offset(*offset).build()
+        }
+        FileOperation::Synchronize { file, data_only } => {
+            let flags = if *data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
+            opcode::Fsync::new(Fd(*file)).flags(flags).build()
+        }
+    }
+}
+
 /// The flags of an `io_uring_enter(2)` that waits. The last one needs Linux 6.15.
 fn wait_flags(ring: &IoUring) -> u32 {
     let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
     flags.bits() | if ring.params().is_feature_no_iowait() { NO_IOWAIT } else { 0 }
 }
 
+/// Sets up a ring with the best flags that the kernel accepts.
 fn new_ring(configuration: &Configuration) -> io::Result<IoUring> {
     type Flags = fn(&mut io_uring::Builder);
     // Best first. SINGLE_ISSUER and TASKRUN_FLAG only help together with a task-work mode.

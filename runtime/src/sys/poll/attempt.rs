@@ -192,6 +192,8 @@ impl Job {
             Operation::PollInput { socket } => {
                 (*socket, Task::PollInput { is_inet: system::is_inet(*socket) })
             }
+            // Not submitted to this backend, and not a descriptor that can be waited for.
+            Operation::File(_) => (-1, Task::Poll { events: 0 }),
         };
         Self { key, descriptor, task }
     }

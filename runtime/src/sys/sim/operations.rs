@@ -26,6 +26,7 @@ impl World {
             Operation::Connect { socket, address } => (*socket, Task::Connect(address.clone())),
             Operation::Poll { descriptor, interest } => (*descriptor, Task::Poll(*interest)),
             Operation::PollInput { socket } => (*socket, Task::PollInput),
+            Operation::File(_) => (-1, Task::Unknown),
             Operation::ReceiveFrom { socket } | Operation::SendTo { socket, .. } => (*socket, Task::Unknown),
         };
         let Some(socket) = self.socket_of(descriptor) else {

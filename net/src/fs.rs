@@ -1,0 +1,165 @@
+//! Files for fibers: on the ring where the loop has one, otherwise on the threads for blocking calls, with the same
+//! results. What concerns names and directories is always done on those threads.
+//!
+//! Functions here are those of [`std::fs`], for fibers: the fiber parks, and others run. Errors of functions that take
+//! a path have it in their text; [`errno_of`](crate::errno_of) finds the kernel's number.
+//!
+//! An interrupt of the fiber, such as a cancel or a deadline, ends a call that has not begun. One that has begun is
+//! waited for, as its buffer may be in use: disks answer in time, but a network file system whose server is gone does
+//! not. If it succeeds, that is its result, and the interrupt is raised by the next wait.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader};
+//!
+//! use ringspun_fibers as fibers;
+//! use ringspun_net::fs::{self, File};
+//!
+//! fibers::run(|| -> std::io::Result<()> {
+//!     let path = std::env::temp_dir().join(format!("ringspun-doc-{}", std::process::id()));
+//!     fs::write(&path, "one\ntwo\n")?;
+//!     let lines = BufReader::new(File::open(&path)?).lines().collect::<std::io::Result<Vec<_>>>()?;
+//!     assert_eq!(lines, ["one", "two"]);
+//!     fs::remove_file(&path)
+//! })
+//! .unwrap()
+//! .unwrap();
+//! ```
+
+use std::fs::{DirEntry, Metadata, Permissions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ringspun_fibers as fibers;
+
+mod file;
+mod open;
+
+pub use file::File;
+pub use open::OpenOptions;
+
+use crate::error::OperationError;
+
+/// Makes a blocking call on another thread, which may borrow; the fiber parks until it has ended.
+fn elsewhere<T: Send>(call: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    fibers::blocking_scoped(call)?
+}
+
+/// The same of a call with a path, which errors name.
+fn with_path<T: Send>(
+    operation: &'static str,
+    path: &Path,
+    call: impl FnOnce(&Path) -> io::Result<T> + Send,
+) -> io::Result<T> {
+    elsewhere(|| call(path)).map_err(|error| OperationError::wrap(operation, path.display(), error))
+}
+
+/// Defines functions with a path that are those of the standard library, on another thread.
+macro_rules! functions {
+    ($($(#[$comment:meta])* $name:ident($operation:literal) -> $result:ty;)+) => {$(
+        $(#[$comment])*
+        ///
+        /// # Errors
+        ///
+        /// The kernel's, with the path; an interrupt of the fiber.
+        ///
+        /// # Panics
+        ///
+        /// Outside of a fiber.
+        pub fn $name(path: impl AsRef<Path>) -> io::Result<$result> {
+            with_path($operation, path.as_ref(), |path| std::fs::$name(path))
+        }
+    )+};
+}
+
+functions! {
+    /// The contents of a file: [`std::fs::read`].
+    read("read") -> Vec<u8>;
+    /// The contents of a file of UTF-8: [`std::fs::read_to_string`].
+    read_to_string("read") -> String;
+    /// What is known of a file, or of that which a link points to: [`std::fs::metadata`].
+    metadata("metadata of") -> Metadata;
+    /// What is known of a file or of a link: [`std::fs::symlink_metadata`].
+    symlink_metadata("metadata of") -> Metadata;
+    /// The path without links and dots: [`std::fs::canonicalize`].
+    canonicalize("canonicalize") -> PathBuf;
+    /// Where a link points to: [`std::fs::read_link`].
+    read_link("read the link") -> PathBuf;
+    /// Makes a directory: [`std::fs::create_dir`].
+    create_dir("create the directory") -> ();
+    /// Makes a directory and those above it: [`std::fs::create_dir_all`].
+    create_dir_all("create the directory") -> ();
+    /// Removes a file: [`std::fs::remove_file`].
+    remove_file("remove") -> ();
+    /// Removes an empty directory: [`std::fs::remove_dir`].
+    remove_dir("remove the directory") -> ();
+    /// Removes a directory with all that is in it: [`std::fs::remove_dir_all`].
+    remove_dir_all("remove the directory") -> ();
+}
+
+/// The entries of a directory, in no order. Unlike [`std::fs::read_dir`], it reads all of them at once.
+///
+/// # Errors
+///
+/// The kernel's, with the path; an interrupt of the fiber.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn read_dir(path: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
+    with_path("read the directory", path.as_ref(), |path| std::fs::read_dir(path)?.collect())
+}
+
+/// Writes a file, which replaces what was in it: [`std::fs::write`].
+///
+/// # Errors
+///
+/// The kernel's, with the path; an interrupt of the fiber.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<()> {
+    let contents = contents.as_ref();
+    with_path("write", path.as_ref(), |path| std::fs::write(path, contents))
+}
+
+/// Renames a file, and replaces one of the new name: [`std::fs::rename`].
+///
+/// # Errors
+///
+/// The kernel's, with the first path; an interrupt of the fiber.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let to = to.as_ref();
+    with_path("rename", from.as_ref(), |from| std::fs::rename(from, to))
+}
+
+/// Copies a file, and returns how many bytes it has: [`std::fs::copy`].
+///
+/// # Errors
+///
+/// The kernel's, with the first path; an interrupt of the fiber.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
+    let to = to.as_ref();
+    with_path("copy", from.as_ref(), |from| std::fs::copy(from, to))
+}
+
+/// Sets the permissions of a file: [`std::fs::set_permissions`].
+///
+/// # Errors
+///
+/// The kernel's, with the path; an interrupt of the fiber.
+///
+/// # Panics
+///
+/// Outside of a fiber.
+pub fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
+    with_path("permissions of", path.as_ref(), |path| std::fs::set_permissions(path, permissions))
+}
