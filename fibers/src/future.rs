@@ -30,7 +30,7 @@ use crate::wait::{wait, waiter, yield_now};
 /// # Errors
 ///
 /// The interrupt that ended the wait: a cancel, a deadline, or the end of the runtime. The future has been dropped
-/// then. One that is ready is never dropped without its output: an interrupt is raised only where the fiber would park.
+/// then. One that is ready gives its output all the same: an interrupt is raised only where the fiber would park.
 ///
 /// # Panics
 ///
@@ -49,7 +49,8 @@ use crate::wait::{wait, waiter, yield_now};
 ///     assert_eq!(sum, Ok(42));
 ///
 ///     // A deadline drops the future.
-///     let never = fibers::with_deadline(Duration::from_millis(1), || fibers::block_on(std::future::pending::<()>()));
+///     let forever = std::future::pending::<()>();
+///     let never = fibers::with_deadline(Duration::from_millis(1), || fibers::block_on(forever));
 ///     assert_eq!(never, Err(fibers::Interrupt::DeadlineExpired));
 /// })
 /// .unwrap();

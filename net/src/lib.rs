@@ -58,6 +58,7 @@
 
 mod address;
 mod ancillary;
+mod async_stream;
 mod building;
 mod connecting;
 mod conversions;
@@ -80,6 +81,9 @@ mod wait_list;
 mod waiting;
 
 pub use address::{Address, local_address, peer_address};
+#[cfg(feature = "hyper")]
+pub use async_stream::hyper;
+pub use async_stream::{AsyncStream, PollStream};
 pub use building::{ConnectBuilder, ListenBuilder};
 pub use connecting::{connect, connect_from};
 pub use datagram::{DatagramSocket, connect_datagram, connect_datagram_from, listen_datagram};

@@ -504,7 +504,7 @@ impl Stream {
 
     /// Out of line, so that the stacks of waiting fibers have no room for errors.
     #[cold]
-    fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
+    pub(crate) fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
         if self.core.is_closed() {
             return OperationError::wrap(operation, "a closed stream", Closed.into());
         }

@@ -3,6 +3,8 @@
 //! One of the modules brings an allocator that refuses large blocks, which holds for all tests here.
 
 mod architecture;
+#[cfg(feature = "tls")]
+mod async_crates;
 mod embedding;
 #[cfg(feature = "cli")]
 mod fuzz_corpus;

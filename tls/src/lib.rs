@@ -40,6 +40,7 @@
 //! There is no unsafe code here. Records that have been encrypted are sent from memory of the stream below, whatever
 //! becomes of the fiber that wrote them, so that a cancel, a deadline or a timeout leaves a stream that can be used.
 
+mod async_stream;
 mod client;
 mod error;
 mod identity;

@@ -384,7 +384,7 @@ impl TlsStream {
 
     /// Out of line, so that the stacks of waiting fibers have no room for errors.
     #[cold]
-    fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
+    pub(crate) fn failed(&self, operation: &'static str, error: io::Error) -> io::Error {
         match self.peer {
             _ if self.tls.stream().is_closed() => {
                 OperationError::wrap(operation, "a closed stream", ringspun_net::Closed.into())

@@ -8,6 +8,7 @@ mod accept;
 mod budget;
 mod chunk;
 mod connect;
+mod copied;
 mod datagram;
 mod datagrams;
 mod input;

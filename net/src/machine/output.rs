@@ -278,7 +278,7 @@ impl<K: Kind<Output = Output>> Socket<K> {
     }
 
     #[cold]
-    fn queue(self: &Rc<Self>, data: &[u8]) {
+    pub(super) fn queue(self: &Rc<Self>, data: &[u8]) {
         let mut queued = self.output.queued.take();
         queued.extend_from_slice(data);
         self.output.queued.set(queued);
@@ -364,6 +364,11 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
         self.leave_writers(waiter);
         Poll::Ready(self.check_behind())
+    }
+
+    /// Whether nothing is behind the message that the loop's next turn sends.
+    pub(super) fn is_sent_next_turn(&self) -> bool {
+        matches!(self.output.state.get(), State::Soon(_))
     }
 
     /// Returns, once, the error of a failed detached send.
