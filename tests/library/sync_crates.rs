@@ -1,15 +1,17 @@
-//! Crates written for blocking sockets run on fibers as they are: WebSocket with `tungstenite`, TLS with
-//! `rustls`.
+//! Crates written for blocking sockets run on fibers as they are: WebSocket with `tungstenite`, TLS with `rustls`, mail
+//! with `imap`, and the commands, the replies and the parser of `redis`. `httparse` is under examples/http.rs.
 //!
 //! Client and server share one thread: neither gets an answer unless each wait of the other parks its fiber
 //! alone. A deadline ends a test in which an answer never comes.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::{Commands as _, ConnectionLike, RedisResult, Value};
 use ringspun::fibers;
 use ringspun::net::{self, Stream};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -157,6 +159,127 @@ fn rustls_exchanges_more_than_a_record_and_closes_cleanly() -> Outcome<()> {
         assert_eq!(rest, 0, "the client's close_notify is the end of the stream");
     }
     Ok(())
+}
+
+#[test]
+fn imap_logs_in_fetches_and_logs_out() {
+    const MAIL: &str = "Subject: yarn\r\n\r\nring-spun\r\n";
+    let client = |stream: Stream| {
+        let mut client = imap::Client::new(stream);
+        client.read_greeting()?;
+        let mut session = client.login("ann", "a secret").map_err(|(error, _)| error)?;
+        let mailbox = session.select("INBOX")?;
+        let fetched = session.fetch("1", "RFC822")?;
+        let bodies: Vec<_> = fetched.iter().filter_map(|mail| mail.body()).map(<[u8]>::to_vec).collect();
+        let refused = session.select("nowhere").is_err();
+        session.logout()?;
+        Ok((mailbox.exists, bodies, refused))
+    };
+    let server = |stream: Stream| {
+        let (lines, mut seen) = (BufReader::new(&stream).lines(), Vec::new());
+        stream.write(b"* OK ready\r\n")?;
+        for line in lines {
+            let line = line?;
+            let (tag, command) = line.split_once(' ').ok_or("a line without a tag")?;
+            let (data, status) = match command.split(' ').next().unwrap_or_default() {
+                "SELECT" if command.contains("nowhere") => (String::new(), "NO not here"),
+                "SELECT" => ("* 3 EXISTS\r\n".to_string(), "OK selected"),
+                "FETCH" => (format!("* 1 FETCH (RFC822 {{{}}}\r\n{MAIL})\r\n", MAIL.len()), "OK fetched"),
+                "LOGOUT" => ("* BYE\r\n".to_string(), "OK"),
+                _ => (String::new(), "OK"),
+            };
+            seen.push(command.to_string());
+            stream.write(format!("{data}{tag} {status}\r\n").as_bytes())?;
+        }
+        Ok(seen)
+    };
+    let (got, seen) = exchange(client, server);
+    assert_eq!(got, (3, vec![MAIL.as_bytes().to_vec()], true));
+    assert_eq!(seen[0], "LOGIN \"ann\" \"a secret\"");
+    assert_eq!(seen.len(), 5);
+}
+
+/// A connection for the commands of `redis`, whose own are of the standard library's sockets.
+struct Redis {
+    stream: Stream,
+    parser: redis::Parser,
+}
+
+impl ConnectionLike for Redis {
+    fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
+        self.stream.write(command)?;
+        self.parser.parse_value(&self.stream)
+    }
+
+    fn req_packed_commands(
+        &mut self,
+        commands: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        self.stream.write(commands)?;
+        let replies: RedisResult<Vec<_>> =
+            (0..offset + count).map(|_| self.parser.parse_value(&self.stream)).collect();
+        Ok(replies?.split_off(offset))
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+
+    fn check_connection(&mut self) -> bool {
+        redis::cmd("PING").exec(self).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        self.stream.peername().is_ok()
+    }
+}
+
+#[test]
+fn redis_asks_and_pipelines() {
+    let client = |stream: Stream| {
+        let mut redis = Redis { stream, parser: redis::Parser::new() };
+        assert!(redis.check_connection());
+        let () = redis.set("yarn", pattern(100_000))?;
+        let yarn: Vec<u8> = redis.get("yarn")?;
+        let missing: Option<String> = redis.get("wool")?;
+        let mut pipe = redis::pipe();
+        for number in 0..100 {
+            pipe.set(number, number * number).ignore().get(number);
+        }
+        let squares: Vec<u32> = pipe.query(&mut redis)?;
+        let refused: RedisResult<()> = redis::cmd("SPIN").query(&mut redis);
+        Ok((yarn == pattern(100_000), missing, squares, refused.unwrap_err().to_string()))
+    };
+    let server = |stream: Stream| {
+        let (mut values, mut parser) = (BTreeMap::new(), redis::Parser::new());
+        let mut count = 0;
+        // An error is the end of the stream.
+        while let Ok(command) = parser.parse_value(&stream) {
+            let parts: Vec<Vec<u8>> = redis::from_redis_value(command)?;
+            let reply = match parts.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+                [b"PING"] => b"+PONG\r\n".to_vec(),
+                [b"SET", key, value] => {
+                    values.insert(key.to_vec(), value.to_vec());
+                    b"+OK\r\n".to_vec()
+                }
+                [b"GET", key] => match values.get(*key) {
+                    None => b"$-1\r\n".to_vec(),
+                    Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
+                },
+                _ => b"-ERR unknown command\r\n".to_vec(),
+            };
+            stream.write(&reply)?;
+            count += 1;
+        }
+        Ok(count)
+    };
+    let ((yarn, missing, squares, refused), count) = exchange(client, server);
+    assert!(yarn && missing.is_none());
+    assert!(squares.into_iter().eq((0..100).map(|number| number * number)));
+    assert!(refused.contains("unknown command"), "{refused}");
+    assert_eq!(count, 205);
 }
 
 /// Both ends' settings: a certificate for "localhost" that signs itself, and a client that trusts it alone.
