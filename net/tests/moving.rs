@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringspun_fibers::{self as fibers, SharedChannel, Workers, WorkersBuilder};
+use ringspun_fibers::{self as fibers, Runtime, SharedChannel, Workers, WorkersBuilder};
 use ringspun_net::{self as net, Movable, Stream};
+use ringspun_runtime::Configuration;
 
 fn workers(count: usize) -> Workers {
     WorkersBuilder::new().count(count).start().unwrap()
@@ -124,6 +125,26 @@ fn a_stream_that_cannot_move_comes_back_with_the_reason() {
     })
     .unwrap()
     .unwrap();
+}
+
+/// A reader that has used up what it may read in a turn waits for the next one; that is over with its read.
+#[test]
+fn a_stream_that_has_more_to_read_than_fits_a_turn_moves() {
+    const WRITTEN_BYTES: usize = 10_000;
+    let configuration = Configuration { receive_buffer_size_bytes: 100, ..Configuration::default() };
+    let ran = Runtime::new().configuration(configuration).run(|| -> io::Result<()> {
+        let (mut stream, mut peer) = pair()?;
+        for round in 0..10 {
+            peer.write_all(&[7; WRITTEN_BYTES])?;
+            assert_eq!(stream.chunk(&mut vec![0; WRITTEN_BYTES])?, WRITTEN_BYTES);
+            stream = match stream.into_movable() {
+                Ok(movable) => movable.into_stream()?,
+                Err(refused) => panic!("round {round}: {}", refused.error),
+            };
+        }
+        Ok(())
+    });
+    ran.unwrap().unwrap();
 }
 
 #[test]

@@ -286,11 +286,12 @@ impl<K: Kind> Socket<K> {
     /// Wakes the waiter when there is input.
     #[inline]
     pub fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {
-        self.input.readers.add(waiter);
         if self.input.announced.get() == Announced::Nothing {
+            self.input.readers.add(waiter);
             self.arm_input();
         } else {
-            // The budget of this turn is used up, and no event will announce the rest.
+            // The budget of this turn is used up, and no event will announce the rest. Nobody would take the waiter out
+            // of the list of readers.
             self.event_loop.wake_next_turn(waiter.clone());
         }
     }
