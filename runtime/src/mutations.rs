@@ -21,6 +21,8 @@ pub enum Mutation {
     PermitForgotten,
     /// A scope whose fiber is interrupted is left before its fibers have ended.
     ScopeLeft,
+    /// The decrypted bytes that an interrupted read has put back are lost.
+    DecryptedBytesLost,
 }
 
 thread_local! {
@@ -29,7 +31,7 @@ thread_local! {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SlotFreedAtCancel,
         Self::LateByteDropped,
         Self::WakeLost,
@@ -37,6 +39,7 @@ impl Mutation {
         Self::LateAcceptLeaked,
         Self::PermitForgotten,
         Self::ScopeLeft,
+        Self::DecryptedBytesLost,
     ];
 
     /// Activates this bug on this thread.

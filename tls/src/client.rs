@@ -158,6 +158,8 @@ impl ClientConfigBuilder {
         if !self.resumes {
             inner.resumption = Resumption::disabled();
         }
+        #[cfg(feature = "simulation")]
+        crate::simulation::change_client(&mut inner);
         Ok(ClientConfig { inner: Arc::new(inner), server_name: self.server_name })
     }
 }

@@ -227,6 +227,10 @@ impl fmt::Debug for Roots {
 
 /// The cryptography: AWS-LC, with X25519MLKEM768 as the first key exchange to offer.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "simulation")]
+    if let Some(provider) = crate::simulation::provider() {
+        return provider;
+    }
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

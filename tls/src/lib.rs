@@ -46,6 +46,8 @@ mod error;
 mod identity;
 pub mod machine;
 mod server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod stream;
 mod version;
 mod waiting;

@@ -189,6 +189,8 @@ impl ServerConfigBuilder {
             inner.session_storage = Arc::new(NoServerSessionStorage {});
             inner.send_tls13_tickets = 0;
         }
+        #[cfg(feature = "simulation")]
+        crate::simulation::change_server(&mut inner);
         Ok(ServerConfig { inner: Arc::new(inner), identities, handshake_timeout: self.handshake_timeout })
     }
 }

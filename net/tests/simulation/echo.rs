@@ -88,7 +88,7 @@ fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
     while link.there.sent() < total {
         let count = context.piece(total, link.there.sent());
         stream.set_write_timeout(context.chance(128).then(|| context.duration()));
-        match link.there.write(context, stream, count) {
+        match link.there.write(context, |bytes| stream.write(bytes), count) {
             Err(error) if !context.goes_on(&error) => return link.fail(),
             _ => context.pause(total),
         }

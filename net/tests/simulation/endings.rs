@@ -57,7 +57,7 @@ fn serve(context: &Context, account: &Account, stream: Stream) {
     stream.set_write_timeout(Some(Duration::from_millis(50)));
     let most = context.between(1, SMALL_BYTES);
     loop {
-        match account.flow.write(context, &stream, context.between(1, most)) {
+        match account.flow.write(context, |bytes| stream.write(bytes), context.between(1, most)) {
             Ok(()) if context.chance(1) => break,
             Ok(()) => {}
             Err(error) if net::interrupt_of(&error).is_some() => break,

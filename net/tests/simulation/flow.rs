@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::io;
 
-use ringspun_net::{OperationError, Stream, WriteInterrupted};
+use ringspun_net::{OperationError, WriteInterrupted};
 
 use crate::context::Context;
 
@@ -53,11 +53,16 @@ impl Flow {
         self.failed.get()
     }
 
-    /// Writes the next bytes, up to so many.
-    pub fn write(&self, context: &Context, stream: &Stream, count: usize) -> io::Result<()> {
+    /// Writes the next bytes, up to so many, by `write`.
+    pub fn write(
+        &self,
+        context: &Context,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+        count: usize,
+    ) -> io::Result<()> {
         let start = self.sent.get();
         let bytes: Vec<u8> = (start..start + count as u64).map(|offset| self.byte_at(offset)).collect();
-        self.account(context, stream.write(&bytes), count)
+        self.account(context, write(&bytes), count)
     }
 
     /// Counts the outcome of a write.
@@ -100,6 +105,11 @@ impl Flow {
     /// The sender has sent all and said so.
     pub fn finish(&self) {
         self.finished.set(true);
+    }
+
+    #[allow(dead_code, reason = "only an end by TLS must have been sent by somebody")]
+    pub fn has_finished(&self) -> bool {
+        self.finished.get()
     }
 
     /// A receiver has met the end.

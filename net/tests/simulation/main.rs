@@ -1,7 +1,7 @@
 //! Workloads in a simulation, seed by seed: `scripts/check simulation` runs them, and says with `--help` how.
 //!
-//! The seeds are shared among processes, as the numbers of descriptors are a process's own; this file has what
-//! they do, `runner` has who starts them and makes one result of theirs.
+//! The seeds are shared among processes, as the numbers of descriptors are a process's own: `worker` has what they do,
+//! `runner` has who starts them and makes one result of theirs. `tls/tests/simulation` uses these, too.
 
 mod chat;
 mod context;
@@ -13,22 +13,11 @@ mod proxy;
 mod runner;
 mod scopes;
 mod trees;
+mod worker;
 
-use std::collections::BTreeMap;
-use std::process::exit;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use context::{Summary, Workload};
-use runner::{Options, Range};
-
-/// A workload, and what must have happened in it after a thousand seeds for it to be meaningful.
-pub struct Scene {
-    name: &'static str,
-    workload: Workload,
-    tallies: &'static [&'static str],
-    /// Whether it has sockets, so that every fault has to happen.
-    has_sockets: bool,
-}
+#[cfg(feature = "mutations")]
+use ringspun_runtime::simulation::Mutation;
+use worker::Scene;
 
 /// What is counted where every byte is known.
 const FLOWS: [&str; 6] = [
@@ -75,69 +64,24 @@ const SCENES: [Scene; 7] = [
     },
 ];
 
-/// Each so many seeds, one runs twice, and has to give the same.
-const REPEAT_EVERY: u64 = 64;
-/// Each so many seeds, those who wait are told.
-const TELL_EVERY: u64 = 100;
-
-/// The seed that runs, for the panic hook.
-static SEED: AtomicU64 = AtomicU64::new(0);
+/// The workload that is to find a deliberate bug, and what it then says: not any failure counts.
+#[cfg(feature = "mutations")]
+fn finder(mutation: Mutation) -> Option<(&'static str, &'static [&'static str])> {
+    Some(match mutation {
+        Mutation::SlotFreedAtCancel => ("echo", &["a completion for an operation that is over"]),
+        Mutation::LateByteDropped => ("proxy", &["expected 0x"]),
+        // Where another fiber looks at the time again and again meanwhile, the run has no end.
+        Mutation::WakeLost => ("chat", &["a waiter was forgotten", "no end after"]),
+        Mutation::BufferReturnedTwice => ("chat", &["receive buffer"]),
+        Mutation::LateAcceptLeaked => ("echo", &["descriptors were left open"]),
+        Mutation::PermitForgotten => ("locks", &["a waiter was forgotten"]),
+        Mutation::ScopeLeft => ("scopes", &["a scope was left while"]),
+        // By tls/tests/simulation.
+        Mutation::DecryptedBytesLost => return None,
+        unknown => panic!("{unknown:?}: no workload is known to find it"),
+    })
+}
 
 fn main() {
-    match Options::from_arguments() {
-        Err(text) => {
-            eprintln!("{text}");
-            exit(2);
-        }
-        Ok(options) => match &options.range {
-            Some(range) => work(&options, range),
-            None => exit(runner::run(&options)),
-        },
-    }
-}
-
-/// Runs some seeds of one workload, and tells of each step on standard output.
-fn work(options: &Options, range: &Range) {
-    let Some(scene) = SCENES.iter().find(|scene| scene.name == range.scene) else { exit(2) };
-    // Panics that are part of a workload do not come here.
-    std::panic::set_hook(Box::new(|panic| {
-        let text = panic.to_string().replace('\n', " ");
-        failed(SEED.load(Ordering::Relaxed), &text);
-    }));
-    options.activate_mutation();
-    let mut sums = BTreeMap::new();
-    for (count, seed) in (range.start..range.start + range.seeds).enumerate() {
-        SEED.store(seed, Ordering::Relaxed);
-        let summary = run(scene, seed, options.trace);
-        if seed % REPEAT_EVERY == 0 && !options.trace && summary.digest != run(scene, seed, false).digest {
-            failed(seed, "run twice, the seed did not do the same");
-        }
-        for (fault, count) in &summary.faults {
-            *sums.entry(format!("{fault:?}")).or_insert(0) += count;
-        }
-        for (name, count) in &summary.tallies {
-            *sums.entry(name.to_string()).or_insert(0) += count;
-        }
-        *sums.entry("milliseconds".to_string()).or_insert(0) += summary.elapsed.as_millis() as u64;
-        if (count as u64 + 1).is_multiple_of(TELL_EVERY) {
-            println!("done\t{TELL_EVERY}\t{seed}");
-        }
-    }
-    println!("done\t{}\t{}", range.seeds % TELL_EVERY, range.start + range.seeds);
-    for (name, count) in sums {
-        println!("sum\t{count}\t{name}");
-    }
-    println!("end\t0\t");
-}
-
-fn run(scene: &Scene, seed: u64, trace: bool) -> Summary {
-    match context::run(scene.workload, seed, trace) {
-        Ok(summary) => summary,
-        Err(text) => failed(seed, &text),
-    }
-}
-
-fn failed(seed: u64, text: &str) -> ! {
-    println!("failed\t{seed}\t{text}");
-    exit(1);
+    runner::main();
 }

@@ -103,7 +103,7 @@ fn converse(context: &Rc<Context>, stream: Stream, link: &Rc<Link>, out: Directi
         let total = context.amount();
         while flow.sent() < total {
             let count = context.piece(total, flow.sent());
-            match flow.write(context, &sending, count) {
+            match flow.write(context, |bytes| sending.write(bytes), count) {
                 Err(error) if !context.goes_on(&error) => return on.fail(),
                 _ => context.pause(total),
             }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Stdio, exit};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use ringspun_runtime::simulation::Fault;
 
-use crate::{SCENES, Scene};
+use crate::SCENES;
+use crate::worker::{self, Scene};
 
 /// The end of a failing seed's trace is shown, as it may be long.
 const TRACE_LINES: usize = 60;
@@ -93,8 +94,25 @@ impl Options {
     }
 }
 
+/// Does what the arguments of the program say, and ends it.
+pub fn main() -> ! {
+    match Options::from_arguments() {
+        Err(text) => {
+            eprintln!("{text}");
+            exit(2);
+        }
+        Ok(options) => match &options.range {
+            Some(range) => {
+                worker::work(&options, range);
+                exit(0);
+            }
+            None => exit(run(&options)),
+        },
+    }
+}
+
 /// Runs according to the options, and returns the exit status.
-pub fn run(options: &Options) -> i32 {
+fn run(options: &Options) -> i32 {
     if options.all_mutations {
         return find_mutations(options);
     }
@@ -306,6 +324,7 @@ mod mutations {
     use ringspun_runtime::simulation::Mutation;
 
     use super::{Options, SCENES, run_scene};
+    use crate::finder;
 
     pub fn named(name: &str) -> Mutation {
         let found = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
@@ -315,25 +334,10 @@ mod mutations {
     /// In so many it has to be found.
     const SEEDS: u64 = 10_000;
 
-    /// The workload that is to find it, and what it then says: not any failure counts.
-    fn finder(mutation: Mutation) -> (&'static str, &'static [&'static str]) {
-        match mutation {
-            Mutation::SlotFreedAtCancel => ("echo", &["a completion for an operation that is over"]),
-            Mutation::LateByteDropped => ("proxy", &["expected 0x"]),
-            // Where another fiber looks at the time again and again meanwhile, the run has no end.
-            Mutation::WakeLost => ("chat", &["a waiter was forgotten", "no end after"]),
-            Mutation::BufferReturnedTwice => ("chat", &["receive buffer"]),
-            Mutation::LateAcceptLeaked => ("echo", &["descriptors were left open"]),
-            Mutation::PermitForgotten => ("locks", &["a waiter was forgotten"]),
-            Mutation::ScopeLeft => ("scopes", &["a scope was left while"]),
-            unknown => panic!("{unknown:?}: no workload is known to find it"),
-        }
-    }
-
     pub fn find_mutations(options: &Options) -> i32 {
         let mut status = 0;
         for mutation in Mutation::ALL {
-            let (name, signs) = finder(mutation);
+            let Some((name, signs)) = finder(mutation) else { continue };
             let Some(scene) = SCENES.iter().find(|scene| scene.name == name) else { continue };
             // One process, so that the first seed that finds it is the one that is told.
             let options =

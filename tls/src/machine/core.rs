@@ -8,6 +8,8 @@ use std::task::Poll;
 
 use ringspun_net::machine::StreamCore;
 use ringspun_runtime::Wake;
+#[cfg(feature = "mutations")]
+use ringspun_runtime::simulation::{Mutation, mutated};
 use rustls::Connection;
 
 use crate::error::TlsError;
@@ -105,6 +107,8 @@ impl TlsCore {
 
     /// Puts decrypted bytes back, for the next reader.
     pub fn put_back(&self, bytes: &[u8]) {
+        #[cfg(feature = "mutations")]
+        let bytes = if mutated(Mutation::DecryptedBytesLost) { &[] } else { bytes };
         if !bytes.is_empty() {
             let mut all = bytes.to_vec();
             all.extend_from_slice(&self.put_back.take());

@@ -43,6 +43,10 @@ impl World {
         if let Some(peer) = self.connection(to) {
             peer.put_on_wire(&bytes[..count]);
         }
+        for chunk in bytes[..count].chunks(size_of::<u64>()) {
+            let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            self.add_to_digest(word);
+        }
         self.dispatch(to, Segment::Bytes(count));
         Ok(count)
     }

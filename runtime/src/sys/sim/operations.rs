@@ -359,6 +359,10 @@ impl World {
         self.operations.insert(user_data, operation);
     }
 
+    pub(super) fn add_to_digest(&mut self, fact: u64) {
+        self.digest = (self.digest ^ fact).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
     /// Adds a reaped completion to the digest, removes an operation that is over, and returns its key.
     pub(super) fn reaped(&mut self, posted: &Posted) -> OperationKey {
         let number = self.operations.get(&posted.user_data).map_or(0, |operation| operation.number);
@@ -369,8 +373,7 @@ impl World {
             .get(&posted.user_data)
             .is_some_and(|operation| matches!(operation.task, Task::Accept) && posted.result >= 0);
         for (at, fact) in facts.into_iter().enumerate() {
-            let fact = if is_accept && at == 2 { 0 } else { fact };
-            self.digest = (self.digest ^ fact).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+            self.add_to_digest(if is_accept && at == 2 { 0 } else { fact });
         }
         if !posted.more && !posted.cancel_missed {
             self.operations.remove(&posted.user_data);
