@@ -2,9 +2,9 @@
 //!
 //! A schedule counts in requests: at a constant or changing rate, request `n` is due once `n` requests' worth of time
 //! has passed. Evenly, that is all. As a Poisson process, the requests of a block lie at independent, uniformly
-//! distributed places in it, in their order (Kingman, *Poisson Processes*, section 2.4: what a Poisson process is, given
-//! the number of its points). So each block has exactly as many requests as the rate says, and each request has a time of
-//! its own that does not depend on when somebody asks for it.
+//! distributed places in it, in their order (Kingman, *Poisson Processes*, section 2.4: what a Poisson process is,
+//! given the number of its points). So each block has exactly as many requests as the rate says, and each request has a
+//! time of its own that does not depend on when somebody asks for it.
 
 use std::cell::RefCell;
 use std::fmt;
