@@ -67,6 +67,7 @@ mod descriptor;
 mod endpoint;
 mod error;
 pub mod fs;
+mod inherited;
 mod listener;
 pub mod machine;
 #[cfg(feature = "mutations")]

@@ -132,6 +132,7 @@ impl Slots {
             Operation::Poll { descriptor, .. } => Some(*descriptor),
             // Datagrams have no end.
             Operation::Accept { .. } | Operation::ReceiveFrom { .. } | Operation::SendTo { .. } => None,
+            Operation::File(_) => None,
         };
         self.slab.iter().filter_map(|(_, slot)| descriptor_of(slot)).collect()
     }
