@@ -5,7 +5,7 @@ use std::cell::Cell;
 use ringspun_runtime::EventLoop;
 
 /// The cost of the calls since the last turn of the loop: a fiber whose calls never wait must not starve the others.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Budget {
     turn: Cell<u32>,
     spent: Cell<u8>,

@@ -29,6 +29,7 @@ mod turn;
 mod write;
 
 pub use accept::{Accept, EXHAUSTED_PAUSE, is_exhausted};
+pub(crate) use budget::Budget;
 pub use chunk::Chunk;
 pub use connect::{Connect, ConnectError, connect_datagram, unbound_socket};
 pub use datagram::{ReceiveFrom, SendTo};
