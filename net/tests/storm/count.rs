@@ -24,9 +24,13 @@ pub enum Operation {
     LookUp,
     Join,
     Sleep,
+    File,
+    Pipe,
+    Child,
+    Signal,
 }
 
-pub const OPERATIONS: [Operation; 13] = {
+pub const OPERATIONS: [Operation; 17] = {
     use Operation::*;
     [
         Connect,
@@ -42,6 +46,10 @@ pub const OPERATIONS: [Operation; 13] = {
         LookUp,
         Join,
         Sleep,
+        File,
+        Pipe,
+        Child,
+        Signal,
     ]
 };
 

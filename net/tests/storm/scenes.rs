@@ -13,9 +13,10 @@ use ringspun_net::{self as net, Address, OperationError, Stream, WriteInterrupte
 
 use crate::count::{Failure, Limit, Means, Operation, Random, Storm};
 use crate::datagrams::{datagrams, lookups, unix_name};
+use crate::local;
 
 /// How many are played at a time.
-const SCENES_AT_ONCE: usize = 80;
+pub const SCENES_AT_ONCE: usize = 80;
 /// A port of this machine that the kernel chooses.
 pub const TCP: &str = "127.0.0.1:0";
 
@@ -398,9 +399,22 @@ pub fn joining(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
 /// Several scenes at once, each with choices of its own.
 pub fn rage(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
     type Scene = fn(&Rc<Storm>, Random) -> io::Result<()>;
-    const SCENES: [Scene; 11] = [
-        transfer, transfer, transfer, transfer, accepting, serving, connecting, joining, datagrams,
-        datagrams, lookups,
+    const SCENES: [Scene; 15] = [
+        transfer,
+        transfer,
+        transfer,
+        transfer,
+        accepting,
+        serving,
+        connecting,
+        joining,
+        datagrams,
+        datagrams,
+        lookups,
+        local::files,
+        local::pipes,
+        local::children,
+        local::signals,
     ];
     let scenes: Vec<_> = (0..SCENES_AT_ONCE)
         .map(|_| {
