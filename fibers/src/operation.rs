@@ -126,6 +126,7 @@ fn complete(operation: Operation) -> io::Result<u32> {
         return Err(Interrupt::Cancelled.into());
     }
     check()?;
+    with_current(|fiber| fiber.event_loop().check_process())?;
     let mut single = Single::submit(operation, Rc::new(()));
     let result =
         wait_for_completion(&mut single, |single, waiter| single.poll(waiter), |single| single.cancel());
@@ -174,6 +175,7 @@ impl<D: 'static> Pollable for Ready<D> {
     type Output = io::Result<()>;
 
     fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Self::Output> {
+        with_current(|fiber| fiber.event_loop().check_process())?;
         let operation = self.operation.get_or_insert_with(|| {
             let operation = Operation::Poll { descriptor: self.raw, interest: self.interest };
             Single::submit(operation, self.descriptor.clone())

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use ringspun_fibers::{self as fibers, BlockingError, Interrupt};
 use ringspun_net as net;
 use ringspun_net::fs::{self, File};
@@ -317,6 +319,45 @@ fn a_runtime_waits_for_a_call_that_borrows() {
     })
     .unwrap();
     assert!(seen.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+#[test]
+fn in_a_forked_child_each_call_is_an_error_that_says_why() {
+    run(|| {
+        let file = File::open("/etc/passwd")?;
+        let (reader, writer) = net::pipe()?;
+        let mut process = net::spawn(std::process::Command::new("sleep").arg("1000"))?;
+        process.set_kill_on_drop(true);
+        // SAFETY: the child makes no call that needs the parent's threads.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                let mut failures = vec![
+                    file.sync_all(),
+                    file.write_all_at(b"x", 0),
+                    File::open("/etc/passwd").map(drop),
+                    fs::metadata("/").map(drop),
+                    reader.read(&mut [0]).map(drop),
+                    process.wait().map(drop),
+                    net::stdout().write(b"x").map(drop),
+                ];
+                drop((file, reader, writer, process));
+                // The loop is another's, no runtime runs here, and the process is not a child of this one.
+                let told = ["belongs to process", "no runtime of fibers", "No child processes"];
+                failures.retain(|result| match result {
+                    Ok(()) => true,
+                    Err(error) => !told.iter().any(|text| error.to_string().contains(text)),
+                });
+                // SAFETY: ends the process at once.
+                unsafe { libc::_exit(failures.len() as i32) }
+            }
+            ForkResult::Parent { child } => assert_eq!(waitpid(child, None)?, WaitStatus::Exited(child, 0)),
+        }
+        assert_eq!(process.try_wait()?, None, "the child has not killed it");
+        drop(writer);
+        assert_eq!(reader.read(&mut [0])?, 0);
+        assert_eq!(file.read_at(&mut [0; 4], 0)?, 4);
+        Ok(())
+    });
 }
 
 /// Reads and writes of files that are interrupted at any moment: what was written is whole, and nothing is left.
