@@ -14,7 +14,6 @@ mod load;
 mod logging;
 mod output;
 mod serve;
-mod stop;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

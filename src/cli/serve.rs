@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use nix::sys::signal::Signal;
-use ringspun::fibers::{self, Workers, WorkersBuilder};
+use ringspun::fibers::{self, Signal, Signals, Workers, WorkersBuilder};
 use ringspun::net::{
     self as net, Address, DatagramSocket, Drained, Endpoint, InheritedSocket, Server as Serving,
     ServerBuilder, SocketOption, Stream, WorkerStatistics, interrupt_of, is_closed,
@@ -18,7 +17,6 @@ use ringspun::net::{
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
-use super::stop::StopSignals;
 use super::{address, limits, output};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -203,13 +201,15 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let kinds = kinds(&places, &inherited);
         let builder = server_at(&places, inherited, tls.as_ref(), datagrams.clone())?;
         let server = builder.shares_port(share_port).start_on(workers)?;
-        let signals = StopSignals::take()?;
+        let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
         announce(&kinds, &server)?;
         compare_backends(workers);
         if statistics {
             tell_statistics(&server, &datagrams, workers);
         }
         let signal = signals.wait()?;
+        // Another one ends the process.
+        drop(signals);
         let drained = end(&server, signal, drain)?;
         let connections = server.statistics().iter().map(|worker| worker.served).sum();
         Ok(Served { connections, datagrams: datagrams.iter().map(Counter::get).sum(), drained })

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
+use ringspun::fibers::Signal;
 use ringspun_load::{Arrivals, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "ringspun": env!("CARGO_PKG_VERSION"),
         "backend": outcome.backend,
         "plan": plan_value(plan),
-        "stopped_by": stop_signal.map(|signal| signal.as_str()),
+        "stopped_by": stop_signal.map(|signal| signal.to_string()),
         "target_loss": outcome.target_loss.as_ref().map(
             |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
         ),

@@ -25,11 +25,10 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use nix::sys::signal::Signal;
+use ringspun::fibers::{Signal, Signals};
 use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
-use super::stop::StopSignals;
 use super::{CommandLine, limits, output};
 
 /// The exit status for a failed gate.
@@ -183,11 +182,15 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
 /// Lets SIGINT and SIGTERM stop the run. The cell then holds the signal.
 fn stop_on_signals(hooks: &mut Hooks) -> Rc<Cell<Option<Signal>>> {
     let stop_signal = Rc::new(Cell::new(None));
-    match StopSignals::take() {
+    match Signals::new(&[Signal::INT, Signal::TERM]) {
         // An error means that the runtime is ending.
         Ok(signals) => {
             let stop_signal = stop_signal.clone();
-            hooks.stopper = Some(Box::new(move || stop_signal.set(signals.wait().ok())));
+            hooks.stopper = Some(Box::new(move || {
+                stop_signal.set(signals.wait().ok());
+                // Another one ends the process.
+                drop(signals);
+            }));
         }
         Err(error) => output::complain(format_args!(
             "cannot handle signals, which would end the run without results: {error}"
@@ -224,7 +227,7 @@ fn exit_code(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: O
     match stop_signal {
         Some(signal) => {
             output::complain(format_args!("the run was stopped early by {signal}"));
-            ExitCode::from(SIGNAL_STATUS + signal as u8)
+            ExitCode::from(SIGNAL_STATUS + signal.number() as u8)
         }
         None => ExitCode::SUCCESS,
     }
