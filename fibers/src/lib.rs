@@ -23,7 +23,7 @@
 //! | send the supervisor a message | [`FiberEvent::message`] | `ev/give-supervisor` |
 //! | wait for a future | [`block_on`] | |
 //! | await what fibers wait for | [`as_future`], [`JoinHandle`], [`WorkerTask`] | |
-//! | make a call that blocks | [`blocking`] | `ev/thread` |
+//! | make a call that blocks | [`blocking`], [`blocking_scoped`] for one that borrows | `ev/thread` |
 //! | use every core | [`Workers`], [`Worker::spawn`] | `ev/thread` |
 //! | pass values between threads | [`SharedChannel`] | `ev/thread-chan` |
 //!

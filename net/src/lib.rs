@@ -51,6 +51,12 @@
 //! A socket belongs to the thread that made it. [`serve`] and [`ServerBuilder`] run a worker on each core and give each
 //! connection to the one that has the least to do; [`Stream::into_movable`] moves a stream to another thread.
 //!
+//! # Files and processes
+//!
+//! What a server needs besides its sockets has the same rules: [`fs`] for files and directories, [`pipe`], [`spawn`]
+//! and [`output`] for child processes, [`stdin`], [`stdout`] and [`stderr`]. [`Stream::send_file`] sends a part of a
+//! file. Signals are in `ringspun_fibers`, as they need no descriptor.
+//!
 //! # Two callers, one implementation
 //!
 //! Reads, chunks, writes, accepts and connects are implemented once, in [`machine`], as state machines that are polled.

@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -260,6 +260,30 @@ fn an_open_that_waits_ends_by_a_deadline_a_cancel_and_the_runtime() {
     .unwrap();
     // Threads that still wait get the other end.
     drop(std::fs::OpenOptions::new().read(true).write(true).open(path));
+}
+
+/// On the ring, a read of a pipe waits in the kernel with the buffer that it has borrowed.
+#[test]
+fn a_read_that_waits_gives_its_buffer_back_when_it_is_interrupted() {
+    run(|| {
+        let (reader, mut writer) = io::pipe()?;
+        let file = File::from(OwnedFd::from(reader));
+        if !fibers::event_loop().ok_or(ErrorKind::Unsupported)?.performs_files() {
+            assert_eq!(file.read_at(&mut [0], 0).unwrap_err().raw_os_error(), Some(libc::ESPIPE));
+            return Ok(());
+        }
+        for round in 0..50 {
+            let mut buffer = [7; 4096];
+            let late = fibers::with_deadline(Duration::from_micros(100), || file.read_at(&mut buffer, 0));
+            assert_eq!(net::interrupt_of(&late.unwrap_err()), Some(Interrupt::DeadlineExpired));
+            writer.write_all(&[round; 100])?;
+            // The kernel writes to a buffer of the next read.
+            let mut next = [0; 4096];
+            assert_eq!(file.read_at(&mut next, 0)?, 100);
+            assert!(buffer == [7; 4096] && next[..100] == [round; 100]);
+        }
+        Ok(())
+    });
 }
 
 #[test]

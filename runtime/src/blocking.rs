@@ -499,6 +499,31 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_withdrawn_only_before_it_begins() {
+        let (calls, pool) = calls_and_pool(1, IDLE);
+        let ((begin, begun), (release, blocked)) = (mpsc::channel(), mpsc::channel::<()>());
+        let mut first = calls.call_in(pool, move || {
+            begin.send(()).unwrap();
+            blocked.recv().unwrap();
+        });
+        begun.recv().unwrap();
+        let captured = Arc::new(());
+        let held = captured.clone();
+        let mut second = calls.call_in(pool, move || drop(held)).unwrap();
+        let nobody: Rc<dyn Wake> = Rc::new(Nobody);
+        assert!(second.poll(&nobody).is_pending());
+        assert_eq!([second.withdraw(), second.withdraw()], [true, false]);
+        assert_eq!(
+            (Arc::strong_count(&captured), calls.outstanding(), calls.waiters.borrow().len()),
+            (1, 1, 0)
+        );
+        assert!(second.poll(&nobody).is_pending(), "for good");
+        assert!(!first.as_mut().unwrap().withdraw(), "it has begun");
+        release.send(()).unwrap();
+        finish(first.unwrap()).unwrap();
+    }
+
+    #[test]
     #[cfg_attr(miri, ignore = "leaks what panics when dropped, on purpose")]
     fn a_thread_outlives_a_result_whose_drop_panics() {
         struct Bomb(mpsc::Sender<thread::ThreadId>);

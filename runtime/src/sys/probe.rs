@@ -112,6 +112,14 @@ pub fn ring_report() -> RingReport {
             "completions beyond the queue wait in the kernel instead of being lost",
         ),
         feature(
+            "operations on files",
+            "5.6",
+            [opcode::OpenAt::CODE, opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE]
+                .into_iter()
+                .all(has),
+            "files are opened, read and written by the ring; without it: by threads for blocking calls",
+        ),
+        feature(
             "minimum wait",
             "6.12",
             ring.params().is_feature_min_timeout(),
