@@ -68,6 +68,16 @@ impl Runtime {
         self
     }
 
+    /// Sets how many calls of [`blocking`](crate::blocking) this runtime may have queued or running at a time, at least
+    /// 1; the fibers that make more wait for their turn. By default, there is no limit but that of the threads, which
+    /// all runtimes of the process share: 32, or as many as
+    /// [`BlockingKind::set_threads_max`](ringspun_runtime::BlockingKind::set_threads_max) says. Lower than that, it
+    /// keeps one of several [`Workers`](crate::Workers) from taking all threads.
+    pub fn blocking_calls_max(mut self, calls_max: usize) -> Self {
+        self.configuration.blocking_calls_max = calls_max;
+        self
+    }
+
     /// Sets the sizes of the event loop.
     pub fn configuration(mut self, configuration: Configuration) -> Self {
         self.configuration = configuration;

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{on_both_stacks, settle, spawn};
-use ringspun_fibers::{self as fibers, BlockingError, Interrupt};
+use ringspun_fibers::{self as fibers, BlockingError, Interrupt, Runtime};
 
 #[test]
 fn other_fibers_run_while_a_call_blocks() {
@@ -112,4 +112,44 @@ fn the_end_of_main_does_not_wait_for_a_call() {
     let waited = waited.take();
     assert!(matches!(waited, Some(Err(BlockingError::Interrupted(Interrupt::Cancelled)))), "{waited:?}");
     drop(release);
+}
+
+#[test]
+fn a_runtime_makes_no_more_calls_at_a_time_than_it_may() {
+    let (tell, told) = mpsc::channel::<(u32, mpsc::Sender<()>)>();
+    let releasing = std::thread::spawn(move || {
+        let mut order = Vec::new();
+        while let Ok((number, release)) = told.recv() {
+            // The next one has not begun as long as this one lasts.
+            std::thread::sleep(Duration::from_millis(1));
+            assert!(told.try_recv().is_err(), "two calls at a time");
+            order.push(number);
+            release.send(()).unwrap();
+        }
+        order
+    });
+    let limited = Runtime::new().blocking_calls_max(1);
+    limited
+        .run(move || {
+            let fibers: Vec<_> = (0..5)
+                .map(|number| {
+                    let tell = tell.clone();
+                    spawn(move || {
+                        fibers::blocking(move || {
+                            let (release, released) = mpsc::channel();
+                            tell.send((number, release)).unwrap();
+                            released.recv().unwrap();
+                        })
+                    })
+                })
+                .collect();
+            // An interrupt takes one out that waits for its turn.
+            settle();
+            fibers[2].cancel();
+            let results: Vec<_> = fibers.iter().map(|fiber| fiber.join().unwrap()).collect();
+            assert!(matches!(results[2], Err(BlockingError::Interrupted(Interrupt::Cancelled))));
+            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
+        })
+        .unwrap();
+    assert_eq!(releasing.join().unwrap(), [0, 1, 3, 4]);
 }

@@ -24,6 +24,9 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use crate::process::ProcessMark;
 use crate::wake::{RemoteWaker, Wake};
 
+#[cfg(test)]
+mod tests;
+
 /// The maximum number of threads of a kind in the process, unless the program sets another. They mostly wait, so the
 /// number is unrelated to that of cores. Each thread takes 2 MiB of address space.
 const DEFAULT_THREADS_MAX: usize = 32;
@@ -151,15 +154,13 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the job that `make_job` makes for its ticket. Fails if the pool has no thread and none can be started.
-    fn submit(&'static self, make_job: impl FnOnce(u64) -> Job) -> io::Result<u64> {
+    /// Queues a job. Fails, and gives it back, if the pool has no thread and none can be started.
+    fn submit(&'static self, ticket: u64, job: Job) -> Result<(), (io::Error, Option<Job>)> {
         let mut state = self.lock();
-        // Under the lock, so that the tickets in the queue are those of the calls in their order.
-        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
-        state.queue.insert(ticket, make_job(ticket));
+        state.queue.insert(ticket, job);
         if state.queue.len() <= state.idle_threads {
             self.work.notify_one();
-            return Ok(ticket);
+            return Ok(());
         }
         if state.threads < self.threads_max.load(Ordering::Relaxed) {
             // Under the lock, so that `threads` never includes one that could not be started.
@@ -167,10 +168,8 @@ impl Pool {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => {
                     let job = state.queue.remove(&ticket);
-                    drop(state);
-                    drop(job);
                     let text = format!("no thread can be made for a blocking call: {error}");
-                    return Err(io::Error::new(error.kind(), text));
+                    return Err((io::Error::new(error.kind(), text), job));
                 }
                 Err(error) => {
                     let threads = state.threads;
@@ -178,7 +177,7 @@ impl Pool {
                 }
             }
         }
-        Ok(ticket)
+        Ok(())
     }
 
     /// Takes a job out of the queue; `None` if it has begun, and in a forked child.
@@ -239,8 +238,14 @@ fn program_signals() -> SigSet {
 
 /// The blocking calls of one loop.
 pub(crate) struct BlockingCalls {
-    /// Tickets of the calls that have ended since the last turn.
-    inbox: Arc<Mutex<Vec<u64>>>,
+    /// The calls that have ended since the last turn.
+    inbox: Arc<Mutex<Vec<Ended>>>,
+    /// How many calls the pool may have of this loop at a time, other than lookups of names.
+    calls_max: usize,
+    /// How many it has.
+    submitted: Cell<usize>,
+    /// Calls beyond that, by ticket.
+    held: RefCell<BTreeMap<u64, (&'static Pool, Job)>>,
     waiters: RefCell<HashMap<u64, Rc<dyn Wake>>>,
     /// Calls that were neither withdrawn nor taken from the inbox; if there are none, a turn takes no lock.
     outstanding: Cell<usize>,
@@ -249,10 +254,19 @@ pub(crate) struct BlockingCalls {
     waker: RemoteWaker,
 }
 
+#[derive(Clone, Copy)]
+struct Ended {
+    ticket: u64,
+    is_limited: bool,
+}
+
 impl BlockingCalls {
-    pub(crate) fn new(waker: RemoteWaker) -> Rc<Self> {
+    pub(crate) fn new(waker: RemoteWaker, calls_max: usize) -> Rc<Self> {
         Rc::new(Self {
             inbox: Arc::default(),
+            calls_max: calls_max.max(1),
+            submitted: Cell::new(0),
+            held: RefCell::default(),
             waiters: RefCell::default(),
             outstanding: Cell::new(0),
             closed: Cell::new(false),
@@ -266,29 +280,51 @@ impl BlockingCalls {
         kind: BlockingKind,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
-        self.call_in(Pool::shared(kind)?, function)
+        self.call_in(Pool::shared(kind)?, kind == BlockingKind::Other, function)
     }
 
     fn call_in<T: Send + 'static>(
         self: &Rc<Self>,
         pool: &'static Pool,
+        is_limited: bool,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<BlockingCall<T>> {
         let result = Arc::new(Mutex::new(None));
         let (inbox, waker, place) = (self.inbox.clone(), self.waker.clone(), result.clone());
-        let ticket = pool.submit(|ticket| {
-            Box::new(move || {
-                // Unwind-safe: only the caller sees state that a panic leaves behind, and it gets the payload.
-                let value = catch_unwind(AssertUnwindSafe(function));
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-                inbox.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
-                waker.wake();
-                // Drops the result of an abandoned call; last, as it may run arbitrary code.
-                drop(place);
-            })
-        })?;
+        let ended = Ended { ticket: NEXT_TICKET.fetch_add(1, Ordering::Relaxed), is_limited };
+        let job: Job = Box::new(move || {
+            // Unwind-safe: only the caller sees state that a panic leaves behind, and it gets the payload.
+            let value = catch_unwind(AssertUnwindSafe(function));
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            inbox.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+            waker.wake();
+            // Drops the result of an abandoned call; last, as it may run arbitrary code.
+            drop(place);
+        });
+        if is_limited && self.submitted.get() >= self.calls_max {
+            self.held.borrow_mut().insert(ended.ticket, (pool, job));
+        } else {
+            pool.submit(ended.ticket, job).map_err(|(error, _)| error)?;
+            self.submitted.set(self.submitted.get() + usize::from(is_limited));
+        }
         self.outstanding.set(self.outstanding.get() + 1);
-        Ok(BlockingCall { pool, calls: self.clone(), ticket, result: Some(result) })
+        Ok(BlockingCall { pool, calls: self.clone(), ended, result: Some(result) })
+    }
+
+    /// Notes that the pool has one limited call less, and submits one that has been held.
+    fn submit_held(&self) {
+        self.submitted.set(self.submitted.get() - 1);
+        let next = self.held.borrow_mut().pop_first();
+        if let Some((ticket, (pool, job))) = next {
+            self.submitted.set(self.submitted.get() + 1);
+            if let Err((error, job)) = pool.submit(ticket, job) {
+                // Its caller has been told that it would be made.
+                tracing::error!(%error, "a call that was held back blocks the event loop");
+                if let Some(payload) = job.and_then(|job| catch_unwind(AssertUnwindSafe(job)).err()) {
+                    std::mem::forget(payload);
+                }
+            }
+        }
     }
 
     pub(crate) fn outstanding(&self) -> usize {
@@ -301,8 +337,11 @@ impl BlockingCalls {
             return;
         }
         let ended = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        for ticket in ended {
+        for Ended { ticket, is_limited } in ended {
             self.outstanding.set(self.outstanding.get() - 1);
+            if is_limited {
+                self.submit_held();
+            }
             let waiter = self.waiters.borrow_mut().remove(&ticket);
             if let Some(waiter) = waiter {
                 waiter.wake();
@@ -313,8 +352,8 @@ impl BlockingCalls {
     /// Drops all waiters without waking them, and keeps none from now on.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        let waiters = self.waiters.take();
-        drop(waiters);
+        let dropped = (self.waiters.take(), self.held.take());
+        drop(dropped);
     }
 }
 
@@ -325,7 +364,7 @@ impl BlockingCalls {
 pub struct BlockingCall<T> {
     pool: &'static Pool,
     calls: Rc<BlockingCalls>,
-    ticket: u64,
+    ended: Ended,
     /// Where the thread stores the result; `None` once it has been taken.
     result: Option<Arc<Mutex<Option<thread::Result<T>>>>>,
 }
@@ -349,7 +388,7 @@ impl<T> BlockingCall<T> {
             }
             None if self.calls.closed.get() => Poll::Pending,
             None => {
-                let replaced = self.calls.waiters.borrow_mut().insert(self.ticket, waiter.clone());
+                let replaced = self.calls.waiters.borrow_mut().insert(self.ended.ticket, waiter.clone());
                 drop(replaced);
                 Poll::Pending
             }
@@ -371,7 +410,7 @@ impl<T> BlockingCall<T> {
     }
 
     fn forget_waiter(&self) {
-        let waiter = self.calls.waiters.borrow_mut().remove(&self.ticket);
+        let waiter = self.calls.waiters.borrow_mut().remove(&self.ended.ticket);
         // Dropped with no borrow held, as it may run arbitrary code.
         drop(waiter);
     }
@@ -379,186 +418,25 @@ impl<T> BlockingCall<T> {
 
 impl<T> Drop for BlockingCall<T> {
     fn drop(&mut self) {
-        if self.result.is_some() && !self.withdraw() {
-            self.forget_waiter();
+        if self.result.is_none() {
+            return;
+        }
+        self.forget_waiter();
+        let ticket = self.ended.ticket;
+        let held = self.calls.held.borrow_mut().remove(&ticket);
+        let is_held = held.is_some();
+        if let Some(job) = held.map(|(_, job)| job).or_else(|| self.pool.withdraw(ticket)) {
+            self.calls.outstanding.set(self.calls.outstanding.get() - 1);
+            if self.ended.is_limited && !is_held {
+                self.calls.submit_held();
+            }
+            drop(job);
         }
     }
 }
 
 impl<T> std::fmt::Debug for BlockingCall<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlockingCall").field("ticket", &self.ticket).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    struct Nobody;
-    impl Wake for Nobody {
-        fn wake(self: Rc<Self>) {}
-    }
-
-    fn calls_and_pool(threads_max: usize, idle: Duration) -> (Rc<BlockingCalls>, &'static Pool) {
-        /// Keeps the pools reachable, or Miri would report them as leaks.
-        static POOLS: Mutex<Vec<&Pool>> = Mutex::new(Vec::new());
-        let calls = BlockingCalls::new(RemoteWaker::new().unwrap());
-        let pool = Box::leak(Box::new(Pool::new(Box::leak(Box::new(threads_max.into())), idle).unwrap()));
-        POOLS.lock().unwrap().push(pool);
-        (calls, pool)
-    }
-
-    fn finish<T>(mut call: BlockingCall<T>) -> thread::Result<T> {
-        let nobody: Rc<dyn Wake> = Rc::new(Nobody);
-        loop {
-            if let Poll::Ready(value) = call.poll(&nobody) {
-                return value;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn wait_until(mut reached: impl FnMut() -> bool) {
-        while !reached() {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    #[test]
-    fn a_thread_ends_when_idle_and_the_next_call_makes_another() {
-        let (calls, pool) = calls_and_pool(4, Duration::from_millis(1));
-        for round in 0..20 {
-            assert_eq!(finish(calls.call_in(pool, move || round).unwrap()).unwrap(), round);
-            wait_until(|| pool.lock().threads == 0);
-        }
-        assert_eq!(calls.outstanding(), 20);
-        calls.wake_ended();
-        assert_eq!(calls.outstanding(), 0);
-    }
-
-    #[test]
-    fn calls_queue_for_a_full_pool_and_begin_in_order() {
-        let (calls, pool) = calls_and_pool(1, IDLE);
-        let (release, blocked) = mpsc::channel::<()>();
-        let (note, begun) = mpsc::channel();
-        let first = calls.call_in(pool, move || blocked.recv().unwrap()).unwrap();
-        let others: Vec<_> = (0..100)
-            .map(|n| {
-                let note = note.clone();
-                calls.call_in(pool, move || note.send(n).unwrap()).unwrap()
-            })
-            .collect();
-        assert_eq!(pool.lock().threads, 1);
-        release.send(()).unwrap();
-        finish(first).unwrap();
-        others.into_iter().for_each(|call| finish(call).unwrap());
-        assert!(begun.try_iter().eq(0..100));
-    }
-
-    #[test]
-    fn an_idle_thread_is_used_again_and_a_busy_one_is_not_waited_for() {
-        let (calls, pool) = calls_and_pool(8, IDLE);
-        for _ in 0..10 {
-            finish(calls.call_in(pool, || ()).unwrap()).unwrap();
-            wait_until(|| pool.lock().idle_threads == 1);
-        }
-        assert_eq!(pool.lock().threads, 1);
-        // Each call waits for all the others, so they end only if they run on as many threads.
-        let barrier = Arc::new(std::sync::Barrier::new(8));
-        let meeting: Vec<_> = (0..8)
-            .map(|_| {
-                let barrier = barrier.clone();
-                calls.call_in(pool, move || barrier.wait()).unwrap()
-            })
-            .collect();
-        for call in meeting {
-            finish(call).unwrap();
-        }
-        assert_eq!(pool.lock().threads, 8);
-    }
-
-    #[test]
-    fn an_abandoned_call_leaves_the_queue_at_once() {
-        let (calls, pool) = calls_and_pool(1, IDLE);
-        let ((begin, begun), (release, blocked)) = (mpsc::channel(), mpsc::channel::<()>());
-        let first = calls.call_in(pool, move || {
-            begin.send(()).unwrap();
-            blocked.recv().unwrap();
-        });
-        begun.recv().unwrap();
-        let captured = Arc::new(());
-        let held = captured.clone();
-        let second = calls.call_in(pool, move || drop(held)).unwrap();
-        drop(second);
-        assert_eq!((Arc::strong_count(&captured), pool.lock().queue.len()), (1, 0));
-        assert_eq!(calls.outstanding(), 1);
-        release.send(()).unwrap();
-        finish(first.unwrap()).unwrap();
-    }
-
-    #[test]
-    fn a_call_is_withdrawn_only_before_it_begins() {
-        let (calls, pool) = calls_and_pool(1, IDLE);
-        let ((begin, begun), (release, blocked)) = (mpsc::channel(), mpsc::channel::<()>());
-        let mut first = calls.call_in(pool, move || {
-            begin.send(()).unwrap();
-            blocked.recv().unwrap();
-        });
-        begun.recv().unwrap();
-        let captured = Arc::new(());
-        let held = captured.clone();
-        let mut second = calls.call_in(pool, move || drop(held)).unwrap();
-        let nobody: Rc<dyn Wake> = Rc::new(Nobody);
-        assert!(second.poll(&nobody).is_pending());
-        assert_eq!([second.withdraw(), second.withdraw()], [true, false]);
-        assert_eq!(
-            (Arc::strong_count(&captured), calls.outstanding(), calls.waiters.borrow().len()),
-            (1, 1, 0)
-        );
-        assert!(second.poll(&nobody).is_pending(), "for good");
-        assert!(!first.as_mut().unwrap().withdraw(), "it has begun");
-        release.send(()).unwrap();
-        finish(first.unwrap()).unwrap();
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "leaks what panics when dropped, on purpose")]
-    fn a_thread_outlives_a_result_whose_drop_panics() {
-        struct Bomb(mpsc::Sender<thread::ThreadId>);
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                self.0.send(thread::current().id()).unwrap();
-                panic!("in the drop of an abandoned result");
-            }
-        }
-        let (calls, pool) = calls_and_pool(1, IDLE);
-        let ((note, dropped), (release, blocked)) = (mpsc::channel(), mpsc::channel::<()>());
-        let (begin, begun) = mpsc::channel();
-        let call = calls.call_in(pool, move || {
-            begin.send(()).unwrap();
-            blocked.recv().unwrap();
-            Bomb(note)
-        });
-        begun.recv().unwrap();
-        drop(call.unwrap());
-        release.send(()).unwrap();
-        let dropper = dropped.recv().unwrap();
-        let next = finish(calls.call_in(pool, || thread::current().id()).unwrap()).unwrap();
-        assert_eq!(dropper, next);
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "Miri has no signals")]
-    fn signals_of_the_program_do_not_reach_the_threads() {
-        let (calls, pool) = calls_and_pool(1, IDLE);
-        let mask = calls.call_in(pool, || SigSet::thread_get_mask().unwrap()).unwrap();
-        let mask = finish(mask).unwrap();
-        for blocked in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGALRM] {
-            assert!(mask.contains(blocked), "{blocked}");
-            assert!(!SigSet::thread_get_mask().unwrap().contains(blocked), "{blocked}: left in the caller");
-        }
-        assert!(!mask.contains(Signal::SIGSEGV));
+        f.debug_struct("BlockingCall").field("ticket", &self.ended.ticket).finish()
     }
 }

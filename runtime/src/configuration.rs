@@ -23,6 +23,12 @@ pub struct Configuration {
     /// The number of receive buffers that all datagram sockets of the loop share: a power of two, at most 32,768. Each
     /// has room for the longest UDP datagram.
     pub datagram_buffers: u16,
+    /// How many calls that block ([`EventLoop::call_blocking`](crate::EventLoop::call_blocking)) the loop may have
+    /// queued or running at a time, at least 1; others wait in the loop. The threads for them are shared by all loops
+    /// of the process, and limited by [`BlockingKind::set_threads_max`](crate::BlockingKind::set_threads_max): with a
+    /// limit below that, a loop that makes many calls leaves threads for the others. Lookups of names are not limited
+    /// by this. By default, there is no limit.
+    pub blocking_calls_max: usize,
     /// What a loop saves by busy-polling briefly before it blocks. It measures what both cost, and polls only where
     /// that has paid. `None` takes the environment variable `RINGSPUN_SPIN` (`cpu`,
     /// `latency`, or `off` for a loop that never polls), or else [`SpinFor::Cpu`].
@@ -71,6 +77,7 @@ impl Default for Configuration {
             receive_buffers: 128,
             receive_buffer_size_bytes: 64 * 1024,
             datagram_buffers: 64,
+            blocking_calls_max: usize::MAX,
             spin_for: None,
             spin_max: None,
             cancel_at_termination: true,

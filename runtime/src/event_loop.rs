@@ -129,7 +129,7 @@ impl EventLoop {
             datagrams: ReceiveBuffers::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
             soon: RefCell::default(),
-            blocking: BlockingCalls::new(waker.clone()),
+            blocking: BlockingCalls::new(waker.clone(), configuration.blocking_calls_max),
             waker,
             turns: Cell::new(0),
             next_turn: RefCell::default(),
@@ -295,10 +295,10 @@ impl EventLoop {
     /// Calls a blocking `function` on another thread, for files or computations. To cancel the call, drop it.
     ///
     /// The process has at most [`BlockingKind::threads_max`] threads for such calls, started on demand; further calls
-    /// queue in order. The threads block all signals but those that faults raise, so that the program's handlers run on
-    /// its own threads. A call may take any time: neither the end of the process nor the shutdown of the loop waits for
-    /// it. A child of `fork(2)` has none of the threads: pending calls never end there, and a loop of its own starts
-    /// new threads.
+    /// queue in order. No more than [`Configuration::blocking_calls_max`] of one loop are among all of these. The
+    /// threads block all signals but those that faults raise, so that the program's handlers run on its own threads. A
+    /// call may take any time: neither the end of the process nor the shutdown of the loop waits for it. A child of
+    /// `fork(2)` has none of the threads: pending calls never end there, and a loop of its own starts new threads.
     ///
     /// # Errors
     ///
