@@ -24,6 +24,10 @@ const MEASURED_EVERY: Duration = Duration::from_millis(100);
 const MEMORY: Duration = Duration::from_millis(300);
 /// The share of a core that workers must use on average for their processor times to count.
 const BUSY_SHARE_MIN: f64 = 0.1;
+/// The same where other processes leave them little: if it is also so much per new connection that it is not for
+/// accepting, which the kernel distributes unevenly.
+const STARVED_SHARE_MIN: f64 = 0.015;
+const SECONDS_PER_ACCEPT_MIN: f64 = 0.001;
 /// By how many connections a worker may be ahead of the least busy one and keep what lands on it; for many
 /// connections, this share of the mean.
 const AHEAD_MAX: f64 = 2.0;
@@ -80,6 +84,9 @@ struct Loads {
     /// The connections that had ended by then, and how many have ended per second.
     ended: Box<[u64]>,
     ends_per_second: Box<[f64]>,
+    /// The same of the connections that had come to all.
+    begun: u64,
+    begins_per_second: f64,
 }
 
 impl Placement {
@@ -92,6 +99,8 @@ impl Placement {
             connections: vec![0.0; workers].into(),
             ended: vec![0; workers].into(),
             ends_per_second: vec![0.0; workers].into(),
+            begun: 0,
+            begins_per_second: 0.0,
         };
         Self { workers: (0..workers).map(|_| Place::default()).collect(), loads: Mutex::new(loads) }
     }
@@ -186,6 +195,10 @@ impl Loads {
         let processor_times: Vec<Option<Duration>> = workers.iter().map(Place::processor_time).collect();
         let live: Vec<f64> = workers.iter().map(|place| place.live() as f64).collect();
         self.add(passed, &processor_times, &live);
+        let begun = workers.iter().map(|place| place.served.load(Ordering::Relaxed)).sum::<u64>();
+        let newly = begun.saturating_sub(std::mem::replace(&mut self.begun, begun));
+        self.begins_per_second +=
+            share_of_new(passed) * (newly as f64 / passed.as_secs_f64() - self.begins_per_second);
         for (worker, place) in workers.iter().enumerate() {
             let ended = place.served.load(Ordering::Relaxed).saturating_sub(live[worker] as u64);
             let newly = ended.saturating_sub(std::mem::replace(&mut self.ended[worker], ended));
@@ -210,7 +223,10 @@ impl Loads {
     /// What each worker has, in connections.
     fn weights(&self, live: &[usize]) -> Vec<f64> {
         let (load, connections) = (self.loads.iter().sum::<f64>(), self.connections.iter().sum::<f64>());
-        if connections < 1.0 || load < BUSY_SHARE_MIN * live.len() as f64 {
+        let share = load / live.len() as f64;
+        let is_busy = share >= BUSY_SHARE_MIN
+            || (share >= STARVED_SHARE_MIN && load >= SECONDS_PER_ACCEPT_MIN * self.begins_per_second);
+        if connections < 1.0 || !is_busy {
             return live.iter().map(|live| *live as f64).collect();
         }
         let of_connection = load / connections;
@@ -332,6 +348,8 @@ mod tests {
             connections: connections.into(),
             ended: vec![0; loads.len()].into(),
             ends_per_second: vec![0.0; loads.len()].into(),
+            begun: 0,
+            begins_per_second: 100.0,
         }
     }
 
@@ -365,7 +383,12 @@ mod tests {
         assert_eq!(choose(&measured.weights(&[16; 4]), 0, 0.0, |_| true), 1);
         // Small differences are noise, and so is what hardly takes time.
         assert_eq!(loads(&[0.52, 0.5, 0.5, 0.48], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
-        assert_eq!(loads(&[0.09, 0.0, 0.0, 0.0], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
+        let mut little = loads(&[0.09, 0.0, 0.0, 0.0], &[16.0; 4]);
+        assert_eq!(little.weights(&[16; 4]), [16.0; 4]);
+        // Where it can only be for the connections' own work, it counts.
+        little.begins_per_second = 10.0;
+        assert_eq!(little.weights(&[16; 4]), [64.0, 0.0, 0.0, 0.0]);
+        assert_eq!(loads(&[0.01; 4], &[16.0; 4]).weights(&[16; 4]), [16.0; 4]);
     }
 
     #[test]
