@@ -2,7 +2,7 @@
 #
 #     ./scripts/measure wrk [--rounds N] [--seconds S] [--json FILE]
 #
-# The server is examples/http.rs, pinned to one core; the generators, with one thread each, to another. Both keep as many
+# The server is examples/http/main.rs, pinned to one core; the generators, with one thread each, to another. Both keep as many
 # connections in a closed loop, interleaved, N rounds (default 5) of S seconds (default 3):
 #
 # 1. An answer that costs the server 20 microseconds, with 1, 8, 64 and 256 connections: the server is the bottleneck.
@@ -70,7 +70,7 @@ done
 tell
 
 status=0
-echo "examples/http.rs by ringspun load and by wrk, medians of $rounds rounds of $seconds s; busy: server, generator"
+echo "examples/http/main.rs by ringspun load and by wrk, medians of $rounds rounds of $seconds s; busy: server, generator"
 echo
 awk -v rounds="$rounds" "$awk_median"'
     { for (i = 4; i <= NF; i++) value[$2, $3, i, $1] = $i; errors += $7 }

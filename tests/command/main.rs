@@ -8,6 +8,7 @@ mod faults;
 mod inherited;
 #[cfg(target_os = "linux")]
 mod memory;
+mod servers;
 #[cfg(target_os = "linux")]
 mod slow_readers;
 #[path = "../support/mod.rs"]

@@ -1,7 +1,9 @@
 //! A server in a process of its own, which is looked at from outside.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A server that is killed when it is dropped.
 pub struct Server {
@@ -32,6 +34,19 @@ impl Server {
     /// The number of the process.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Waits until it has ended by itself, and panics if that takes longer.
+    #[allow(dead_code, reason = "not every program that has this module ends its servers")]
+    pub fn wait(&mut self, at_most: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < at_most, "it does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// All pages that are there, counted one by one; the sums in `status` and `statm` are not exact.
