@@ -1,14 +1,13 @@
 //! Requests of HTTP/1.1, taken apart by httparse, and their answers.
 
-use std::fs::File;
 use std::hint::spin_loop;
-use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Request, Status};
-use ringspun::fibers;
 use ringspun::net::Stream;
+use ringspun::net::fs::File;
 
 const HEADERS_MAX: usize = 64;
 /// A client cannot make the server keep more of a request than this, and a little.
@@ -135,35 +134,29 @@ impl<'a> Answers<'a> {
             Some("txt" | "md") => "Content-Type: text/plain\r\n",
             _ => "Content-Type: application/octet-stream\r\n",
         };
-        let file = folder.join(wanted);
-        // Another thread opens it, as disks may be slow, and reads it if it is small.
-        let Ok((file, length, bytes)) = fibers::blocking(move || open(&file))? else {
+        let Ok((file, length)) = open(&folder.join(wanted)) else {
             return self.add_head("404 Not Found", "", 0);
         };
         self.add_head("200 OK", content_type, length)?;
-        if method == "GET" && length > COLLECTED_MAX_BYTES as u64 {
-            self.send()?;
-            if self.stream.send_file(&file, 0..length)? < length {
-                return Err(Error::other("a file has become shorter"));
-            }
-        } else if method == "GET" {
-            self.bytes.extend_from_slice(&bytes);
+        if method == "HEAD" {
+            return Ok(());
         }
-        Ok(())
+        let sent = if length > COLLECTED_MAX_BYTES as u64 {
+            self.send()?;
+            self.stream.send_file(&file, 0..length)?
+        } else {
+            let start = self.bytes.len();
+            self.bytes.resize(start + length as usize, 0);
+            file.chunk_at(&mut self.bytes[start..], 0)? as u64
+        };
+        // The client has been told another length.
+        if sent < length { Err(Error::other("a file has become shorter")) } else { Ok(()) }
     }
 }
 
-/// A file with its length, and its content unless that is long.
-fn open(path: &Path) -> Result<(File, u64, Vec<u8>)> {
-    let mut file = File::open(path)?;
+/// A file with its length.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(ErrorKind::NotFound.into());
-    }
-    if metadata.len() > COLLECTED_MAX_BYTES as u64 {
-        return Ok((file, metadata.len(), Vec::new()));
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok((file, bytes.len() as u64, bytes))
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(ErrorKind::NotFound.into()) }
 }
