@@ -132,7 +132,14 @@
 //!
 //! In debug builds, `RINGSPUN_CHECK_WAITS=1` makes every wait look for such scopes on the stack of its fiber, and
 //! prints the place of each that it finds: initialisers, thread-local closures and scopes, interpreters. It cannot find
-//! held guards of locks, and makes each wait a millisecond slower.
+//! held guards of locks, and makes each wait a millisecond slower. With `RINGSPUN_CHECK_WAITS=abort`, a wait in a
+//! thread-local scope of a reference also ends the process, before the other fibers run.
+//!
+//! Nothing more is checked, and nothing in release builds: a thread-local variable is read and set by a few
+//! instructions of the crate's own, of which the runtime learns nothing, and it cannot tell a reference to what has
+//! ended from any other. So a program with crates of the first two kinds is sound as long as none of its fibers waits
+//! inside of their scopes. The compiler does not check that, and the program needs no `unsafe` of its own to break it.
+//! All else here holds for every program in safe Rust.
 //!
 //! ## Forked children
 //!

@@ -1,8 +1,9 @@
 //! A check for debug builds: does a fiber wait inside of something that belongs to its thread?
 //!
 //! With `RINGSPUN_CHECK_WAITS=1`, each wait that parks looks through the fiber's stack for functions that enter
-//! something for the thread, and reports each place once. It takes a millisecond or so per wait. Held locks have no
-//! function on the stack, so they are not found.
+//! something for the thread, and reports each place once; with `abort`, a place that is undefined behaviour ends the
+//! process before anything has come of it. It takes a millisecond or so per wait. Held locks have no function on the
+//! stack, so they are not found.
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeSet;
@@ -11,6 +12,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::fiber::Fiber;
 
+const UNDEFINED: &str = "a scope of a thread-local reference, which is undefined behaviour";
+
 /// Parts of the names of such functions, and what they are.
 const ENTERED: [(&str, &str); 10] = [
     ("std::sync::once::Once::call", "the initialisation of a `LazyLock`, a `OnceLock` or a `Once`"),
@@ -18,8 +21,8 @@ const ENTERED: [(&str, &str); 10] = [
     ("OnceCell<T>::get_or_try_init", "the initialisation of a `OnceCell` or a `LazyCell`"),
     ("LocalKey<T>::with", "a closure of `LocalKey::with`"),
     ("LocalKey<T>::try_with", "a closure of `LocalKey::with`"),
-    ("scoped_tls", "a scope of a thread-local reference, which is undefined behaviour"),
-    ("environmental::", "a scope of a thread-local reference, which is undefined behaviour"),
+    ("scoped_tls", UNDEFINED),
+    ("environmental::", UNDEFINED),
     ("dispatcher::with_default", "the scope of a default subscriber of `tracing`"),
     ("mlua::", "a call of an interpreter, which is undefined behaviour where another fiber is in one, too"),
     ("pyo3::", "a call of an interpreter, which is undefined behaviour where another fiber is in one, too"),
@@ -28,14 +31,24 @@ const ENTERED: [(&str, &str); 10] = [
 /// Where the stack of the fiber ends, and that of the scheduler begins.
 const END_OF_STACK: &str = "corosensei::";
 
-static IS_ON: LazyLock<bool> = LazyLock::new(|| {
-    std::env::var_os("RINGSPUN_CHECK_WAITS").is_some_and(|value| value != "0" && !value.is_empty())
-});
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Off,
+    Report,
+    Abort,
+}
+
+static MODE: LazyLock<Mode> =
+    LazyLock::new(|| match std::env::var_os("RINGSPUN_CHECK_WAITS").unwrap_or_default().to_str() {
+        Some("" | "0") => Mode::Off,
+        Some("abort") => Mode::Abort,
+        _ => Mode::Report,
+    });
 static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Reports where the running fiber, which is about to park, must not.
 pub(crate) fn check(fiber: &Fiber) {
-    if !*IS_ON {
+    if *MODE == Mode::Off {
         return;
     }
     let backtrace = Backtrace::force_capture().to_string();
@@ -44,6 +57,9 @@ pub(crate) fn check(fiber: &Fiber) {
             let (id, name) = fiber.identity();
             let name = name.map(|name| format!(" '{name}'")).unwrap_or_default();
             let _ = writeln!(io::stderr(), "ringspun: fiber {id}{name} waits in {entered}:\n{place}");
+        }
+        if entered == UNDEFINED && *MODE == Mode::Abort {
+            std::process::abort();
         }
     }
 }
