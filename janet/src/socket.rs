@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::api as janet;
-use ringspun_net::machine::{Arrival, DatagramCore, Kind, LeftBehind, ListenerCore, StreamCore};
+use ringspun_net::machine::{Arrival, DatagramCore, LeftBehind, ListenerCore, StreamCore};
 use ringspun_runtime::EventLoop;
 
 use crate::secured::ServerConfig;
@@ -23,7 +23,13 @@ pub(crate) enum Socket {
     /// With the configuration of those whose connections speak TLS.
     Listener(Rc<ListenerCore>, Option<Rc<ServerConfig>>),
     Datagram(Rc<DatagramCore>),
+    /// A stream or a listener with TLS of another thread. Closed: what came out of it would be ciphertext.
+    Elsewhere(Rc<StreamCore>),
 }
+
+/// What programs are told that use one.
+pub(crate) const ELSEWHERE: &str =
+    "a stream with TLS belongs to the thread that made it: expected one that this thread has made";
 
 /// The data that a socket had received when one of its streams was sent to another thread.
 #[derive(Clone)]
@@ -63,16 +69,18 @@ impl Socket {
     pub(crate) fn adopt(event_loop: &Rc<EventLoop>, descriptor: OwnedFd, flags: u32) -> Self {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
         let handed_over = in_transit().as_mut().and_then(|sockets| sockets.remove(&raw));
-        let is_secured = matches!(handed_over, Some(HandedOver::Secured));
         let event_loop = event_loop.clone();
+        if matches!(handed_over, Some(HandedOver::Secured)) {
+            let core = StreamCore::new(event_loop, descriptor);
+            core.close();
+            return Self::Elsewhere(core);
+        }
         if flags & janet::JANET_STREAM_ACCEPTABLE != 0 {
             let left_behind = match handed_over {
                 Some(HandedOver::Listener(left_behind)) => Some(left_behind),
                 _ => None,
             };
-            let core = ListenerCore::with_left_behind(event_loop, descriptor, left_behind);
-            close_if(&core, is_secured);
-            return Self::Listener(core, None);
+            return Self::Listener(ListenerCore::with_left_behind(event_loop, descriptor, left_behind), None);
         }
         if flags & janet::JANET_STREAM_UDPSERVER != 0 {
             let left_behind = match handed_over {
@@ -85,16 +93,14 @@ impl Socket {
             Some(HandedOver::Stream(left_behind)) => Some(left_behind),
             _ => None,
         };
-        let core = StreamCore::with_left_behind(event_loop, descriptor, left_behind);
-        close_if(&core, is_secured);
-        Self::Stream(core)
+        Self::Stream(StreamCore::with_left_behind(event_loop, descriptor, left_behind))
     }
 
     /// The VM has made another descriptor of the socket, for a thread or for a file.
     pub(crate) fn hand_over(&self, duplicate: RawFd) {
         let handed_over = match self {
             Self::Stream(core) => HandedOver::Stream(core.share()),
-            Self::Tls(_) | Self::Listener(_, Some(_)) => HandedOver::Secured,
+            Self::Tls(_) | Self::Listener(_, Some(_)) | Self::Elsewhere(_) => HandedOver::Secured,
             Self::Listener(core, None) => HandedOver::Listener(core.share()),
             Self::Datagram(core) => HandedOver::Datagram(core.share()),
         };
@@ -105,7 +111,7 @@ impl Socket {
     /// A process is about to inherit the socket.
     pub(crate) fn share_with_process(&self) {
         match self {
-            Self::Stream(core) => core.share_with_process(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.share_with_process(),
             Self::Tls(core) => core.stream().share_with_process(),
             Self::Listener(core, _) => core.share_with_process(),
             Self::Datagram(core) => core.share_with_process(),
@@ -128,7 +134,7 @@ impl Socket {
     /// Closing does not close the descriptor, which has another owner.
     pub(crate) fn leave_descriptor_open(&self) {
         match self {
-            Self::Stream(core) => core.leave_descriptor_open(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.leave_descriptor_open(),
             Self::Tls(core) => core.stream().leave_descriptor_open(),
             Self::Listener(core, _) => core.leave_descriptor_open(),
             Self::Datagram(core) => core.leave_descriptor_open(),
@@ -138,7 +144,7 @@ impl Socket {
     /// Whether something has been received that nobody has read.
     pub(crate) fn has_received(&self) -> bool {
         match self {
-            Self::Stream(core) => core.has_received(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.has_received(),
             Self::Tls(core) => core.stream().has_received(),
             Self::Listener(core, _) => core.has_received(),
             Self::Datagram(core) => core.has_received(),
@@ -148,7 +154,7 @@ impl Socket {
     /// From now on, everything that nobody has asked for stays in the kernel.
     pub(crate) fn leave_in_kernel(&self) {
         match self {
-            Self::Stream(core) => core.leave_in_kernel(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.leave_in_kernel(),
             Self::Tls(core) => core.stream().leave_in_kernel(),
             Self::Listener(core, _) => core.leave_in_kernel(),
             Self::Datagram(core) => core.leave_in_kernel(),
@@ -157,7 +163,7 @@ impl Socket {
 
     pub(crate) fn descriptor(&self) -> RawFd {
         match self {
-            Self::Stream(core) => core.descriptor(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.descriptor(),
             Self::Tls(core) => core.stream().descriptor(),
             Self::Listener(core, _) => core.descriptor(),
             Self::Datagram(core) => core.descriptor(),
@@ -167,7 +173,7 @@ impl Socket {
     /// Shuts down one or both directions (`shutdown(2)`).
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
-            Self::Stream(core) => core.shutdown(how),
+            Self::Stream(core) | Self::Elsewhere(core) => core.shutdown(how),
             Self::Tls(core) => core.shutdown(how),
             Self::Listener(core, _) => shut_down(core.descriptor(), how),
             Self::Datagram(core) => shut_down(core.descriptor(), how),
@@ -176,7 +182,7 @@ impl Socket {
 
     pub(crate) fn close(&self) {
         match self {
-            Self::Stream(core) => core.close(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.close(),
             Self::Tls(core) => core.close(),
             Self::Listener(core, _) => core.close(),
             Self::Datagram(core) => core.close(),
@@ -186,19 +192,12 @@ impl Socket {
     /// Closes the socket if that turns no loop and wakes nobody; true if it did.
     pub(crate) fn close_if_idle(&self) -> bool {
         match self {
-            Self::Stream(core) => core.close_if_idle(),
+            Self::Stream(core) | Self::Elsewhere(core) => core.close_if_idle(),
             // Its close_notify may wake others.
             Self::Tls(_) => false,
             Self::Listener(core, _) => core.close_if_idle(),
             Self::Datagram(core) => core.close_if_idle(),
         }
-    }
-}
-
-/// Closes the duplicate of a socket whose session is another thread's: what comes out of it would be ciphertext.
-fn close_if<K: Kind>(core: &Rc<ringspun_net::machine::Socket<K>>, is_secured: bool) {
-    if is_secured {
-        core.close();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::bridge::Bridge;
 use crate::parked::start;
 use crate::secured::{ServerConfig, machine as tls};
 use crate::shims::{carry_out, is_ours, stream_argument, this_bridge};
-use crate::socket::Socket;
+use crate::socket::{ELSEWHERE, Socket};
 use crate::stock::{self, Replacement, replacement};
 use crate::values::{Verdict, address_argument, bytes_of, explained, keyword_is, nil, string};
 use crate::work::{Target, Work, sent_error, with_bytes};
@@ -86,6 +86,7 @@ unsafe fn start_read(stream: *mut JanetStream, amount: Amount, target: Target, t
             Work::TlsRead { machine, target }
         }
         Socket::Listener(..) => return Verdict::Raise(string("bad stream, expected readable stream")),
+        Socket::Elsewhere(_) => return Verdict::Raise(string(ELSEWHERE)),
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
@@ -195,6 +196,7 @@ unsafe fn start_write(stream: *mut JanetStream, data: Janet, timeout_s: f64) -> 
             Err(error) => return Verdict::Raise(sent_error(&error, core.stream().is_closed())),
         },
         Socket::Listener(..) => return Verdict::Raise(string("bad stream, expected writable stream")),
+        Socket::Elsewhere(_) => return Verdict::Raise(string(ELSEWHERE)),
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work, timeout_s) }
@@ -293,8 +295,10 @@ unsafe fn start_accept(
         Ok(bridge) => bridge,
         Err(verdict) => return verdict,
     };
-    let Socket::Listener(core, tls) = bridge.socket_of(stream) else {
-        return Verdict::Raise(string("bad stream, expected server socket"));
+    let (core, tls) = match bridge.socket_of(stream) {
+        Socket::Listener(core, tls) => (core, tls),
+        Socket::Elsewhere(_) => return Verdict::Raise(string(ELSEWHERE)),
+        _ => return Verdict::Raise(string("bad stream, expected server socket")),
     };
     // SAFETY: called by a shim, with its live stream.
     unsafe { start(&bridge, stream, work(Accept::new(core), tls), timeout_s) }

@@ -13,3 +13,4 @@ mod repl;
 mod serving;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
