@@ -72,6 +72,38 @@ fn outside_of_fibers() -> ! {
     panic!("this waits, so it must run in a fiber: start one with ringspun_fibers::run")
 }
 
+/// Gives the memory of the running fiber's stack below the caller's frame back to the system, after a computation that
+/// needed much of it and before a long wait. Otherwise, a fiber keeps what it has touched until it ends.
+///
+/// Takes a system call (`madvise(2)`); what is touched again costs a page fault per page. Does nothing outside of a
+/// fiber, or on a stack other than the fiber's. Never waits.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers as fibers;
+///
+/// #[inline(never)]
+/// fn compute() -> u64 {
+///     let large = std::hint::black_box([7_u8; 300_000]);
+///     large.iter().map(|byte| u64::from(*byte)).sum()
+/// }
+///
+/// let sum = fibers::run(|| {
+///     let sum = compute();
+///     fibers::release_stack();
+///     sum
+/// });
+/// assert_eq!(sum.unwrap(), 2_100_000);
+/// ```
+pub fn release_stack() {
+    with_running(|fiber| {
+        if let Some(fiber) = fiber {
+            fiber.release_stack();
+        }
+    });
+}
+
 /// The number of the running fiber, which no other fiber of its runtime has; 0 is the main fiber. `None` outside of a
 /// fiber.
 ///

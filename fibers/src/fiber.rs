@@ -11,7 +11,7 @@ use ringspun_runtime::{EventLoop, Wake, prefetch};
 
 use crate::interrupt::{Deadline, Interrupt};
 use crate::locals::Locals;
-use crate::stack::FiberStack;
+use crate::stack::{FiberStack, release_below_caller};
 
 type Body = Coroutine<(), (), (), FiberStack>;
 
@@ -185,6 +185,17 @@ impl Fiber {
             }
             function();
         })
+    }
+
+    /// Gives the memory of the stack back that lies below the caller's frame, if that is on it.
+    pub(crate) fn release_stack(&self) {
+        let frame = 0_u8;
+        let here = std::hint::black_box(&raw const frame) as usize;
+        let usable = self.guard.end..self.guard.end + self.stack_size_bytes;
+        if usable.contains(&here) {
+            // SAFETY: this runs on the fiber's stack, whose usable part begins above its guard.
+            unsafe { release_below_caller(usable.start) };
+        }
     }
 
     /// Its number and its name.

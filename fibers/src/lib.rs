@@ -188,7 +188,7 @@ mod workers;
 
 pub use blocking::{BlockingError, blocking, blocking_scoped};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
-pub use current::{current_id, current_name};
+pub use current::{current_id, current_name, release_stack};
 pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
 pub use event::{FiberEvent, FiberEventKind};
 pub use future::{JoinFuture, PollableFuture, TaskWaiter, as_future, block_on};

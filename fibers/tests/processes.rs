@@ -96,13 +96,16 @@ fn resident_kib() -> usize {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// Uses so much of the stack.
+#[cfg(target_os = "linux")]
+fn burn(kib: usize) -> u8 {
+    let page = std::hint::black_box([kib as u8; 1024]);
+    if kib == 0 { page[0] } else { burn(kib - 1).wrapping_add(page[1023]) }
+}
+
 /// Starts so many fibers at a time, each of which uses so much of its stack, and waits until all have ended.
 #[cfg(target_os = "linux")]
 fn use_stacks(count: usize, size_kib: usize) {
-    fn burn(kib: usize) -> u8 {
-        let page = std::hint::black_box([kib as u8; 1024]);
-        if kib == 0 { page[0] } else { burn(kib - 1).wrapping_add(page[1023]) }
-    }
     let use_one = move || {
         std::hint::black_box(burn(size_kib));
         fibers::yield_now().unwrap();
@@ -148,6 +151,48 @@ fn stacks_give_back_what_they_no_longer_use() {
         println!("{count} fibers used {size_kib} KiB each, {more_kib} KiB are left");
         assert!(more_kib < SLACK_KIB, "{count} fibers that used {size_kib} KiB each leave {more_kib} KiB");
     }
+}
+
+/// While it lives, if it says so; what its frames hold stays as it was.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_living_fiber_gives_back_the_stack_that_it_needed_once() {
+    const TEST: &str = "a_living_fiber_gives_back_the_stack_that_it_needed_once";
+    const FIBERS: usize = 1000;
+    const USED_KIB: usize = 100;
+    if role().is_none() {
+        let output = in_process(TEST, "measure");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let left_kib = fibers::run(|| {
+        let before = resident_kib();
+        let use_one = |number: usize| {
+            let held = std::hint::black_box([number; 100]);
+            for _ in 0..2 {
+                std::hint::black_box(burn(USED_KIB));
+                fibers::release_stack();
+                fibers::yield_now().unwrap();
+                assert!(std::hint::black_box(held) == [number; 100]);
+            }
+            wait_long();
+        };
+        let fibers =
+            Vec::from_iter((0..FIBERS).map(|number| fibers::spawn(move || use_one(number)).unwrap()));
+        (0..5).for_each(|_| fibers::yield_now().unwrap());
+        let left_kib = resident_kib().saturating_sub(before);
+        for fiber in fibers {
+            fiber.cancel();
+            fiber.join().unwrap();
+        }
+        left_kib
+    });
+    let left_kib = left_kib.unwrap();
+    println!("{FIBERS} fibers have used {USED_KIB} KiB each, and keep {left_kib} KiB");
+    assert!(left_kib < FIBERS * USED_KIB / 4, "{left_kib} KiB");
+    // Outside of a fiber, there is nothing to give back.
+    fibers::release_stack();
 }
 
 #[test]

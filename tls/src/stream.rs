@@ -102,6 +102,8 @@ impl TlsStream {
         let machine = Handshake::new(stream.tls.clone());
         wait_on(stream.tls.stream(), machine, None, Handshake::poll, Handshake::abandon)
             .map_err(|error| stream.failed("TLS handshake with", error))?;
+        // A handshake needs some 30 KiB of it, and what follows a fraction.
+        fibers::release_stack();
         Ok(stream)
     }
 
