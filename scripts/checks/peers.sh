@@ -3,9 +3,9 @@
 #     ./scripts/check peers [NAME...]      for instance: ./scripts/check peers tokio bare
 #
 # NAME is that of a program benches/src/bin/echo_NAME.rs; all by default. `ringspun load`, which compares every byte, drives
-# each without an error: 64-byte messages on 1, 64, 1,000 and 10,000 connections, 16 at a time on 64, messages of 64 KiB on
-# 8, and connections that are opened, used once and closed; tokio's also over UDP and a Unix socket. What the limit on open
-# files does not allow is SKIPPED. Takes some minutes, nearly all of them for the build.
+# each without an error, over TLS if its name ends with that: 64-byte messages on 1, 64, 1,000 and 10,000 connections, 16 at
+# a time on 64, messages of 64 KiB on 8, and connections that are opened, used once and closed; tokio's also over UDP and a
+# Unix socket. What the limit on open files does not allow is SKIPPED. Takes some minutes, nearly all of them for the build.
 
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
@@ -65,18 +65,20 @@ check() { # WHAT ARGUMENTS OF ringspun load
 }
 
 for name in "${names[@]}"; do
+    scheme=tcp options=()
+    case "$name" in *_tls) scheme=tls options=(--insecure) ;; esac
     if start; then
         for connections in 1 64 1000 10000; do
             if [ "$(ulimit -n)" -lt $((connections + 100)) ]; then
                 echo "SKIPPED $name: $connections connections: the limit on open files is $(ulimit -n)"
                 continue
             fi
-            check "$connections connections" "tcp://$address" --connections "$connections" --count 50000
+            check "$connections connections" "$scheme://$address" "${options[@]}" --connections "$connections" --count 50000
         done
-        check "16 at a time" "tcp://$address" --connections 64 --pipeline 16 --count 50000
-        check "64 KiB" "tcp://$address" --connections 8 --payload 64k --count 2000
-        check "opened and closed" "tcp://$address" --connections 8 --workload churn --count 5000
-        check "opened, used and closed" "tcp://$address" --connections 8 --workload churn --payload 64 --count 5000
+        check "16 at a time" "$scheme://$address" "${options[@]}" --connections 64 --pipeline 16 --count 50000
+        check "64 KiB" "$scheme://$address" "${options[@]}" --connections 8 --payload 64k --count 2000
+        check "opened and closed" "$scheme://$address" "${options[@]}" --connections 8 --workload churn --count 5000
+        check "opened, used and closed" "$scheme://$address" "${options[@]}" --connections 8 --workload churn --payload 64 --count 5000
         stop
     fi
     [ "$name" = tokio ] || continue

@@ -58,8 +58,10 @@ def peers(kind, buffer_bytes=None):
 
 
 def echo_servers(kind, buffer_bytes=None):
-    place = {"tcp": "127.0.0.1:0", "udp": "127.0.0.1:0", "unix": "SOCKET"}[kind]
-    return (Server(OURS, (RINGSPUN, "serve", "echo", "--workers", "1", f"--{kind}", place), kind), *peers(kind, buffer_bytes))
+    place = {"tcp": "127.0.0.1:0", "udp": "127.0.0.1:0", "unix": "SOCKET", "tls": "127.0.0.1:0"}[kind]
+    certificate = ("--self-signed",) if kind == "tls" else ()
+    ours = (RINGSPUN, "serve", "echo", "--workers", "1", f"--{kind}", place, *certificate)
+    return (Server(OURS, ours, kind), *peers(kind, buffer_bytes))
 
 
 def with_variants(servers, *names):
@@ -114,6 +116,13 @@ def all_cells():
     add("tcp-churn-16", "16", "TCP, connect, one echo and close", 16, tcp, *churn)
     add("udp-echo-64", "64", "UDP echo, 64 bytes", 64, echo_servers("udp"))
     add("unix-echo-64", "64", "Unix stream echo, 64 bytes", 64, echo_servers("unix"))
+    tls, large_tls = echo_servers("tls"), echo_servers("tls", buffer_bytes=65_536)
+    for connections in (64, 1_000):
+        add(f"tls-echo-{connections}", f"{connections:,}", "TLS 1.3 echo, 64 bytes", connections, tls, "--insecure")
+    add("tls-64k-8", "8", "TLS 1.3 echo, 64 KiB", 8, large_tls, "--payload", "65536", "--insecure")
+    for name, title, resumes in (("full", "full", "no"), ("resumed", "resumed", "yes")):
+        title = f"TLS 1.3, connect with a {title} handshake, one echo and close"
+        add(f"tls-{name}-16", "16", title, 16, tls, *churn, "--insecure", "--tls-resume", resumes)
     for connections in (64, 1_000):
         add(f"http-{connections}", f"{connections:,}", "HTTP/1.1", connections, http_servers(), path="/")
         close = ("--header", "Connection: close", "--bind", MANY_ADDRESSES)

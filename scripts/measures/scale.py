@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -19,6 +20,8 @@ SERVERS = {
     "plain": Server("plain", (sys.executable, os.path.join(os.path.dirname(__file__), "plain_server.py"))),
     "uring": Server("uring", (RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "uring"}),
     "poll": Server("poll", (RINGSPUN, "serve", "echo", "--workers", "1", "--tcp", "127.0.0.1:0"), environment={"RINGSPUN_BACKEND": "poll"}),
+    "tls-uring": Server("tls-uring", (RINGSPUN, "serve", "echo", "--workers", "1", "--tls", "127.0.0.1:0", "--self-signed"), environment={"RINGSPUN_BACKEND": "uring"}),
+    "tls-poll": Server("tls-poll", (RINGSPUN, "serve", "echo", "--workers", "1", "--tls", "127.0.0.1:0", "--self-signed"), environment={"RINGSPUN_BACKEND": "poll"}),
     "janet": Server("janet", (RINGSPUN, "janet", "examples/echo.janet"), environment={"RINGSPUN_NET": "ring"}),
 }
 # Open before the first reading, so that what a server makes once is not in what a connection takes.
@@ -90,9 +93,13 @@ def per_connection(before, after, connections):
 class Clients:
     """Connections that are driven all at once."""
 
-    def __init__(self, address):
+    def __init__(self, address, with_tls):
         host, port = address.rsplit(":", 1)
-        self.address, self.connections = (host, int(port)), []
+        self.address, self.connections, self.tls = (host, int(port)), [], None
+        if with_tls:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            # The server's certificate has signed itself.
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
 
     def open_up_to(self, count):
         while len(self.connections) < count:
@@ -104,7 +111,7 @@ class Clients:
             connection.connect(self.address)
             # Closed with a reset, so that no port is kept for a minute and the next size finds them all.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connections.append(connection)
+            self.connections.append(self.tls.wrap_socket(connection) if self.tls else connection)
 
     def send(self):
         for connection in self.connections:
@@ -133,7 +140,7 @@ class Clients:
 def measure(server, count):
     """One server that holds so many connections."""
     with Running(server) as running:
-        process, clients = running.process.pid, Clients(running.address)
+        process, clients = running.process.pid, Clients(running.address, server.name.startswith("tls"))
         try:
             clients.open_up_to(FIRST_CONNECTIONS)
             clients.echo()

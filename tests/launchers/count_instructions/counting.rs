@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +14,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use ringspun::tls::ClientConfig;
 
+use crate::connection::Connection;
 #[cfg(target_arch = "x86_64")]
 use crate::lines::Lines;
 use crate::plan::{Failure, Plan};
@@ -27,16 +28,16 @@ const WARM_UP_ROUNDS: u64 = 20;
 /// What tells the tracer that a round is over. Its default is to be ignored.
 const ROUND_IS_OVER: Signal = Signal::SIGURG;
 
-fn send<'a>(connections: impl IntoIterator<Item = &'a TcpStream>) -> io::Result<()> {
-    connections.into_iter().try_for_each(|mut connection| connection.write_all(&MESSAGE))
+fn send<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> io::Result<()> {
+    connections.into_iter().try_for_each(|connection| connection.send(&MESSAGE))
 }
 
-fn receive<'a>(connections: impl IntoIterator<Item = &'a TcpStream>) -> io::Result<()> {
+fn receive<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> io::Result<()> {
     let mut buffer = [0; MESSAGE.len()];
-    connections.into_iter().try_for_each(|mut connection| connection.read_exact(&mut buffer))
+    connections.into_iter().try_for_each(|connection| connection.receive(&mut buffer))
 }
 
-fn warm_up(connections: &[TcpStream]) -> io::Result<()> {
+fn warm_up(connections: &[Connection]) -> io::Result<()> {
     for _ in 0..WARM_UP_ROUNDS {
         send(connections)?;
         receive(connections)?;
@@ -45,7 +46,7 @@ fn warm_up(connections: &[TcpStream]) -> io::Result<()> {
 }
 
 /// Those that send in a round: evenly among all, and others from round to round.
-fn active_in(round: u64, connections: &[TcpStream], active: u64) -> impl Iterator<Item = &TcpStream> {
+fn active_in(round: u64, connections: &[Connection], active: u64) -> impl Iterator<Item = &Connection> {
     let count = connections.len() as u64;
     let distance = count / active;
     (0..active).map(move |number| &connections[((round + number * distance) % count) as usize])
@@ -59,13 +60,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failu
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     let server = Server::start(&plan.command)?;
-    let connections: Vec<_> =
-        (0..plan.connections).map(|_| TcpStream::connect(&server.address)).collect::<io::Result<_>>()?;
-    for connection in &connections {
-        connection.set_nodelay(true)?;
-        // Stepped through, a server is slow; one that does not answer at all is an error.
-        connection.set_read_timeout(Some(Duration::from_secs(600)))?;
-    }
+    let tls = plan.with_tls.then(|| ClientConfig::builder().dangerous_accept_any_certificate().build());
+    let tls = tls.transpose()?;
+    let connect = |_| Connection::connect(&server.address, tls.as_ref());
+    let connections: Vec<_> = (0..plan.connections).map(connect).collect::<io::Result<_>>()?;
     let before = server.times()?;
     warm_up(&connections)?;
     let thread = server.busiest_thread(&before)?;
@@ -102,7 +100,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failu
 fn step(
     server: &Server,
     thread: Pid,
-    connections: &[TcpStream],
+    connections: &[Connection],
     active: u64,
     rounds: u64,
     observer: &mut Observer,

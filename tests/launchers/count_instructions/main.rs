@@ -1,7 +1,7 @@
 //! Counts what an echo server does for each echo, exactly, by stepping through its instructions:
 //!
 //! ```text
-//! count-instructions [--connections N] [--active N] [--rounds N] [--addresses FILE] [--lines FILE] SERVER [ARGUMENTS]
+//! count-instructions [--connections N] [--active N] [--rounds N] [--addresses FILE] [--lines FILE] [--tls] SERVER [ARGUMENTS]
 //! ```
 //!
 //! The server is any that prints the address it listens on. In each round every connection sends 64 bytes while
@@ -10,6 +10,8 @@
 //! sleeps. A system call counts as one instruction. Unlike an emulator's, such a count needs no tool, and works
 //! with io_uring. It takes some 20 µs per instruction: with `--active`, only so many connections send in each
 //! round, others in the next, and the rest is open and idle.
+//!
+//! With `--tls`, the connections speak TLS, and accept any certificate of the server.
 //!
 //! Prints one line of JSON, with the instructions of each round and the median of them per echo: a round in which a
 //! server collects its garbage is an outlier, which the mean is not free of. `--addresses` writes how often each
@@ -22,6 +24,8 @@
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+mod connection;
 #[cfg(target_os = "linux")]
 mod counting;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -29,6 +29,7 @@ pub(crate) struct Plan {
     pub(crate) rounds: u64,
     pub(crate) addresses: Option<OsString>,
     pub(crate) lines: Option<OsString>,
+    pub(crate) with_tls: bool,
     pub(crate) command: Vec<OsString>,
 }
 
@@ -40,6 +41,7 @@ impl Plan {
             rounds: 10,
             addresses: None,
             lines: None,
+            with_tls: false,
             command: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
@@ -52,6 +54,7 @@ impl Plan {
                 "--rounds" => plan.rounds = number(&flag, value()?)?,
                 "--addresses" => plan.addresses = Some(value()?),
                 "--lines" => plan.lines = Some(value()?),
+                "--tls" => plan.with_tls = true,
                 _ => {
                     plan.command = std::iter::once(argument).chain(arguments).collect();
                     return Ok(plan);
