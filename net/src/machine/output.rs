@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringspun_runtime::{Batch, Operation, OperationKey, SendData, TimerKey, Wake};
 
 use super::budget::Budget;
+use super::input::End;
 use super::socket::{Kind, Socket, errno_of};
 use crate::address::Address;
 use crate::error::closed;
@@ -34,6 +35,8 @@ pub struct Output {
     sent: Cell<u8>,
     /// Shut down writing once no detached send is in flight.
     shuts_down_behind: Cell<bool>,
+    /// Writing has been shut down, or will be.
+    is_shut_down: Cell<bool>,
     /// How many handles there are besides the first. Here, it takes no room.
     clones: Cell<u32>,
     writers: WaitList,
@@ -229,12 +232,14 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.runs_ahead()
     }
 
-    /// Whether small messages are sent together with those of other streams.
+    /// Whether small messages are sent together with those of other streams. Not where a send is likely to fail: the
+    /// write itself returns the error of a system call.
     #[inline]
     fn shares_sends(&self) -> bool {
         let has_sent_much = self.output.sent.get() == BUSY_AFTER && self.input.may_become_busy();
         let is_busy = self.input.is_busy() || has_sent_much;
-        is_busy && !self.event_loop().is_readiness_based()
+        let may_fail = self.output.is_shut_down.get() || self.input.end.get() != End::NotYet;
+        is_busy && !may_fail && !self.event_loop().is_readiness_based()
     }
 
     fn send_now(&self, data: &[u8], is_small: bool) -> io::Result<Sent> {
@@ -395,8 +400,11 @@ impl<K: Kind<Output = Output>> Socket<K> {
     pub fn shutdown(self: &Rc<Self>, how: Shutdown) -> io::Result<()> {
         self.check_open()?;
         if how == Shutdown::Read || !self.is_behind() {
-            return shutdown(self.descriptor(), how);
+            shutdown(self.descriptor(), how)?;
+            self.output.is_shut_down.set(how != Shutdown::Read || self.output.is_shut_down.get());
+            return Ok(());
         }
+        self.output.is_shut_down.set(true);
         self.output.shuts_down_behind.set(true);
         if self.is_in_batch() {
             self.follow_batch();
