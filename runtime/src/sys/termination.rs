@@ -7,7 +7,7 @@
 //! SIGTERM, SIGINT or SIGHUP take their default action, and in `exit(3)`:
 //!
 //! ```text
-//!   signal ──► handler ──┬──► cancels on the rings of this thread
+//!   signal ──► handler ──┬──► submits what is queued on the rings of this thread, and cancels
 //!                        ├──► signals the other threads that have rings to do the same, and waits for them
 //!                        └──► restores the default action and raises the signal again, which ends the process
 //! ```
@@ -214,11 +214,13 @@ fn end_by(signal: libc::c_int) -> ! {
     }
 }
 
-/// Cancels everything in flight on the rings of this thread, and unregisters them.
+/// Submits what the rings of this thread have queued, cancels everything in flight, and unregisters them.
 fn cancel_own() {
     let own = thread_id();
     for place in registered().filter(|place| place.thread.load(Ordering::Relaxed) == own) {
-        cancel_all(place.ring.load(Ordering::Relaxed));
+        let ring = place.ring.load(Ordering::Relaxed);
+        submit_all(ring);
+        cancel_all(ring);
         // The thread that ends the process waits for this.
         place.generation.store(FREE, Ordering::Release);
     }
@@ -233,6 +235,15 @@ struct SyncCancel {
     timeout_seconds: i64,
     timeout_nanoseconds: i64,
     operation_and_padding: [u64; 4],
+}
+
+/// Submits the entries of the queue, among them messages of writes that have returned. An entry that the interrupted
+/// thread was just adding is not in the queue yet.
+fn submit_all(ring: RawFd) {
+    let (all, none, no_mask, no_size): (_, libc::c_uint, *const libc::c_void, usize) =
+        (libc::c_uint::MAX, 0, ptr::null(), 0);
+    // SAFETY: passes no pointers. What the entries of the queue refer to lives until the process ends.
+    unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, all, none, none, no_mask, no_size) };
 }
 
 fn cancel_all(ring: RawFd) {
