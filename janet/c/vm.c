@@ -21,7 +21,17 @@
 #define execv(path, arguments) ringspun_execv(path, arguments)
 #define execvp(name, arguments) ringspun_execvp(name, arguments)
 #define exit(status) ringspun_exit(status)
+#define _Exit(status) ringspun_exit_at_once(status)
 #define dlopen(path, mode) ringspun_dlopen(path, mode)
+#define pthread_mutex_lock(mutex) ringspun_mutex_lock(mutex)
+#define pthread_mutex_unlock(mutex) ringspun_mutex_unlock(mutex)
+#define pthread_rwlock_rdlock(lock) ringspun_rwlock_rdlock(lock)
+#define pthread_rwlock_wrlock(lock) ringspun_rwlock_wrlock(lock)
+#define fopen(path, mode) ringspun_fopen(path, mode)
+#define fread(to, size, count, file) ringspun_fread(to, size, count, file)
+#define fgetc(file) ringspun_fgetc(file)
+#define fwrite(from, size, count, file) ringspun_fwrite(from, size, count, file)
+#define fflush(file) ringspun_fflush(file)
 
 /* As janet.c does, before the first header. */
 #define _GNU_SOURCE
@@ -89,8 +99,19 @@ RENAME(janet_core_env)
 static int janet_stream_gc(void *memory, size_t size_bytes);
 #define janet_stream_gc(memory, size_bytes) ringspun_vm_own_stream_gc(memory, size_bytes)
 
+/* Those that give to channels, see channels.c, are renamed likewise. */
+Janet cfun_channel_push(int32_t argc, Janet *argv);
+Janet cfun_channel_choice(int32_t argc, Janet *argv);
+Janet cfun_channel_rchoice(int32_t argc, Janet *argv);
+#define cfun_channel_push(argc, argv) ringspun_vm_own_cfun_channel_push(argc, argv)
+#define cfun_channel_choice(argc, argv) ringspun_vm_own_cfun_channel_choice(argc, argv)
+#define cfun_channel_rchoice(argc, argv) ringspun_vm_own_cfun_channel_rchoice(argc, argv)
+
 #include "janet.c"
 
+#undef cfun_channel_push
+#undef cfun_channel_choice
+#undef cfun_channel_rchoice
 #undef janet_stream_gc
 #undef epoll_create1
 #undef epoll_ctl
@@ -102,7 +123,17 @@ static int janet_stream_gc(void *memory, size_t size_bytes);
 #undef execv
 #undef execvp
 #undef exit
+#undef _Exit
 #undef dlopen
+#undef pthread_mutex_lock
+#undef pthread_mutex_unlock
+#undef pthread_rwlock_rdlock
+#undef pthread_rwlock_wrlock
+#undef fopen
+#undef fread
+#undef fgetc
+#undef fwrite
+#undef fflush
 
 #ifndef JANET_EV_EPOLL
 #error "this crate needs a VM whose event loop waits by epoll"
@@ -119,6 +150,16 @@ extern int nanosleep(const struct timespec *time, struct timespec *rest);
 extern int execv(const char *path, char *const arguments[]);
 extern int execvp(const char *name, char *const arguments[]);
 extern void exit(int status) __attribute__((noreturn));
+extern void _Exit(int status) __attribute__((noreturn));
+extern int pthread_mutex_lock(pthread_mutex_t *mutex);
+extern int pthread_mutex_unlock(pthread_mutex_t *mutex);
+extern int pthread_rwlock_rdlock(pthread_rwlock_t *lock);
+extern int pthread_rwlock_wrlock(pthread_rwlock_t *lock);
+extern FILE *fopen(const char *path, const char *mode);
+extern size_t fread(void *to, size_t size, size_t count, FILE *file);
+extern int fgetc(FILE *file);
+extern size_t fwrite(const void *from, size_t size, size_t count, FILE *file);
+extern int fflush(FILE *file);
 extern void *dlopen(const char *path, int mode);
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
@@ -131,6 +172,8 @@ struct ringspun_hooks {
     int (*closes)(int descriptor);
     /* The VM blocks or ends: what is to be sent has to be sent before. */
     void (*flush)(void);
+    /* The VM may block: writes that have returned have to be in the kernel before. */
+    void (*flush_writes)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
     void (*forked)(void);
     /* C code is about to wait on a stream that is not the VM's; 0, or -1 with errno set. */
@@ -332,6 +375,59 @@ void ringspun_exit(int status) {
     exit(status);
 }
 
+void ringspun_exit_at_once(int status) {
+    flush();
+    _Exit(status);
+}
+
+/*
+ * What may block for as long as another thread, a process or a user likes. The peer of a socket may be whom they wait
+ * for.
+ */
+static void flush_writes(void) {
+    if (hooks()) hooks()->flush_writes();
+}
+
+int ringspun_rwlock_rdlock(pthread_rwlock_t *lock) {
+    int result = pthread_rwlock_tryrdlock(lock);
+    if (result != EBUSY) return result;
+    flush_writes();
+    return pthread_rwlock_rdlock(lock);
+}
+
+int ringspun_rwlock_wrlock(pthread_rwlock_t *lock) {
+    int result = pthread_rwlock_trywrlock(lock);
+    if (result != EBUSY) return result;
+    flush_writes();
+    return pthread_rwlock_wrlock(lock);
+}
+
+FILE *ringspun_fopen(const char *path, const char *mode) {
+    flush_writes();
+    return fopen(path, mode);
+}
+
+size_t ringspun_fread(void *to, size_t size, size_t count, FILE *file) {
+    flush_writes();
+    return fread(to, size, count, file);
+}
+
+int ringspun_fgetc(FILE *file) {
+    flush_writes();
+    return fgetc(file);
+}
+
+size_t ringspun_fwrite(const void *from, size_t size, size_t count, FILE *file) {
+    flush_writes();
+    return fwrite(from, size, count, file);
+}
+
+int ringspun_fflush(FILE *file) {
+    flush_writes();
+    return fflush(file);
+}
+
+#include "channels.c"
 #include "native.c"
 
 /*

@@ -234,6 +234,13 @@ impl Bridge {
         }
     }
 
+    /// Sends the messages of writes that have returned. Usually there are none.
+    pub(crate) fn flush_writes(&self) {
+        if self.event_loop.has_messages() {
+            self.flush();
+        }
+    }
+
     /// Enqueues an operation to run. The caller ensures that it is in the list only once.
     pub(crate) fn enqueue(&self, operation: Rc<dyn Waiting>) {
         // Closing the sockets of a VM that has ended wakes those who waited for them. Nothing runs them, and they hold

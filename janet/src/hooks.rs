@@ -5,7 +5,8 @@
 //! | `epoll_wait` | nothing is left to run | turn our loop, in which the VM's descriptor is one polled operation |
 //! | `close(stream)` | a stream is garbage, or closed by other code | take over the descriptor, and close it when the ring is done with it |
 //! | `dup(stream)` | a stream goes to another thread, or becomes a file | stop receiving ahead of its readers |
-//! | `nanosleep`, `exit`, `execv` | the loop will not turn for a while, or ever | hand over what is to be sent |
+//! | `nanosleep`, `exit`, `_Exit`, `execv` | the loop will not turn for a while, or ever | hand over what is to be sent |
+//! | `fread`, `fwrite`, a lock that is taken, ... | the same, perhaps | hand over what writes that have returned left behind |
 //! | `dlopen(module)` | C code that may use sockets is there | leave everything in the kernel that nobody has asked for |
 //! | nothing, but C code waits on a stream | it expects the VM to do so | have the VM register it with its epoll |
 //! | nothing, but C code reads from a stream | it expects what nobody has read | give it what was received and not used |
@@ -36,6 +37,7 @@ pub(crate) fn install() {
             duplicated,
             closes,
             flush,
+            flush_writes,
             forked,
             lend,
             read_received,
@@ -70,6 +72,12 @@ fn set_errno(error: &io::Error) {
 extern "C" fn flush() {
     if let Some(bridge) = Bridge::current() {
         bridge.flush();
+    }
+}
+
+extern "C" fn flush_writes() {
+    if let Some(bridge) = Bridge::current() {
+        bridge.flush_writes();
     }
 }
 

@@ -291,6 +291,11 @@ fn what_the_manual_says_holds_alike() {
 }
 
 #[test]
+fn busy_streams_behave_alike() {
+    compare("busy", include_str!("differential/busy.janet"));
+}
+
+#[test]
 fn documented_differences_are_as_documented() {
     compare("differences", include_str!("differential/differences.janet"));
 }

@@ -37,6 +37,11 @@ impl EventLoop {
         self.soon.borrow().is_over(batch)
     }
 
+    /// Whether there are messages that the next submission will send.
+    pub fn has_messages(&self) -> bool {
+        self.soon.borrow().len() > 0
+    }
+
     /// Sends as many bytes as the socket has room for, by a `send(2)` that does not block, and returns their number.
     /// Use it if each send is a system call anyway ([`is_readiness_based`](Self::is_readiness_based)), for the first
     /// messages of a connection, and for large ones; io_uring batches many small sends in one call.

@@ -264,3 +264,15 @@
 (show (net/read client 100))
 (:close client)
 (:close peer)
+
+### what cannot be given to a channel leaves its lock free
+(def values (ev/thread-chan 1))
+(def answers (ev/thread-chan 2))
+(defn relay [[values answers]] (ev/give answers :ready) (ev/give answers (ev/take values)))
+(ev/thread relay [values answers] :n)
+(show (ev/take answers))
+(show (get (protect (ev/give values (parser/new))) 0))
+(show (get (protect (ev/select [values (parser/new)])) 0))
+(show (get (protect (ev/rselect [values (parser/new)])) 0))
+(ev/give values "can be given")
+(show (ev/with-deadline 60 (ev/take answers)))

@@ -16,6 +16,33 @@
     (def client (net/connect host port))
     [client (net/accept listener)]))
 
+(defn busy
+  "Two ends of a connection that have exchanged messages."
+  []
+  (def [client peer] (connected))
+  (repeat 10 (net/write client "?") (net/read peer 1) (net/write peer "!") (net/read client 1))
+  [client peer])
+
+(defn talker
+  "Another process, which exchanges messages with this one, writes some last words, and runs some code; and the
+  connection to it."
+  [code]
+  (def listener (net/listen "127.0.0.1" "0"))
+  (def [host port] (net/localname listener))
+  (def code
+    (string/format
+      `(def stream (net/connect %q %q))
+      (repeat 10 (net/write stream "?") (net/read stream 1))
+      (net/write stream "last words")
+      %s
+      (:close stream)`
+      host port code))
+  (def process (os/spawn [(dyn :executable) "-e" code] :p {:in :pipe :out :pipe :err :pipe}))
+  (def peer (net/accept listener))
+  (:close listener)
+  (repeat 10 (net/chunk peer 1) (net/write peer "!"))
+  [process peer])
+
 # No program depends on how fast it runs. A timeout is either expected to pass, or so long that it never does; where
 # fibers are to have come to some point, the program waits for that, and not for some time.
 

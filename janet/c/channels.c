@@ -1,0 +1,70 @@
+/*
+ * Channels between threads: giving what cannot be copied releases the channel's lock.
+ *
+ * The VM copies a value while it holds the lock. If that fails, as it does for a stream when descriptors run out, it
+ * raises an error with the lock held, and every other thread that uses the channel hangs.
+ */
+
+/* The locks that this thread holds, as far as the VM has taken them by ringspun_mutex_lock, and the last of them. */
+static JANET_THREAD_LOCAL int locks_held;
+static JANET_THREAD_LOCAL pthread_mutex_t *last_lock;
+
+int ringspun_mutex_lock(pthread_mutex_t *mutex) {
+    int result = pthread_mutex_trylock(mutex);
+    if (result == EBUSY) {
+        flush_writes();
+        result = pthread_mutex_lock(mutex);
+    }
+    if (!result) {
+        locks_held++;
+        last_lock = mutex;
+    }
+    return result;
+}
+
+int ringspun_mutex_unlock(pthread_mutex_t *mutex) {
+    int result = pthread_mutex_unlock(mutex);
+    if (!result) locks_held--;
+    return result;
+}
+
+/* Calls a function that gives to channels, and returns or raises what it does. Waiting is a signal, too. */
+static Janet give_by(JanetCFunction function, int32_t argc, Janet *argv) {
+    int held_before = locks_held;
+    JanetTryState state;
+    JanetSignal signal = janet_try(&state);
+    if (signal == JANET_SIGNAL_OK) {
+        Janet result = function(argc, argv);
+        janet_restore(&state);
+        return result;
+    }
+    Janet payload = state.payload;
+    janet_restore(&state);
+    if (signal == JANET_SIGNAL_ERROR && locks_held > held_before) ringspun_mutex_unlock(last_lock);
+    janet_signalv(signal, payload);
+}
+
+static int is_between_threads(Janet value) {
+    JanetChannel *channel = janet_checkabstract(value, &janet_channel_type);
+    return channel && channel->is_threaded;
+}
+
+/* Whether one of the arguments is a channel between threads, or begins with one: [channel value]. */
+static int uses_threads(int32_t argc, const Janet *argv) {
+    for (int32_t i = 0; i < argc; i++) {
+        const Janet *clause;
+        int32_t length;
+        int is_clause = janet_indexed_view(argv[i], &clause, &length) && length > 0;
+        if (is_between_threads(is_clause ? clause[0] : argv[i])) return 1;
+    }
+    return 0;
+}
+
+#define DEFINE_GIVING(name) \
+    Janet name(int32_t argc, Janet *argv) { \
+        JanetCFunction function = ringspun_vm_own_##name; \
+        return uses_threads(argc, argv) ? give_by(function, argc, argv) : function(argc, argv); \
+    }
+DEFINE_GIVING(cfun_channel_push)
+DEFINE_GIVING(cfun_channel_choice)
+DEFINE_GIVING(cfun_channel_rchoice)
