@@ -30,12 +30,15 @@
     (def target (place id index stopping))
     (if (= target index)
       (serve connection)
-      (if (try (do (ev/give (inboxes target) connection) true) ([_] false))
-        (end-connection connection) # The other worker has a descriptor of its own.
+      (match (protect (ev/give (inboxes target) connection))
+        [true] (end-connection connection) # The other worker has a descriptor of its own.
+        [false err]
         (do
-          (leave id target)
           (ended id target)
-          (arrive connection)))))
+          (if (= err "cannot write to closed channel")
+            (do (leave id target) (arrive connection))
+            # Without a descriptor to spare for it, the connection stays here.
+            (do (place id index true) (serve connection)))))))
 
   (defn stop-listening []
     (set stopping true)

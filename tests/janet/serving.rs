@@ -1,6 +1,9 @@
 //! The module `ringspun` for Janet programs: servers on several threads, each with a VM of its own.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::support::scratch::scratch_path;
 
@@ -172,6 +175,85 @@ fn a_closed_server_frees_its_port() {
         (:close second)
     "#;
     assert_eq!(printed(program, ""), "could not bind socket: Address already in use");
+}
+
+/// Two workers of a process that may open few files, and prints for each line of its standard input how many
+/// connections each has served.
+struct Limited {
+    process: Child,
+    output: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Limited {
+    fn start(files: usize) -> Self {
+        let program = r#"
+            (def server (ringspun/serve "127.0.0.1" "0" echo :workers 2))
+            (print ((:localname server) 1))
+            (flush)
+            (while (file/read stdin :line)
+              (print ;(interpose " " (map |($ :served) (:counts server))))
+              (flush))
+            (os/exit 0)
+        "#;
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")])
+            .args([env!("CARGO_BIN_EXE_ringspun"), "janet", "-e", &format!("{PRELUDE}{program}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let mut server = Self { process, output, port: 0 };
+        server.port = server.line().trim().parse().unwrap();
+        // Starting the second worker takes descriptors, too.
+        while server.served().contains(&0) {
+            assert!(is_answered(&mut server.connect()));
+        }
+        server
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn served(&mut self) -> Vec<u64> {
+        self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.line().split_whitespace().map(|count| count.parse().unwrap()).collect()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client
+    }
+}
+
+fn is_answered(client: &mut TcpStream) -> bool {
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).is_ok()
+}
+
+#[test]
+fn workers_go_on_after_descriptors_have_run_out() {
+    // Handing over takes a descriptor for a moment, which nobody may have then.
+    for _ in 0..8 {
+        let mut server = Limited::start(64);
+        let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        // Most wait until these have left.
+        clients.drain(..80);
+        assert!(clients.iter_mut().all(is_answered), "served: {:?}", server.served());
+        clients.clear();
+        let before = server.served();
+        let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
+        assert!(clients.iter_mut().all(is_answered), "served: {:?}", server.served());
+        let after = server.served();
+        assert!(before.iter().zip(&after).all(|(before, after)| after > before), "{before:?}, {after:?}");
+        drop(server.process.stdin.take());
+        assert!(server.process.wait().unwrap().success());
+    }
 }
 
 #[test]
