@@ -22,6 +22,7 @@
 #define execvp(name, arguments) ringspun_execvp(name, arguments)
 #define exit(status) ringspun_exit(status)
 #define _Exit(status) ringspun_exit_at_once(status)
+#define fork ringspun_fork
 #define dlopen(path, mode) ringspun_dlopen(path, mode)
 #define pthread_mutex_lock(mutex) ringspun_mutex_lock(mutex)
 #define pthread_mutex_unlock(mutex) ringspun_mutex_unlock(mutex)
@@ -124,6 +125,7 @@ Janet cfun_channel_rchoice(int32_t argc, Janet *argv);
 #undef execvp
 #undef exit
 #undef _Exit
+#undef fork
 #undef dlopen
 #undef pthread_mutex_lock
 #undef pthread_mutex_unlock
@@ -160,6 +162,7 @@ extern size_t fread(void *to, size_t size, size_t count, FILE *file);
 extern int fgetc(FILE *file);
 extern size_t fwrite(const void *from, size_t size, size_t count, FILE *file);
 extern int fflush(FILE *file);
+extern pid_t fork(void);
 extern void *dlopen(const char *path, int mode);
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
@@ -289,6 +292,16 @@ int ringspun_vm_check_process(void) {
     register_streams();
     has_changed = 1;
     return 1;
+}
+
+/*
+ * The child lets go before it goes on: a thread that it starts is told which self-pipe to write to, and would wake its
+ * parent, which knows nothing of that thread.
+ */
+pid_t ringspun_fork(void) {
+    pid_t child = fork();
+    if (child == 0) ringspun_vm_check_process();
+    return child;
 }
 
 /* To be called once. */
