@@ -119,3 +119,52 @@ impl std::fmt::Debug for Remote {
         f.write_str("Remote")
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    use ringspun_runtime::{Configuration, EventLoop};
+
+    use super::*;
+
+    /// In a simulation, as Miri knows no other loop.
+    fn new_loop() -> Rc<EventLoop> {
+        let new = || EventLoop::new(&Configuration::default()).unwrap();
+        #[cfg(feature = "simulation")]
+        let new = || ringspun_runtime::simulation::Simulation::new(1).unwrap().enter(new);
+        new()
+    }
+
+    #[test]
+    fn each_task_runs_or_is_dropped_and_its_sender_knows_whether_it_was_taken() {
+        const TASKS: u32 = if cfg!(miri) { 20 } else { 2000 };
+        static RAN: AtomicU32 = AtomicU32::new(0);
+        let tasks = RemoteTasks::new(new_loop().remote_waker());
+        let held = Arc::new(());
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let (remote, held) = (tasks.sender(), held.clone());
+                thread::spawn(move || {
+                    let sent = (0..TASKS).take_while(|_| {
+                        let held = held.clone();
+                        remote.execute(move || drop((held, RAN.fetch_add(1, Ordering::Relaxed)))).is_ok()
+                    });
+                    sent.count() as u32
+                })
+            })
+            .collect();
+        while RAN.load(Ordering::Relaxed) < TASKS {
+            tasks.take().into_iter().for_each(|task| task());
+            thread::yield_now();
+        }
+        tasks.end();
+        let sent: u32 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        let ran = RAN.load(Ordering::Relaxed);
+        assert!((TASKS..=sent).contains(&ran) && sent <= 2 * TASKS, "{ran} of {sent}");
+        assert!(tasks.take().is_empty());
+        assert_eq!(Arc::strong_count(&held), 1, "what did not run has been dropped");
+    }
+}

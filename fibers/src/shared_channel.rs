@@ -299,3 +299,27 @@ impl<T> fmt::Display for TryGiveError<T> {
 }
 
 impl<T: fmt::Debug> std::error::Error for TryGiveError<T> {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_without_a_runtime_pass_values_through_a_full_channel() {
+        const VALUES: u32 = if cfg!(miri) { 12 } else { 5000 };
+        let channel = SharedChannel::bounded(1);
+        let giving = |first: u32| {
+            let channel = channel.clone();
+            thread::spawn(move || (0..VALUES).for_each(|number| channel.give(first + number).unwrap()))
+        };
+        let taking = || {
+            let channel = channel.clone();
+            thread::spawn(move || std::iter::from_fn(|| channel.take().ok()).map(u64::from).sum::<u64>())
+        };
+        let (givers, takers) = ([giving(0), giving(VALUES)], [taking(), taking()]);
+        givers.into_iter().for_each(|giver| giver.join().unwrap());
+        channel.close();
+        let sum: u64 = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
+        assert_eq!(sum, (0..u64::from(2 * VALUES)).sum::<u64>());
+    }
+}

@@ -21,6 +21,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::channel::Closed;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 /// What wakes one that waits, from any thread.
 pub(crate) trait Notify: Clone {
     /// Has it look again.

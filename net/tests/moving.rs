@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, Runtime, SharedChannel, Workers, WorkersBuilder};
-use ringspun_net::{self as net, Movable, Stream};
+use ringspun_net::{self as net, Movable, SocketOption, Stream, WriteInterrupted};
 use ringspun_runtime::Configuration;
 
 fn workers(count: usize) -> Workers {
@@ -168,10 +168,37 @@ fn next_of(state: &mut u64) -> u64 {
 
 const BYTES_PER_STREAM: u64 = 200_000;
 
+/// Writes all, however often it is interrupted: each time it goes on behind what has been written.
+fn send(stream: &Stream, mut bytes: &[u8], patience: Duration, interrupted: &AtomicU64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match fibers::with_deadline(patience, || stream.write(bytes)) {
+            Ok(_) => break,
+            Err(error) if net::interrupt_of(&error).is_some() => {
+                interrupted.fetch_add(1, Ordering::Relaxed);
+                bytes = &bytes[written(&error)..];
+                fibers::yield_now()?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// How much a write that was interrupted has written.
+fn written(error: &io::Error) -> usize {
+    let mut source: &(dyn std::error::Error + 'static) = error;
+    while !source.is::<WriteInterrupted>() {
+        let of_io = source.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+        let Some(next) = of_io.map(|error| error as _).or_else(|| source.source()) else { return 0 };
+        source = next;
+    }
+    source.downcast_ref::<WriteInterrupted>().map_or(0, |interrupted| interrupted.written_bytes)
+}
+
 /// Echoes what comes, and moves on to the next worker now and then, until the peer has ended. Deadlines and cancels
 /// interrupt its reads.
 fn travel(travelling: Travelling) -> io::Result<()> {
-    let Travelling { movable, route, mut seed, moves } = travelling;
+    let Travelling { movable, route, mut seed, moves, interrupted } = travelling;
     let stream = movable.into_stream()?;
     stream.set_write_behind(seed % 2 == 0);
     for _ in 0..next_of(&mut seed) % 4 {
@@ -180,7 +207,7 @@ fn travel(travelling: Travelling) -> io::Result<()> {
         match fibers::with_deadline(patience, || stream.read(&mut bytes)) {
             // The end.
             Ok(0) => return Ok(()),
-            Ok(count) => drop(stream.write(&bytes[..count])?),
+            Ok(count) => send(&stream, &bytes[..count], patience, &interrupted)?,
             Err(error) if net::interrupt_of(&error).is_some() => {}
             Err(error) => return Err(error),
         }
@@ -192,7 +219,7 @@ fn travel(travelling: Travelling) -> io::Result<()> {
         Err(error) if net::interrupt_of(&error.error).is_some() => error.stream.into_movable()?,
         moved => moved?,
     };
-    route[next].clone().give(Travelling { movable, route, seed, moves }).map_err(io::Error::from)
+    route[next].clone().give(Travelling { movable, route, seed, moves, interrupted }).map_err(io::Error::from)
 }
 
 /// A stream between two workers.
@@ -201,6 +228,8 @@ struct Travelling {
     route: Vec<SharedChannel<Travelling>>,
     seed: u64,
     moves: Arc<AtomicU64>,
+    /// Writes that were.
+    interrupted: Arc<AtomicU64>,
 }
 
 /// Sends bytes that depend on their positions, and checks that they all come back, in order.
@@ -230,7 +259,7 @@ fn talk(mut peer: UnixStream, seed: u64) {
 #[test]
 fn streams_that_move_all_the_time_lose_no_byte() {
     let workers = workers(3);
-    let moves = Arc::new(AtomicU64::new(0));
+    let (moves, interrupted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let route: Vec<SharedChannel<Travelling>> = (0..3).map(|_| SharedChannel::bounded(1000)).collect();
     for (worker, arriving) in workers.iter().zip(&route) {
         let arriving = arriving.clone();
@@ -248,12 +277,14 @@ fn streams_that_move_all_the_time_lose_no_byte() {
     }
     let talking: Vec<_> = (1..=8_u64)
         .map(|seed| {
-            let (route, moves) = (route.clone(), moves.clone());
+            let (route, moves, interrupted) = (route.clone(), moves.clone(), interrupted.clone());
             let started = workers.get(0).unwrap().spawn(move || -> io::Result<_> {
                 let (stream, peer) = pair()?;
+                // So small that writes have to wait for the peer.
+                stream.set_option(SocketOption::SendBufferBytes(2048))?;
                 let first = route[0].clone();
                 let (movable, seed) = (stream.into_movable()?, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-                let _ = first.give(Travelling { movable, route, seed, moves });
+                let _ = first.give(Travelling { movable, route, seed, moves, interrupted });
                 Ok(peer)
             });
             let peer = started.unwrap().join().unwrap().unwrap();
@@ -261,6 +292,7 @@ fn streams_that_move_all_the_time_lose_no_byte() {
         })
         .collect();
     talking.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(interrupted.load(Ordering::Relaxed) > 0, "no write had to wait");
     // Each stay on a worker is for 3,000 bytes at most.
     assert!(moves.load(Ordering::Relaxed) >= 8 * (BYTES_PER_STREAM / 3000), "{moves:?}");
     route.iter().for_each(SharedChannel::close);

@@ -1,4 +1,5 @@
-//! How evenly work is spread over workers, in units of work and in connections, and beside it what the kernel does alone.
+//! How evenly work is spread over workers, in units of work and in connections, and beside it what the kernel does
+//! alone.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
