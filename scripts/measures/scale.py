@@ -7,12 +7,11 @@ import platform
 import re
 import resource
 import signal
-import socket
-import ssl
-import struct
 import sys
 import time
 
+from connections import Clients
+from many_connections import measure_many
 from servers import RINGSPUN, Failure, Running, Server, raise_open_files
 
 SERVERS = {
@@ -26,13 +25,12 @@ SERVERS = {
 }
 # Open before the first reading, so that what a server makes once is not in what a connection takes.
 FIRST_CONNECTIONS = 10
-MESSAGE, ROUNDS, SETTLE_S = b"x" * 64, 3, 0.5
+ROUNDS, SETTLE_S = 3, 0.5
 # Both ends of a connection are on this machine, and each has one of these. The last is there with security modules.
 PAIRED_SLABS = ("TCP", "sock_inode_cache", "filp", "dentry", "lsm_file_cache")
 # What may be allocated for a connection besides, by names under which the kernel merges caches of the same size.
 OTHER_SLABS = re.compile(r"io_kiocb|eventpoll|ep_head|anon_vma_chain|kmalloc-(cg-)?\d|tcp_bind")
 MESSAGE_SLABS = re.compile(r"skbuff_|kmalloc-(cg-)?\d")
-PORTS_PER_ADDRESS, IP_BIND_ADDRESS_NO_PORT = 5_000, 24
 
 
 def read(path):
@@ -88,53 +86,6 @@ def per_connection(before, after, connections):
         figures["messages"] = sum(size for name, size in slabs.items() if MESSAGE_SLABS.match(name))
         figures["slabs"] = {name: round(size, 1) for name, size in slabs.items() if abs(size) >= 8}
     return figures
-
-
-class Clients:
-    """Connections that are driven all at once."""
-
-    def __init__(self, address, with_tls):
-        host, port = address.rsplit(":", 1)
-        self.address, self.connections, self.tls = (host, int(port)), [], None
-        if with_tls:
-            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            # The server's certificate has signed itself.
-            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
-
-    def open_up_to(self, count):
-        while len(self.connections) < count:
-            connection = socket.socket()
-            connection.settimeout(60)
-            # The kernel looks long for a free port where few are left.
-            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            connection.bind((f"127.0.0.{2 + len(self.connections) // PORTS_PER_ADDRESS}", 0))
-            connection.connect(self.address)
-            # Closed with a reset, so that no port is kept for a minute and the next size finds them all.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connections.append(self.tls.wrap_socket(connection) if self.tls else connection)
-
-    def send(self):
-        for connection in self.connections:
-            connection.sendall(MESSAGE)
-
-    def receive(self):
-        for number, connection in enumerate(self.connections):
-            received = b""
-            while len(received) < len(MESSAGE):
-                part = connection.recv(len(MESSAGE) - len(received))
-                if not part:
-                    raise Failure(f"connection {number + 1} was closed")
-                received += part
-            if received != MESSAGE:
-                raise Failure(f"connection {number + 1} got back what it did not send")
-
-    def echo(self):
-        self.send()
-        self.receive()
-
-    def close(self):
-        for connection in self.connections:
-            connection.close()
 
 
 def measure(server, count):
@@ -214,17 +165,61 @@ def table(samples):
         row("the first echo of all, ms", [sample["first_echoes_s"] * 1000 for sample in chosen])
 
 
+# What both ends of a connection take, by far.
+MEMORY_PER_CONNECTION = 24 * 1024
+
+
+def many(names, total, files):
+    """Very many connections at once, over several processes."""
+    available = int(re.search(r"^MemAvailable:\s+(\d+)", read("/proc/meminfo"), re.M)[1]) * 1024
+    if available < total * MEMORY_PER_CONNECTION:
+        sys.exit(f"SKIPPED {total:,} connections: {available >> 20:,} MiB of memory are available")
+    samples = []
+    for name in names:
+        try:
+            sample = measure_many(SERVERS[name], total, files, snapshot, SETTLE_S)
+        except Failure as failure:
+            sys.exit(f"{name} with {total:,} connections: {failure}")
+        count = total - sample["processes"]
+        figures = per_connection(sample.pop("before"), sample.pop("after"), count)
+        figures.pop("messages", None)
+        sample["per_connection_bytes"] = figures
+        samples.append(sample)
+        print(f"\n{name}: {total:,} connections echo at once, {sample['processes']} servers and as many clients\n")
+        print(f"{'connecting all, s':36}{sample['connect_s']:>10.1f}")
+        for number, (sent, received) in enumerate(zip(sample["sent_s"], sample["received_s"]), 1):
+            print(f"{f'echo {number}: all sent, all received, s':36}{sent:>10.1f}{received:>10.1f}")
+        print("bytes per idle connection then:")
+        for key, title in ROWS.items():
+            # What the clients wait with is in the last one: see `without_plain`.
+            if key in figures and key != "wait":
+                print(f"{title:36}{figures[key]:>10,.0f}")
+    return samples
+
+
+def write(path, samples):
+    if path:
+        with open(os.path.join(os.environ["RINGSPUN_CALLER"], path), "w") as file:
+            json.dump({"format": "ringspun-scale", "version": 1, "kernel": platform.release(), "samples": samples}, file, indent=1)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="measure-scale", add_help=False)
     parser.add_argument("--sizes", default="1000,5000,19000")
     parser.add_argument("--servers", default="uring,poll,janet")
+    parser.add_argument("--connections", type=int)
     parser.add_argument("--json")
     options = parser.parse_args()
     files = raise_open_files()
+    names = options.servers.split(",")
+    if unknown := [name for name in names if name not in SERVERS]:
+        sys.exit(f"--servers {unknown[0]}: expected some of {','.join(SERVERS)}")
+    if options.connections is not None:
+        if options.connections < 1:
+            sys.exit(f"--connections {options.connections}: expected a positive number")
+        return write(options.json, many(names, options.connections, files))
     samples = []
-    for name in ["plain", *options.servers.split(",")]:
-        if name not in SERVERS:
-            sys.exit(f"--servers {name}: expected some of {','.join(SERVERS)}")
+    for name in ["plain", *names]:
         for text in options.sizes.split(","):
             size = int(text)
             if size + FIRST_CONNECTIONS + 100 > files:
@@ -237,9 +232,7 @@ def main():
     if not slab_bytes():
         print("SKIPPED the kernel's caches: only root may read /proc/slabinfo", file=sys.stderr)
     table(without_plain(samples))
-    if options.json:
-        with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
-            json.dump({"format": "ringspun-scale", "version": 1, "kernel": platform.release(), "samples": samples}, file, indent=1)
+    write(options.json, samples)
 
 
 if __name__ == "__main__":
