@@ -401,8 +401,15 @@ impl<T> BlockingCall<T> {
         if self.result.is_none() {
             return false;
         }
-        let Some(job) = self.pool.withdraw(self.ticket) else { return false };
+        let ticket = self.ended.ticket;
+        let held = self.calls.held.borrow_mut().remove(&ticket);
+        let is_held = held.is_some();
+        let job = held.map(|(_, job)| job).or_else(|| self.pool.withdraw(ticket));
+        let Some(job) = job else { return false };
         self.calls.outstanding.set(self.calls.outstanding.get() - 1);
+        if self.ended.is_limited && !is_held {
+            self.calls.submit_held();
+        }
         self.forget_waiter();
         self.result = None;
         drop(job);
@@ -418,19 +425,8 @@ impl<T> BlockingCall<T> {
 
 impl<T> Drop for BlockingCall<T> {
     fn drop(&mut self) {
-        if self.result.is_none() {
-            return;
-        }
-        self.forget_waiter();
-        let ticket = self.ended.ticket;
-        let held = self.calls.held.borrow_mut().remove(&ticket);
-        let is_held = held.is_some();
-        if let Some(job) = held.map(|(_, job)| job).or_else(|| self.pool.withdraw(ticket)) {
-            self.calls.outstanding.set(self.calls.outstanding.get() - 1);
-            if self.ended.is_limited && !is_held {
-                self.calls.submit_held();
-            }
-            drop(job);
+        if self.result.is_some() && !self.withdraw() {
+            self.forget_waiter();
         }
     }
 }
