@@ -62,7 +62,9 @@ fn operations_cost(criterion: &mut Criterion) {
                         ended.waiter.set(Some(waiter.clone()));
                         Poll::Pending
                     };
-                    fibers::wait_for_completion(&mut (), completed, |_| ());
+                    fibers::wait_for_completion(&mut (), completed, |_| (), |_| {
+                        fibers::WaitReason::new("a completion", "")
+                    });
                 }
                 start.elapsed()
             });

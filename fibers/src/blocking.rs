@@ -5,10 +5,13 @@ use std::fmt;
 use std::io;
 use std::task::Poll;
 
+use ringspun_runtime::BlockingCall;
+
 use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::join::panic_text;
-use crate::wait::{check, wait, wait_for_completion};
+use crate::wait::{check, wait_for_completion, wait_telling};
+use crate::wait_reason::WaitReason;
 
 /// Calls `function` on another thread and parks until it has returned: for name lookups, files, and
 /// computations that would keep the other fibers waiting. The threads are those of
@@ -43,7 +46,7 @@ pub fn blocking<T: Send + 'static>(
     check()?;
     let event_loop = with_current(|fiber| fiber.event_loop().clone());
     let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
-    wait(|waiter| call.poll(waiter))?.map_err(BlockingError::Panicked)
+    wait_telling(&mut call, BlockingCall::poll, reason)?.map_err(BlockingError::Panicked)
 }
 
 /// As [`blocking`], for a function that borrows from the caller: waits until it has returned, also after an interrupt.
@@ -96,12 +99,23 @@ pub fn blocking_scoped<T: Send>(function: impl FnOnce() -> T + Send) -> Result<T
             false => call.poll(waiter).map(Some),
         },
         |(call, is_withdrawn)| *is_withdrawn = call.withdraw(),
+        |(call, _)| reason(call),
     );
     match (result, output) {
         (Some(Ok(())), Some(output)) => Ok(output),
         (Some(Err(payload)), _) => Err(BlockingError::Panicked(payload)),
         _ => Err(check().err().unwrap_or(Interrupt::Cancelled).into()),
     }
+}
+
+fn reason<T>(call: &BlockingCall<T>) -> WaitReason {
+    WaitReason::new(
+        "a blocking call",
+        match call.has_begun() {
+            true => "that a thread makes",
+            false => "that no thread has begun: all threads for such calls are busy",
+        },
+    )
 }
 
 /// Why a blocking call gave no result.

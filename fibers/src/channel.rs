@@ -22,7 +22,8 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::interrupt::Interrupt;
-use crate::wait::{failed_at_once, wait};
+use crate::wait::{failed_at_once, wait_telling};
+use crate::wait_reason::{WaitReason, short_name};
 
 /// A queue of values between the fibers of one thread, like that of Janet's `ev/chan`. Clones are handles to
 /// the same channel; any number of fibers may give and take, and both are served in the order of their calls.
@@ -234,7 +235,7 @@ impl<T> Channel<T> {
         }
         let mut value = Some(value);
         let mut offered = Offered(self, None);
-        let waited = wait(|waiter| {
+        let poll = |offered: &mut Offered<'_, T>, waiter: &Rc<dyn Wake>| {
             if let Some(value) = value.take() {
                 offered.1 = Some(self.offer(value, Giver { waiter: waiter.clone(), on_accept: None }));
             }
@@ -242,7 +243,8 @@ impl<T> Channel<T> {
                 Some(ticket) if self.is_offered(ticket) && !self.is_closed() => Poll::Pending,
                 _ => Poll::Ready(()),
             }
-        });
+        };
+        let waited = wait_telling(&mut offered, poll, |_| self.reason_to_give());
         match offered.withdraw() {
             None => Ok(()),
             Some(value) => {
@@ -267,13 +269,14 @@ impl<T> Channel<T> {
         if let Some(taken) = place.attempt_take() {
             return taken.inspect_err(|_| failed_at_once()).map_err(ChannelError::from);
         }
-        let taken = wait(|waiter| match place.attempt_take() {
+        let poll = |place: &mut Place<'_, T>, waiter: &Rc<dyn Wake>| match place.attempt_take() {
             Some(taken) => Poll::Ready(taken),
             None => {
                 place.enqueue(waiter);
                 Poll::Pending
             }
-        });
+        };
+        let taken = wait_telling(&mut place, poll, |_| self.reason_to_take());
         taken?.map_err(ChannelError::from)
     }
 
@@ -382,6 +385,26 @@ impl<T> Channel<T> {
         // The giver is dropped after the state is released: it may hold the last handle of another channel.
         drop(state);
         Some(offer.value)
+    }
+
+    /// Why a fiber waits that takes.
+    pub(crate) fn reason_to_take(&self) -> WaitReason {
+        WaitReason::new("take from", self.described())
+    }
+
+    /// Why a fiber waits that gives.
+    pub(crate) fn reason_to_give(&self) -> WaitReason {
+        WaitReason::new("give to", self.described())
+    }
+
+    fn described(&self) -> String {
+        let state = self.state.borrow();
+        let values = match state.capacity {
+            usize::MAX => format!("{} values", state.values.len()),
+            capacity => format!("{} of {capacity} values", state.values.len()),
+        };
+        let waiting = format!("{} fibers take, {} give", state.takers.len(), state.offers.len());
+        format!("Channel<{}> at {:p} ({values}; {waiting})", short_name::<T>(), self.address())
     }
 
     /// Identifies the channel: the same for all its handles, and different from every other living channel.

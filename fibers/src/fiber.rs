@@ -9,9 +9,11 @@ use std::time::Instant;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use ringspun_runtime::{EventLoop, Wake, prefetch};
 
+use crate::inquiry::Inquiry;
 use crate::interrupt::{Deadline, Interrupt};
 use crate::locals::Locals;
-use crate::stack::{FiberStack, release_below_caller};
+use crate::stack::{FiberStack, discard_below, release_below_caller};
+use crate::wait_reason::WaitReason;
 
 type Body = Coroutine<(), (), (), FiberStack>;
 
@@ -28,6 +30,9 @@ const GIVE_WAY_EVERY: u32 = 16;
 /// The largest function that is moved onto its fiber's stack, where there is room for 1 KiB. Others are boxed.
 const MOVED_MAX_BYTES: usize = 512;
 
+/// More than a switch to another stack puts below the frame that it is called from.
+const SWITCH_SIZE_BYTES: usize = 4096;
+
 /// How much of a stack is prefetched before its fiber resumes: the frames around where it parked.
 const STACK_ABOVE_BYTES: usize = 640;
 const STACK_BELOW_BYTES: usize = 128;
@@ -39,6 +44,7 @@ pub(crate) struct RunQueue {
     ending: Cell<bool>,
     /// Fibers that have been stopped, and that the scheduler does not know of yet.
     stopped: RefCell<Vec<Rc<Fiber>>>,
+    inquiry: Inquiry,
 }
 
 impl RunQueue {
@@ -48,6 +54,7 @@ impl RunQueue {
             ready: RefCell::default(),
             ending: Cell::new(false),
             stopped: RefCell::default(),
+            inquiry: Inquiry::default(),
         })
     }
 
@@ -78,6 +85,10 @@ impl RunQueue {
         self.ending.get()
     }
 
+    pub(crate) fn inquiry(&self) -> &Inquiry {
+        &self.inquiry
+    }
+
     /// The fibers that have been stopped since the last call.
     pub(crate) fn take_stopped(&self) -> Vec<Rc<Fiber>> {
         self.stopped.take()
@@ -85,7 +96,7 @@ impl RunQueue {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+pub(crate) enum State {
     /// In the run queue.
     Ready,
     Running,
@@ -104,12 +115,17 @@ pub(crate) enum AfterPanic {
     Over,
 }
 
+/// Somebody has cancelled the fiber, or its runtime is ending.
+const CANCELLED: u8 = 1;
+/// A dump asks what the fiber waits for.
+const ASKED: u8 = 2;
+
 /// What every wake and resume needs comes first, in as few cache lines as possible.
 #[repr(C)]
 pub(crate) struct Fiber {
     state: Cell<State>,
-    /// Somebody has cancelled the fiber, or its runtime is ending.
-    cancelled: Cell<bool>,
+    /// `CANCELLED` and `ASKED`: what a fiber has to look at before it parks.
+    flags: Cell<u8>,
     ignored_interrupts: Cell<u32>,
     queue: Rc<RunQueue>,
     /// Where on its stack the fiber parked last.
@@ -132,6 +148,7 @@ pub(crate) struct Fiber {
     last_scope: Cell<u32>,
     /// Its group has been cancelled: as if the runtime ended.
     is_doomed: Cell<bool>,
+    resumed_at: Cell<Option<Instant>>,
     locals: Locals,
     id: u64,
     name: Option<Box<str>>,
@@ -151,7 +168,7 @@ impl Fiber {
     ) -> Rc<Self> {
         let fiber = Rc::new(Self {
             state: Cell::new(State::Ready),
-            cancelled: Cell::new(queue.is_ending()),
+            flags: Cell::new(if queue.is_ending() { CANCELLED } else { 0 }),
             ignored_interrupts: Cell::new(0),
             queue,
             parked_at: Cell::new(std::ptr::null()),
@@ -166,6 +183,7 @@ impl Fiber {
             expired_scope: Cell::new(0),
             last_scope: Cell::new(0),
             is_doomed: Cell::new(false),
+            resumed_at: Cell::new(None),
             locals: Locals::default(),
             id,
             name,
@@ -337,8 +355,68 @@ impl Fiber {
 
     /// Interrupts the fiber's current wait, or else its next one.
     pub(crate) fn cancel(self: Rc<Self>) {
-        self.cancelled.set(true);
+        self.flags.set(self.flags.get() | CANCELLED);
         self.wake();
+    }
+
+    /// Has the fiber tell what it waits for, when it parks next: now, if it is parked. Wakes may be spurious.
+    pub(crate) fn ask(self: Rc<Self>) {
+        self.flags.set(self.flags.get() | ASKED);
+        self.wake();
+    }
+
+    /// Whether [`tell`](Self::tell) is due, or a cancel is pending.
+    #[inline]
+    pub(crate) fn has_flags(&self) -> bool {
+        self.flags.get() != 0
+    }
+
+    /// Tells what the running fiber, which is about to park, waits for, if it has been asked.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn tell(&self, reason: &dyn Fn() -> WaitReason) {
+        let flags = self.flags.get();
+        if flags & ASKED != 0 {
+            self.flags.set(flags & !ASKED);
+            let stack = self.guard.end..self.guard.end + self.stack_size_bytes;
+            self.queue.inquiry().answer(self.id, stack, reason);
+        }
+    }
+
+    /// Takes a question back; true if it has been answered.
+    pub(crate) fn stop_asking(&self) -> bool {
+        let flags = self.flags.replace(self.flags.get() & !ASKED);
+        flags & ASKED == 0
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Whether it has run at all.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.yielder.get().is_null()
+    }
+
+    /// When it ran last; `None` unless that is recorded.
+    pub(crate) fn resumed_at(&self) -> Option<Instant> {
+        self.resumed_at.get()
+    }
+
+    /// Notes when the fiber, which is ready, runs. A wake by a dump does not count.
+    pub(crate) fn note_resumed(&self, now: Instant) {
+        if self.flags.get() & ASKED == 0 {
+            self.resumed_at.set(Some(now));
+        }
+    }
+
+    /// Gives back the memory below the frames of a parked fiber.
+    pub(crate) fn trim_stack(&self) {
+        if self.state.get() == State::Parked {
+            let used = self.parked_at.get().addr().saturating_sub(SWITCH_SIZE_BYTES);
+            // SAFETY: the fiber is parked, so that nothing below the frames of its switch is in use.
+            unsafe { discard_below(self.guard.end, used) };
+        }
     }
 
     /// Interrupts the fiber's current wait and all later ones.
@@ -355,7 +433,7 @@ impl Fiber {
     /// The reason for which a wait has to end now, if there is one.
     #[inline]
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
-        if self.cancelled.get() {
+        if self.flags.get() & CANCELLED != 0 {
             return Some(Interrupt::Cancelled);
         }
         self.deadline.get().filter(|deadline| self.is_over(*deadline)).map(|_| self.at_deadline.get().0)
@@ -379,7 +457,8 @@ impl Fiber {
     fn raise(&self, interrupt: Interrupt) {
         self.raised.set(self.raised.get().wrapping_add(1));
         if interrupt == Interrupt::Cancelled {
-            self.cancelled.set(self.is_to_end());
+            let others = self.flags.get() & !CANCELLED;
+            self.flags.set(if self.is_to_end() { others | CANCELLED } else { others });
         } else {
             self.expired_scope.set(self.at_deadline.get().1);
         }

@@ -15,7 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::join::{JoinError, JoinHandle};
 use crate::pollable::Pollable;
 use crate::remote_waiter::{Registered, RemoteWaiter};
-use crate::wait::{wait, waiter, yield_now};
+use crate::wait::{wait_telling, waiter, yield_now};
+use crate::wait_reason::{WaitReason, short_name};
 
 /// Parks until a future is ready, which this fiber polls. Its waker may be used from any thread, and may outlive the
 /// call and the runtime.
@@ -73,7 +74,8 @@ pub fn block_on<F: IntoFuture>(future: F) -> Result<F::Output, Interrupt> {
         if notice.is_given() {
             yield_now()?;
         } else {
-            wait(|_| if notice.is_given() { Poll::Ready(()) } else { Poll::Pending })?;
+            let poll = |_: &mut _, _: &Rc<_>| if notice.is_given() { Poll::Ready(()) } else { Poll::Pending };
+            wait_telling(&mut (), poll, |()| WaitReason::new("a future:", short_name::<F::IntoFuture>()))?;
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::group::Group;
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
 use crate::wait::failed_at_once;
+use crate::wait_reason::WaitReason;
 
 /// Holds a fiber's result until it is joined.
 pub(crate) struct Packet<T> {
@@ -223,6 +224,12 @@ impl<T> Pollable for Joining<'_, T> {
             self.waiter = Some(waiter.clone());
         }
         Poll::Pending
+    }
+
+    fn reason(&self) -> WaitReason {
+        let (id, name) = self.handle.fiber.identity();
+        let name = name.map(|name| format!(" '{name}'")).unwrap_or_default();
+        WaitReason::new("the end of", format_args!("fiber {id}{name}"))
     }
 }
 

@@ -13,7 +13,8 @@ use slab::Slab;
 use crate::interrupt::Interrupt;
 use crate::join::{JoinError, JoinHandle};
 use crate::spawn::{FiberBuilder, spawn};
-use crate::wait::wait;
+use crate::wait::wait_telling;
+use crate::wait_reason::WaitReason;
 
 /// Fibers that are joined one after the other, in the order in which they end. Dropping the set cancels those that have
 /// not ended for good, as the end of a runtime does, without waiting for them.
@@ -126,13 +127,16 @@ impl<T: 'static> JoinSet<T> {
             return Ok(None);
         }
         let ended = &self.ended;
-        let waited = wait(|waiter| match ended.indices.borrow_mut().pop_front() {
+        let poll = |_: &mut Slab<_>, waiter: &Rc<dyn Wake>| match ended.indices.borrow_mut().pop_front() {
             Some(index) => Poll::Ready(index),
             None => {
                 let replaced = ended.waiter.replace(Some(waiter.clone()));
                 drop(replaced);
                 Poll::Pending
             }
+        };
+        let waited = wait_telling(&mut self.handles, poll, |handles| {
+            WaitReason::new("the end of", format_args!("any of {} fibers of a set", handles.len()))
         });
         let left = ended.waiter.take();
         drop(left);

@@ -24,6 +24,7 @@
 //! | wait for a future | [`block_on`] | |
 //! | await what fibers wait for | [`as_future`], [`JoinHandle`], [`WorkerTask`] | |
 //! | make a call that blocks | [`blocking`], [`blocking_scoped`] for one that borrows | `ev/thread` |
+//! | see what all fibers wait for | [`dump`], [`dump_on_signal`] | |
 //! | use every core | [`Workers`], [`Worker::spawn`] | `ev/thread` |
 //! | pass values between threads | [`SharedChannel`] | `ev/thread-chan` |
 //!
@@ -52,8 +53,10 @@
 //! ```text
 //!   workers                      a runtime per core
 //!   worker_set                   their threads: replacing one that fails, watching
+//!   dump_process                 what the fibers of all runtimes wait for, also on a signal
+//!   dump     frames              what the fibers of a runtime wait for; names of functions
 //!   future                       fibers that wait for futures, and futures of what fibers wait for
-//!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
+//!   runtime  runtimes            Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker   worker_task         fibers of another thread's runtime, and their results
 //!   sync                         locks, and other ways to wait for one another
 //!   scope    join_set            fibers that borrow; results in the order of the ends
@@ -72,6 +75,8 @@
 //!   current  spans               which fiber runs; spans of `tracing`, which a parked fiber leaves
 //!   group                        fibers that end together
 //!   fiber                        coroutine, state, and the queue that a wake puts a fiber into
+//!   inquiry  backtrace           what fibers are asked for a dump, and answer
+//!   wait_reason                  what a wait is for, in words
 //!   stack    interrupt  locals   memory with guards; why a wait ended early; values of a fiber's own
 //!   pulse                        whether a loop turns
 //! ```
@@ -146,14 +151,19 @@
 //! See [`Runtime::run`]: in the child, only the fiber that forked continues.
 
 mod affinity;
+mod backtrace;
 mod blocking;
 mod channel;
 mod current;
 mod deadline;
+mod dump;
+mod dump_process;
 mod event;
 mod fiber;
+mod frames;
 mod future;
 mod group;
+mod inquiry;
 mod interrupt;
 mod join;
 mod join_set;
@@ -166,6 +176,7 @@ mod pulse;
 mod remote;
 mod remote_waiter;
 mod runtime;
+mod runtimes;
 mod scheduler;
 mod scope;
 mod select;
@@ -181,6 +192,7 @@ mod time;
 mod wait;
 #[cfg(debug_assertions)]
 mod wait_checks;
+mod wait_reason;
 mod worker;
 mod worker_set;
 mod worker_task;
@@ -190,6 +202,8 @@ pub use blocking::{BlockingError, blocking, blocking_scoped};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name, release_stack};
 pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
+pub use dump::{Dump, FiberReport, FiberState, dump};
+pub use dump_process::{DumpOnSignal, ProcessDump, dump_on_signal, dump_process};
 pub use event::{FiberEvent, FiberEventKind};
 pub use future::{JoinFuture, PollableFuture, TaskWaiter, as_future, block_on};
 pub use interrupt::Interrupt;
@@ -207,7 +221,10 @@ pub use shared_channel::{SharedChannel, TryGiveError};
 pub use signals::{NextSignal, Signals};
 pub use spawn::{FiberBuilder, spawn, supervisor};
 pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
-pub use wait::{check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, waiter, yield_now};
+pub use wait::{
+    check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, wait_telling, waiter, yield_now,
+};
+pub use wait_reason::WaitReason;
 pub use worker::Worker;
 pub use worker_set::{TakeOver, WorkerEvent};
 pub use worker_task::{WorkerTask, WorkerTaskFuture};

@@ -15,6 +15,7 @@ use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::pollable::Pollable;
 use crate::wait::{check, wait_for_completion};
+use crate::wait_reason::WaitReason;
 
 /// An operation in flight that has one completion, and its waiter.
 pub(crate) struct Single {
@@ -127,13 +128,27 @@ fn complete(operation: Operation) -> io::Result<u32> {
     }
     check()?;
     with_current(|fiber| fiber.event_loop().check_process())?;
+    let kind = operation.kind();
     let mut single = Single::submit(operation, Rc::new(()));
-    let result =
-        wait_for_completion(&mut single, |single, waiter| single.poll(waiter), |single| single.cancel());
+    let result = wait_for_completion(
+        &mut single,
+        |single, waiter| single.poll(waiter),
+        |single| single.cancel(),
+        |_| reason(kind),
+    );
     result.map_err(|error| match error.raw_os_error() {
         Some(libc::ECANCELED) => check().err().map_or(error, io::Error::from),
         _ => error,
     })
+}
+
+fn reason(kind: OperationKind) -> WaitReason {
+    match kind {
+        OperationKind::File => WaitReason::new("a file", ""),
+        OperationKind::Poll => WaitReason::new("something to read from", "a descriptor"),
+        OperationKind::PollOutput => WaitReason::new("room to write to", "a descriptor"),
+        _ => WaitReason::new("the kernel", ""),
+    }
 }
 
 /// A descriptor that is waited for, from [`ready`].
@@ -181,6 +196,14 @@ impl<D: 'static> Pollable for Ready<D> {
             Single::submit(operation, self.descriptor.clone())
         });
         operation.poll(waiter).map_ok(drop)
+    }
+
+    fn reason(&self) -> WaitReason {
+        let operation = match self.interest {
+            Interest::Readable => "something to read from",
+            Interest::Writable => "room to write to",
+        };
+        WaitReason::new(operation, format_args!("descriptor {}", self.raw))
     }
 }
 

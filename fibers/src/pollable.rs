@@ -6,7 +6,8 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::interrupt::Interrupt;
-use crate::wait::wait;
+use crate::wait::wait_telling;
+use crate::wait_reason::{WaitReason, short_name};
 
 /// Something to wait for: with [`wait_for`], or with [`Select::on`](crate::Select::on) as the first of several.
 ///
@@ -64,6 +65,11 @@ pub trait Pollable {
     /// Ready with the output, once; not polled after that. Until then, wakes `waiter` when it should be polled again,
     /// which is always the same. Never waits.
     fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Self::Output>;
+
+    /// What it is, for a [dump](crate::dump) of the fibers that wait for it. Never waits.
+    fn reason(&self) -> WaitReason {
+        WaitReason::new("something of the type", short_name::<Self>())
+    }
 }
 
 /// Parks until `pollable` is ready.
@@ -76,5 +82,5 @@ pub trait Pollable {
 ///
 /// Outside of a fiber, and as [`wait`].
 pub fn wait_for<P: Pollable>(mut pollable: P) -> Result<P::Output, Interrupt> {
-    wait(|waiter| pollable.poll(waiter))
+    wait_telling(&mut pollable, P::poll, P::reason)
 }

@@ -81,6 +81,11 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Whether both are of the same runtime.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
+    }
+
     /// Runs `task` on the runtime's thread, between two turns of the event loop. Tasks run in the order of the
     /// calls, outside of any fiber: they may spawn and cancel but not wait. A task that is sent while the runtime
     /// ends may be dropped there without having run.

@@ -10,6 +10,7 @@ use crate::overflow;
 use crate::panics;
 use crate::pulse::Pulse;
 use crate::remote::Remote;
+use crate::runtimes::Listed;
 use crate::scheduler::Scheduler;
 use crate::spans::{self, LeftSpans};
 use crate::spawn::FiberBuilder;
@@ -17,6 +18,9 @@ use crate::spawn::FiberBuilder;
 /// The usable stack of a fiber, unless its builder says otherwise. Pages that are never touched cost
 /// nothing but address space, of which there is little where addresses have 32 bits.
 const DEFAULT_STACK_SIZE_BYTES: usize = if cfg!(target_pointer_width = "64") { 1024 } else { 128 } * 1024;
+
+/// The environment variable that turns [`Runtime::record_waits`] on.
+const RECORD_WAITS: &str = "RINGSPUN_RECORD_WAITS";
 
 /// Settings of a runtime of fibers on one thread.
 ///
@@ -36,11 +40,16 @@ const DEFAULT_STACK_SIZE_BYTES: usize = if cfg!(target_pointer_width = "64") { 1
 pub struct Runtime {
     configuration: Configuration,
     stack_size_bytes: usize,
+    records_waits: bool,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { configuration: Configuration::default(), stack_size_bytes: DEFAULT_STACK_SIZE_BYTES }
+        Self {
+            configuration: Configuration::default(),
+            stack_size_bytes: DEFAULT_STACK_SIZE_BYTES,
+            records_waits: std::env::var_os(RECORD_WAITS).is_some_and(|value| value == "1"),
+        }
     }
 }
 
@@ -75,6 +84,13 @@ impl Runtime {
     /// keeps one of several [`Workers`](crate::Workers) from taking all threads.
     pub fn blocking_calls_max(mut self, calls_max: usize) -> Self {
         self.configuration.blocking_calls_max = calls_max;
+        self
+    }
+
+    /// Sets whether a [dump](crate::dump) tells since when each fiber has been waiting: off by default, unless
+    /// `RINGSPUN_RECORD_WAITS=1` is set in the environment. It costs some ten instructions each time a fiber runs.
+    pub fn record_waits(mut self, on: bool) -> Self {
+        self.records_waits = on;
         self
     }
 
@@ -136,8 +152,10 @@ impl Runtime {
             let _entered = in_main.as_deref().map(Reentered::new);
             main()
         };
-        let scheduler = Scheduler::new(EventLoop::new(&self.configuration)?, self.stack_size_bytes, pulse)?;
+        let event_loop = EventLoop::new(&self.configuration)?;
+        let scheduler = Scheduler::new(event_loop, self.stack_size_bytes, self.records_waits, pulse)?;
         let _entered = scheduler.enter();
+        let _listed = Listed::new(scheduler.remote().sender());
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
         let ran = match scheduler.try_run_until(|| packet.is_finished()) {
             Ok(ran) => ran,

@@ -44,6 +44,8 @@ pub(crate) struct Scheduler {
     started_while_ending: Cell<u32>,
     stacks: StackPool,
     stack_size_bytes: usize,
+    /// Notes when each fiber runs.
+    records_waits: bool,
     remote: RemoteTasks,
     /// For those who watch whether the loop turns.
     pulse: Option<Arc<Pulse>>,
@@ -81,6 +83,7 @@ impl Scheduler {
     pub(crate) fn new(
         event_loop: Rc<EventLoop>,
         stack_size_bytes: usize,
+        records_waits: bool,
         pulse: Option<Arc<Pulse>>,
     ) -> io::Result<Rc<Self>> {
         if PANICS_FOR_GOOD.get() {
@@ -98,6 +101,7 @@ impl Scheduler {
             started_while_ending: Cell::new(0),
             stacks: StackPool::default(),
             stack_size_bytes,
+            records_waits,
             pulse,
         }))
     }
@@ -121,6 +125,15 @@ impl Scheduler {
 
     pub(crate) fn event_loop(&self) -> &Rc<EventLoop> {
         self.queue.event_loop()
+    }
+
+    pub(crate) fn queue(&self) -> &RunQueue {
+        &self.queue
+    }
+
+    /// The fibers that have not ended.
+    pub(crate) fn fibers(&self) -> Vec<Rc<Fiber>> {
+        self.fibers.borrow().iter().map(|(_, listed)| listed.fiber.clone()).collect()
     }
 
     pub(crate) fn remote(&self) -> &RemoteTasks {
@@ -186,6 +199,10 @@ impl Scheduler {
     /// of the loop, so that none can keep the loop from turning.
     fn run_ready(&self) {
         let mut batch = self.queue.take(self.batch.take());
+        if self.records_waits {
+            let now = self.event_loop().now();
+            batch.iter().for_each(|fiber| fiber.note_resumed(now));
+        }
         let event_loop: &EventLoop = self.event_loop();
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
@@ -292,8 +309,7 @@ impl Scheduler {
     /// Cancels every fiber and runs them to their ends, then drains the loop.
     pub(crate) fn end(&self) -> io::Result<()> {
         self.queue.end();
-        let fibers: Vec<_> = self.fibers.borrow().iter().map(|(_, listed)| listed.fiber.clone()).collect();
-        for fiber in fibers {
+        for fiber in self.fibers() {
             fiber.cancel();
         }
         self.run_until(|| self.alive() == 0)?;

@@ -13,6 +13,7 @@ use crate::group::Group;
 use crate::join::JoinHandle;
 use crate::spawn::FiberBuilder;
 use crate::wait::{is_fiber, wait_for_completion};
+use crate::wait_reason::WaitReason;
 
 /// Runs `function` with a scope, in which fibers may borrow from outside of the scope, as threads in
 /// [`std::thread::scope`]. Returns the result of `function` once all fibers of the scope have ended: whether it returns
@@ -115,9 +116,11 @@ pub fn scope<'env, T>(function: impl for<'scope> FnOnce(&'scope Scope<'scope, 'e
         group.cancel();
     }
     if group.len() > 0 {
-        // Does not return before the last member has left, whatever interrupts it, and does not unwind: neither closure
+        // Does not return before the last member has left, whatever interrupts it, and does not unwind: no closure
         // panics, and the caller is a fiber, or there would be no members.
-        wait_for_completion(&mut (), |(), waiter| poll_end(group, waiter), |()| group.cancel());
+        let reason =
+            |(): &()| WaitReason::new("the end of", format_args!("{} fibers of a scope", group.len()));
+        wait_for_completion(&mut (), |(), waiter| poll_end(group, waiter), |()| group.cancel(), reason);
     }
     match (result, group.take_panic()) {
         (Ok(value), None) => value,

@@ -10,7 +10,8 @@ use ringspun_runtime::Wake;
 use crate::channel::{Channel, Closed, Giver, Place};
 use crate::interrupt::Interrupt;
 use crate::pollable::Pollable;
-use crate::wait::{failed_at_once, wait};
+use crate::wait::{failed_at_once, wait_telling};
+use crate::wait_reason::WaitReason;
 
 /// Carries out one of several operations: the first that is possible, like Janet's `ev/select` and `ev/rselect`. They
 /// are on channels ([`take`](Self::take), [`give`](Self::give)) or anything that can be waited for ([`on`](Self::on)).
@@ -143,9 +144,8 @@ impl<'a, R> Select<'a, R> {
     /// Outside of a fiber; and with the panic of the clause's function.
     pub fn wait(mut self) -> Result<R, Interrupt> {
         let selection = Rc::new(Selection::default());
-        let clauses = &mut self.clauses;
         let mut registered = false;
-        let chosen = wait(|waiter| {
+        let poll = |clauses: &mut Vec<Box<dyn Clause<R> + 'a>>, waiter: &Rc<dyn Wake>| {
             if let Some(chosen) = selection.chosen.get() {
                 return Poll::Ready(chosen);
             }
@@ -159,6 +159,10 @@ impl<'a, R> Select<'a, R> {
                 }
             }
             Poll::Pending
+        };
+        let chosen = wait_telling(&mut self.clauses, poll, |clauses| {
+            let reasons: Vec<_> = clauses.iter().map(|clause| clause.reason().to_string()).collect();
+            WaitReason::new("the first of", reasons.join(", "))
         })?;
         self.withdraw();
         Ok(self.clauses.swap_remove(chosen).finish())
@@ -258,6 +262,8 @@ pub(crate) trait Clause<R> {
     fn register(&mut self, selection: &Rc<Selection>, number: usize, waiter: &Rc<dyn Wake>);
     /// Undoes `register`.
     fn withdraw(&mut self);
+    /// Why a fiber waits for it.
+    fn reason(&self) -> WaitReason;
     /// The result of the clause's function, once the clause has been carried out.
     fn finish(self: Box<Self>) -> R;
 }
@@ -285,6 +291,10 @@ impl<T, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeClause<'_, T, F>
 
     fn withdraw(&mut self) {
         self.place.leave();
+    }
+
+    fn reason(&self) -> WaitReason {
+        self.place.channel.reason_to_take()
     }
 
     fn finish(self: Box<Self>) -> R {
@@ -341,6 +351,10 @@ impl<T: 'static, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveClause
         }
     }
 
+    fn reason(&self) -> WaitReason {
+        self.channel.reason_to_give()
+    }
+
     fn finish(self: Box<Self>) -> R {
         (self.outcome)(self.given.inspect_err(|_| failed_at_once()))
     }
@@ -373,6 +387,10 @@ impl<P: Pollable, R, F: FnOnce(P::Output) -> R> Clause<R> for PollClause<P, F> {
 
     fn withdraw(&mut self) {
         self.pollable = None;
+    }
+
+    fn reason(&self) -> WaitReason {
+        self.pollable.as_ref().map_or_else(WaitReason::unknown, P::reason)
     }
 
     fn finish(self: Box<Self>) -> R {

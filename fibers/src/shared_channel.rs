@@ -1,16 +1,20 @@
 //! Channels between threads: those of workers, and any others.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
+
+use ringspun_runtime::Wake;
 
 use crate::channel::{ChannelError, Closed, GiveError};
 use crate::interrupt::Interrupt;
 use crate::remote_waiter::{Registered, RemoteWaiter};
 use crate::scheduler::Scheduler;
 use crate::shared_queue::{Notify, SharedQueue, Ticket};
-use crate::wait::{failed_at_once, is_fiber, wait};
+use crate::wait::{failed_at_once, is_fiber, wait_telling};
+use crate::wait_reason::{WaitReason, short_name};
 
 /// A bounded queue of values between threads. Clones are handles to the same channel; any number of fibers and of
 /// threads may give and take.
@@ -90,7 +94,10 @@ impl<T: Send> SharedChannel<T> {
     /// If it has to wait on the thread of a runtime outside of a fiber, as in a task of a [`Remote`](crate::Remote).
     pub fn give(&self, value: T) -> Result<(), GiveError<T>> {
         let (mut slot, mut place) = (Some(value), Giving { channel: self, ticket: None });
-        let waited = wait_here(|waiter| self.queue.give(&mut slot, &mut place.ticket, waiter));
+        let waited = wait_here(
+            || self.reason("give to"),
+            |waiter| self.queue.give(&mut slot, &mut place.ticket, waiter),
+        );
         drop(place);
         let cause = match waited {
             Ok(Ok(())) => ChannelError::Closed,
@@ -116,7 +123,8 @@ impl<T: Send> SharedChannel<T> {
     /// As [`give`](Self::give).
     pub fn take(&self) -> Result<T, ChannelError> {
         let mut place = Taking { channel: self, ticket: None };
-        let taken = wait_here(|waiter| self.queue.take(&mut place.ticket, waiter))?;
+        let taken =
+            wait_here(|| self.reason("take from"), |waiter| self.queue.take(&mut place.ticket, waiter))?;
         taken.inspect_err(|_| failed_at_once()).map_err(ChannelError::from)
     }
 
@@ -199,6 +207,14 @@ impl<T: Send> SharedChannel<T> {
         &self.queue
     }
 
+    /// Why a fiber waits for it, which does `operation`.
+    pub(crate) fn reason(&self, operation: &'static str) -> WaitReason {
+        let (values, capacity, address) = (self.len(), self.capacity(), self.address());
+        let name = short_name::<T>();
+        let object = format!("SharedChannel<{name}> at {address:p} ({values} of {capacity} values)");
+        WaitReason::new(operation, object)
+    }
+
     /// Identifies the channel: the same for all its handles, and different from every other living channel.
     pub(crate) fn address(&self) -> *const () {
         Arc::as_ptr(&self.queue).cast()
@@ -222,13 +238,14 @@ impl<T: Send> fmt::Debug for SharedChannel<T> {
 }
 
 /// Waits until `poll` returns something: a fiber parks, a thread without a runtime blocks. `poll` gets what makes its
-/// waiter, where it has to wait.
+/// waiter, where it has to wait. `reason` says what for.
 fn wait_here<R>(
+    reason: impl Fn() -> WaitReason,
     mut poll: impl FnMut(&mut dyn FnMut() -> Option<Waiter>) -> Option<R>,
 ) -> Result<R, Interrupt> {
     if is_fiber() || Scheduler::current().is_some() {
         let mut registered = None;
-        return wait(|waiter| {
+        let poll_fiber = |_: &mut (), waiter: &Rc<dyn Wake>| {
             let mut register = || {
                 if registered.is_none() {
                     registered = Registered::new(waiter.clone());
@@ -236,7 +253,8 @@ fn wait_here<R>(
                 registered.as_ref().map(|registered| Waiter::Fiber(registered.waiter()))
             };
             poll(&mut register).map_or(Poll::Pending, Poll::Ready)
-        });
+        };
+        return wait_telling(&mut (), poll_fiber, |()| reason());
     }
     loop {
         if let Some(result) = poll(&mut || Some(Waiter::Thread(thread::current()))) {

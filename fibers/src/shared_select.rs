@@ -9,6 +9,7 @@ use crate::remote_waiter::Registered;
 use crate::select::{Clause, Direction, Select, Selection};
 use crate::shared_channel::{Giving, SharedChannel, Taking, Waiter};
 use crate::wait::failed_at_once;
+use crate::wait_reason::WaitReason;
 
 impl<'a, R> Select<'a, R> {
     /// As [`take`](Self::take), from a channel between threads.
@@ -93,6 +94,10 @@ impl<T: Send, R, F: FnOnce(Result<T, Closed>) -> R> Clause<R> for TakeShared<'_,
         self.place.channel.queue().leave_takers(&mut self.place.ticket);
     }
 
+    fn reason(&self) -> WaitReason {
+        self.place.channel.reason("take from")
+    }
+
     fn finish(self: Box<Self>) -> R {
         let taken = self.taken.unwrap_or(Err(Closed)).inspect_err(|_| failed_at_once());
         (self.outcome)(taken)
@@ -138,6 +143,10 @@ impl<T: Send, R, F: FnOnce(Result<(), Closed>) -> R> Clause<R> for GiveShared<'_
 
     fn withdraw(&mut self) {
         self.place.channel.queue().leave_givers(&mut self.place.ticket);
+    }
+
+    fn reason(&self) -> WaitReason {
+        self.place.channel.reason("give to")
     }
 
     fn finish(self: Box<Self>) -> R {

@@ -8,6 +8,7 @@ use ringspun_runtime::{Interest, Operation, Signal, SignalWatch, Wake};
 
 use crate::operation::Single;
 use crate::pollable::{Pollable, wait_for};
+use crate::wait_reason::WaitReason;
 
 /// Signals that arrive at the process, to be waited for: each `Signals` sees each arrival of its own.
 ///
@@ -124,6 +125,10 @@ impl Pollable for NextSignal<'_> {
                 return Poll::Ready(Ok(signal));
             }
         }
+    }
+
+    fn reason(&self) -> WaitReason {
+        WaitReason::new("a signal", "")
     }
 }
 

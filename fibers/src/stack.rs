@@ -256,6 +256,19 @@ impl FiberStack {
     }
 }
 
+/// Gives back the memory of a stack in use from `start`, where its guard ends, up to the page with the address `used`.
+///
+/// # Safety
+///
+/// Both must be of the same stack, and nothing below `used` may be in use.
+pub(crate) unsafe fn discard_below(start: usize, used: usize) {
+    let end = used - used % page_size_bytes();
+    if end > start {
+        // SAFETY: whole pages of the usable part, as guards end at pages; the caller vouches for the rest.
+        unsafe { discard(start, end - start) };
+    }
+}
+
 // SAFETY: the memory from limit to base is mapped, writable above the guard, at least
 // `MINIMUM_STACK_SIZE_BYTES` long, page-aligned at both ends, and ours alone until the drop.
 unsafe impl Stack for FiberStack {

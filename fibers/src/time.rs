@@ -10,6 +10,7 @@ use ringspun_runtime::{EventLoop, TimerKey, Wake};
 use crate::current::with_current;
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
+use crate::wait_reason::WaitReason;
 
 /// A moment to wait for, from [`after`] or [`at`]: with [`wait_for`], or in a [`Select`](crate::Select).
 pub struct Timer {
@@ -31,6 +32,14 @@ impl Pollable for Timer {
             self.armed = Some(self.event_loop.insert_timer(until, waiter.clone()));
         }
         Poll::Pending
+    }
+
+    fn reason(&self) -> WaitReason {
+        let left = self.until.map(|until| until.saturating_duration_since(self.event_loop.now()));
+        match left {
+            Some(left) => WaitReason::new("a time", format_args!("that comes in {left:.3?}")),
+            None => WaitReason::new("a time", "that never comes"),
+        }
     }
 }
 

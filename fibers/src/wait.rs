@@ -10,6 +10,7 @@ use crate::current::{self, with_current, with_running};
 use crate::fiber::Fiber;
 use crate::interrupt::Interrupt;
 use crate::spans;
+use crate::wait_reason::WaitReason;
 
 /// Wakes the running fiber: the same waiter that [`wait`] passes to `poll`.
 ///
@@ -97,13 +98,55 @@ pub fn runs_on(event_loop: &Rc<EventLoop>) -> bool {
 /// ```
 #[inline]
 pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Interrupt> {
+    wait_telling(&mut (), |(), waiter| poll(waiter), |()| WaitReason::unknown())
+}
+
+/// As [`wait`], and says in a [dump](crate::dump) what the fiber waits for. `poll` and `reason` are passed `state`,
+/// which they share. `reason` is only called for a dump, and must not wait.
+///
+/// # Errors
+///
+/// As [`wait`].
+///
+/// # Panics
+///
+/// As [`wait`].
+///
+/// # Examples
+///
+/// ```
+/// use std::task::Poll;
+///
+/// use ringspun_fibers::{self as fibers, WaitReason};
+///
+/// fibers::run(|| {
+///     let gate = fibers::FiberBuilder::new()
+///         .spawn(|| {
+///             fibers::wait_telling(&mut "the gate", |_, _| Poll::<()>::Pending, |gate| {
+///                 WaitReason::new("opening of", gate)
+///             })
+///         })
+///         .unwrap();
+///     let dump = fibers::dump();
+///     let reason = dump.fibers()[1].reason().unwrap();
+///     assert_eq!(reason.to_string(), "opening of the gate");
+///     gate.cancel();
+/// })
+/// .unwrap();
+/// ```
+#[inline]
+pub fn wait_telling<S, T>(
+    state: &mut S,
+    mut poll: impl FnMut(&mut S, &Rc<dyn Wake>) -> Poll<T>,
+    reason: impl Fn(&S) -> WaitReason,
+) -> Result<T, Interrupt> {
     with_current(|fiber| {
         let waiter = fiber.waiter();
         loop {
-            if let Poll::Ready(value) = poll(&waiter) {
+            if let Poll::Ready(value) = poll(state, &waiter) {
                 return Ok(value);
             }
-            may_park(fiber)?;
+            may_park(fiber, || reason(state))?;
             park_until(fiber, fiber.deadline(), &waiter);
         }
     })
@@ -111,7 +154,10 @@ pub fn wait<T>(mut poll: impl FnMut(&Rc<dyn Wake>) -> Poll<T>) -> Result<T, Inte
 
 /// The reason why the fiber must not park now, if there is one.
 #[inline]
-fn may_park(fiber: &Fiber) -> Result<(), Interrupt> {
+fn may_park(fiber: &Fiber, reason: impl Fn() -> WaitReason) -> Result<(), Interrupt> {
+    if fiber.has_flags() {
+        fiber.tell(&reason);
+    }
     raise_interrupt(fiber)?;
     if std::thread::panicking() {
         // The panic count belongs to the thread: other fibers would see it.
@@ -147,9 +193,10 @@ pub(crate) fn failed_at_once() {
 ///
 /// On an interrupt, `interrupted` is called once, to cancel the operation, and then `poll` again. The
 /// interrupt stays pending: the caller raises it with [`check`] if the operation did not succeed;
-/// otherwise the fiber's next [`wait`] does. Both closures are passed `operation`, the state that they share.
+/// otherwise the fiber's next [`wait`] does. The closures are passed `operation`, the state that they share. `reason`
+/// says in a [dump](crate::dump) what the fiber waits for.
 ///
-/// Neither closure may panic while the operation is in flight, as that would unwind past the lent memory.
+/// No closure may panic while the operation is in flight, as that would unwind past the lent memory.
 /// Not for fibers that unwind from a panic: other fibers would see the thread's panic.
 ///
 /// # Panics
@@ -160,6 +207,7 @@ pub fn wait_for_completion<S, T>(
     operation: &mut S,
     mut poll: impl FnMut(&mut S, &Rc<dyn Wake>) -> Poll<T>,
     interrupted: impl FnOnce(&mut S),
+    reason: impl Fn(&S) -> WaitReason,
 ) -> T {
     let mut interrupted = Some(interrupted);
     with_current(|fiber| {
@@ -167,6 +215,9 @@ pub fn wait_for_completion<S, T>(
         loop {
             if let Poll::Ready(value) = poll(operation, &waiter) {
                 return value;
+            }
+            if fiber.has_flags() {
+                fiber.tell(&|| reason(operation));
             }
             if fiber.interrupt().is_some()
                 && let Some(interrupted) = interrupted.take()
@@ -242,6 +293,11 @@ fn outside_of_entered_spans(suspend: impl FnOnce()) {
     }
 }
 
+/// As [`yield_now`], whatever is pending.
+pub(crate) fn give_way() {
+    with_current(|fiber| outside_of_spans(|| fiber.give_way()));
+}
+
 /// Lets every other fiber that is ready run first, and the event loop turn once.
 ///
 /// # Errors
@@ -253,7 +309,7 @@ fn outside_of_entered_spans(suspend: impl FnOnce()) {
 /// Outside of a fiber, and as [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
     with_current(|fiber| {
-        may_park(fiber)?;
+        may_park(fiber, || WaitReason::new("its turn", ""))?;
         outside_of_spans(|| fiber.give_way());
         Ok(())
     })

@@ -456,6 +456,13 @@ JanetTable *ringspun_public_janet_core_env(JanetTable *replacements) {
     return environment;
 }
 
+/* What a parked fiber has called a C function with, as a tuple; nil if it is in none. For dumps. */
+Janet ringspun_vm_arguments(JanetFiber *fiber) {
+    if (fiber->frame <= 0 || janet_fiber_frame(fiber)->func) return janet_wrap_nil();
+    int32_t count = fiber->stackstart - JANET_FRAME_SIZE - fiber->frame;
+    return janet_wrap_tuple(janet_tuple_n(fiber->data + fiber->frame, count));
+}
+
 /* The epoll descriptor of the VM on this thread. */
 int ringspun_vm_epoll(void) {
     return janet_vm.epoll;

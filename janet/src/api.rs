@@ -129,7 +129,7 @@ pub(crate) struct JanetFiber {
     stack: [i32; 5],
     pub(crate) env: *mut JanetTable,
     data: *mut Janet,
-    child: *mut JanetFiber,
+    pub(crate) child: *mut JanetFiber,
     pub(crate) last_value: Janet,
     pub(crate) sched_id: u32,
     pub(crate) ev_callback: Option<JanetEVCallback>,
@@ -257,6 +257,7 @@ pub(crate) struct Hooks {
 unsafe extern "C" {
     pub(crate) fn ringspun_vm_install_hooks(hooks: *const Hooks);
     pub(crate) fn ringspun_vm_check_process() -> c_int;
+    pub(crate) fn ringspun_vm_arguments(fiber: *mut JanetFiber) -> Janet;
     pub(crate) fn ringspun_vm_epoll() -> c_int;
     pub(crate) fn ringspun_vm_take_back(descriptor: c_int);
     pub(crate) fn ringspun_install_getline(getline: JanetCFunction);
@@ -326,6 +327,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_getinteger(arguments: *const Janet, index: i32) -> i32;
     pub(crate) fn janet_getkeyword(arguments: *const Janet, index: i32) -> *const u8;
     pub(crate) fn janet_getnat(arguments: *const Janet, index: i32) -> i32;
+    pub(crate) fn janet_getfiber(arguments: *const Janet, n: i32) -> *mut JanetFiber;
     pub(crate) fn janet_getstring(arguments: *const Janet, index: i32) -> *const u8;
     pub(crate) fn janet_gettable(arguments: *const Janet, index: i32) -> *mut JanetTable;
     pub(crate) fn janet_optbuffer(

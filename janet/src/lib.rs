@@ -44,6 +44,7 @@
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
 //! | `modules` | the modules that are part of the program |
+//! | `dump` | the module `ringspun/dump`, with `dump.janet`: what each fiber of a VM waits for |
 //! | `serving` | the module `ringspun` for Janet programs, with `serving.janet` |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
 //! | `vm` | a VM for embedders |
@@ -54,6 +55,7 @@
 mod api;
 mod bridge;
 pub mod c_api;
+mod dump;
 mod hooks;
 mod lines;
 mod making;

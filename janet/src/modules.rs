@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use crate::api as janet;
 use crate::api::{Janet, JanetRegExt, JanetTable};
+use crate::dump::{DUMP_FUNCTIONS, DUMP_SOURCE};
 use crate::serving::{SERVING_FUNCTIONS, SERVING_SOURCE};
 use crate::shims::carry_out;
 use crate::stock::{Replacement, replacement};
@@ -20,12 +21,18 @@ struct Module {
     functions: &'static [Replacement],
 }
 
-const MODULES: [Module; 2] = [
+const MODULES: [Module; 3] = [
     Module {
         name: "ringspun",
         file: c"janet/src/serving.janet",
         source: Ok(SERVING_SOURCE),
         functions: &SERVING_FUNCTIONS,
+    },
+    Module {
+        name: "ringspun/dump",
+        file: c"janet/src/dump.janet",
+        source: Ok(DUMP_SOURCE),
+        functions: &DUMP_FUNCTIONS,
     },
     #[cfg(feature = "tls")]
     Module {

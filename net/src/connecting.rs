@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
+use ringspun_fibers::WaitReason;
 use ringspun_runtime::EventLoop;
 
 use crate::address::Address;
@@ -106,6 +107,10 @@ fn connect_to(
         None,
         |machine, waiter| machine.poll(waiter).map_err(io::Error::from),
         Connect::abandon,
+        |machine| match machine.target() {
+            Some(address) => WaitReason::new("connect to", address),
+            None => WaitReason::new("connect to", "an address"),
+        },
     );
     connected.map(Stream::from_core)
 }

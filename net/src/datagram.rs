@@ -21,7 +21,7 @@ use crate::machine::{
 use crate::options::SocketOption;
 use crate::received::Received;
 use crate::system::shutdown;
-use crate::waiting::{check_loop, current_loop, resolve, wait_on, within};
+use crate::waiting::{check_loop, current_loop, reason_of, resolve, wait_on, within};
 
 /// A datagram socket: UDP (`udp(7)`) or Unix (`unix(7)`). Dropping it closes it.
 ///
@@ -155,9 +155,14 @@ impl DatagramSocket {
             machine.poll(waiter, &mut |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
         };
         let event_loop = self.core.event_loop();
-        wait_on(event_loop, machine, self.read_timeout.get(), poll, |machine, waiter| {
-            machine.abandon(waiter, &[])
-        })
+        wait_on(
+            event_loop,
+            machine,
+            self.read_timeout.get(),
+            poll,
+            |machine, waiter| machine.abandon(waiter, &[]),
+            |_| reason_of("receive on", &*self.core),
+        )
         .map_err(|error| self.failed("receive on", error))
     }
 
@@ -249,9 +254,16 @@ impl DatagramSocket {
             };
             Poll::Ready(Ok((Received::new(bytes), source)))
         };
-        wait_on(self.core.event_loop(), self.core.clone(), self.read_timeout.get(), poll, |core, waiter| {
-            core.leave_readers(waiter);
-        })
+        wait_on(
+            self.core.event_loop(),
+            self.core.clone(),
+            self.read_timeout.get(),
+            poll,
+            |core, waiter| {
+                core.leave_readers(waiter);
+            },
+            |_| reason_of("receive on", &*self.core),
+        )
         .map_err(|error| self.failed("receive on", error))
     }
 
@@ -304,6 +316,7 @@ impl DatagramSocket {
                     })
                 },
                 SendTo::cancel,
+                |_| reason_of("send on", &*self.core),
             );
             let is_canceled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
             result.map_err(|error| match fibers::pending_interrupt() {

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use ringspun_fibers::{self as fibers, Pollable};
+use ringspun_fibers::{self as fibers, Pollable, WaitReason};
 use ringspun_runtime::{EventLoop, Wake};
 
 use crate::address::{Address, local_address};
@@ -17,7 +17,7 @@ use crate::error::{OperationError, errno_of, interrupt_of, is_closed};
 use crate::machine::{Accept, EXHAUSTED_PAUSE, ListenerCore, Reuse, SocketKind, is_exhausted, listen_on};
 use crate::options::SocketOption;
 use crate::stream::Stream;
-use crate::waiting::{check_loop, current_loop, resolve, wait_on};
+use crate::waiting::{check_loop, current_loop, reason_of, resolve, wait_on};
 
 /// How often [`Listener::accept_loop`] logs that it has run out of descriptors or memory.
 const WARNING_PERIOD: Duration = Duration::from_secs(10);
@@ -192,8 +192,10 @@ impl Listener {
 
     fn accept_descriptor(&self) -> io::Result<OwnedFd> {
         let machine = Accept::new(self.core.clone());
-        wait_on(self.core.event_loop(), machine, None, Accept::poll, Accept::abandon)
-            .map_err(|error| self.failed(error))
+        wait_on(self.core.event_loop(), machine, None, Accept::poll, Accept::abandon, |_| {
+            reason_of("accept on", &*self.core)
+        })
+        .map_err(|error| self.failed(error))
     }
 
     /// Adopts a socket that listens, and does not block.
@@ -341,6 +343,10 @@ impl Pollable for Accepting<'_> {
             Ok(connection) => Ok(Stream::from_descriptor(core.event_loop().clone(), connection)),
             Err(error) => Err(self.listener.failed(error)),
         })
+    }
+
+    fn reason(&self) -> WaitReason {
+        reason_of("accept on", &*self.listener.core)
     }
 }
 

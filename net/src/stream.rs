@@ -16,7 +16,7 @@ use crate::error::{Closed, OperationError, WriteInterrupted, interrupt_of};
 use crate::machine::{Amount, Read, Sent, StreamCore, Write};
 use crate::options::SocketOption;
 use crate::received::Received;
-use crate::waiting::{check_loop, wait_on, within};
+use crate::waiting::{check_loop, reason_of, wait_on, within};
 
 mod direct;
 mod io_traits;
@@ -167,14 +167,15 @@ impl Stream {
                 Err(error) => return Err(self.failed("read from", error)),
             }
             let mut is_waiting = false;
-            let woken = fibers::wait(|waiter| {
-                if is_waiting {
+            let poll = |is_waiting: &mut bool, waiter: &Rc<_>| {
+                if *is_waiting {
                     return Poll::Ready(());
                 }
                 self.core.wait_for_input(waiter);
-                is_waiting = true;
+                *is_waiting = true;
                 Poll::Pending
-            });
+            };
+            let woken = fibers::wait_telling(&mut is_waiting, poll, |_| reason_of("read from", core));
             if let Err(interrupt) = woken {
                 self.core.leave_readers(&fibers::waiter());
                 return Err(self.failed("read from", interrupt.into()));
@@ -193,6 +194,7 @@ impl Stream {
             self.read_timeout.get(),
             |(), waiter| poll(waiter),
             |(), waiter| self.core.leave_readers(waiter),
+            |_| reason_of("read from", &*self.core),
         )
         .map_err(|error| self.failed("read from", error))
     }
@@ -313,6 +315,7 @@ impl Stream {
                 Some(TimedOut) => machine.pause(),
                 _ => machine.cancel(),
             },
+            |_| reason_of("write to", &*self.core),
         );
         result.map_err(WriteError::of)
     }
@@ -360,6 +363,7 @@ impl Stream {
             self.write_timeout.get(),
             |(), waiter| self.core.poll_behind(waiter),
             |(), waiter| self.core.leave_writers(waiter),
+            |_| reason_of("write to", &*self.core),
         )
         .map_err(|error| self.failed("write to", error))
     }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringspun_fibers as fibers;
+use ringspun_fibers::{self as fibers, WaitReason};
 use ringspun_runtime::{EventLoop, Wake};
 
-use crate::Address;
+use crate::address::{Address, local_address, peer_address};
 use crate::endpoint::{Endpoint, Peer};
 use crate::error::{OperationError, closed};
-use crate::machine::{Resolve, SocketKind};
+use crate::machine::{Kind, Resolve, Socket, SocketKind};
 
 /// The event loop of this thread's runtime.
 pub(crate) fn current_loop() -> io::Result<Rc<EventLoop>> {
@@ -51,21 +51,34 @@ fn of_another_loop(event_loop: &EventLoop) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
-/// Parks until `poll` is ready. If the fiber is interrupted, calls `abandon` with the machine and the waiter.
+/// Parks until `poll` is ready. If the fiber is interrupted, calls `abandon` with the machine and the waiter. `reason`
+/// says in a dump what the fiber waits for.
 pub(crate) fn wait_on<M, T>(
     event_loop: &Rc<EventLoop>,
     mut machine: M,
     timeout: Option<Duration>,
     mut poll: impl FnMut(&mut M, &Rc<dyn Wake>) -> Poll<io::Result<T>>,
     abandon: impl FnOnce(M, &Rc<dyn Wake>),
+    reason: impl Fn(&M) -> WaitReason,
 ) -> io::Result<T> {
     check_loop(event_loop)?;
     fibers::check()?;
-    let waited = within(timeout, || fibers::wait(|waiter| poll(&mut machine, waiter)));
+    let waited = within(timeout, || fibers::wait_telling(&mut machine, &mut poll, &reason));
     waited.unwrap_or_else(|interrupt| {
         abandon(machine, &fibers::waiter());
         Err(interrupt.into())
     })
+}
+
+/// Why a fiber waits that does `operation` with a socket: named by its peer, or else by its own address.
+#[cold]
+pub(crate) fn reason_of<K: Kind>(operation: &'static str, socket: &Socket<K>) -> WaitReason {
+    let local = socket.socket().and_then(local_address);
+    match (socket.socket().and_then(peer_address), local) {
+        (Ok(peer), Ok(local)) => WaitReason::new(operation, format_args!("{peer} (at {local})")),
+        (Ok(address), Err(_)) | (Err(_), Ok(address)) => WaitReason::new(operation, address),
+        (Err(_), Err(_)) => WaitReason::new(operation, "a closed socket"),
+    }
 }
 
 /// Parks until the addresses of an endpoint are known.
@@ -77,7 +90,7 @@ pub(crate) fn resolve(
 ) -> io::Result<Vec<Address>> {
     let machine = Resolve::endpoint(event_loop, endpoint, kind, passive)?;
     let poll = |machine: &mut Resolve, waiter: &Rc<_>| machine.poll(waiter).map_err(io::Error::from);
-    wait_on(event_loop, machine, None, poll, |_, _| {})
+    wait_on(event_loop, machine, None, poll, |_, _| {}, |_| WaitReason::new("the addresses of", endpoint))
 }
 
 /// The first address of a name: Janet's `net/address`.

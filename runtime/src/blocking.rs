@@ -416,6 +416,14 @@ impl<T> BlockingCall<T> {
         true
     }
 
+    /// Whether a thread makes the call, or has made it; false while it waits for one.
+    pub fn has_begun(&self) -> bool {
+        let ticket = &self.ended.ticket;
+        let is_held = self.calls.held.borrow().contains_key(ticket);
+        // In a forked child, the lock may be held by a thread that is not there.
+        !is_held && (!self.pool.process.is_current() || !self.pool.lock().queue.contains_key(ticket))
+    }
+
     fn forget_waiter(&self) {
         let waiter = self.calls.waiters.borrow_mut().remove(&self.ended.ticket);
         // Dropped with no borrow held, as it may run arbitrary code.

@@ -12,6 +12,10 @@ use super::choice::{JANET, VARIABLE};
 use super::editor::Terminal;
 use super::output;
 
+/// SIGQUIT has the fibers of the VM told on standard error, instead of the process ended. The module is loaded then.
+const DUMP_ON_QUIT: &str =
+    r#"(os/sigaction :quit (fn dump [] ((get-in (require "ringspun/dump") ['write :value]))))"#;
+
 /// Runs Janet with the arguments that are its own, untouched; `name` is what this program was called as.
 pub fn janet(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     match run(name, arguments) {
@@ -32,6 +36,7 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     let mut vm = Vm::new().map_err(|error| error.to_string())?;
     let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?})");
     vm.run_string(&prepare).map_err(|error| error.to_string())?;
+    vm.run_string(DUMP_ON_QUIT).map_err(|error| error.to_string())?;
     vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }

@@ -5,6 +5,7 @@
 mod address;
 mod choice;
 mod doctor;
+mod dumps;
 mod editor;
 mod history;
 mod install;

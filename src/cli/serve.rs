@@ -17,6 +17,7 @@ use ringspun::net::{
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
+use super::dumps::dump_on_quit;
 use super::{address, limits, output};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -202,6 +203,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let builder = server_at(&places, inherited, tls.as_ref(), datagrams.clone())?;
         let server = builder.shares_port(share_port).start_on(workers)?;
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
+        let _dumps = dump_on_quit();
         announce(&kinds, &server)?;
         compare_backends(workers);
         if statistics {

@@ -2,6 +2,7 @@
 //! and how many system calls they take, and how they survive faults.
 
 mod cli;
+mod dumps;
 mod examples;
 #[cfg(target_os = "linux")]
 mod faults;

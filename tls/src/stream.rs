@@ -100,8 +100,10 @@ impl TlsStream {
         let settings = Settings { peer, read_timeout: None, write_timeout: None, writes_behind: false };
         let stream = Self::assemble(tls, stream, settings);
         let machine = Handshake::new(stream.tls.clone());
-        wait_on(stream.tls.stream(), machine, None, Handshake::poll, Handshake::abandon)
-            .map_err(|error| stream.failed("TLS handshake with", error))?;
+        wait_on(stream.tls.stream(), machine, None, Handshake::poll, Handshake::abandon, |_| {
+            stream.reason("TLS handshake with")
+        })
+        .map_err(|error| stream.failed("TLS handshake with", error))?;
         // A handshake needs some 30 KiB of it, and what follows a fraction.
         fibers::release_stack();
         Ok(stream)
@@ -153,6 +155,7 @@ impl TlsStream {
             self.read_timeout.get(),
             |machine, waiter| machine.poll(waiter, &mut sink),
             |machine, waiter| machine.abandon(waiter, &[]),
+            |_| self.reason("read from"),
         );
         if read.is_err() {
             // An error carries no count.
@@ -179,6 +182,7 @@ impl TlsStream {
             self.read_timeout.get(),
             |machine, waiter| machine.poll(waiter, &mut |bytes| received.extend_from_slice(bytes)),
             |machine, waiter| machine.abandon(waiter, &[]),
+            |_| self.reason("read from"),
         );
         let count = read.map_err(|error| self.failed("read from", error))?;
         Ok((count > 0).then_some(received))
@@ -244,7 +248,8 @@ impl TlsStream {
         check_loop(self.tls.stream()).map_err(|error| (0, WriteError::Failed(error)))?;
         let mut machine = Write::new(self.tls.clone(), self.writes_behind.get());
         let poll = |machine: &mut Write, waiter: &Rc<_>| machine.poll(waiter, data);
-        let result = fibers::wait_for_completion(&mut machine, poll, Write::cancel);
+        let result =
+            fibers::wait_for_completion(&mut machine, poll, Write::cancel, |_| self.reason("write to"));
         result.map_err(|error| (machine.written(), WriteError::of(error)))
     }
 
@@ -274,6 +279,7 @@ impl TlsStream {
             self.write_timeout.get(),
             |(), waiter| stream.poll_behind(waiter),
             |(), waiter| stream.leave_writers(waiter),
+            |_| self.reason("write to"),
         )
         .map_err(|error| self.failed("write to", error))
     }
@@ -382,6 +388,14 @@ impl TlsStream {
     /// The shared part, for machines of other protocols above TLS.
     pub fn core(&self) -> &Rc<TlsCore> {
         &self.tls
+    }
+
+    #[cold]
+    fn reason(&self, operation: &'static str) -> fibers::WaitReason {
+        match self.peer {
+            Some(address) => fibers::WaitReason::new(operation, format_args!("{address} (TLS)")),
+            None => fibers::WaitReason::new(operation, "a lost peer (TLS)"),
+        }
     }
 
     /// Out of line, so that the stacks of waiting fibers have no room for errors.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringspun_fibers as fibers;
+use ringspun_fibers::{self as fibers, WaitReason};
 use ringspun_net::machine::StreamCore;
 use ringspun_runtime::Wake;
 
@@ -27,17 +27,19 @@ pub(crate) fn check_loop(stream: &StreamCore) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
-/// Parks until `poll` is ready. If the fiber is interrupted, calls `abandon` with the machine and the waiter.
+/// Parks until `poll` is ready. If the fiber is interrupted, calls `abandon` with the machine and the waiter. `reason`
+/// says in a dump what the fiber waits for.
 pub(crate) fn wait_on<M, T>(
     stream: &StreamCore,
     mut machine: M,
     timeout: Option<Duration>,
     mut poll: impl FnMut(&mut M, &Rc<dyn Wake>) -> Poll<io::Result<T>>,
     abandon: impl FnOnce(M, &Rc<dyn Wake>),
+    reason: impl Fn(&M) -> WaitReason,
 ) -> io::Result<T> {
     check_loop(stream)?;
     fibers::check()?;
-    let waited = within(timeout, || fibers::wait(|waiter| poll(&mut machine, waiter)));
+    let waited = within(timeout, || fibers::wait_telling(&mut machine, &mut poll, &reason));
     waited.unwrap_or_else(|interrupt| {
         abandon(machine, &fibers::waiter());
         Err(interrupt.into())

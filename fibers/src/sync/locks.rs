@@ -11,6 +11,8 @@ use ringspun_runtime::Wake;
 use super::permits::{Permits, Take};
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
+use crate::wait::wait_telling;
+use crate::wait_reason::{WaitReason, short_name};
 
 /// A lock for the fibers of one thread that may be held across a wait, where a lock of the standard library would block
 /// the thread. Fibers get it in the order of their calls. It is not poisoned by a panic.
@@ -148,6 +150,10 @@ impl<'a, T: ?Sized> Pollable for Locking<'a, T> {
     fn poll(&mut self, waiter: &Rc<dyn Wake>) -> Poll<Self::Output> {
         self.take.poll(waiter).map(|()| self.mutex.guard())
     }
+
+    fn reason(&self) -> WaitReason {
+        self.mutex.permits.0.reason("lock of", &format!("Mutex<{}>", short_name::<T>()))
+    }
 }
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
@@ -211,7 +217,7 @@ impl<T: ?Sized> RwLock<T> {
     /// As [`Mutex::lock`].
     pub fn read(&self) -> Result<ReadGuard<'_, T>, Interrupt> {
         if !self.permits.try_take(1) {
-            wait_for(self.permits.take(1))?;
+            self.wait_for_lock(1, "lock to read of")?;
         }
         Ok(self.read_guard())
     }
@@ -227,9 +233,15 @@ impl<T: ?Sized> RwLock<T> {
     /// As [`Mutex::lock`].
     pub fn write(&self) -> Result<WriteGuard<'_, T>, Interrupt> {
         if !self.permits.try_take(READERS_MAX) {
-            wait_for(self.permits.take(READERS_MAX))?;
+            self.wait_for_lock(READERS_MAX, "lock to write of")?;
         }
         Ok(self.write_guard())
+    }
+
+    fn wait_for_lock(&self, permits: usize, operation: &'static str) -> Result<(), Interrupt> {
+        wait_telling(&mut self.permits.take(permits), Take::poll, |_| {
+            self.permits.reason(operation, &format!("RwLock<{}>", short_name::<T>()))
+        })
     }
 
     /// Begins to read if nobody writes or waits.

@@ -11,6 +11,7 @@ use ringspun_runtime::Wake;
 use super::locks::Mutex;
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
+use crate::wait_reason::WaitReason;
 
 /// Waiting fibers in the order of their calls.
 #[derive(Default)]
@@ -168,6 +169,10 @@ impl Pollable for Notified<'_> {
         self.ticket = None;
         Poll::Ready(())
     }
+
+    fn reason(&self) -> WaitReason {
+        WaitReason::new("a notification by", format_args!("Notify at {:p}", self.notify))
+    }
 }
 
 impl Drop for Notified<'_> {
@@ -254,6 +259,11 @@ impl Pollable for Arrived<'_> {
             Some(_) => {}
         }
         Poll::Pending
+    }
+
+    fn reason(&self) -> WaitReason {
+        let (queue, waiting) = (self.queue, self.queue.len());
+        WaitReason::new("others at", format_args!("a Barrier at {queue:p} ({waiting} fibers wait)"))
     }
 }
 

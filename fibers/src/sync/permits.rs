@@ -11,10 +11,14 @@ use std::task::Poll;
 
 use ringspun_runtime::Wake;
 
+use crate::current::current_id;
 use crate::pollable::Pollable;
+use crate::wait_reason::WaitReason;
 
 #[derive(Default)]
 pub(crate) struct Permits {
+    /// The fiber that took some last, for dumps; `None` outside of fibers.
+    taken_by: Cell<Option<u64>>,
     available: Cell<usize>,
     /// Sorted by ticket.
     queue: RefCell<VecDeque<Waiting>>,
@@ -40,9 +44,23 @@ impl Permits {
     pub(crate) fn try_take(&self, wanted: usize) -> bool {
         let can = self.queue.borrow().is_empty() && self.available.get() >= wanted;
         if can {
-            self.available.set(self.available.get() - wanted);
+            self.subtract(wanted);
         }
         can
+    }
+
+    fn subtract(&self, wanted: usize) {
+        self.available.set(self.available.get() - wanted);
+        self.taken_by.set(current_id());
+    }
+
+    /// Why a fiber waits for some of them, which belong to an object of this kind.
+    pub(crate) fn reason(&self, operation: &'static str, kind: &str) -> WaitReason {
+        let (address, waiting) = (std::ptr::from_ref(self), self.queue.borrow().len());
+        let free = self.available.get();
+        let taker = self.taken_by.get().map(|id| format!(", taken last by fiber {id}")).unwrap_or_default();
+        let object = format!("{kind} at {address:p} ({free} free{taker}; {waiting} fibers wait)");
+        WaitReason::new(operation, object)
     }
 
     /// To be waited for: ready once the permits have been taken.
@@ -95,10 +113,14 @@ impl Pollable for Take<'_> {
         if !is_first || permits.available.get() < self.wanted {
             return Poll::Pending;
         }
-        permits.available.set(permits.available.get() - self.wanted);
+        permits.subtract(self.wanted);
         // Leaving wakes the next, for which there may be enough, too.
         self.leave();
         Poll::Ready(())
+    }
+
+    fn reason(&self) -> WaitReason {
+        self.permits.reason("permits of", "Semaphore")
     }
 }
 

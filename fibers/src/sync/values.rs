@@ -12,6 +12,7 @@ use ringspun_runtime::Wake;
 use crate::channel::ChannelError;
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
+use crate::wait_reason::WaitReason;
 
 /// Fibers that all go on when something changes.
 #[derive(Default)]
@@ -41,11 +42,13 @@ struct Change<'a, P> {
     waiters: &'a Waiters,
     waiter: Option<Rc<dyn Wake>>,
     poll: P,
+    /// What changes, for dumps.
+    what: &'static str,
 }
 
 impl<'a, T, P: FnMut() -> Option<T>> Change<'a, P> {
-    fn new(waiters: &'a Waiters, poll: P) -> Self {
-        Self { waiters, waiter: None, poll }
+    fn new(waiters: &'a Waiters, what: &'static str, poll: P) -> Self {
+        Self { waiters, waiter: None, poll, what }
     }
 }
 
@@ -59,6 +62,10 @@ impl<T, P: FnMut() -> Option<T>> Pollable for Change<'_, P> {
         self.waiters.add(waiter);
         self.waiter = Some(waiter.clone());
         Poll::Pending
+    }
+
+    fn reason(&self) -> WaitReason {
+        WaitReason::new(self.what, format_args!("at {:p}", self.waiters))
     }
 }
 
@@ -135,7 +142,9 @@ impl<T> OneShotSender<T> {
     ///
     /// Outside of a fiber.
     pub fn closed(&self) -> Result<(), Interrupt> {
-        wait_for(Change::new(&self.shared.waiters, || self.is_closed().then_some(())))
+        wait_for(Change::new(&self.shared.waiters, "the end of the receiver", || {
+            self.is_closed().then_some(())
+        }))
     }
 }
 
@@ -169,7 +178,7 @@ impl<T> OneShotReceiver<T> {
     /// The value, to be waited for in a [`Select`](crate::Select): `None` if the sender has been dropped without
     /// sending.
     pub fn received(&self) -> impl Pollable<Output = Option<T>> + '_ {
-        Change::new(&self.shared.waiters, || match self.shared.value.take() {
+        Change::new(&self.shared.waiters, "a value of the sender", || match self.shared.value.take() {
             None if !self.shared.is_over.get() => None,
             value => Some(value),
         })
@@ -307,7 +316,7 @@ impl<T> WatchReceiver<T> {
     /// The next change, to be waited for in a [`Select`](crate::Select): false if no sender is left.
     pub fn change(&mut self) -> impl Pollable<Output = bool> + '_ {
         let (shared, seen) = (&self.shared, &mut self.seen);
-        Change::new(&shared.waiters, move || {
+        Change::new(&shared.waiters, "a change of the watched value", move || {
             if *seen != shared.version.get() {
                 *seen = shared.version.get();
                 return Some(true);
@@ -439,7 +448,7 @@ impl<T: Clone> BroadcastReceiver<T> {
     /// The next value, to be waited for in a [`Select`](crate::Select): gives what [`receive`](Self::receive) does.
     pub fn received(&mut self) -> impl Pollable<Output = Result<T, BroadcastError>> + '_ {
         let (shared, next) = (&self.shared, &mut self.next);
-        Change::new(&shared.waiters, move || {
+        Change::new(&shared.waiters, "the next value of the broadcast", move || {
             let missed = shared.first.get().saturating_sub(*next);
             if missed > 0 {
                 *next += missed;

@@ -62,6 +62,11 @@ impl Connect {
         Self { event_loop, addresses: addresses.into(), bind_to, current: None, last_error: None }
     }
 
+    /// The address that it tries.
+    pub fn target(&self) -> Option<Address> {
+        self.current.as_ref().map(|attempt| attempt.address)
+    }
+
     /// Ready with the connected stream.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::{Stream, WriteError};
 use crate::ancillary::send_parts;
 use crate::machine::Turn;
 use crate::sending_files::{FileSender, SENT_AT_ONCE_MAX_BYTES};
-use crate::waiting::wait_on;
+use crate::waiting::{reason_of, wait_on};
 
 /// Bytes that went from one place to another before an error.
 pub struct TransferError {
@@ -319,6 +319,7 @@ impl<'a> HeldTurn<'a> {
                 self.stream.write_timeout.get(),
                 |(), waiter| self.turn.poll(waiter, attempt),
                 |(), _| {},
+                |()| reason_of("write to", &**self.stream.core()),
             );
             match sent {
                 Ok(true) => {}

@@ -6,13 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_fibers::Pollable;
+use ringspun_fibers::{Pollable, WaitReason};
 use ringspun_runtime::Wake;
 
 use super::Stream;
 use crate::machine::{Amount, Read, StreamCore};
 use crate::received::Received;
-use crate::waiting::check_loop;
+use crate::waiting::{check_loop, reason_of};
 
 /// Parts that are together at most so long are sent as one.
 const PARTS_MAX_BYTES: usize = 4 * 1024;
@@ -238,5 +238,9 @@ impl Pollable for Receiving<'_> {
             self.waiter = Some(Waiter(core, waiter.clone()));
         }
         Poll::Pending
+    }
+
+    fn reason(&self) -> WaitReason {
+        reason_of("read from", &*self.stream.core)
     }
 }
