@@ -24,6 +24,9 @@
 //! .unwrap();
 //! ```
 
+mod metrics;
+
+pub use metrics::{MetricKind, Metrics, metrics};
 pub use ringspun_fibers as fibers;
 pub use ringspun_fibers::{Runtime, run};
 #[cfg(feature = "janet")]

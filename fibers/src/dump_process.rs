@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringspun_runtime::Signal;
 
 use crate::dump::{Dump, dump};
 use crate::join::JoinHandle;
-use crate::runtimes::running;
+use crate::runtimes::ask_all;
 use crate::signals::Signals;
 use crate::spawn::FiberBuilder;
 
@@ -73,33 +72,12 @@ impl fmt::Display for ProcessDump {
 /// workers.join().unwrap();
 /// ```
 pub fn dump_process(patience: Duration) -> ProcessDump {
-    let (answers, answered) = mpsc::channel();
-    let mut silent: Vec<(usize, String)> = Vec::new();
-    for (number, (thread, remote)) in running().into_iter().enumerate() {
-        let answers = answers.clone();
-        let asked = remote.execute(move || {
-            // Without memory for a stack, the runtime stays silent.
-            let builder = FiberBuilder::new().name(NAME).stack_size_bytes(STACK_SIZE_BYTES);
-            let _ = builder.spawn(move || answers.send((number, dump())));
-        });
-        if asked.is_ok() {
-            silent.push((number, thread));
-        }
-    }
-    drop(answers);
-    let (mut dumps, end) = (Vec::new(), Instant::now() + patience);
-    while !silent.is_empty() {
-        match answered.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok((number, dump)) => {
-                silent.retain(|(of, _)| *of != number);
-                dumps.push((number, dump));
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    dumps.sort_by_key(|(number, _)| *number);
-    let dumps = dumps.into_iter().map(|(_, dump)| dump).collect();
-    ProcessDump { dumps, silent: silent.into_iter().map(|(_, thread)| thread).collect() }
+    let (dumps, silent) = ask_all(patience, |reply| {
+        let builder = FiberBuilder::new().name(NAME).stack_size_bytes(STACK_SIZE_BYTES);
+        // Without memory for a stack, the runtime stays silent.
+        let _ = builder.spawn(move || reply.send(dump()));
+    });
+    ProcessDump { dumps, silent }
 }
 
 /// Writes dumps to standard error on a signal, until it is dropped: from [`dump_on_signal`].

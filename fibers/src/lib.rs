@@ -56,11 +56,12 @@
 //!   dump_process                 what the fibers of all runtimes wait for, also on a signal
 //!   dump     frames              what the fibers of a runtime wait for; names of functions
 //!   future                       fibers that wait for futures, and futures of what fibers wait for
-//!   runtime  runtimes            Runtime::run, statistics, and what else is asked of the thread's runtime
+//!   runtime                      Runtime::run, statistics, and what else is asked of the thread's runtime
 //!   worker   worker_task         fibers of another thread's runtime, and their results
 //!   sync                         locks, and other ways to wait for one another
 //!   scope    join_set            fibers that borrow; results in the order of the ends
 //!   spawn                        FiberBuilder
+//!   runtimes                     those of the process, to be asked by any thread
 //!   shared_select                selections with channels between threads
 //!   shared_channel               channels between threads, on
 //!   remote_waiter shared_queue   wakes of fibers from any thread; who waits for a channel, and whom a change wakes
@@ -214,7 +215,9 @@ pub use operation::{Ready, perform, ready, wait_until_ready};
 pub use pollable::{Pollable, wait_for};
 pub use remote::{Remote, RuntimeEnded};
 pub use ringspun_runtime::Signal;
-pub use runtime::{FiberStatistics, Runtime, event_loop, remote, run, statistics};
+pub use runtime::{
+    FiberStatistics, Runtime, RuntimeStatistics, event_loop, remote, run, statistics, statistics_of_process,
+};
 pub use scope::{Scope, scope};
 pub use select::Select;
 pub use shared_channel::{SharedChannel, TryGiveError};

@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringspun_runtime::{Configuration, EventLoop};
 
@@ -10,7 +11,7 @@ use crate::overflow;
 use crate::panics;
 use crate::pulse::Pulse;
 use crate::remote::Remote;
-use crate::runtimes::Listed;
+use crate::runtimes::{Listed, ask_all, thread_name};
 use crate::scheduler::Scheduler;
 use crate::spans::{self, LeftSpans};
 use crate::spawn::FiberBuilder;
@@ -248,6 +249,54 @@ pub struct FiberStatistics {
     pub alive: usize,
     /// Stacks in use.
     pub stacks: usize,
+}
+
+/// Counts of a runtime of the process, from [`statistics_of_process`].
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct RuntimeStatistics {
+    /// The name of its thread.
+    pub thread: String,
+    /// The backend of its event loop.
+    pub backend: &'static str,
+    /// Its fibers.
+    pub fibers: FiberStatistics,
+    /// What its event loop holds.
+    pub event_loop: ringspun_runtime::LoopStatistics,
+    /// How its event loop has waited.
+    pub waits: ringspun_runtime::SpinStatistics,
+}
+
+/// Counts of each runtime of the process. Blocks the thread until all have answered, or until `patience` is over, so it
+/// is not for the thread of a runtime: use [`blocking`](crate::blocking). A runtime that is kept busy by a fiber is
+/// missing.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers as fibers;
+///
+/// fibers::run(|| {
+///     let counts = fibers::blocking(|| fibers::statistics_of_process(Duration::from_secs(60))).unwrap();
+///     assert_eq!(counts[0].fibers.alive, 1);
+/// })
+/// .unwrap();
+/// ```
+pub fn statistics_of_process(patience: Duration) -> Vec<RuntimeStatistics> {
+    let (statistics, _) = ask_all(patience, |reply| {
+        if let (Some(fibers), Some(event_loop)) = (statistics(), event_loop()) {
+            reply.send(RuntimeStatistics {
+                thread: thread_name(),
+                backend: event_loop.backend_name(),
+                fibers,
+                event_loop: event_loop.statistics(),
+                waits: event_loop.spin_statistics(),
+            });
+        }
+    });
+    statistics
 }
 
 /// Counts of this thread's fibers; `None` if no runtime runs on it.

@@ -1,7 +1,9 @@
-//! The runtimes of the process, which any thread may ask for a dump.
+//! The runtimes of the process, which any thread may ask for something.
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::remote::Remote;
 
@@ -61,9 +63,53 @@ impl Drop for Listed {
 }
 
 /// The runtimes of this process that run now, with the names of their threads.
-pub(crate) fn running() -> Vec<(String, Remote)> {
+fn running() -> Vec<(String, Remote)> {
     let process = std::process::id();
     let runtimes = lock().map(|runtimes| runtimes.clone()).unwrap_or_default();
     let ours = runtimes.into_iter().filter(|entry| entry.process == process);
     ours.map(|entry| (entry.thread, entry.remote)).collect()
+}
+
+/// By which a runtime answers.
+pub(crate) struct Reply<T> {
+    number: usize,
+    answers: Sender<(usize, T)>,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn send(self, answer: T) {
+        // An error means that nobody waits any more.
+        let _ = self.answers.send((self.number, answer));
+    }
+}
+
+/// Runs `ask` on the thread of each runtime of the process, between two turns of its loop. Blocks until all have
+/// replied, or until `patience` is over; returns the answers, and the names of the threads without one.
+pub(crate) fn ask_all<T: Send + 'static>(
+    patience: Duration,
+    ask: impl Fn(Reply<T>) + Clone + Send + 'static,
+) -> (Vec<T>, Vec<String>) {
+    let (answers, answered) = mpsc::channel();
+    let mut silent = Vec::new();
+    for (number, (thread, remote)) in running().into_iter().enumerate() {
+        let (reply, ask) = (Reply { number, answers: answers.clone() }, ask.clone());
+        // An error means that it has just ended.
+        if remote.execute(move || ask(reply)).is_ok() {
+            silent.push((number, thread));
+        }
+    }
+    drop(answers);
+    let (mut replies, end) = (Vec::new(), Instant::now() + patience);
+    while !silent.is_empty() {
+        match answered.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok((number, reply)) => {
+                silent.retain(|(of, _)| *of != number);
+                replies.push((number, reply));
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    replies.sort_by_key(|(number, _)| *number);
+    let replies = replies.into_iter().map(|(_, reply)| reply).collect();
+    (replies, silent.into_iter().map(|(_, thread)| thread).collect())
 }

@@ -13,6 +13,7 @@ mod janet;
 mod limits;
 mod load;
 mod logging;
+mod metrics;
 mod output;
 mod serve;
 

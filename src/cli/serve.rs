@@ -18,7 +18,7 @@ use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
 use super::dumps::dump_on_quit;
-use super::{address, limits, output};
+use super::{address, limits, metrics, output};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -76,6 +76,9 @@ pub struct EchoServer {
     /// JSON
     #[arg(long)]
     statistics: bool,
+    /// Serve counts of connections, fibers, timers and more for Prometheus at http://HOST:PORT/metrics
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::parse_host)]
+    metrics: Option<Endpoint>,
 }
 
 /// The addresses to listen on, at least one.
@@ -190,7 +193,7 @@ fn unix_paths(places: &Places) -> Vec<PathBuf> {
 fn echo_server(server: EchoServer) -> io::Result<Served> {
     let tls = tls_config(&server)?;
     let inherited = inherited_sockets(server.places.inherited)?;
-    let EchoServer { places, workers, share_port, drain, statistics, .. } = server;
+    let EchoServer { places, workers, share_port, drain, statistics, metrics, .. } = server;
     let stack = if tls.is_some() { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
     let runtime = ringspun::Runtime::new().stack_size_bytes(stack);
     let mut builder = WorkersBuilder::new().runtime(runtime);
@@ -204,7 +207,11 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let server = builder.shares_port(share_port).start_on(workers)?;
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
         let _dumps = dump_on_quit();
-        announce(&kinds, &server)?;
+        let metrics = metrics.map(|endpoint| {
+            let datagrams = datagrams.clone();
+            metrics::serve(&endpoint, server.handle(), move || datagrams.iter().map(Counter::get).collect())
+        });
+        announce(&kinds, &server, metrics.transpose()?)?;
         compare_backends(workers);
         if statistics {
             tell_statistics(&server, &datagrams, workers);
@@ -366,10 +373,13 @@ fn kinds(places: &Places, inherited: &[InheritedSocket]) -> Vec<&'static str> {
 }
 
 /// Reports the bound addresses once the server is listening.
-fn announce(kinds: &[&str], server: &Serving) -> io::Result<()> {
+fn announce(kinds: &[&str], server: &Serving, metrics: Option<Address>) -> io::Result<()> {
     let backend = fibers::event_loop().map_or("no backend", |event_loop| event_loop.backend_name());
     for (address, kind) in server.addresses().iter().zip(kinds) {
         output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
+    }
+    if let Some(address) = metrics {
+        output::print(&format!("metrics at http://{address}/metrics\n"))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod faults;
 mod inherited;
 #[cfg(target_os = "linux")]
 mod memory;
+mod metrics;
 mod servers;
 #[cfg(target_os = "linux")]
 mod slow_readers;

@@ -1,0 +1,107 @@
+//! `--metrics`: the counts of a server over HTTP, for Prometheus.
+
+use std::io;
+use std::time::Duration;
+
+use ringspun::fibers::{self, FiberBuilder};
+use ringspun::net::{self, Address, Endpoint, ServerHandle, Stream};
+use ringspun::{MetricKind, Metrics};
+
+use super::output;
+
+const STACK_SIZE_BYTES: usize = 256 * 1024;
+/// How long a client has for its request, and for taking the response. Clients are served one after the other.
+const CLIENT_MAX: Duration = Duration::from_secs(2);
+const REQUEST_MAX_BYTES: usize = 8 * 1024;
+/// What a listener without descriptors waits before it tries again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves the counts of `server` at `endpoint`, until the runtime ends; `datagrams` counts what each worker has
+/// received. Returns the address.
+pub fn serve(
+    endpoint: &Endpoint,
+    server: ServerHandle,
+    datagrams: impl Fn() -> Vec<u64> + Clone + Send + 'static,
+) -> io::Result<Address> {
+    let listener = net::listen(endpoint)?;
+    let address = listener.localname()?;
+    let text = move || {
+        let mut metrics = ringspun::metrics();
+        add_workers(&mut metrics, &server, &datagrams());
+        metrics.to_string()
+    };
+    FiberBuilder::new().name("metrics").stack_size_bytes(STACK_SIZE_BYTES).spawn(move || {
+        loop {
+            match listener.accept() {
+                Ok(stream) => {
+                    // A client that is too slow is of no interest.
+                    let _ = fibers::timeout(CLIENT_MAX, || answer(&stream, text.clone()));
+                }
+                Err(error) => {
+                    if fibers::sleep(PAUSE).is_err() {
+                        // The runtime is ending.
+                        return;
+                    }
+                    output::complain(format_args!("metrics: {error}"));
+                }
+            }
+        }
+    })?;
+    Ok(address)
+}
+
+fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u64]) {
+    for (index, worker) in server.statistics().iter().enumerate() {
+        let index_text = index.to_string();
+        let labels = [("worker", &*index_text)];
+        let mut add = |name, kind, help, value| metrics.add(name, kind, help, &labels, value);
+        use MetricKind::{Counter, Gauge};
+        add("ringspun_connections", Gauge, "Live connections.", worker.connections as f64);
+        add(
+            "ringspun_connections_total",
+            Counter,
+            "Connections served, with the live ones.",
+            worker.served as f64,
+        );
+        let help = "Connections accepted for other workers.";
+        add("ringspun_connections_handed_over_total", Counter, help, worker.handed_over as f64);
+        let received = datagrams.get(index).copied().unwrap_or_default();
+        add("ringspun_datagrams_total", Counter, "Datagrams received.", received as f64);
+        if let Some(time) = worker.processor_time {
+            let help = "Processor time of the worker's thread.";
+            add("ringspun_processor_time_seconds_total", Counter, help, time.as_secs_f64());
+        }
+    }
+}
+
+/// Answers one request, and closes.
+fn answer(stream: &Stream, text: impl FnOnce() -> String + Send + 'static) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.receive()? {
+            Some(bytes) if request.len() + bytes.len() <= REQUEST_MAX_BYTES => {
+                request.extend_from_slice(&bytes)
+            }
+            _ => return Ok(()),
+        }
+    }
+    let (status, body) = match target(&request) {
+        // On another thread, as it waits for this one, too.
+        Some(b"/metrics") => ("200 OK", fibers::blocking(text)?),
+        Some(_) => ("404 Not Found", "The metrics are at /metrics.\n".to_string()),
+        None => ("405 Method Not Allowed", "Expected GET /metrics.\n".to_string()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write((head + &body).as_bytes())?;
+    Ok(())
+}
+
+/// What a GET asks for, without its query.
+fn target(request: &[u8]) -> Option<&[u8]> {
+    let target = request.strip_prefix(b"GET ")?.split(|&byte| byte == b' ').next()?;
+    target.split(|&byte| byte == b'?').next()
+}

@@ -1,0 +1,188 @@
+//! `serve echo --metrics`: the text is parsed as Prometheus does, and the counts are those of what was done.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+
+/// By name and labels, in the order of the text.
+type Samples = BTreeMap<String, f64>;
+
+/// Parses the text format, version 0.0.4, strictly: each metric has a help and a type, its samples follow them and
+/// nothing is there twice.
+fn parse(text: &str) -> Result<Samples, String> {
+    let mut samples = Samples::new();
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut current = None;
+    let mut helped = None;
+    if !text.ends_with('\n') {
+        return Err("the last line does not end".to_string());
+    }
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').ok_or(format!("no help: {line}"))?;
+            if help.is_empty() || types.contains_key(name) {
+                return Err(format!("twice, or empty: {line}"));
+            }
+            helped = Some(name);
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').ok_or(format!("no type: {line}"))?;
+            if helped != Some(name)
+                || !["counter", "gauge"].contains(&kind)
+                || types.insert(name, kind).is_some()
+            {
+                return Err(format!("not after its help, unknown, or twice: {line}"));
+            }
+            if (kind == "counter") != name.ends_with("_total") {
+                return Err(format!("counters end with _total: {line}"));
+            }
+            current = Some(name);
+        } else {
+            let (key, value) = sample(line)?;
+            let name = key.split('{').next().unwrap_or_default();
+            if current != Some(name) {
+                return Err(format!("not after its type: {line}"));
+            }
+            if samples.insert(key, value).is_some() {
+                return Err(format!("twice: {line}"));
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// A name with its labels, and a value.
+fn sample(line: &str) -> Result<(String, f64), String> {
+    let wrong = |what: &str| format!("{what}: {line}");
+    let is_name = |name: &str| {
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !name.is_empty() && name.chars().all(is_inner) && !name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let (key, value) = match line.split_once('{') {
+        None => line.split_once(' ').ok_or(wrong("no value"))?,
+        Some(_) => {
+            let end = line.rfind("} ").ok_or(wrong("no end of the labels"))?;
+            (&line[..=end], &line[end + 2..])
+        }
+    };
+    let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
+    if !is_name(name) {
+        return Err(wrong("no name"));
+    }
+    let mut rest = labels.strip_suffix('}').ok_or(wrong("no end of the labels"))?;
+    while !rest.is_empty() {
+        let (label, value) = rest.split_once("=\"").ok_or(wrong("no value of a label"))?;
+        if !is_name(label) {
+            return Err(wrong("no name of a label"));
+        }
+        let mut escaped = false;
+        let end = value.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        rest = &value[end.ok_or(wrong("no end of a label"))? + 1..];
+        rest = rest.strip_prefix(',').unwrap_or(rest);
+    }
+    Ok((key.to_string(), value.parse().map_err(|_| wrong("no number"))?))
+}
+
+#[test]
+fn the_parser_refuses_what_is_not_in_the_format() {
+    let right =
+        "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\\\"}\",y=\"\"} 2\na_total 3.5\n";
+    assert_eq!(parse(right).unwrap().len(), 2);
+    for (from, to) in [
+        ("# HELP a_total Things.\n", ""),
+        ("# TYPE a_total counter\n", ""),
+        ("a_total counter", "a_total amount"),
+        ("a_total counter", "b_total counter"),
+        ("3.5\n", "3.5"),
+        ("3.5", "many"),
+        ("a_total 3.5", "a_total"),
+        ("a_total 3.5", "a-total 3.5"),
+        ("a_total 3.5", "a_total{x=\"1\\\"}\",y=\"\"} 2"),
+        ("y=\"\"", "y"),
+    ] {
+        let wrong = right.replace(from, to);
+        assert!(wrong != right && parse(&wrong).is_err(), "{wrong}");
+    }
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn request(address: &str, head: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[test]
+fn the_metrics_of_a_server_are_in_the_format_and_count_what_was_served() {
+    for backend in ["uring", "poll"] {
+        let arguments = ["serve", "echo", "--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--workers", "2"];
+        let mut server = Command::new(env!("CARGO_BIN_EXE_ringspun"))
+            .args(arguments)
+            .args(["--metrics", "127.0.0.1:0"])
+            .env("RINGSPUN_BACKEND", backend)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let _server = Ended(server);
+        let mut word =
+            |number: usize| lines.next().unwrap().split_whitespace().nth(number).unwrap().to_string();
+        let (tcp, udp, url) = (word(2), word(2), word(2));
+        let metrics = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+
+        let mut peers: Vec<_> = (0..5).map(|_| TcpStream::connect(&tcp).unwrap()).collect();
+        for peer in &mut peers {
+            peer.write_all(b"x").unwrap();
+            peer.read_exact(&mut [0]).unwrap();
+        }
+        for mut peer in peers.drain(..2) {
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        }
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", &udp).unwrap();
+        socket.recv(&mut [0]).unwrap();
+
+        let response = request(metrics, "GET /metrics?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        let samples = parse(body).unwrap();
+        let sum = |name: &str| {
+            let of_name = samples.iter().filter(|(key, _)| key.split('{').next() == Some(name));
+            of_name.map(|(_, value)| value).sum::<f64>()
+        };
+        assert_eq!(sum("ringspun_connections_total"), 5.0, "{body}");
+        assert_eq!(sum("ringspun_datagrams_total"), 1.0, "{body}");
+        // The ends of the two may be noticed later than this.
+        assert!((3.0..=5.0).contains(&sum("ringspun_connections")), "{body}");
+        assert!(sum("ringspun_fibers") >= 5.0 && sum("ringspun_waits_total") > 0.0, "{body}");
+        let name = if backend == "poll" { "backend=\"poll\"" } else { "backend=\"" };
+        let fibers = samples.keys().filter(|key| key.starts_with("ringspun_fibers{") && key.contains(name));
+        assert_eq!(fibers.count(), 2, "one of each worker: {body}");
+
+        assert!(request(metrics, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+        assert!(request(metrics, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+        // Too large a request is not answered, and the next one is.
+        let mut endless = TcpStream::connect(metrics).unwrap();
+        let _ = endless.write_all(&[b'x'; 16 * 1024]);
+        let _ = endless.read_to_end(&mut Vec::new());
+        assert!(request(metrics, "GET /metrics HTTP/1.1\r\n\r\n").contains("200 OK"));
+    }
+}
