@@ -46,7 +46,7 @@ open files to the hard limit. The path of a Unix socket must not exist yet; it i
 
 SIGTERM or SIGINT drains the server: it accepts no more connections, gives those that it has the time of
 --drain to end, closes the rest, and exits with status 0. A second signal exits immediately.")]
-    Echo(EchoServer),
+    Echo(Box<EchoServer>),
 }
 
 /// The echo server.
@@ -134,7 +134,7 @@ pub fn serve(server: Server) -> ExitCode {
         output::complain(message);
     }
     let (paths, has_datagrams) = (unix_paths(&server.places), !server.places.udp.is_empty());
-    match echo_server(server) {
+    match echo_server(*server) {
         Ok(served) => {
             for path in paths {
                 // Created by us, as listening on it succeeded. It may be gone already.
