@@ -13,8 +13,11 @@ LIMITS = {"bare"}
 # Ours with another choice than its default: what the choice gives or costs, and no peers either.
 LATENCY, NO_SPIN, POLL = "ringspun, latency", "ringspun, no spin", "ringspun, poll"
 ONE_WORKER = "ringspun, 1 worker"
+# hyper on fibers: beside hyper on tokio, what a crate for futures costs here.
+HYPER = "ringspun, hyper"
 VARIANTS = {
     ONE_WORKER: {},
+    HYPER: {},
     LATENCY: {"RINGSPUN_SPIN": "latency"},
     NO_SPIN: {"RINGSPUN_SPIN": "off"},
     POLL: {"RINGSPUN_BACKEND": "poll"},
@@ -79,11 +82,13 @@ def janet_servers(script, kind="tcp"):
 
 
 def http_servers():
-    """Servers that say what was asked for: ours is an example, those of others are http_NAME.rs, and nginx."""
+    """Servers that say what was asked for: ours is an example, http_fibers.rs is hyper on our fibers, those of others are
+    http_NAME.rs, and nginx."""
     found = [Server(OURS, (f"{EXAMPLES}/http", "127.0.0.1:0"), "http")]
     for source in sorted(glob.glob("benches/src/bin/http_*.rs")):
         program = os.path.basename(source)[:-3]
-        found.append(Server(program.removeprefix("http_"), (f"{BENCHES}/{program}",), "http"))
+        name = HYPER if program == "http_fibers" else program.removeprefix("http_")
+        found.append(Server(name, (f"{BENCHES}/{program}",), "http"))
     return (*found, Server("nginx", ("python3", "benches/nginx/http_nginx.py", "SOCKET"), "http"))
 
 

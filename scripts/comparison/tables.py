@@ -1,6 +1,6 @@
 """The tables of one run: every figure of each cell, counts and memory."""
 
-from cells import LIMITS, POLL, VARIANTS
+from cells import HYPER, LIMITS, POLL, VARIANTS
 from summary import against, against_best_peer, figure, spread, values_of, verdict
 
 MEASURES = {
@@ -71,11 +71,13 @@ def rows_of_variants(results):
                 found = against(results["samples"], cell["name"], variant, measure)
                 if found:
                     rows[(title, f"ringspun / {variant}, {MEASURES[measure]}")] = [named(found)]
-        if POLL in cell["servers"]:
+        for variant, peer in ((POLL, "tokio"), (HYPER, "hyper")):
+            if variant not in cell["servers"]:
+                continue
             for measure in COMPARED:
-                found = against(results["samples"], cell["name"], "tokio", measure, POLL)
+                found = against(results["samples"], cell["name"], peer, measure, variant)
                 if found:
-                    rows[(title, f"{POLL} / tokio, {MEASURES[measure]}")] = [named(found)]
+                    rows[(title, f"{variant} / {peer}, {MEASURES[measure]}")] = [named(found)]
     return rows
 
 
