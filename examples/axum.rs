@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each connection is a fiber that waits for hyper's future. Crates for futures run in it as they are, as long as they
-//! need no event loop of their own; and a handler may also wait in straight code, as `slow` does. SIGTERM and SIGINT end
-//! the server, once requests that have begun are answered.
+//! need no event loop of their own; and a handler may also wait in straight code, as `slow` does. SIGTERM and SIGINT
+//! end the server, once requests that have begun are answered.
 
 use std::collections::BTreeMap;
 use std::io::Result;

@@ -4,8 +4,8 @@
 //! cargo run --release --example fetch -- http://127.0.0.1:8080/hello https://example.org/
 //! ```
 //!
-//! Each page has a fiber of its own, which connects in straight code, with TLS or without, and gives the stream to hyper.
-//! A page that takes longer than ten seconds is given up.
+//! Each page has a fiber of its own, which connects in straight code, with TLS or without, and gives the stream to
+//! hyper. A page that takes longer than ten seconds is given up.
 
 use std::error::Error;
 use std::process::ExitCode;

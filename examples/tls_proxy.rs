@@ -5,9 +5,9 @@
 //! curl --insecure https://127.0.0.1:8443/
 //! ```
 //!
-//! Without a certificate it makes one that signs itself, for trials. Each direction is a fiber, and both end together: the
-//! end of one is passed on by a half-close, and the other goes on. SIGTERM and SIGINT end the proxy: it accepts no more,
-//! and gives the connections some time; SIGHUP has it read certificate and key again, for new connections.
+//! Without a certificate it makes one that signs itself, for trials. Each direction is a fiber, and both end together:
+//! the end of one is passed on by a half-close, and the other goes on. SIGTERM and SIGINT end the proxy: it accepts no
+//! more, and gives the connections some time. SIGHUP has it read certificate and key again, for new connections.
 
 use std::cell::Cell;
 use std::io::{Error, ErrorKind, Read, Result, Write};
