@@ -23,6 +23,15 @@
 //! .unwrap()
 //! .unwrap();
 //! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `tls` (on by default) | TLS, by rustls |
+//! | `janet` (on by default) | the Janet VM |
+//! | `cli` (on by default) | what the `ringspun` command needs |
+//! | `futures-io`, `tokio`, `hyper` | streams with the traits of these crates ([`net::AsyncStream`]); with `hyper`, also its timers and tasks |
 
 mod metrics;
 

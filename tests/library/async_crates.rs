@@ -221,6 +221,40 @@ fn hyper_ends_a_connection_whose_head_does_not_come_and_one_that_is_told_to() {
 }
 
 #[test]
+fn a_timer_of_hyper_is_removed_wherever_it_is_dropped() {
+    use hyper::rt::Timer as _;
+    let timers = || fibers::event_loop().unwrap().statistics().timers;
+    ringspun::run(move || {
+        let before = timers();
+        let far = Duration::from_secs(3600);
+        let armed = || {
+            let mut sleep = Timer.sleep(far);
+            let polled = fibers::with_deadline(Duration::ZERO, || block_on(sleep.as_mut()));
+            assert_eq!(polled, Err(fibers::Interrupt::DeadlineExpired));
+            sleep
+        };
+        let (here, elsewhere) = (armed(), armed());
+        assert_eq!(timers(), before + 2);
+        drop(here);
+        assert_eq!(timers(), before + 1);
+        std::thread::spawn(move || drop(elsewhere)).join().unwrap();
+        // A task that the other thread has sent removes it.
+        fibers::with_deadline(DEADLINE, || {
+            while timers() > before {
+                fibers::sleep(Duration::from_millis(1)).unwrap();
+            }
+        });
+        // It follows a reset, and ends.
+        let mut sleep = armed();
+        Timer.reset(&mut sleep, Timer.now() + Duration::from_millis(1));
+        assert_eq!(fibers::with_deadline(DEADLINE, || block_on(sleep.as_mut())), Ok(()));
+        drop(sleep);
+        assert_eq!(timers(), before);
+    })
+    .unwrap();
+}
+
+#[test]
 fn h2_keeps_to_the_windows_of_both_ends() {
     const TOTAL: usize = 1_000_000;
     let serve = |stream| {

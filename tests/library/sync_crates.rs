@@ -199,6 +199,22 @@ fn imap_logs_in_fetches_and_logs_out() {
     assert_eq!(seen.len(), 5);
 }
 
+/// In debug builds, whose frames are the largest, as much as `serde_json` itself allows.
+#[cfg(feature = "cli")]
+#[test]
+fn serde_json_parses_its_deepest_text_on_a_stack_of_the_default_size() {
+    const DEPTH: usize = 127;
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let parse = move |depth| {
+        let parsed =
+            fibers::spawn(move || serde_json::from_str::<serde_json::Value>(&nested(depth)).map(drop));
+        parsed.unwrap().join().unwrap().map_err(|error| error.to_string())
+    };
+    let (deepest, deeper) = ringspun::run(move || (parse(DEPTH), parse(DEPTH + 1))).unwrap();
+    assert_eq!(deepest, Ok(()));
+    assert!(deeper.unwrap_err().starts_with("recursion limit exceeded"));
+}
+
 /// A connection for the commands of `redis`, whose own are of the standard library's sockets.
 struct Redis {
     stream: Stream,
