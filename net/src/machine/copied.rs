@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 
 use ringspun_runtime::Wake;
 
-use super::output::Sent;
+use super::output::{Sent, State};
 use super::stream::StreamCore;
 
 /// The most that is copied by a write.
@@ -38,6 +38,9 @@ impl StreamCore {
     ///
     /// As [`poll_behind`](Self::poll_behind).
     pub fn poll_sent(&self, waiter: &Rc<dyn Wake>) -> Poll<io::Result<()>> {
-        if self.is_sent_next_turn() { Poll::Ready(self.check_open()) } else { self.poll_behind(waiter) }
+        match self.output.state.get() {
+            State::Soon(_) => Poll::Ready(self.check_open()),
+            _ => self.poll_behind(waiter),
+        }
     }
 }

@@ -30,7 +30,7 @@ const ENDING_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 #[repr(C)]
 pub struct Output {
-    state: Cell<State>,
+    pub(super) state: Cell<State>,
     /// The number of small messages sent by a system call each, up to `BUSY_AFTER`.
     sent: Cell<u8>,
     /// Shut down writing once no detached send is in flight.
@@ -56,14 +56,13 @@ pub enum Sent {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Idle,
     InFlight(OperationKey),
     /// In flight; the result will be discarded.
     Abandoned(OperationKey),
-    /// A message of a write that has returned is in this batch: a detached send. Once the batch is over, the output is
-    /// idle.
+    /// A message of a write that has returned is in this batch: a detached send. The output is idle after the batch.
     Soon(Batch),
     /// The same, with more data queued behind the message.
     SoonThen(Batch),
@@ -369,11 +368,6 @@ impl<K: Kind<Output = Output>> Socket<K> {
         }
         self.leave_writers(waiter);
         Poll::Ready(self.check_behind())
-    }
-
-    /// Whether nothing is behind the message that the loop's next turn sends.
-    pub(super) fn is_sent_next_turn(&self) -> bool {
-        matches!(self.output.state.get(), State::Soon(_))
     }
 
     /// Returns, once, the error of a failed detached send.
