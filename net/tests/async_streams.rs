@@ -213,6 +213,30 @@ fn writes_of_a_task_and_of_a_fiber_do_not_mix() {
 }
 
 #[test]
+fn a_write_that_was_copied_keeps_no_place_among_the_writers() {
+    run(|| {
+        let (client, server) = Stream::pair()?;
+        let mut filled = 0;
+        while let Ok(count) = client.try_write(&[b'a'; 4096]) {
+            filled += count;
+        }
+        // Stays alive, and does nothing more.
+        let mut idle = AsyncStream::new(client.clone());
+        let count = block_on(poll_fn(|context| idle.poll_write(context, b"copied")))??;
+        assert_eq!(count, 6);
+        let reading = fibers::spawn(move || {
+            let mut received = vec![0; filled + 6 + 5];
+            server.chunk(&mut received).map(|_| received)
+        })?;
+        // Only a hang takes so long.
+        fibers::timeout(Duration::from_secs(60), || client.write(b"after"))??;
+        assert!(reading.join()??.ends_with(b"copiedafter"));
+        drop(idle);
+        Ok(())
+    });
+}
+
+#[test]
 fn errors_are_told_once_and_a_lost_peer_ends_everything() {
     run(|| {
         let (client, server) = tcp_pair()?;
