@@ -150,6 +150,36 @@ fn an_abandoned_call_leaves_the_queue_at_once() {
 }
 
 #[test]
+fn a_call_is_withdrawn_only_before_it_begins_whoever_holds_it() {
+    // One of the loop is with the pool; the next waits there, or with the loop.
+    for calls_max in [usize::MAX, 1] {
+        let (_, pool) = calls_and_pool(1, IDLE);
+        let calls = BlockingCalls::new(RemoteWaker::new().unwrap(), calls_max);
+        let ((begin, begun), (release, blocked)) = (mpsc::channel(), mpsc::channel::<()>());
+        let first = calls.call_in(pool, true, move || {
+            begin.send(()).unwrap();
+            blocked.recv().unwrap();
+        });
+        let mut first = first.unwrap();
+        begun.recv().unwrap();
+        let captured = Arc::new(());
+        let held = captured.clone();
+        let mut second = calls.call_in(pool, true, move || drop(held)).unwrap();
+        let nobody: Rc<dyn Wake> = Rc::new(Nobody);
+        assert!(second.poll(&nobody).is_pending());
+        assert_eq!([second.withdraw(), second.withdraw()], [true, false]);
+        let left = (Arc::strong_count(&captured), calls.outstanding(), calls.waiters.borrow().len());
+        assert_eq!(left, (1, 1, 0));
+        assert!(second.poll(&nobody).is_pending(), "for good");
+        assert!(!first.withdraw(), "it has begun");
+        release.send(()).unwrap();
+        finish(first).unwrap();
+        calls.wake_ended();
+        assert_eq!((calls.submitted.get(), calls.outstanding()), (0, 0));
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "leaks what panics when dropped, on purpose")]
 fn a_thread_outlives_a_result_whose_drop_panics() {
     struct Bomb(mpsc::Sender<thread::ThreadId>);
