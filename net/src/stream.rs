@@ -278,8 +278,13 @@ impl Stream {
     /// some bytes meanwhile, and goes on then. Out of line, for the sake of the frames of writes that need not wait.
     #[inline(never)]
     fn write_rest(&self, data: &[u8], sent: usize) -> Result<(), (usize, WriteError)> {
+        self.write_by(Write::after(self.core.clone(), sent), data)
+    }
+
+    fn write_by(&self, mut machine: Write, data: &[u8]) -> Result<(), (usize, WriteError)> {
         let timeout = self.write_timeout.get();
-        check_loop(self.core.event_loop()).map_err(|error| (sent, WriteError::Failed(error)))?;
+        let checked = check_loop(self.core.event_loop());
+        checked.map_err(|error| (machine.written(), WriteError::Failed(error)))?;
         /// Leaves the queue of writers, in which a paused write has kept its place.
         struct Leave<'a>(&'a StreamCore);
         impl Drop for Leave<'_> {
@@ -287,7 +292,6 @@ impl Stream {
                 self.0.leave_writers(&fibers::waiter());
             }
         }
-        let mut machine = Write::after(self.core.clone(), sent);
         let _leave = timeout.map(|_| Leave(&self.core));
         loop {
             let before = machine.written();

@@ -51,6 +51,72 @@ fn read_to_end(stream: &Stream) -> io::Result<Vec<u8>> {
 }
 
 #[test]
+fn data_sent_without_a_copy_may_change_once_the_write_has_returned() {
+    run(|| {
+        for (client, server) in pairs()? {
+            let reading = fibers::spawn(move || read_to_end(&server))?;
+            let mut expected = Vec::new();
+            let mut data = vec![0; 700_000];
+            for round in 1..8 {
+                // In the same memory.
+                data.fill(round);
+                let length = data.len() / usize::from(round);
+                assert_eq!(client.write_zero_copy(&data[..length])?, length);
+                data.fill(99);
+                expected.extend(std::iter::repeat_n(round, length));
+                client.write(b"between")?;
+                expected.extend_from_slice(b"between");
+            }
+            assert_eq!(client.write_zero_copy(b"")?, 0);
+            client.shutdown(Shutdown::Write)?;
+            assert!(reading.join()?? == expected);
+            drop(client);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_write_without_a_copy_ends() {
+    run(|| {
+        for (client, server) in pairs()? {
+            let data = pattern(16 << 20);
+            let late = fibers::with_deadline(SOON, || client.write_zero_copy(&data)).unwrap_err();
+            let interrupt = net::interrupt_of(&late);
+            assert!(
+                interrupt == Some(Interrupt::DeadlineExpired) || net::errno_of(&late).is_some(),
+                "{late}"
+            );
+            drop(data);
+            let waiting = client.clone();
+            let waiting = fibers::spawn(move || waiting.write_zero_copy(&vec![7; 16 << 20]))?;
+            fibers::yield_now()?;
+            waiting.cancel();
+            assert!(waiting.join()?.is_err());
+            let closing = client.clone();
+            let waiting = fibers::spawn(move || closing.write_zero_copy(&vec![7; 16 << 20]))?;
+            fibers::yield_now()?;
+            client.close();
+            assert!(waiting.join()?.is_err());
+            drop(server);
+        }
+        Ok(())
+    });
+    // And with the runtime.
+    fibers::run(|| {
+        let (client, server) = tcp_pair().unwrap();
+        fibers::spawn(move || assert!(client.write_zero_copy(&vec![7; 16 << 20]).is_err())).unwrap();
+        fibers::spawn(move || {
+            let _ = fibers::sleep(Duration::from_secs(3600));
+            drop(server);
+        })
+        .unwrap();
+        fibers::sleep(SOON).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
 fn parts_arrive_whole_and_in_order_between_other_writes() {
     run(|| {
         for (client, server) in pairs()? {

@@ -1,6 +1,7 @@
 //! The event loop: submits operations, moves their completions to a ready queue, and delivers them to their owners.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::rc::Rc;
@@ -85,6 +86,8 @@ pub struct EventLoop {
     streams: ReceiveBuffers,
     datagrams: ReceiveBuffers,
     spare_sends: RefCell<Vec<Vec<u8>>>,
+    /// The results of zero-copy sends whose data the kernel may still use.
+    zero_copy: RefCell<HashMap<OperationKey, i32>>,
     soon: RefCell<SendSoon>,
     blocking: Rc<BlockingCalls>,
     waker: RemoteWaker,
@@ -128,6 +131,7 @@ impl EventLoop {
             streams: ReceiveBuffers::new(&buffers.streams),
             datagrams: ReceiveBuffers::new(&buffers.datagrams),
             spare_sends: RefCell::default(),
+            zero_copy: RefCell::default(),
             soon: RefCell::default(),
             blocking: BlockingCalls::new(waker.clone(), configuration.blocking_calls_max),
             waker,
@@ -180,9 +184,12 @@ impl EventLoop {
     /// Requests the cancellation of an operation. Its owner still gets a terminal completion: `ECANCELED`, or a
     /// success that came first. Does nothing if the operation is over. The loop's next turn passes the request to the
     /// kernel.
+    ///
+    /// A [zero-copy send](Operation::SendZeroCopy) that has been carried out, but whose data the kernel still uses,
+    /// ends by a disconnection: the peer sees a reset, and may lose what it has not acknowledged.
     pub fn cancel(&self, key: OperationKey) {
         let is_in_flight = self.gate.process().is_current() && self.slots.borrow_mut().note_cancel(key);
-        if is_in_flight && !self.cancel_starved(key) {
+        if is_in_flight && !self.cancel_starved(key) && !self.cancel_notification(key) {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
             #[cfg(feature = "mutations")]
             if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {

@@ -60,6 +60,17 @@ pub enum Operation {
         /// The bytes, kept until the terminal completion.
         data: SendData,
     },
+    /// As [`Send`](Self::Send), but the kernel may send the bytes from where they are instead of copying them
+    /// (`io_uring_prep_send_zc(3)`, Linux 6.0): the completion comes once it no longer uses them, that is when the peer
+    /// has acknowledged them. A cancel between the two [disconnects](crate::EventLoop::cancel) the socket, as nothing
+    /// else ends the wait. On readiness-based loops, it is a `Send`. Ends with `EOPNOTSUPP` on sockets other than those
+    /// of IPv4 and IPv6.
+    SendZeroCopy {
+        /// A connected socket.
+        socket: RawFd,
+        /// The bytes, kept until the terminal completion.
+        data: SendData,
+    },
     /// Receive datagrams into the loop's buffers, one completion each, until an error or a cancel (`recvmsg(2)`;
     /// `io_uring_prep_recvmsg_multishot(3)`, Linux 6.0). If no buffer is free, it waits, as [`Receive`](Self::Receive)
     /// does. The count is the size of the datagram in bytes, which may be 0; its sender is [`Buffer::source`].
@@ -175,6 +186,8 @@ pub enum OperationKind {
     Receive,
     /// [`Operation::Send`]
     Send,
+    /// [`Operation::SendZeroCopy`]
+    SendZeroCopy,
     /// [`Operation::ReceiveFrom`]
     ReceiveFrom,
     /// [`Operation::SendTo`]
@@ -201,6 +214,7 @@ impl Operation {
             Self::Accept { .. } => OperationKind::Accept,
             Self::Receive { .. } => OperationKind::Receive,
             Self::Send { .. } => OperationKind::Send,
+            Self::SendZeroCopy { .. } => OperationKind::SendZeroCopy,
             Self::ReceiveFrom { .. } => OperationKind::ReceiveFrom,
             Self::SendTo { .. } => OperationKind::SendTo,
             Self::Connect { .. } => OperationKind::Connect,

@@ -99,7 +99,8 @@ impl Slots {
         let slot = self.slab.remove(key.index as usize);
         let kind = slot.kind;
         let spent = match slot.operation {
-            Operation::Send { data: SendData::Owned(bytes), .. } => Some(bytes),
+            Operation::Send { data: SendData::Owned(bytes), .. }
+            | Operation::SendZeroCopy { data: SendData::Owned(bytes), .. } => Some(bytes),
             Operation::SendTo { datagram, .. } => match datagram.data {
                 SendData::Owned(bytes) => Some(bytes),
                 SendData::Lent(_) => None,
@@ -128,6 +129,7 @@ impl Slots {
             Operation::Receive { socket }
             | Operation::PollInput { socket }
             | Operation::Send { socket, .. }
+            | Operation::SendZeroCopy { socket, .. }
             | Operation::Connect { socket, .. } => Some(*socket),
             Operation::Poll { descriptor, .. } => Some(*descriptor),
             // Datagrams have no end.

@@ -183,11 +183,6 @@ impl<K: Kind<Output = Output>> Socket<K> {
         self.close_descriptor_when_idle();
     }
 
-    /// Starts a send. The output must be idle.
-    pub(crate) fn start_send(self: &Rc<Self>, data: SendData) {
-        self.start_output(Operation::Send { socket: self.descriptor(), data });
-    }
-
     /// Starts an operation of the output, which must be idle.
     pub(crate) fn start_output(self: &Rc<Self>, operation: Operation) {
         debug_assert!(self.output_is_idle());

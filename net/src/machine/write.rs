@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_runtime::{SendData, Wake};
+use ringspun_runtime::{Operation, SendData, Wake};
 
 use super::stream::StreamCore;
 
@@ -16,6 +16,8 @@ pub struct Write {
     in_flight: bool,
     stopping: bool,
     pausing: bool,
+    /// Sends without a copy, as far as the socket can.
+    is_zero_copy: bool,
     /// `poll` was ready because of `pause`, and the waiter has kept its place.
     is_paused: bool,
 }
@@ -23,7 +25,21 @@ pub struct Write {
 impl Write {
     /// Prepares to write to `stream`.
     pub fn new(stream: Rc<StreamCore>) -> Self {
-        Self { stream, written: 0, in_flight: false, stopping: false, pausing: false, is_paused: false }
+        Self {
+            stream,
+            written: 0,
+            in_flight: false,
+            stopping: false,
+            pausing: false,
+            is_zero_copy: false,
+            is_paused: false,
+        }
+    }
+
+    /// The same, without a copy of the data, which the kernel may use until the peer has acknowledged it. On sockets
+    /// and loops that do not have that, the data is copied.
+    pub fn zero_copy(stream: Rc<StreamCore>) -> Self {
+        Self { is_zero_copy: true, ..Self::new(stream) }
     }
 
     /// The same, with the first `written` bytes already sent.
@@ -71,6 +87,9 @@ impl Write {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => self.written += count as usize,
                 // The kernel had taken nothing.
+                Err(error) if self.is_zero_copy && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    self.is_zero_copy = false;
+                }
                 Err(error) if self.pausing && error.raw_os_error() == Some(libc::ECANCELED) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -88,7 +107,11 @@ impl Write {
         // The waiter stays in the stream's queue of writers until the write is ready, and at its head during a send.
         let is_first = self.stream.writers().add(waiter);
         if is_first && self.stream.output_is_idle() {
-            self.stream.start_send(data_at(self.written));
+            let (socket, data) = (self.stream.descriptor(), data_at(self.written));
+            self.stream.start_output(match self.is_zero_copy {
+                true => Operation::SendZeroCopy { socket, data },
+                false => Operation::Send { socket, data },
+            });
             self.in_flight = true;
         } else if is_first {
             self.stream.wait_for_batch(waiter);

@@ -8,7 +8,7 @@ use ringspun_fibers as fibers;
 
 use super::{Stream, WriteError};
 use crate::ancillary::send_parts;
-use crate::machine::Turn;
+use crate::machine::{Turn, Write};
 use crate::sending_files::{FileSender, SENT_AT_ONCE_MAX_BYTES};
 use crate::waiting::{reason_of, wait_on};
 
@@ -84,6 +84,58 @@ impl Stream {
         match core.socket().and_then(|socket| core.event_loop().try_send(socket, data)) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(self.failed("write to", error)),
             result => result,
+        }
+    }
+
+    /// As [`write`](Self::write), but the kernel may send the data from where it is, instead of copying it first: on
+    /// io_uring, over TCP, where the network card can do that (`io_uring_prep_send_zc(3)`, Linux 6.0). Elsewhere, as on
+    /// the loopback device, the data is copied.
+    ///
+    /// It returns once the kernel no longer uses the data, that is when the peer's kernel has acknowledged it: later
+    /// than a `write`, which need not wait for the network. It pays for large data, of a hundred KiB and more.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write). **An interrupt, or a write timeout, while the data is on its way resets the
+    /// connection**: nothing else makes the kernel release the data of a peer that does not answer.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let listener = net::listen("127.0.0.1:0")?;
+    ///     let client = net::connect(listener.localname()?)?;
+    ///     let server = listener.accept()?;
+    ///     let reading = fibers::spawn(move || client.chunk(&mut vec![0; 1_000_000]))?;
+    ///     let video = vec![7; 1_000_000];
+    ///     assert_eq!(server.write_zero_copy(&video)?, 1_000_000);
+    ///     assert_eq!(reading.join()??, 1_000_000);
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn write_zero_copy(&self, data: &[u8]) -> io::Result<usize> {
+        if self.core().event_loop().is_readiness_based() {
+            return self.write(data);
+        }
+        let written = match std::thread::panicking() {
+            // Parking now would show the thread's panic to other fibers.
+            true => Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled))),
+            false => fibers::check()
+                .map_err(|interrupt| (0, WriteError::Interrupted(interrupt)))
+                .and_then(|()| self.write_by(Write::zero_copy(self.core().clone()), data)),
+        };
+        match written {
+            Ok(()) => Ok(data.len()),
+            Err((written_bytes, error)) => Err(self.write_failed(error, written_bytes, data.len())),
         }
     }
 

@@ -47,6 +47,9 @@ impl EventLoop {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
             return;
         };
+        if found.kind == OperationKind::SendZeroCopy && self.awaits_notification(&mut raw) {
+            return;
+        }
         let count = raw.result.max(0) as u32;
         let unsent = found.spent.and_then(|bytes| self.recycle_send_buffer(bytes, count));
         let (count, buffer) = match raw.buffer {
@@ -63,6 +66,33 @@ impl EventLoop {
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
+    }
+
+    /// Keeps the result of a zero-copy send until the notification that the kernel no longer uses its data; true while
+    /// that is to come. The notification then has the result.
+    #[cold]
+    fn awaits_notification(&self, raw: &mut RawCompletion) -> bool {
+        if raw.more {
+            self.zero_copy.borrow_mut().insert(raw.key, raw.result);
+            if self.slots.borrow().is_cancelled(raw.key) {
+                self.cancel_notification(raw.key);
+            }
+        } else if let Some(result) = self.zero_copy.borrow_mut().remove(&raw.key) {
+            raw.result = result;
+        }
+        raw.more
+    }
+
+    /// Ends the wait for the notification of a zero-copy send; true if there is one. Nothing but the peer's
+    /// acknowledgement or the end of the connection makes the kernel release the data.
+    pub(super) fn cancel_notification(&self, key: OperationKey) -> bool {
+        if !self.zero_copy.borrow().contains_key(&key) {
+            return false;
+        }
+        if let Some(Operation::SendZeroCopy { socket, .. }) = self.slots.borrow().get(key) {
+            crate::sys::disconnect(*socket);
+        }
+        true
     }
 
     /// Handles failures that are not for the owner; true if this is one. A cancel that missed is repeated; a receive

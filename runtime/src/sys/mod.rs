@@ -12,7 +12,7 @@ mod uring;
 use std::io;
 #[cfg(feature = "simulation")]
 use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,6 +26,17 @@ use crate::wake::RemoteWaker;
 
 #[cfg(target_os = "linux")]
 pub(crate) use termination::cancel_at_termination_by;
+
+/// Ends a connection at once, and drops what has not been sent (`AF_UNSPEC` in `connect(2)`).
+pub(crate) fn disconnect(socket: RawFd) {
+    // SAFETY: zeroed is valid, and the address is valid for the length that is passed. Fails if there is no connection.
+    unsafe {
+        let mut address: libc::sockaddr = std::mem::zeroed();
+        address.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        let length = size_of_val(&address) as libc::socklen_t;
+        libc::connect(socket, &raw const address, length);
+    }
+}
 
 /// The pools from which a backend takes receive buffers.
 #[derive(Clone)]

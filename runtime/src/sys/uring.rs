@@ -135,6 +135,12 @@ impl Uring {
                     .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                     .build()
             }
+            Operation::SendZeroCopy { socket, data } => {
+                let (start, length) = data.as_raw();
+                opcode::SendZc::new(Fd(*socket), start, length.min(SEND_MAX_BYTES) as u32)
+                    .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                    .build()
+            }
             Operation::Connect { socket, address } => {
                 opcode::Connect::new(Fd(*socket), address.as_ptr(), address.len()).build()
             }

@@ -173,7 +173,7 @@ impl Job {
             Operation::Accept { listener } => (*listener, Task::Accept { blocks: system::blocks(*listener) }),
             Operation::Receive { socket } => (*socket, Task::Receive { is_inet: system::is_inet(*socket) }),
             Operation::ReceiveFrom { socket } => (*socket, Task::ReceiveFrom),
-            Operation::Send { socket, data } => {
+            Operation::Send { socket, data } | Operation::SendZeroCopy { socket, data } => {
                 let (start, length) = data.as_raw();
                 (*socket, Task::Send { start, length: length.min(SEND_MAX_BYTES) as u32, sent: 0 })
             }

@@ -14,7 +14,7 @@ impl World {
         let (descriptor, task) = match operation {
             Operation::Accept { listener } => (*listener, Task::Accept),
             Operation::Receive { socket } => (*socket, Task::Receive),
-            Operation::Send { socket, data } => {
+            Operation::Send { socket, data } | Operation::SendZeroCopy { socket, data } => {
                 let (start, length) = data.as_raw();
                 let bytes = match length {
                     0 => Box::default(),
