@@ -298,3 +298,30 @@ fn streams_that_move_all_the_time_lose_no_byte() {
     route.iter().for_each(SharedChannel::close);
     workers.join().unwrap();
 }
+
+#[test]
+fn one_acceptor_hands_connections_to_workers_in_turn() {
+    let ran = WorkersBuilder::new().count(4).run(|workers| -> io::Result<Vec<usize>> {
+        let listener = net::listen("127.0.0.1:0")?;
+        let address = listener.localname()?;
+        let others: Vec<_> = workers.iter().skip(1).cloned().collect();
+        let accepting = fibers::spawn(move || -> io::Result<()> {
+            for worker in others.iter().cycle().take(30) {
+                let (movable, index) = (listener.accept()?.into_movable()?, worker.index() as u8);
+                let serving = worker
+                    .spawn(move || -> io::Result<()> { movable.into_stream()?.write(&[index]).map(drop) });
+                drop(serving.map_err(io::Error::other)?);
+            }
+            Ok(())
+        })?;
+        let mut served = vec![0; 4];
+        for _ in 0..30 {
+            let mut worker = [0];
+            net::connect(address)?.chunk(&mut worker)?;
+            served[usize::from(worker[0])] += 1;
+        }
+        accepting.join().map_err(|error| io::Error::other(error.to_string()))??;
+        Ok(served)
+    });
+    assert_eq!(ran.unwrap().unwrap(), [0, 10, 10, 10]);
+}
