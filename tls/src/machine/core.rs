@@ -25,7 +25,9 @@ pub struct TlsCore {
     /// Why the session is over, other than by a close.
     pub(super) failure: RefCell<Option<TlsError>>,
     /// Decrypted bytes that were put back, for the next reader.
-    pub(super) put_back: Cell<Vec<u8>>,
+    pub(super) put_back: RefCell<Vec<u8>>,
+    /// The most that can be decrypted and unread in the session.
+    pub(super) readable_bytes: Cell<usize>,
     /// The peer's close_notify has come.
     pub(super) is_ended: Cell<bool>,
     /// Our close_notify has been sent.
@@ -50,7 +52,8 @@ impl TlsCore {
             stream,
             connection: RefCell::new(connection),
             failure: RefCell::default(),
-            put_back: Cell::default(),
+            put_back: RefCell::default(),
+            readable_bytes: Cell::new(0),
             is_ended: Cell::new(false),
             is_sealed: Cell::new(false),
         })
@@ -78,30 +81,31 @@ impl TlsCore {
     /// Passes decrypted bytes to the sink, up to `limit`, and returns their number.
     pub(super) fn drain(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
         let mut passed = self.drain_put_back(limit, sink);
-        let mut connection = self.connection.borrow_mut();
-        let mut reader = connection.reader();
-        while passed < limit {
+        while passed < limit && self.readable_bytes.get() > 0 {
+            let mut connection = self.connection.borrow_mut();
+            let mut reader = connection.reader();
             // An error says that nothing is there, or how the session has ended, which `advance` finds, too.
-            let Ok(bytes) = reader.fill_buf() else { break };
+            let bytes = reader.fill_buf().unwrap_or_default();
             let count = bytes.len().min(limit - passed);
             if count == 0 {
+                self.readable_bytes.set(0);
                 break;
             }
             sink(&bytes[..count]);
             reader.consume(count);
+            self.readable_bytes.set(self.readable_bytes.get().saturating_sub(count));
             passed += count;
         }
         passed
     }
 
     fn drain_put_back(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
-        let mut bytes = self.put_back.take();
+        let mut bytes = self.put_back.borrow_mut();
         let count = bytes.len().min(limit);
         if count > 0 {
             sink(&bytes[..count]);
             bytes.drain(..count);
         }
-        self.put_back.set(bytes);
         count
     }
 
@@ -110,9 +114,7 @@ impl TlsCore {
         #[cfg(feature = "mutations")]
         let bytes = if mutated(Mutation::DecryptedBytesLost) { &[] } else { bytes };
         if !bytes.is_empty() {
-            let mut all = bytes.to_vec();
-            all.extend_from_slice(&self.put_back.take());
-            self.put_back.set(all);
+            self.put_back.borrow_mut().splice(..0, bytes.iter().copied());
             self.stream.wake_readers();
         }
     }
@@ -164,12 +166,16 @@ impl TlsCore {
                 }
             }
             let was_handshaking = connection.is_handshaking();
-            match connection.process_new_packets() {
+            let processed = connection.process_new_packets();
+            // What an error leaves behind is not told.
+            let readable = processed.as_ref().map_or(usize::MAX, rustls::IoState::plaintext_bytes_to_read);
+            self.readable_bytes.set(readable);
+            match processed {
                 Ok(state) if state.peer_has_closed() => {
                     self.is_ended.set(true);
                     return (bytes.len(), Ok(()));
                 }
-                Ok(state) if state.plaintext_bytes_to_read() > 0 => break,
+                Ok(_) if readable > 0 => break,
                 Ok(_) if was_handshaking && !connection.is_handshaking() => break,
                 Ok(_) => {}
                 Err(error) => return (fed, Err(TlsError::Protocol(error))),

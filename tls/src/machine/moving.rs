@@ -14,6 +14,7 @@ pub struct DetachedSession {
     connection: Connection,
     failure: Option<TlsError>,
     put_back: Vec<u8>,
+    readable_bytes: usize,
     is_ended: bool,
     is_sealed: bool,
 }
@@ -29,6 +30,7 @@ impl TlsCore {
             connection: core.connection.into_inner(),
             failure: core.failure.into_inner(),
             put_back: core.put_back.into_inner(),
+            readable_bytes: core.readable_bytes.get(),
             is_ended: core.is_ended.get(),
             is_sealed: core.is_sealed.get(),
         })
@@ -36,12 +38,13 @@ impl TlsCore {
 
     /// Has a session go on above a stream: the one that it was detached from, after its own move.
     pub fn attach(stream: Rc<StreamCore>, session: DetachedSession) -> Rc<Self> {
-        let DetachedSession { connection, failure, put_back, is_ended, is_sealed } = session;
+        let DetachedSession { connection, failure, put_back, readable_bytes, is_ended, is_sealed } = session;
         Rc::new(Self {
             stream,
             connection: RefCell::new(connection),
             failure: RefCell::new(failure),
-            put_back: Cell::new(put_back),
+            put_back: RefCell::new(put_back),
+            readable_bytes: Cell::new(readable_bytes),
             is_ended: Cell::new(is_ended),
             is_sealed: Cell::new(is_sealed),
         })
