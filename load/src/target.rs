@@ -124,11 +124,20 @@ impl FromStr for Target {
         }
         match text.split_once("://") {
             Some((scheme, _)) => Err(format!("the scheme {scheme:?} is unknown, {FORM}")),
-            None if parse_host(text).is_ok() => {
-                Err(format!("did you mean tcp://{text} or http://{text}/? {FORM}"))
-            }
-            None => Err(FORM.to_string()),
+            None => Err(without_scheme(text)),
         }
+    }
+}
+
+/// What is wrong with a target that has no scheme, with those that it may have been meant to be.
+fn without_scheme(text: &str) -> String {
+    let has_scheme =
+        ["tcp:", "tls:", "udp:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme));
+    match text.split_once('/') {
+        _ if has_scheme => FORM.to_string(),
+        None if parse_host(text).is_ok() => format!("did you mean tcp://{text} or http://{text}/? {FORM}"),
+        Some((host, _)) if parse_host(host).is_ok() => format!("did you mean http://{text}? {FORM}"),
+        _ => FORM.to_string(),
     }
 }
 
@@ -260,6 +269,11 @@ mod tests {
         }
         let error = "127.0.0.1:7000".parse::<Target>().unwrap_err();
         assert!(error.starts_with("did you mean tcp://127.0.0.1:7000 or http://127.0.0.1:7000/?"), "{error}");
+        let error = "localhost:7000/path?query".parse::<Target>().unwrap_err();
+        assert!(error.starts_with("did you mean http://localhost:7000/path?query? expected"), "{error}");
+        for text in ["http:/x", "http:80", "/x", "x"] {
+            assert_eq!(text.parse::<Target>().unwrap_err(), FORM);
+        }
         assert!("ftp://x/".parse::<Target>().unwrap_err().contains("\"ftp\""));
         let long = format!("unix:/{}", "x".repeat(200));
         assert!(long.parse::<Target>().unwrap_err().contains("expected 1 to"));

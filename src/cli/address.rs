@@ -17,6 +17,10 @@ pub fn parse_host(text: &str) -> Result<Endpoint, String> {
         return Err(format!("the port is {port:?}: expected 0 to 65535, {expected}"));
     }
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.contains(['[', ']']) {
+        // [::1] without a port.
+        return Err(expected.to_string());
+    }
     Ok(Endpoint::new(host, port))
 }
 
@@ -42,6 +46,9 @@ mod tests {
             "nonsense",
             ":80",
             "[]:80",
+            "[::1]",
+            "[::1:80",
+            "::1]:80",
             "127.0.0.1:",
             "127.0.0.1:65536",
             "127.0.0.1:99999999999999999999",

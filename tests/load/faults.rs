@@ -313,8 +313,25 @@ fn two_outputs_need_two_files() {
     assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(errors.contains("--csv and --html both write to "), "{errors}");
     assert!(!std::path::Path::new(&path).exists());
-    let output = load(&["tcp://127.0.0.1:9", "--csv", "-", "--json", "-"]);
-    assert_eq!(output.status.code(), Some(2), "{}", error_text(&output));
+    // Links: to a file that is there, to one that is not, and a second name.
+    let name = |kind: &str| format!("{path}-{kind}");
+    std::fs::write(name("there"), "earlier").unwrap();
+    std::os::unix::fs::symlink(name("there"), name("to-there")).unwrap();
+    std::os::unix::fs::symlink(name("missing"), name("to-missing")).unwrap();
+    std::fs::hard_link(name("there"), name("second")).unwrap();
+    for (one, other) in [("there", "to-there"), ("missing", "to-missing"), ("there", "second")] {
+        let output = load(&["tcp://127.0.0.1:9", "--json", &name(one), "--hdr", &name(other)]);
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{one}, {other}: {errors}");
+        assert!(errors.contains(&format!("both write to {}", name(other))), "{errors}");
+    }
+    assert_eq!(std::fs::read_to_string(name("there")).unwrap(), "earlier");
+    assert!(!std::path::Path::new(&name("missing")).exists());
+    ["there", "to-there", "to-missing", "second"].map(|kind| std::fs::remove_file(name(kind)).unwrap());
+    for (one, other) in [("-", "-"), ("-", "/dev/stdout")] {
+        let output = load(&["tcp://127.0.0.1:9", "--csv", one, "--json", other]);
+        assert_eq!(output.status.code(), Some(2), "{one}, {other}: {}", error_text(&output));
+    }
 }
 
 #[test]

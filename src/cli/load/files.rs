@@ -2,9 +2,11 @@
 //!
 //! Each file has its own thread, so that compressing and writing do not delay requests.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::mem;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,12 +58,13 @@ pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Fails if two flags name the same regular file, or standard output.
+/// Fails if two flags name the same file or pipe, or standard output; not for a device, such as /dev/null.
 pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
-    let mut known: Vec<(&str, PathBuf)> = Vec::new();
+    let mut known: Vec<(&str, Place)> = Vec::new();
     for (flag, path) in files {
         let Some(path) = path else { continue };
-        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
+        if is_device && !is_standard_output(path) {
             continue;
         }
         let place = place_of(path);
@@ -76,13 +79,35 @@ pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
     Ok(())
 }
 
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// The device and the number of a file, whatever its names are.
+    Known(u64, u64),
+    ToBeCreated(PathBuf),
+}
+
+impl From<Metadata> for Place {
+    fn from(metadata: Metadata) -> Self {
+        Self::Known(metadata.dev(), metadata.ino())
+    }
+}
+
 /// Where a file is, or will be created, whatever the path looks like.
-fn place_of(path: &Path) -> PathBuf {
-    let in_folder = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+fn place_of(path: &Path) -> Place {
+    let metadata = match is_standard_output(path) {
+        true => io::stdout().as_fd().try_clone_to_owned().and_then(|output| File::from(output).metadata()),
+        false => path.metadata(),
     };
-    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_path_buf())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (metadata, path.read_link()) {
+        (Ok(metadata), _) => metadata.into(),
+        // A link to a file that does not exist yet, and is created through it. The system follows no rings of links.
+        (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => place_of(&folder.join(target)),
+        _ => {
+            let in_folder = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+            Place::ToBeCreated(in_folder().unwrap_or_else(|| path.to_path_buf()))
+        }
+    }
 }
 
 /// All interval files of a run.

@@ -109,7 +109,8 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             write!(text, ", {} {what}", format_count(count))?;
         }
     }
-    if let Workload::Http(_) = plan.workload {
+    let has_statuses = outcome.statuses.iter().next().is_some();
+    if matches!(plan.workload, Workload::Http(_)) && has_statuses {
         write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
     write!(
