@@ -16,6 +16,7 @@ mod logging;
 mod metrics;
 mod output;
 mod serve;
+mod unix_sockets;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,7 +37,16 @@ if the first argument is a flag of Janet or a file:
   ringspun -e '(print (+ 1 2))'
   ringspun server.janet
 
-Warnings and errors are logged to standard error; RINGSPUN_LOG=off, error, info, debug or trace changes that.";
+Environment variables:
+  RINGSPUN_LOG=LEVEL         what is logged to standard error: off, error, warn (the default), info, debug, trace
+  RINGSPUN_BACKEND=BACKEND   uring or poll, in place of the best that is available
+  RINGSPUN_SPIN=FOR          when to poll before sleeping: cpu (the default), latency or off
+  RINGSPUN_SPIN_MAX_US=TIME  the longest that a wait polls, in microseconds
+  RINGSPUN_RECORD_WAITS=1    tell in dumps of the fibers since when each waits
+  RINGSPUN_NET=stock         run Janet programs on the VM's own network code
+  RINGSPUN_COMMAND=janet     act as janet; set for processes that Janet programs start
+
+SIGQUIT has serve, load and janet print what each of their fibers waits for.";
 
 /// This program's version, and that of the VM in it.
 static VERSION: LazyLock<String> =
@@ -76,11 +86,14 @@ enum Command {
     Install(install::Install),
     /// Check whether Ringspun can run here, and what limits the number of connections
     ///
-    /// The exit status is 0 if Ringspun can run here, otherwise 1.
+    /// The exit status is 0 if Ringspun can run here, and on the backend of --require, otherwise 1.
     Doctor {
         /// Print the report as JSON
         #[arg(long)]
         json: bool,
+        /// Fail if programs do not get this backend here
+        #[arg(long, value_name = "BACKEND")]
+        require: Option<doctor::Required>,
     },
 }
 
@@ -95,11 +108,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     if let Some(for_janet) = choice::for_janet(&arguments, variable.as_deref(), &ours) {
         return janet::janet(&name, for_janet);
     }
-    match CommandLine::parse_from(&arguments).command {
+    let command_line = match CommandLine::try_parse_from(&arguments) {
+        Ok(command_line) => command_line,
+        Err(error) => return output::explain(&error),
+    };
+    match command_line.command {
         Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),
         Command::Load(options) => load::load(*options),
         Command::Install(options) => install::install(&options),
-        Command::Doctor { json } => doctor::doctor(json),
+        Command::Doctor { json, require } => doctor::doctor(json, require),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 /// Writes to standard output and flushes it. A closed pipe is not an error.
 ///
@@ -15,6 +16,18 @@ pub fn print(text: &str) -> io::Result<()> {
             Err(io::Error::new(error.kind(), format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Prints what the parser of the command line has instead of a command: an error, or a help text that was asked for.
+pub fn explain(error: &clap::Error) -> ExitCode {
+    let is_help = !error.use_stderr();
+    match error.print().and_then(|()| io::stdout().flush()) {
+        Err(failure) if is_help && failure.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("cannot write to standard output: {failure}"));
+            ExitCode::FAILURE
+        }
+        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
 

@@ -17,8 +17,7 @@ use ringspun::net::{
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
-use super::dumps::dump_on_quit;
-use super::{address, limits, metrics, output};
+use super::{address, dumps, limits, metrics, output, unix_sockets};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -42,7 +41,8 @@ Examples:
   systemd-socket-activate --listen 127.0.0.1:7000 ringspun serve echo --inherited
 
 Prints the bound addresses, one per line; with port 0 the kernel chooses a port. Raises the soft limit on
-open files to the hard limit. The path of a Unix socket must not exist yet; it is removed on exit.
+open files to the hard limit. The path of a Unix socket must not exist yet, except as that of
+a server that has ended; it is removed on exit.
 
 SIGTERM or SIGINT drains the server: it accepts no more connections, gives those that it has the time of
 --drain to end, closes the rest, and exits with status 0. A second signal exits immediately.")]
@@ -204,9 +204,11 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
         let kinds = kinds(&places, &inherited);
         let builder = server_at(&places, inherited, tls.as_ref(), datagrams.clone())?;
+        let claims = unix_sockets::claim(&unix_paths(&places))?;
         let server = builder.shares_port(share_port).start_on(workers)?;
+        drop(claims);
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
-        let _dumps = dump_on_quit();
+        let _dumps = dumps::dump_on_quit();
         let metrics = metrics.map(|endpoint| {
             let datagrams = datagrams.clone();
             metrics::serve(&endpoint, server.handle(), move || datagrams.iter().map(Counter::get).collect())

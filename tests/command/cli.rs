@@ -538,6 +538,30 @@ fn a_closed_standard_output_is_no_reason_to_panic() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure() {
+    for arguments in
+        [&["doctor"][..], &["doctor", "--json"], &["--help"], &["--version"], &["load", "--help"]]
+    {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = ringspun(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(error_text(&output).contains("cannot write to standard output"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_doctor_fails_without_the_backend_that_is_required() {
+    for (backend, required, is_there) in [("poll", "poll", true), ("poll", "uring", false)] {
+        let output =
+            ringspun(&["doctor", "--require", required]).env("RINGSPUN_BACKEND", backend).output().unwrap();
+        assert_eq!(output.status.success(), is_there, "{backend} {required}");
+        let reason = "io_uring is required, but the backend is poll: requested by RINGSPUN_BACKEND=poll";
+        assert_eq!(error_text(&output).contains(reason), !is_there);
+    }
+}
+
 /// The port of TCP on which a process listens, once it does.
 fn listening_port(process: u32) -> Option<u16> {
     let links = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();

@@ -17,3 +17,4 @@ mod slow_readers;
 mod support;
 mod system_calls;
 mod tls;
+mod unix_sockets;

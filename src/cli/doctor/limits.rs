@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ringspun::runtime::Configuration;
@@ -69,8 +69,9 @@ fn binary_size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// Reads all limits; those that this system does not provide are omitted.
-pub fn gather(stack_guards: &Feature) -> Vec<Limit> {
+/// Reads all limits; those that this system does not provide are omitted. The control groups leave
+/// `group_room_bytes` of memory.
+pub fn gather(stack_guards: &Feature, group_room_bytes: Option<u64>) -> Vec<Limit> {
     let found = [
         open_files(),
         locked_memory(),
@@ -78,7 +79,7 @@ pub fn gather(stack_guards: &Feature) -> Vec<Limit> {
         mappings(stack_guards.available),
         ring_switch(),
         local_ports(),
-        memory(),
+        memory(group_room_bytes),
     ];
     found.into_iter().flatten().collect()
 }
@@ -198,15 +199,14 @@ fn local_ports() -> Option<Limit> {
     Some(Limit { name: "local_ports", title: "net.ipv4.ip_local_port_range", fields, meaning })
 }
 
-fn memory() -> Option<Limit> {
+fn memory(group_room_bytes: Option<u64>) -> Option<Limit> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let bytes_of = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
     };
     let (total, machine) = (bytes_of("MemTotal:")?, bytes_of("MemAvailable:")?);
-    let group = control_group_room();
-    let available = group.map_or(machine, |room| room.min(machine));
+    let available = group_room_bytes.map_or(machine, |room| room.min(machine));
     let bound = if available < machine { " The limit of the control group applies." } else { "" };
     let meaning = format!(
         "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel, \
@@ -219,19 +219,6 @@ fn memory() -> Option<Limit> {
         Field { name: "total_bytes", label: "total", amount: Amount::Bytes(total) },
     ];
     Some(Limit { name: "memory", title: "memory", fields, meaning })
-}
-
-/// The memory available within the limits of the process's control groups (version 2), if any.
-fn control_group_room() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let root = Path::new("/sys/fs/cgroup");
-    let room_of = |group: PathBuf| {
-        let read = |file| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-        // "max" is not a number: the group has no limit.
-        read("memory.max").map(|limit| limit.saturating_sub(read("memory.current").unwrap_or(0)))
-    };
-    Path::new(own).ancestors().filter_map(|group| room_of(root.join(group))).min()
 }
 
 /// Rounds to two significant digits: an estimate should not look more precise.

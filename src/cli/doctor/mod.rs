@@ -1,7 +1,8 @@
 //! `ringspun doctor`: whether Ringspun can run here, on which backend, and with which limits.
 //!
-//! This file gathers the report, `limits` explains each limit, `text` and `json` format the report.
+//! This file gathers the report, `limits` and `control_groups` explain each limit, `text` and `json` format the report.
 
+mod control_groups;
 mod json;
 mod limits;
 mod text;
@@ -10,6 +11,7 @@ use std::env;
 use std::io;
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use ringspun::runtime::probe::{self, Feature, RingReport};
 use ringspun::runtime::{Configuration, EventLoop};
 
@@ -38,8 +40,27 @@ struct Backend {
     reason: String,
 }
 
-/// Prints the report. Fails if Ringspun cannot run here.
-pub fn doctor(as_json: bool) -> ExitCode {
+/// What `--require` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Required {
+    /// io_uring
+    Uring,
+    /// Readiness, by epoll
+    Poll,
+}
+
+impl Required {
+    /// The name of the backend.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+/// Prints the report. Fails if Ringspun cannot run here, or not on the required backend.
+pub fn doctor(as_json: bool, required: Option<Required>) -> ExitCode {
     let report = Report::gather();
     let printed = output::print(&if as_json { json::render(&report) } else { text::render(&report) });
     if let Err(error) = printed {
@@ -47,7 +68,14 @@ pub fn doctor(as_json: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     match report.backend.chosen {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(chosen) => match required.map(Required::name).filter(|&name| name != chosen) {
+            None => ExitCode::SUCCESS,
+            Some(name) => {
+                let reason = report.backend.reason;
+                output::complain(format_args!("{name} is required, but the backend is {chosen}: {reason}"));
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             output::complain(format_args!("cannot run here: {error}"));
             ExitCode::FAILURE
@@ -63,13 +91,15 @@ impl Report {
             name.as_ref().map_or("unknown".into(), |name| of(name).to_string_lossy().into_owned())
         };
         let stack_guards = probe::stack_guards();
+        let mut limits = limits::gather(&stack_guards, control_groups::memory_room_bytes());
+        limits.extend(control_groups::limit());
         Self {
             system: text(|name| name.sysname()),
             kernel_release: text(|name| name.release()),
             architecture: text(|name| name.machine()),
             backend: Backend::choose(),
             ring: probe::ring_report(),
-            limits: limits::gather(&stack_guards),
+            limits,
             stack_guards,
         }
     }
