@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use ringspun_runtime::Signal;
-
 use crate::dump::{Dump, dump};
 use crate::join::JoinHandle;
 use crate::runtimes::ask_all;
@@ -80,26 +78,39 @@ pub fn dump_process(patience: Duration) -> ProcessDump {
     ProcessDump { dumps, silent }
 }
 
-/// Writes dumps to standard error on a signal, until it is dropped: from [`dump_on_signal`].
+/// Writes dumps to standard error on signals, until it is dropped: from [`dump_on_signals`].
 #[derive(Debug)]
-pub struct DumpOnSignal(JoinHandle<()>);
+pub struct DumpOnSignals(JoinHandle<()>);
 
-impl Drop for DumpOnSignal {
+impl Drop for DumpOnSignals {
     fn drop(&mut self) {
         self.0.cancel();
     }
 }
 
-/// Has each arrival of the signal write a [`dump_process`] to standard error, until the result is dropped. A thread for
+/// Has each arrival of the signals write a [`dump_process`] to standard error, until the result is dropped. A thread for
 /// that is only made then.
 ///
-/// The fiber that waits for the signal runs on this thread: if a fiber here never lets others run, there is no dump.
+/// The fiber that waits for the signals runs on this thread: if a fiber here never lets others run, there is no dump.
 ///
 /// # Errors
 ///
-/// As [`Signals::new`] and [`spawn`](crate::spawn).
-pub fn dump_on_signal(signal: Signal) -> io::Result<DumpOnSignal> {
-    let signals = Signals::new(&[signal])?;
+/// As [`spawn`](crate::spawn).
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_fibers::{self as fibers, Signal, Signals};
+///
+/// // From here on, SIGQUIT does not end the process.
+/// let quit = Signals::new(&[Signal::QUIT]).unwrap();
+/// fibers::run(|| {
+///     let _dumps = fibers::dump_on_signals(quit).unwrap();
+///     // What the program does.
+/// })
+/// .unwrap();
+/// ```
+pub fn dump_on_signals(signals: Signals) -> io::Result<DumpOnSignals> {
     let fiber = FiberBuilder::new().name("dumps").spawn(move || {
         // An error means that the runtime is ending, or that nobody is interested any more.
         while signals.wait().is_ok() {
@@ -109,7 +120,7 @@ pub fn dump_on_signal(signal: Signal) -> io::Result<DumpOnSignal> {
             }
         }
     })?;
-    Ok(DumpOnSignal(fiber))
+    Ok(DumpOnSignals(fiber))
 }
 
 fn print() {

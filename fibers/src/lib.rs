@@ -24,7 +24,7 @@
 //! | wait for a future | [`block_on`] | |
 //! | await what fibers wait for | [`as_future`], [`JoinHandle`], [`WorkerTask`] | |
 //! | make a call that blocks | [`blocking`], [`blocking_scoped`] for one that borrows | `ev/thread` |
-//! | see what all fibers wait for | [`dump`], [`dump_on_signal`] | |
+//! | see what all fibers wait for | [`dump`], [`dump_on_signals`] | |
 //! | use every core | [`Workers`], [`Worker::spawn`] | `ev/thread` |
 //! | pass values between threads | [`SharedChannel`] | `ev/thread-chan` |
 //!
@@ -204,7 +204,7 @@ pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name, release_stack};
 pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
 pub use dump::{Dump, FiberReport, FiberState, dump};
-pub use dump_process::{DumpOnSignal, ProcessDump, dump_on_signal, dump_process};
+pub use dump_process::{DumpOnSignals, ProcessDump, dump_on_signals, dump_process};
 pub use event::{FiberEvent, FiberEventKind};
 pub use future::{JoinFuture, PollableFuture, TaskWaiter, as_future, block_on};
 pub use interrupt::Interrupt;

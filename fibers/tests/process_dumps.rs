@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use ringspun_fibers::{
-    self as fibers, Channel, FiberBuilder, FiberReport, SharedChannel, Signal, WorkersBuilder,
+    self as fibers, Channel, FiberBuilder, FiberReport, SharedChannel, Signal, Signals, WorkersBuilder,
 };
 
 #[test]
@@ -43,7 +43,7 @@ fn a_signal_has_the_dump_printed() {
     const VARIABLE: &str = "RINGSPUN_TEST_DUMP_CHILD";
     if std::env::var_os(VARIABLE).is_some() {
         fibers::run(|| {
-            let _dumps = fibers::dump_on_signal(Signal::QUIT).unwrap();
+            let _dumps = fibers::dump_on_signals(Signals::new(&[Signal::QUIT]).unwrap()).unwrap();
             FiberBuilder::new().name("client").spawn(|| Channel::<u64>::bounded(1).take()).unwrap();
             println!("waits");
             fibers::sleep(Duration::MAX)

@@ -17,7 +17,8 @@ use ringspun::net::{
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
-use super::{address, dumps, limits, metrics, output, unix_sockets};
+use super::dumps::Quit;
+use super::{address, limits, metrics, output, unix_sockets};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -200,6 +201,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     if let Some(workers) = workers {
         builder = builder.count(workers.get().into());
     }
+    let quit = Quit::take();
     builder.run(move |workers| {
         let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
         let kinds = kinds(&places, &inherited);
@@ -208,7 +210,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let server = builder.shares_port(share_port).start_on(workers)?;
         drop(claims);
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
-        let _dumps = dumps::dump_on_quit();
+        let _dumps = quit.dump();
         let metrics = metrics.map(|endpoint| {
             let datagrams = datagrams.clone();
             metrics::serve(&endpoint, server.handle(), move || datagrams.iter().map(Counter::get).collect())

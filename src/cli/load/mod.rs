@@ -29,7 +29,7 @@ use ringspun::fibers::{Signal, Signals};
 use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
-use super::dumps::dump_on_quit;
+use super::dumps::Quit;
 use super::{CommandLine, limits, output};
 
 /// The exit status for a failed gate.
@@ -187,8 +187,9 @@ fn stop_on_signals(hooks: &mut Hooks) -> Rc<Cell<Option<Signal>>> {
         // An error means that the runtime is ending.
         Ok(signals) => {
             let stop_signal = stop_signal.clone();
+            let quit = Quit::take();
             hooks.stopper = Some(Box::new(move || {
-                let _dumps = dump_on_quit();
+                let _dumps = quit.dump();
                 stop_signal.set(signals.wait().ok());
                 // Another one ends the process.
                 drop(signals);
