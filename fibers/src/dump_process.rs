@@ -88,8 +88,8 @@ impl Drop for DumpOnSignals {
     }
 }
 
-/// Has each arrival of the signals write a [`dump_process`] to standard error, until the result is dropped. A thread for
-/// that is only made then.
+/// Has each arrival of the signals write a [`dump_process`] to standard error, until the result is dropped. A thread
+/// for that is only made then.
 ///
 /// The fiber that waits for the signals runs on this thread: if a fiber here never lets others run, there is no dump.
 ///

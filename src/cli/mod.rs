@@ -13,6 +13,7 @@ mod janet;
 mod limits;
 mod load;
 mod logging;
+mod manual;
 mod metrics;
 mod output;
 mod serve;
@@ -95,6 +96,14 @@ enum Command {
         #[arg(long, value_name = "BACKEND")]
         require: Option<doctor::Required>,
     },
+    /// Write manual pages of all commands
+    Man(manual::Man),
+    /// Print completions for a shell
+    #[command(after_help = "\
+Examples:
+  ringspun completions bash > ~/.local/share/bash-completion/completions/ringspun
+  ringspun completions fish > ~/.config/fish/completions/ringspun.fish")]
+    Completions(manual::Completions),
 }
 
 /// Runs the command line; `arguments` start with the program name.
@@ -118,5 +127,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Load(options) => load::load(*options),
         Command::Install(options) => install::install(&options),
         Command::Doctor { json, require } => doctor::doctor(json, require),
+        Command::Man(options) => manual::man(&options, CommandLine::command()),
+        Command::Completions(options) => manual::completions(&options, CommandLine::command()),
     }
 }

@@ -9,6 +9,7 @@ mod embedding;
 #[cfg(feature = "cli")]
 mod fuzz_corpus;
 mod manual_checklist;
+mod packages;
 mod reliability;
 #[expect(dead_code, reason = "other tests use more of it")]
 #[path = "../support/scratch.rs"]
