@@ -327,7 +327,9 @@ fn two_outputs_need_two_files() {
     }
     assert_eq!(std::fs::read_to_string(name("there")).unwrap(), "earlier");
     assert!(!std::path::Path::new(&name("missing")).exists());
-    ["there", "to-there", "to-missing", "second"].map(|kind| std::fs::remove_file(name(kind)).unwrap());
+    ["there", "to-there", "to-missing", "second"]
+        .into_iter()
+        .for_each(|kind| std::fs::remove_file(name(kind)).unwrap());
     for (one, other) in [("-", "-"), ("-", "/dev/stdout")] {
         let output = load(&["tcp://127.0.0.1:9", "--csv", one, "--json", other]);
         assert_eq!(output.status.code(), Some(2), "{one}, {other}: {}", error_text(&output));
