@@ -32,12 +32,13 @@ struct Family {
 }
 
 impl Metrics {
-    /// Adds a sample to the metric of a name, which keeps the kind and the help of its first sample. Counters have names
-    /// that end with `_total`, and names units at the end.
+    /// Adds a sample to the metric of a name, which keeps the kind and the help of its first sample. Names of counters
+    /// end with `_total`, and before that, or at the end, with the unit.
     ///
     /// # Panics
     ///
-    /// If the name, or that of a label, has other characters than ASCII letters, digits and `_`, or begins with a digit.
+    /// If the name, or that of a label, has other characters than ASCII letters, digits and `_`, or begins with a
+    /// digit.
     ///
     /// # Examples
     ///

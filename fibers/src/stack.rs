@@ -66,8 +66,8 @@ const TRIMMED_AT_ONCE: usize = 8;
 /// What the frames may need that give a stack's memory back, and that the kernel may write to below them.
 const RELEASING_FRAMES_BYTES: usize = 4096;
 
-/// Gives the memory of a stack's usable part, which begins at `start`, back to the kernel, up to the frame of the caller.
-/// Takes one system call.
+/// Gives the memory of a stack's usable part, which begins at `start`, back to the kernel, up to the frame of the
+/// caller. Takes one system call.
 ///
 /// # Safety
 ///
@@ -78,8 +78,8 @@ pub(crate) unsafe fn release_below_caller(start: usize) {
     let used = std::hint::black_box(&raw const frame) as usize;
     let end = used.saturating_sub(RELEASING_FRAMES_BYTES) / page_size_bytes() * page_size_bytes();
     if end > start {
-        // SAFETY: whole pages below everything that this stack holds, as it grows downwards, and above its guard. Frames
-        // that are entered from here on fit above `end`, or find zeroed pages, as on a fresh stack.
+        // SAFETY: whole pages below everything that this stack holds, as it grows downwards, and above its guard.
+        // Frames that are entered from here on fit above `end`, or find zeroed pages, as on a fresh stack.
         unsafe { discard(start, end - start) };
     }
 }

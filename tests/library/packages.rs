@@ -32,7 +32,7 @@ fn root() -> &'static Path {
 fn stray<'a>(list: &'a str, own: &[&str]) -> Vec<&'a str> {
     let is_expected = |file: &str| {
         let is_it = |part: &&str| file == *part || (part.ends_with('/') && file.starts_with(*part));
-        IN_EACH.iter().any(|part| is_it(part)) || own.iter().any(|part| is_it(part))
+        IN_EACH.iter().any(&is_it) || own.iter().any(&is_it)
     };
     list.lines().filter(|file| !is_expected(file)).collect()
 }

@@ -1,7 +1,8 @@
 //! Counts what an echo server does for each echo, exactly, by stepping through its instructions:
 //!
 //! ```text
-//! count-instructions [--connections N] [--active N] [--rounds N] [--addresses FILE] [--lines FILE] [--tls] SERVER [ARGUMENTS]
+//! count-instructions [--connections N] [--active N] [--rounds N] [--addresses FILE] [--lines FILE] [--tls]
+//!     SERVER [ARGUMENTS]
 //! ```
 //!
 //! The server is any that prints the address it listens on. In each round every connection sends 64 bytes while
