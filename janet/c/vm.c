@@ -175,6 +175,8 @@ struct ringspun_hooks {
     int (*closes)(int descriptor);
     /* The VM blocks or ends: what is to be sent has to be sent before. */
     void (*flush)(void);
+    /* The VM ends the process without handlers of exits. */
+    void (*end)(void);
     /* The VM may block: writes that have returned have to be in the kernel before. */
     void (*flush_writes)(void);
     /* This is a forked child; what the thread had belongs to its parent. */
@@ -389,7 +391,7 @@ void ringspun_exit(int status) {
 }
 
 void ringspun_exit_at_once(int status) {
-    flush();
+    if (hooks()) hooks()->end();
     _Exit(status);
 }
 

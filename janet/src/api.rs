@@ -243,6 +243,7 @@ pub(crate) struct Hooks {
     pub(crate) duplicated: extern "C" fn(descriptor: c_int, duplicate: c_int),
     pub(crate) closes: extern "C" fn(descriptor: c_int) -> c_int,
     pub(crate) flush: extern "C" fn(),
+    pub(crate) end: extern "C" fn(),
     pub(crate) flush_writes: extern "C" fn(),
     pub(crate) forked: extern "C" fn(),
     pub(crate) lend: extern "C" fn(stream: *mut JanetStream) -> c_int,

@@ -37,6 +37,7 @@ pub(crate) fn install() {
             duplicated,
             closes,
             flush,
+            end,
             flush_writes,
             forked,
             lend,
@@ -73,6 +74,11 @@ extern "C" fn flush() {
     if let Some(bridge) = Bridge::current() {
         bridge.flush();
     }
+}
+
+extern "C" fn end() {
+    flush();
+    ringspun_runtime::cancel_before_exit();
 }
 
 extern "C" fn flush_writes() {

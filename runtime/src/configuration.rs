@@ -49,9 +49,11 @@ pub struct Configuration {
     ///   threads that have not blocked the signal, and then lets the default action end the process, so that the
     ///   parent sees the signal. A handler that the program installs later replaces it, and should shut the loop
     ///   down. The first process of a container, which has no default actions, gets no handler.
-    /// - The loop's thread calls `exit(3)`, or returns from `main`. Loops of other threads must be shut down before.
+    /// - A thread calls `exit(3)`, or returns from `main`. Loops of other threads are reached by one of these signals,
+    ///   if its handler is still there and they have not blocked it; otherwise, shut them down before.
     ///
-    /// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it.
+    /// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it, the third without
+    /// [`cancel_before_exit`](crate::cancel_before_exit).
     pub cancel_at_termination: bool,
 }
 

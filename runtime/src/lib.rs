@@ -123,7 +123,7 @@ pub use signals::{Signal, SignalWatch};
 #[cfg(unix)]
 pub use spin::SpinStatistics;
 #[cfg(unix)]
-pub use sys::{BackendKind, probe};
+pub use sys::{BackendKind, cancel_before_exit, probe};
 #[cfg(unix)]
 pub use timers::TimerKey;
 #[cfg(unix)]

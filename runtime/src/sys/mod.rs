@@ -38,6 +38,16 @@ pub(crate) fn disconnect(socket: RawFd) {
     }
 }
 
+/// Cancels what is in flight on the rings of this process, as `exit(3)` does: see
+/// [`Configuration::cancel_at_termination`]. For code that is about to call `_exit(2)`: nothing may use a loop
+/// afterwards. Does nothing on poll.
+///
+/// [`Configuration::cancel_at_termination`]: crate::Configuration::cancel_at_termination
+pub fn cancel_before_exit() {
+    #[cfg(target_os = "linux")]
+    termination::at_exit();
+}
+
 /// The pools from which a backend takes receive buffers.
 #[derive(Clone)]
 pub(crate) struct Buffers {

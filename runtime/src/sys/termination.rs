@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Only for signals that have their default action when the first ring is made; a handler that is installed later
-//! replaces ours. Everything that the handler calls is async-signal-safe, and it never returns.
+//! replaces ours. Everything that the handler calls is async-signal-safe, and it only returns in a process that is
+//! exiting.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -24,6 +25,10 @@ use crate::process::ProcessMark;
 const SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// How long to wait for other threads to cancel on their rings: microseconds, unless they have blocked the signal.
 const PATIENCE_MS: usize = 200;
+/// The same at an exit, and how long they then do nothing, lest they use their rings again before the process is gone.
+/// What has to run at the exit may need a lock that such a thread holds.
+const EXIT_PATIENCE_MS: usize = 20;
+const EXIT_PAUSE_MS: libc::c_int = 50;
 /// How many times to cancel on a ring, as operations may move between the places in the kernel that a cancel searches.
 const ROUNDS: usize = 8;
 
@@ -31,6 +36,9 @@ const ROUNDS: usize = 8;
 static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 /// The ID of the process that a signal is ending. A forked child inherits the value, which is not its own ID.
 static ENDING: AtomicI32 = AtomicI32::new(0);
+
+/// The ID of the process that is exiting.
+static EXITING: AtomicI32 = AtomicI32::new(0);
 
 /// Whether the handlers have been installed.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
@@ -163,14 +171,69 @@ fn install_for(signal: libc::c_int) {
     }
 }
 
-extern "C" fn at_exit() {
+/// Cancels on all rings of the process, which is about to exit.
+pub(super) extern "C" fn at_exit() {
+    // SAFETY: touches no memory.
+    let process = unsafe { libc::getpid() };
+    if let Some(signal) = SIGNALS.into_iter().find(|signal| is_ours(*signal)) {
+        EXITING.store(process, Ordering::Release);
+        signal_others(process, signal);
+    }
     cancel_own();
+    wait_for_others(EXIT_PATIENCE_MS);
+}
+
+fn is_ours(signal: libc::c_int) -> bool {
+    // SAFETY: the structure is valid.
+    unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        let known = libc::sigaction(signal, ptr::null(), &raw mut present) == 0;
+        known && present.sa_sigaction == on_signal as *const () as usize
+    }
+}
+
+/// The rings of other threads.
+fn others() -> impl Iterator<Item = &'static Place> {
+    let own = thread_id();
+    registered().filter(move |place| place.thread.load(Ordering::Relaxed) != own)
+}
+
+/// Has the other threads that have rings run `on_signal`.
+fn signal_others(process: libc::pid_t, signal: libc::c_int) {
+    for place in others() {
+        let thread = place.thread.load(Ordering::Relaxed);
+        // SAFETY: touches no memory. A thread that has ended has no ring.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+    }
+}
+
+fn wait_for_others(patience_ms: usize) {
+    for _ in 0..patience_ms {
+        if others().next().is_none() {
+            break;
+        }
+        sleep(1);
+    }
+}
+
+fn sleep(time_ms: libc::c_int) {
+    // SAFETY: polls no descriptors, so it only sleeps.
+    unsafe { libc::poll(ptr::null_mut(), 0, time_ms) };
 }
 
 /// Ends the process by this signal once its rings have nothing in flight.
 extern "C" fn on_signal(signal: libc::c_int) {
     // SAFETY: touches no memory.
     let process = unsafe { libc::getpid() };
+    if EXITING.load(Ordering::Acquire) == process {
+        // SAFETY: errno's location is valid for this thread.
+        let errno = unsafe { *libc::__errno_location() };
+        cancel_own();
+        sleep(EXIT_PAUSE_MS);
+        // SAFETY: likewise.
+        unsafe { *libc::__errno_location() = errno };
+        return;
+    }
     if ENDING.swap(process, Ordering::AcqRel) == process {
         // Another thread is ending the process, and may have signalled this one to cancel.
         cancel_own();
@@ -179,21 +242,9 @@ extern "C" fn on_signal(signal: libc::c_int) {
             unsafe { libc::pause() };
         }
     }
-    let own = thread_id();
-    let others = || registered().filter(|place| place.thread.load(Ordering::Relaxed) != own);
-    for place in others() {
-        let thread = place.thread.load(Ordering::Relaxed);
-        // SAFETY: touches no memory. A thread that has ended has no ring.
-        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
-    }
+    signal_others(process, signal);
     cancel_own();
-    for _ in 0..PATIENCE_MS {
-        if others().next().is_none() {
-            break;
-        }
-        // SAFETY: polls no descriptors, so it only sleeps.
-        unsafe { libc::poll(ptr::null_mut(), 0, 1) };
-    }
+    wait_for_others(PATIENCE_MS);
     end_by(signal)
 }
 

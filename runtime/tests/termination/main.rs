@@ -118,7 +118,8 @@ fn signals_end_it(backend: &str) {
 
 fn exits_end_it(backend: &str, end: End, code: i32) {
     for round in 0..ROUNDS {
-        let status = Server::start(backend, 1, round % 2 == 0, end).ended();
+        let loops = if round % 4 == 3 { 3 } else { 1 };
+        let status = Server::start(backend, loops, round % 2 == 0, end).ended();
         assert_eq!(status.code(), Some(code), "{end:?}: {status:?}");
     }
 }
@@ -161,6 +162,7 @@ fn main() {
             ("actions_of_signals_are_as_expected", &(|| actions_are_as_expected(backend)) as &dyn Fn()),
             ("after_signals_nothing_is_left", &|| signals_end_it(backend)),
             ("after_an_exit_nothing_is_left", &|| exits_end_it(backend, End::Exit, 7)),
+            ("after_an_exit_at_once_nothing_is_left", &|| exits_end_it(backend, End::ExitAtOnce, 8)),
             ("after_a_return_nothing_is_left", &|| exits_end_it(backend, End::Return, 0)),
         ] {
             let is_ok = catch_unwind(AssertUnwindSafe(test)).is_ok();

@@ -33,11 +33,14 @@ pub enum End {
     Never,
     /// By an exit in the middle of a turn.
     Exit,
+    /// By `_exit(2)`, announced before.
+    ExitAtOnce,
     /// By a return from `main`, with a leaked loop.
     Return,
 }
 
-const ENDS: [(&str, End); 3] = [("never", End::Never), ("exit", End::Exit), ("return", End::Return)];
+const ENDS: [(&str, End); 4] =
+    [("never", End::Never), ("exit", End::Exit), ("exit at once", End::ExitAtOnce), ("return", End::Return)];
 
 impl Plan {
     pub fn to_arguments(&self) -> Vec<String> {
@@ -102,10 +105,17 @@ impl Owner for Echo {
 }
 
 /// Exits in the middle of a turn.
-struct Exit;
+struct Exit {
+    is_at_once: bool,
+}
 
 impl Wake for Exit {
     fn wake(self: Rc<Self>) {
+        if self.is_at_once {
+            ringspun_runtime::cancel_before_exit();
+            // SAFETY: ends the process.
+            unsafe { nix::libc::_exit(8) };
+        }
         std::process::exit(7);
     }
 }
@@ -139,8 +149,9 @@ fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     event_loop.turn(Wait::No).unwrap();
     ready(tcp.local_addr().unwrap().port());
     match plan.end {
-        End::Exit if number == 0 => {
-            event_loop.insert_timer(event_loop.now() + Duration::from_millis(5), Rc::new(Exit));
+        End::Exit | End::ExitAtOnce if number == 0 => {
+            let exit = Exit { is_at_once: plan.end == End::ExitAtOnce };
+            event_loop.insert_timer(event_loop.now() + Duration::from_millis(5), Rc::new(exit));
         }
         End::Return if number == 0 => return std::mem::forget((event_loop, tcp, unix, udp)),
         _ => {}
