@@ -39,7 +39,7 @@ if the first argument is a flag of Janet or a file:
   ringspun server.janet
 
 Environment variables:
-  RINGSPUN_LOG=LEVEL         what is logged to standard error: off, error, warn (the default), info, debug, trace
+  RINGSPUN_LOG=LEVEL         as --log; the default is warn
   RINGSPUN_BACKEND=BACKEND   uring or poll, in place of the best that is available
   RINGSPUN_SPIN=FOR          when to poll before sleeping: cpu (the default), latency or off
   RINGSPUN_SPIN_MAX_US=TIME  the longest that a wait polls, in microseconds
@@ -57,6 +57,9 @@ static VERSION: LazyLock<String> =
 #[derive(Parser)]
 #[command(name = "ringspun", version = VERSION.as_str(), after_help = EXAMPLES)]
 struct CommandLine {
+    /// What is logged to standard error: a level from off to trace, json for lines of JSON, or both, as in info,json
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<logging::Log>,
     #[command(subcommand)]
     command: Command,
 }
@@ -108,19 +111,20 @@ Examples:
 
 /// Runs the command line; `arguments` start with the program name.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    logging::start();
     let name = arguments.first().cloned().unwrap_or_default();
     let mut ours = CommandLine::command();
     ours.build();
     // Janet's flags, and its own meaning of `--`, must not get to clap.
     let variable = std::env::var_os(choice::VARIABLE);
     if let Some(for_janet) = choice::for_janet(&arguments, variable.as_deref(), &ours) {
+        logging::start(None);
         return janet::janet(&name, for_janet);
     }
     let command_line = match CommandLine::try_parse_from(&arguments) {
         Ok(command_line) => command_line,
         Err(error) => return output::explain(&error),
     };
+    logging::start(command_line.log);
     match command_line.command {
         Command::Janet { arguments: for_janet } => janet::janet(&name, &for_janet),
         Command::Serve { server } => serve::serve(server),

@@ -7,6 +7,7 @@ mod examples;
 #[cfg(target_os = "linux")]
 mod faults;
 mod inherited;
+mod logs;
 mod manual;
 #[cfg(target_os = "linux")]
 mod memory;
