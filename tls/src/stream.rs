@@ -20,6 +20,8 @@ use crate::waiting::{check_loop, wait_on, within};
 
 /// The most that [`TlsStream::receive`] returns.
 const RECEIVED_MAX_BYTES: usize = 64 * 1024;
+/// What is in a record of a long message.
+const LARGE_RECORD_BYTES: usize = 16 * 1024;
 
 /// A TLS session over a [`Stream`], whose peer has been authenticated as the configuration says. Dropping it closes it.
 ///
@@ -180,7 +182,15 @@ impl TlsStream {
             self.tls.stream(),
             Read::new(self.tls.clone(), Amount::UpTo(RECEIVED_MAX_BYTES)),
             self.read_timeout.get(),
-            |machine, waiter| machine.poll(waiter, &mut |bytes| received.extend_from_slice(bytes)),
+            |machine, waiter| {
+                machine.poll(waiter, &mut |bytes| {
+                    if bytes.len() >= LARGE_RECORD_BYTES {
+                        // More of them follow, mostly: so that the vector grows once.
+                        received.reserve(RECEIVED_MAX_BYTES - received.len());
+                    }
+                    received.extend_from_slice(bytes);
+                })
+            },
             |machine, waiter| machine.abandon(waiter, &[]),
             |_| self.reason("read from"),
         );

@@ -119,13 +119,13 @@ impl TlsCore {
         }
     }
 
-    /// Takes what the stream has received and decrypts it, until there is something to read; answers what needs an
-    /// answer.
+    /// Takes what the stream has received, decrypts it, and passes up to `limit` bytes to the sink, or with a limit of
+    /// zero decrypts until there is something to read; answers what needs an answer.
     ///
     /// # Errors
     ///
-    /// The stream's; [`TlsError`], again and again.
-    pub(super) fn advance(&self) -> io::Result<Advance> {
+    /// The stream's; [`TlsError`], again and again. What came before has been passed to the sink.
+    pub(super) fn advance(&self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> io::Result<Advance> {
         if let Some(failure) = &*self.failure.borrow() {
             return Err(failure.clone().into());
         }
@@ -139,8 +139,16 @@ impl TlsCore {
             let is_handshaking = self.is_handshaking();
             return Err(self.fail(if is_handshaking { TlsError::HandshakeCut } else { TlsError::Cut }));
         };
-        let (fed, decrypted) = self.decrypt(&piece);
-        piece.consume(fed);
+        let mut passed = 0;
+        let decrypted = loop {
+            let (fed, decrypted) = self.decrypt(&piece);
+            piece.consume(fed);
+            // The session has room for one record only.
+            passed += self.drain(limit - passed, sink);
+            if decrypted.is_err() || passed == limit || piece.is_empty() || self.is_ended.get() {
+                break decrypted;
+            }
+        };
         if !piece.is_empty() && decrypted.is_ok() && !self.is_ended.get() {
             self.stream.put_back(piece.kept());
         }
@@ -225,7 +233,7 @@ impl TlsCore {
         self.stream.check_open()?;
         self.send_pending().map_err(|error| self.reason_of(error))?;
         while self.is_handshaking() {
-            match self.advance().map_err(|error| self.reason_of(error))? {
+            match self.advance(0, &mut |_| {}).map_err(|error| self.reason_of(error))? {
                 Advance::More => {}
                 Advance::Nothing => {
                     self.stream.wait_for_input(waiter);
@@ -258,7 +266,7 @@ impl TlsCore {
             return error;
         }
         loop {
-            match self.advance() {
+            match self.advance(0, &mut |_| {}) {
                 Ok(Advance::More) => {
                     if self.connection.borrow_mut().reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
                         // For readers.

@@ -50,19 +50,20 @@ impl Read {
             if self.remaining == 0 || (has_some && !stream.has_received()) {
                 return Poll::Ready(Ok(self.received));
             }
-            match self.tls.advance() {
+            let mut passed = 0;
+            let advanced = self.tls.advance(self.remaining, &mut |bytes| {
+                passed += bytes.len();
+                sink(bytes);
+            });
+            self.received += passed;
+            self.remaining -= passed;
+            let has_some = self.received > 0 && !self.fill;
+            match advanced {
                 Ok(Advance::More) => {}
                 Ok(Advance::End) => return Poll::Ready(Ok(self.received)),
-                Err(error) => match self.tls.drain(self.remaining, sink) {
-                    // The next read finds the error again.
-                    0 if has_some => return Poll::Ready(Ok(self.received)),
-                    0 => return Poll::Ready(Err(error)),
-                    // Decrypted before the error was met.
-                    count => {
-                        self.received += count;
-                        self.remaining -= count;
-                    }
-                },
+                // The next read finds the error again.
+                Err(_) if has_some || self.remaining == 0 => return Poll::Ready(Ok(self.received)),
+                Err(error) => return Poll::Ready(Err(error)),
                 Ok(Advance::Nothing) if has_some => return Poll::Ready(Ok(self.received)),
                 Ok(Advance::Nothing) => {
                     stream.wait_for_input(waiter);
