@@ -30,8 +30,8 @@ const LARGE_RECORD_BYTES: usize = 16 * 1024;
 /// for the next read. `TlsStream` and `&TlsStream` implement [`io::Read`] and [`io::Write`].
 ///
 /// A connection that waits takes some 21 KiB of memory: the session, and the pages of its fiber's stack that reads
-/// and writes touch; what the handshake has touched besides is given back. What is received and not yet read comes on top: at most 256 KiB of ciphertext, as of a
-/// [`Stream`], and 20 KiB in the session.
+/// and writes touch; what the handshake has touched besides is given back. What is received and not yet read comes on
+/// top: at most 256 KiB of ciphertext, as of a [`Stream`], and 20 KiB in the session.
 #[derive(Debug)]
 pub struct TlsStream {
     /// Before the others, which are dropped in this order.
