@@ -62,9 +62,12 @@ fn operations_cost(criterion: &mut Criterion) {
                         ended.waiter.set(Some(waiter.clone()));
                         Poll::Pending
                     };
-                    fibers::wait_for_completion(&mut (), completed, |_| (), |_| {
-                        fibers::WaitReason::new("a completion", "")
-                    });
+                    fibers::wait_for_completion(
+                        &mut (),
+                        completed,
+                        |_| (),
+                        |_| fibers::WaitReason::new("a completion", ""),
+                    );
                 }
                 start.elapsed()
             });
