@@ -80,7 +80,7 @@ pub trait Pollable {
 ///
 /// # Panics
 ///
-/// Outside of a fiber, and as [`wait`].
+/// Outside of a fiber, and as [`wait`](crate::wait).
 pub fn wait_for<P: Pollable>(mut pollable: P) -> Result<P::Output, Interrupt> {
     wait_telling(&mut pollable, P::poll, P::reason)
 }
