@@ -57,7 +57,7 @@ static VERSION: LazyLock<String> =
 #[derive(Parser)]
 #[command(name = "ringspun", version = VERSION.as_str(), after_help = EXAMPLES)]
 struct CommandLine {
-    /// What is logged to standard error: a level from off to trace, json for lines of JSON, or both, as in info,json
+    /// What is logged to standard error: a level from off to trace, json for lines of JSON, or both: --log info,json
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<logging::Log>,
     #[command(subcommand)]

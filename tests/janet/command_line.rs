@@ -396,7 +396,7 @@ fn our_own_commands_stay_ours() {
     folder.ringspun(&["--version"]).printed(&version);
     folder.ringspun(&["-V"]).printed(&version);
     for flag in ["-h", "--help", "help"] {
-        assert!(folder.ringspun(&[flag]).output.contains("Usage: ringspun <COMMAND>"), "{flag}");
+        assert!(folder.ringspun(&[flag]).output.contains("Usage: ringspun [OPTIONS] <COMMAND>"), "{flag}");
     }
     // From within a Janet program too.
     let code = "(os/execute [(dyn *executable*) `doctor` `--json`])";
@@ -485,7 +485,7 @@ fn children_with_an_environment_of_their_own() {
     assert_eq!(starts("`janet` `-q`", "{}").output, "3\n");
     // These are ours now, because nothing tells that Janet is meant.
     assert_eq!(starts("", "{}").status, Some(2));
-    assert!(starts("`-h`", "{}").output.contains("Usage: ringspun <COMMAND>"));
+    assert!(starts("`-h`", "{}").output.contains("Usage: ringspun [OPTIONS] <COMMAND>"));
     // The environment that is passed on by hand is as good as the one that is inherited.
     assert_eq!(starts("`-q`", "(os/environ)").output, "3\n");
     // A link called janet needs no environment at all.
