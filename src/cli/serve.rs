@@ -383,7 +383,7 @@ fn announce(kinds: &[&str], server: &Serving, metrics: Option<Address>) -> io::R
         output::print(&format!("listening on {address} ({kind}, {backend})\n"))?;
     }
     if let Some(reason) = fibers::event_loop().as_ref().and_then(|event_loop| event_loop.ring_refusal()) {
-        tracing::warn!(reason, "io_uring cannot be used here, so poll serves");
+        tracing::info!(reason, "io_uring cannot be used here, so poll serves");
     }
     if let Some(address) = metrics {
         output::print(&format!("metrics at http://{address}/metrics\n"))?;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const BACKENDS: [&str; 2] = ["uring", "poll"];
+use crate::support::backend;
 
 fn start(backend: &str, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_ringspun"))
@@ -60,7 +60,7 @@ fn dump_with(process: &mut Child, texts: &[&str]) -> String {
 
 #[test]
 fn a_server_tells_which_peer_each_fiber_waits_for() {
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         let mut server = Ended(start(backend, &["serve", "echo", "--tcp", "127.0.0.1:0", "--workers", "2"]));
         let address = first_line(&mut server.0).split_whitespace().nth(2).unwrap().to_string();
         // A peer that says nothing more.
@@ -78,7 +78,7 @@ fn a_server_tells_which_peer_each_fiber_waits_for() {
 
 #[test]
 fn a_load_generator_tells_that_the_server_does_not_answer() {
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
         let target = format!("tcp://{address}");
@@ -95,7 +95,7 @@ fn fibers_of_janet_tell_what_they_wait_for_with_their_frames() {
                    (ev/spawn (consume hung)) (ev/spawn (ev/give (ev/chan) \"a secret\")) \
                    (def s (net/listen \"127.0.0.1\" \"0\")) (ev/spawn (net/accept s)) \
                    (print (string/join (map string (net/localname s)) \":\")) (flush) (ev/sleep 3600)";
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         let mut janet = Ended(start(backend, &["janet", "-e", program]));
         let address = first_line(&mut janet.0).trim().to_string();
         let accepting = format!("waits for: net/accept socket at {address}");

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::backend;
+
 /// By name and labels, in the order of the text.
 type Samples = BTreeMap<String, f64>;
 
@@ -129,7 +131,7 @@ fn request(address: &str, head: &str) -> String {
 
 #[test]
 fn the_metrics_of_a_server_are_in_the_format_and_count_what_was_served() {
-    for backend in ["uring", "poll"] {
+    for &backend in backend::usable() {
         let arguments = ["serve", "echo", "--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--workers", "2"];
         let mut server = Command::new(env!("CARGO_BIN_EXE_ringspun"))
             .args(arguments)

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-const BACKENDS: [&str; 2] = ["uring", "poll"];
+use crate::support::backend;
 
 struct Ended(Child);
 
@@ -57,7 +57,7 @@ fn echoes(path: &Path) {
 
 #[test]
 fn the_socket_of_a_killed_server_is_replaced() {
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         let folder = folder(&format!("killed-{backend}"));
         let path = folder.join("echo.socket");
         let mut first = start(&path, backend);
@@ -83,7 +83,7 @@ fn what_is_not_dead_stays() {
     let waiting: Vec<_> = (0..3).map(|_| UnixStream::connect(&path).unwrap()).collect();
     let file = folder.join("file");
     fs::write(&file, "text").unwrap();
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         for path in [&path, &file] {
             let mut server = start(path, backend);
             assert!(!listens(&mut server));
@@ -100,7 +100,7 @@ fn what_is_not_dead_stays() {
 
 #[test]
 fn of_many_servers_that_start_at_once_one_gets_the_socket() {
-    for backend in BACKENDS {
+    for &backend in backend::usable() {
         let folder = folder(&format!("many-{backend}"));
         let path = folder.join("echo.socket");
         drop(UnixListener::bind(&path).unwrap());

@@ -10,3 +10,8 @@ pub fn expected() -> &'static str {
     let asked_for = std::env::var("RINGSPUN_BACKEND").is_ok_and(|backend| backend == "poll");
     if asked_for || refusal().is_some() { "poll" } else { "io_uring" }
 }
+
+/// The values of `RINGSPUN_BACKEND` that work here.
+pub fn usable() -> &'static [&'static str] {
+    if refusal().is_some() { &["poll"] } else { &["uring", "poll"] }
+}
