@@ -265,6 +265,7 @@ impl LentBytes {
 
 /// A borrowed buffer without a lifetime: the kernel writes to it while the lender waits.
 #[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only the ring reads files itself"))]
 pub struct LentBuffer {
     pub(crate) start: *mut u8,
     pub(crate) length: usize,
