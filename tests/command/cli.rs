@@ -185,8 +185,9 @@ fn a_drain_lets_connections_end_and_the_server_says_so() {
     let (status, errors) = server.wait();
     assert_eq!(status.code(), Some(0), "{errors}");
     let (waiting, ended) = errors.trim_end().split_once('\n').unwrap();
-    assert!(waiting.contains("waiting up to 3600s for 4 connections to end"), "{errors}");
     // The attempts above may have been accepted.
+    assert!(waiting.contains("waiting up to 3600s for "), "{errors}");
+    assert!(waiting.contains(" connections to end; another signal"), "{errors}");
     assert!(ended.starts_with("ringspun: served ") && ended.ends_with(" connections"), "{errors}");
 }
 

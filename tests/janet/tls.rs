@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::support::backend;
+
 /// What the programs have in common: an echo server, its address and its certificate.
 const PRELUDE: &str = r#"
 (import ringspun/tls)
@@ -25,7 +27,7 @@ const PRELUDE: &str = r#"
 
 /// Runs a program on both backends, which has to succeed, and compares what it printed.
 fn prints(program: &str, expected: &str) {
-    for backend in ["uring", "poll"] {
+    for backend in backend::usable() {
         let output = Command::new(env!("CARGO_BIN_EXE_ringspun"))
             .args(["janet", "-e", &format!("{PRELUDE}{program}(:close server)")])
             .env("RINGSPUN_BACKEND", backend)
