@@ -335,7 +335,8 @@ fn dropping_a_server_ends_it() {
     assert!(clients.iter_mut().all(|client| client.read(&mut [0]).unwrap_or(0) == 0));
     wait_until(|| TcpStream::connect(&address).is_err());
     wait_until(|| live(&handle) == [0, 0]);
-    assert!(handle.drain(AGES).is_err());
+    // The threads end soon after their last connection.
+    wait_until(|| handle.drain(AGES).is_err());
 }
 
 #[test]
