@@ -2,6 +2,7 @@
 //! and how many system calls they take, and how they survive faults.
 
 mod cli;
+mod doctor;
 mod dumps;
 mod examples;
 #[cfg(target_os = "linux")]
