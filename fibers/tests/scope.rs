@@ -279,7 +279,7 @@ fn live(chance: &RefCell<Chance>, depth: usize) {
                 let borrowed = &borrowed;
                 let handle = scope.spawn(move || {
                     let _borrower = Borrower::new(borrowed);
-                    match chance.borrow_mut().below(6) {
+                    match below(6) {
                         0 => drop(fibers::sleep(SOON)),
                         1 => drop(fibers::yield_now()),
                         2 => resume_unwind(Box::new("of a fiber")),
