@@ -193,7 +193,7 @@ impl EventLoop {
             self.backend.borrow_mut().cancel(key.to_user_data(), &mut self.ready.borrow_mut());
             #[cfg(feature = "mutations")]
             if crate::mutations::mutated(crate::mutations::Mutation::SlotFreedAtCancel) {
-                std::mem::forget(self.slots.borrow_mut().complete(key, true));
+                std::mem::forget(self.slots.borrow_mut().release(key));
             }
         }
     }

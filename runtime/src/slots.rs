@@ -30,12 +30,12 @@ struct Slot {
     owner: Rc<dyn Owner>,
 }
 
-/// The contents of a slot that its completion needs.
-pub(crate) struct Found {
+/// The contents of a slot that the last completion needs.
+pub(crate) struct Released {
     pub(crate) kind: OperationKind,
     pub(crate) owner: Rc<dyn Owner>,
-    /// The send buffer of a finished operation, for reuse.
-    pub(crate) spent: Option<Vec<u8>>,
+    /// The send buffer, for reuse.
+    pub(crate) data: Option<Vec<u8>>,
 }
 
 impl Slots {
@@ -89,16 +89,19 @@ impl Slots {
             .map(|slot| &mut slot.operation)
     }
 
-    /// Looks up the owner for a completion, and releases the slot if that completion is terminal.
+    /// The kind and the owner of an operation in flight.
     #[inline]
-    pub(crate) fn complete(&mut self, key: OperationKey, terminal: bool) -> Option<Found> {
+    pub(crate) fn owner(&self, key: OperationKey) -> Option<(OperationKind, Rc<dyn Owner>)> {
         let slot = self.slab.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
-        if !terminal {
-            return Some(Found { kind: slot.kind, owner: slot.owner.clone(), spent: None });
-        }
+        Some((slot.kind, slot.owner.clone()))
+    }
+
+    /// Releases the slot of an operation that has ended.
+    #[inline]
+    pub(crate) fn release(&mut self, key: OperationKey) -> Option<Released> {
+        self.get(key)?;
         let slot = self.slab.remove(key.index as usize);
-        let kind = slot.kind;
-        let spent = match slot.operation {
+        let data = match slot.operation {
             Operation::Send { data: SendData::Owned(bytes), .. }
             | Operation::SendZeroCopy { data: SendData::Owned(bytes), .. } => Some(bytes),
             Operation::SendTo { datagram, .. } => match datagram.data {
@@ -107,7 +110,7 @@ impl Slots {
             },
             _ => None,
         };
-        Some(Found { kind, owner: slot.owner, spent })
+        Some(Released { kind: slot.kind, owner: slot.owner, data })
     }
 
     /// Prefetches the beginning of an operation's owner, including the `Rc` counts.
@@ -171,11 +174,11 @@ mod tests {
     fn a_reused_slot_does_not_answer_to_its_old_key() {
         let mut slots = Slots::default();
         let (old, _) = slots.insert(poll(), Rc::new(Nobody));
-        assert!(slots.complete(old, false).is_some(), "a multishot completion keeps the slot");
-        assert!(slots.complete(old, true).is_some());
+        assert!(slots.owner(old).is_some(), "a multishot completion keeps the slot");
+        assert!(slots.release(old).is_some());
         let (new, _) = slots.insert(poll(), Rc::new(Nobody));
         assert_eq!(new.index, old.index, "the slot is reused");
-        assert!(slots.complete(old, true).is_none(), "a late completion of the old one finds nothing");
+        assert!(slots.release(old).is_none(), "a late completion of the old one finds nothing");
         assert!(slots.get(new).is_some());
         assert_eq!(OperationKey::from_user_data(new.to_user_data()), new);
     }
@@ -186,7 +189,7 @@ mod tests {
         let owner = Rc::new(Nobody);
         let (key, _) = slots.insert(poll(), owner.clone());
         assert_eq!(Rc::strong_count(&owner), 2);
-        drop(slots.complete(key, true));
+        drop(slots.release(key));
         assert_eq!(Rc::strong_count(&owner), 1);
         assert_eq!(slots.len(), 0);
     }

@@ -8,6 +8,7 @@ use crate::completion::RawCompletion;
 use crate::operation::{Completion, Operation, OperationKey, OperationKind};
 use crate::receive_buffers::ReceiveBuffers;
 use crate::send_soon::is_of_message;
+use crate::slots::Released;
 
 /// How many send buffers are kept for reuse, and the largest that is.
 const SPARE_SEND_BUFFERS: usize = 64;
@@ -36,25 +37,61 @@ impl EventLoop {
     }
 
     #[inline(always)]
-    pub(super) fn deliver(&self, mut raw: RawCompletion) {
-        if raw.result < 0 && self.handle_failure(&mut raw) {
-            return;
+    pub(super) fn deliver(&self, raw: RawCompletion) {
+        if raw.result < 0 {
+            return self.deliver_failure(raw);
         }
         if is_of_message(raw.key) {
             return self.message_not_sent(raw);
         }
-        let Some(found) = self.slots.borrow_mut().complete(raw.key, !raw.more) else {
+        self.deliver_result(raw);
+    }
+
+    #[cold]
+    fn deliver_failure(&self, mut raw: RawCompletion) {
+        if self.handle_failure(&mut raw) {
+            return;
+        }
+        match is_of_message(raw.key) {
+            true => self.message_not_sent(raw),
+            false => self.deliver_result(raw),
+        }
+    }
+
+    #[inline(always)]
+    fn deliver_result(&self, raw: RawCompletion) {
+        if !raw.more {
+            return self.deliver_last(raw);
+        }
+        let Some((kind, owner)) = self.slots.borrow().owner(raw.key) else {
             debug_assert!(false, "a completion for an operation that is over: {raw:?}");
             return;
         };
-        if found.kind == OperationKind::SendZeroCopy && self.awaits_notification(&mut raw) {
-            return;
+        if kind == OperationKind::SendZeroCopy {
+            return self.await_notification(raw);
         }
+        owner.complete(kind, self.completion(kind, raw, None));
+    }
+
+    #[inline(never)]
+    fn deliver_last(&self, mut raw: RawCompletion) {
+        let Some(Released { kind, owner, data }) = self.slots.borrow_mut().release(raw.key) else {
+            debug_assert!(false, "a completion for an operation that is over: {raw:?}");
+            return;
+        };
+        if kind == OperationKind::SendZeroCopy {
+            raw.result = self.zero_copy.borrow_mut().remove(&raw.key).unwrap_or(raw.result);
+        }
+        let unsent = data.and_then(|bytes| self.recycle_send_buffer(bytes, raw.result.max(0) as u32));
+        owner.complete(kind, self.completion(kind, raw, unsent));
+    }
+
+    #[inline(always)]
+    fn completion(&self, kind: OperationKind, raw: RawCompletion, unsent: Option<Vec<u8>>) -> Completion {
         let count = raw.result.max(0) as u32;
-        let unsent = found.spent.and_then(|bytes| self.recycle_send_buffer(bytes, count));
         let (count, buffer) = match raw.buffer {
             None => (count, None),
-            Some(id) if found.kind == OperationKind::ReceiveFrom => {
+            Some(id) if kind == OperationKind::ReceiveFrom => {
                 // The payload of a datagram follows the header.
                 let head = datagram::BYTES_START as u32;
                 (count.saturating_sub(head), Some(self.datagrams.pool.lend(id, head, count)))
@@ -65,22 +102,17 @@ impl EventLoop {
             0.. => Ok(count),
             error => Err(io::Error::from_raw_os_error(-error)),
         };
-        found.owner.complete(found.kind, Completion { result, more: raw.more, buffer, unsent });
+        Completion { result, more: raw.more, buffer, unsent }
     }
 
-    /// Keeps the result of a zero-copy send until the notification that the kernel no longer uses its data; true while
-    /// that is to come. The notification then has the result.
+    /// Keeps the result of a zero-copy send for its owner until the notification that the kernel no longer uses its
+    /// data.
     #[cold]
-    fn awaits_notification(&self, raw: &mut RawCompletion) -> bool {
-        if raw.more {
-            self.zero_copy.borrow_mut().insert(raw.key, raw.result);
-            if self.slots.borrow().is_cancelled(raw.key) {
-                self.cancel_notification(raw.key);
-            }
-        } else if let Some(result) = self.zero_copy.borrow_mut().remove(&raw.key) {
-            raw.result = result;
+    fn await_notification(&self, raw: RawCompletion) {
+        self.zero_copy.borrow_mut().insert(raw.key, raw.result);
+        if self.slots.borrow().is_cancelled(raw.key) {
+            self.cancel_notification(raw.key);
         }
-        raw.more
     }
 
     /// Ends the wait for the notification of a zero-copy send; true if there is one. Nothing but the peer's
@@ -97,7 +129,6 @@ impl EventLoop {
 
     /// Handles failures that are not for the owner; true if this is one. A cancel that missed is repeated; a receive
     /// that got `ENOBUFS` stays in its slot until it is submitted again, unless it has been cancelled.
-    #[cold]
     fn handle_failure(&self, raw: &mut RawCompletion) -> bool {
         if raw.cancel_missed {
             self.cancel(raw.key);
