@@ -149,9 +149,13 @@ fn serves_until(signal: Signal) {
     server.process.signal(signal);
     let (status, errors) = server.wait();
     assert_eq!(status.code(), Some(0), "{errors}");
-    let waiting = "waiting up to 1s for 1 connection to end; another signal exits immediately";
-    let ended = "served 4 connections; closed 1 connection that had not ended";
-    assert_eq!(errors, format!("ringspun: {signal}: {waiting}\nringspun: {ended}\n"));
+    let (waiting, ended) = errors.trim_end().split_once('\n').unwrap();
+    let count = waiting.strip_prefix(&format!("ringspun: {signal}: waiting up to 1s for ")).unwrap();
+    let count = count.strip_suffix(" to end; another signal exits immediately").unwrap();
+    // The ends of the other three may still be on their way.
+    let (count, connections) = count.split_once(' ').unwrap();
+    assert!((1..=4).contains(&count.parse().unwrap()) && connections.starts_with("connection"), "{errors}");
+    assert_eq!(ended, "ringspun: served 4 connections; closed 1 connection that had not ended");
     assert_eq!(open.read(&mut [0; 1]).unwrap(), 0);
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }

@@ -58,7 +58,8 @@ fn connections_closed_while_idle_are_reopened_without_a_loss() {
         }
     });
     for pipeline in ["1", "4"] {
-        let base = ["--connections", "2", "--rate", "2", "--count", "6", "--pipeline", pipeline];
+        let rate = ["--rate", "2", "--arrivals", "even", "--count", "6"];
+        let base = [&["--connections", "2", "--pipeline", pipeline][..], &rate].concat();
         let report = measure(&[&[target.as_str()][..], &base].concat(), 0);
         assert_eq!(requests(&report, ["answered", "lost", "unsent"]), [6, 0, 0], "{}", report["errors"]);
         assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
