@@ -1,7 +1,7 @@
 //! The output side of a stream socket: at most one send or connect in flight, and a queue of waiting writers.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,6 +13,7 @@ use super::budget::Budget;
 use super::input::End;
 use super::socket::{Kind, Socket, errno_of};
 use crate::address::Address;
+use crate::ancillary::send_parts;
 use crate::error::closed;
 use crate::system::{reset_at_close, shutdown};
 use crate::wait_list::WaitList;
@@ -272,6 +273,32 @@ impl<K: Kind<Output = Output>> Socket<K> {
             && count < data.len()
         {
             self.queue(&data[count..]);
+        }
+        Ok(())
+    }
+
+    /// As [`send_detached`](Self::send_detached), for data in several parts, which are not joined if they are large.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn send_parts_detached(self: &Rc<Self>, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let total_bytes = parts.iter().map(|part| part.len()).sum();
+        if total_bytes <= SMALL_MAX_BYTES {
+            return self.send_detached(&joined(parts));
+        }
+        self.check_open()?;
+        self.check_behind()?;
+        let cost = Budget::of_send(total_bytes);
+        let mut sent = 0;
+        if self.is_free_to_send() && self.budget.spend(self.event_loop(), cost, K::BUDGET) {
+            sent = match send_parts(self.event_loop(), self.socket()?, parts, &[]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                result => result?,
+            };
+        }
+        if sent < total_bytes {
+            self.queue(&joined(parts)[sent..]);
         }
         Ok(())
     }
@@ -592,4 +619,8 @@ impl<K: Kind<Output = Output>> Socket<K> {
         let operation = Operation::Send { socket: self.descriptor(), data: SendData::Owned(data) };
         self.event_loop().submit(operation, self.clone())
     }
+}
+
+fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+    parts.iter().map(|part| &**part).collect::<Vec<_>>().concat()
 }

@@ -333,15 +333,8 @@ impl io::Write for Records<'_> {
     }
 
     fn write_vectored(&mut self, records: &[IoSlice<'_>]) -> io::Result<usize> {
-        match records {
-            [record] => self.write(record),
-            // One system call costs more than a copy.
-            _ => {
-                let mut joined = Vec::with_capacity(records.iter().map(|record| record.len()).sum());
-                records.iter().for_each(|record| joined.extend_from_slice(record));
-                self.write(&joined)
-            }
-        }
+        self.0.send_parts_detached(records)?;
+        Ok(records.iter().map(|record| record.len()).sum())
     }
 
     fn flush(&mut self) -> io::Result<()> {
