@@ -6,7 +6,8 @@ use std::task::{Poll, ready};
 
 use ringspun_runtime::Wake;
 
-use super::output::{Sent, State};
+use super::outgoing::Sent;
+use super::output::State;
 use super::stream::StreamCore;
 
 /// The most that is copied by a write.
