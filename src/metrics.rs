@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::fibers::{RuntimeStatistics, statistics_of_process};
+use crate::runtime::{LoopStatistics, SpinStatistics};
 
 /// How long a runtime may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -72,10 +73,20 @@ impl Metrics {
 
     fn add_runtime(&mut self, runtime: &RuntimeStatistics) {
         let labels = [("thread", &*runtime.thread), ("backend", runtime.backend)];
-        let (held, waits) = (&runtime.event_loop, &runtime.waits);
         for (name, help, value) in [
             ("ringspun_fibers", "Fibers that have not ended.", runtime.fibers.alive),
             ("ringspun_stacks", "Stacks of fibers in use.", runtime.fibers.stacks),
+        ] {
+            self.add(name, MetricKind::Gauge, help, &labels, value as f64);
+        }
+        self.add_loop(&runtime.thread, runtime.backend, &runtime.event_loop, &runtime.waits);
+    }
+
+    /// Adds the counts of an event loop under the names that those of [`metrics`] have, for the loop of a thread that
+    /// is not a runtime's.
+    pub fn add_loop(&mut self, thread: &str, backend: &str, held: &LoopStatistics, waits: &SpinStatistics) {
+        let labels = [("thread", thread), ("backend", backend)];
+        for (name, help, value) in [
             (
                 "ringspun_operations_in_flight",
                 "Operations that the kernel works on.",

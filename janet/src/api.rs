@@ -260,6 +260,9 @@ unsafe extern "C" {
     pub(crate) fn ringspun_vm_check_process() -> c_int;
     pub(crate) fn ringspun_vm_arguments(fiber: *mut JanetFiber) -> Janet;
     pub(crate) fn ringspun_vm_epoll() -> c_int;
+    pub(crate) fn ringspun_vm_post(vm: *mut c_void, call: extern "C" fn(i32), number: i32);
+    pub(crate) fn ringspun_vm_tasks() -> i32;
+    pub(crate) fn janet_local_vm() -> *mut c_void;
     pub(crate) fn ringspun_vm_take_back(descriptor: c_int);
     pub(crate) fn ringspun_install_getline(getline: JanetCFunction);
     pub(crate) fn ringspun_vm_version() -> *const c_char;

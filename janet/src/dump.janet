@@ -70,3 +70,8 @@
   []
   (file/write stderr (text))
   (file/flush stderr))
+
+(defn- respond
+  "Answers another thread's question of a number with that."
+  [number]
+  (answer number (text)))

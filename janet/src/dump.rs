@@ -2,13 +2,14 @@
 
 use crate::api as janet;
 use crate::api::Janet;
+use crate::inquiry::ANSWER;
 use crate::stock::{Replacement, replacement};
 
 /// The source text of the module.
 pub(crate) const DUMP_SOURCE: &str = include_str!("dump.janet");
 
 /// The functions that only the module has.
-pub(crate) const DUMP_FUNCTIONS: [Replacement; 2] = [ARGUMENTS, CHILD];
+pub(crate) const DUMP_FUNCTIONS: [Replacement; 3] = [ARGUMENTS, CHILD, ANSWER];
 
 const ARGUMENTS: Replacement = replacement!(c"arguments", arguments);
 

@@ -44,6 +44,7 @@
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
 //! | `modules` | the modules that are part of the program |
+//! | `inquiry` | what other threads ask a VM |
 //! | `dump` | the module `ringspun/dump`, with `dump.janet`: what each fiber of a VM waits for |
 //! | `serving` | the module `ringspun` for Janet programs, with `serving.janet` |
 //! | `hooks`, `lines` | the VM's system calls; lines that users type |
@@ -57,6 +58,7 @@ mod bridge;
 pub mod c_api;
 mod dump;
 mod hooks;
+mod inquiry;
 mod lines;
 mod making;
 mod modules;
@@ -76,5 +78,6 @@ mod values;
 mod vm;
 mod work;
 
+pub use inquiry::{Inquirer, VmLoopStatistics, VmStatistics};
 pub use lines::{Environment, Line, LineEditor};
 pub use vm::{Net, Vm, VmError, vm_version};

@@ -12,6 +12,7 @@ use crate::api::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
 use crate::hooks;
+use crate::inquiry::{Asked, Inquirer, fiber_of};
 use crate::lines::{self, GETLINE, LineEditor};
 use crate::making::EXTRA_OPTIONS_DOC;
 use crate::modules::{self, entry_of, register};
@@ -76,6 +77,7 @@ impl Net {
 #[derive(Debug)]
 pub struct Vm {
     environment: *mut JanetTable,
+    asked: Asked,
     /// The VM lives in thread-local variables.
     not_send: PhantomData<*mut ()>,
 }
@@ -118,7 +120,8 @@ impl Vm {
             RUNNING.set(false);
             return Err(VmError("the Janet VM could not be started".to_string()));
         }
-        let mut vm = Self { environment: std::ptr::null_mut(), not_send: PhantomData };
+        let asked = Asked::this_thread();
+        let mut vm = Self { environment: std::ptr::null_mut(), asked, not_send: PhantomData };
         vm.environment = core_environment(net)?;
         Ok(vm)
     }
@@ -186,6 +189,11 @@ impl Vm {
         unsafe { janet::janet_loop() };
     }
 
+    /// By which other threads ask what the fibers of this VM wait for.
+    pub fn inquirer(&self) -> Inquirer {
+        self.asked.inquirer()
+    }
+
     fn call(&mut self, function: &CStr, arguments: &[Janet]) -> Result<String, VmError> {
         let fiber = self.fiber(function, arguments)?;
         // SAFETY: a new fiber.
@@ -195,29 +203,15 @@ impl Vm {
 
     /// A new fiber that calls a function of the core environment.
     fn fiber(&self, function: &CStr, arguments: &[Janet]) -> Result<*mut JanetFiber, VmError> {
-        let name = function.to_string_lossy();
-        let missing = || VmError(format!("this Janet VM has no {name}"));
-        let count = i32::try_from(arguments.len()).map_err(|_| missing())?;
-        // SAFETY: the VM runs on this thread; the value is unwrapped as what it was checked to be.
-        unsafe {
-            let mut value = janet::janet_wrap_nil();
-            janet::janet_resolve(self.environment, janet::janet_csymbol(function.as_ptr()), &mut value);
-            if janet::janet_checktype(value, janet::JANET_FUNCTION) == 0 {
-                return Err(missing());
-            }
-            let fiber =
-                janet::janet_fiber(janet::janet_unwrap_function(value), 64, count, arguments.as_ptr());
-            if fiber.is_null() {
-                return Err(missing());
-            }
-            (*fiber).env = self.environment;
-            Ok(fiber)
-        }
+        let missing = || VmError(format!("this Janet VM has no {}", function.to_string_lossy()));
+        // SAFETY: the VM runs on this thread, with this environment.
+        unsafe { fiber_of(self.environment, function, arguments) }.ok_or_else(missing)
     }
 }
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        self.asked.end();
         if let Some(bridge) = Bridge::current()
             && let Err(error) = bridge.let_go_of_vm()
         {

@@ -10,7 +10,7 @@ use ringspun::janet::Vm;
 
 use super::choice::{JANET, VARIABLE};
 use super::editor::Terminal;
-use super::output;
+use super::{inspection, output};
 
 /// SIGQUIT has the fibers of the VM told on standard error, instead of the process ended. The module is loaded then.
 const DUMP_ON_QUIT: &str =
@@ -37,6 +37,7 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?})");
     vm.run_string(&prepare).map_err(|error| error.to_string())?;
     vm.run_string(DUMP_ON_QUIT).map_err(|error| error.to_string())?;
+    inspection::start().set_vm(vm.inquirer());
     vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }

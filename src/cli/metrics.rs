@@ -1,9 +1,11 @@
 //! `--metrics`: the counts of a server over HTTP, for Prometheus.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringspun::fibers::{self, FiberBuilder};
+use ringspun::janet::VmStatistics;
 use ringspun::net::{self, Address, Endpoint, ServerHandle, Stream};
 use ringspun::{MetricKind, Metrics};
 
@@ -16,18 +18,27 @@ const REQUEST_MAX_BYTES: usize = 8 * 1024;
 /// What a listener without descriptors waits before it tries again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves the counts of `server` at `endpoint`, until the runtime ends; `datagrams` counts what each worker has
-/// received. Returns the address.
-pub fn serve(
-    endpoint: &Endpoint,
-    server: ServerHandle,
-    datagrams: impl Fn() -> Vec<u64> + Clone + Send + 'static,
-) -> io::Result<Address> {
+/// Counts that a server adds to those of the process.
+#[derive(Clone)]
+pub struct Counts(Arc<dyn Fn(&mut Metrics) + Send + Sync>);
+
+impl Counts {
+    pub fn new(add: impl Fn(&mut Metrics) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(add))
+    }
+
+    pub fn add_to(&self, metrics: &mut Metrics) {
+        self.0(metrics);
+    }
+}
+
+/// Serves the counts of the process at `endpoint`, until the runtime ends. Returns the address.
+pub fn serve(endpoint: &Endpoint, counts: Counts) -> io::Result<Address> {
     let listener = net::listen(endpoint)?;
     let address = listener.localname()?;
     let text = move || {
         let mut metrics = ringspun::metrics();
-        add_workers(&mut metrics, &server, &datagrams());
+        counts.add_to(&mut metrics);
         metrics.to_string()
     };
     FiberBuilder::new().name("metrics").stack_size_bytes(STACK_SIZE_BYTES).spawn(move || {
@@ -50,7 +61,8 @@ pub fn serve(
     Ok(address)
 }
 
-fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u64]) {
+/// Adds the counts of a server's workers; `datagrams` are what each has received.
+pub fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u64]) {
     for (index, worker) in server.statistics().iter().enumerate() {
         let index_text = index.to_string();
         let labels = [("worker", &*index_text)];
@@ -72,6 +84,14 @@ fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u64]) 
             add("ringspun_processor_time_seconds_total", Counter, help, time.as_secs_f64());
         }
     }
+}
+
+/// Adds the counts of a Janet VM.
+pub fn add_vm(metrics: &mut Metrics, vm: &VmStatistics) {
+    let help = "Fibers of the main thread's Janet VM that have not ended.";
+    metrics.add("ringspun_janet_fibers", MetricKind::Gauge, help, &[], vm.fibers as f64);
+    let Some(event_loop) = vm.event_loop else { return };
+    metrics.add_loop("janet", event_loop.backend, &event_loop.held, &event_loop.waits);
 }
 
 /// Answers one request, and closes.

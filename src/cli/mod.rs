@@ -8,6 +8,7 @@ mod doctor;
 mod dumps;
 mod editor;
 mod history;
+mod inspection;
 mod install;
 mod janet;
 mod limits;
@@ -16,6 +17,7 @@ mod logging;
 mod manual;
 mod metrics;
 mod output;
+mod ps;
 mod serve;
 mod unix_sockets;
 
@@ -47,7 +49,7 @@ Environment variables:
   RINGSPUN_NET=stock         run Janet programs on the VM's own network code
   RINGSPUN_COMMAND=janet     act as janet; set for processes that Janet programs start
 
-SIGQUIT has serve, load and janet print what each of their fibers waits for.";
+`ringspun ps PID` tells what each fiber of a running serve, load or janet waits for; SIGQUIT has it print that itself.";
 
 /// This program's version, and that of the VM in it.
 static VERSION: LazyLock<String> =
@@ -99,6 +101,8 @@ enum Command {
         #[arg(long, value_name = "BACKEND")]
         require: Option<doctor::Required>,
     },
+    /// Print what each fiber of a running process waits for, with its stack
+    Ps(ps::Ps),
     /// Write manual pages of all commands
     Man(manual::Man),
     /// Print completions for a shell
@@ -131,6 +135,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Load(options) => load::load(*options),
         Command::Install(options) => install::install(&options),
         Command::Doctor { json, require } => doctor::doctor(json, require),
+        Command::Ps(options) => ps::ps(&options),
         Command::Man(options) => manual::man(&options, CommandLine::command()),
         Command::Completions(options) => manual::completions(&options, CommandLine::command()),
     }

@@ -18,7 +18,7 @@ use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
 use super::dumps::Quit;
-use super::{address, limits, metrics, output, unix_sockets};
+use super::{address, inspection, limits, metrics, output, unix_sockets};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -201,7 +201,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     if let Some(workers) = workers {
         builder = builder.count(workers.get().into());
     }
-    let quit = Quit::take();
+    let (quit, inspected) = (Quit::take(), inspection::start());
     builder.run(move |workers| {
         let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
         let kinds = kinds(&places, &inherited);
@@ -211,10 +211,13 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         drop(claims);
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
         let _dumps = quit.dump();
-        let metrics = metrics.map(|endpoint| {
-            let datagrams = datagrams.clone();
-            metrics::serve(&endpoint, server.handle(), move || datagrams.iter().map(Counter::get).collect())
+        let (handle, of_server) = (server.handle(), datagrams.clone());
+        let counts = metrics::Counts::new(move |metrics| {
+            let datagrams: Vec<u64> = of_server.iter().map(Counter::get).collect();
+            metrics::add_workers(metrics, &handle, &datagrams);
         });
+        let metrics = metrics.map(|endpoint| metrics::serve(&endpoint, counts.clone()));
+        inspected.set_counts(counts);
         announce(&kinds, &server, metrics.transpose()?)?;
         compare_backends(workers);
         if statistics {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::support::backend;
 
-fn start(backend: &str, arguments: &[&str]) -> Child {
+pub(super) fn start(backend: &str, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_ringspun"))
         .args(arguments)
         .env("RINGSPUN_BACKEND", backend)
@@ -21,7 +21,7 @@ fn start(backend: &str, arguments: &[&str]) -> Child {
 }
 
 /// Ends the process, also where a test fails.
-struct Ended(Child);
+pub(super) struct Ended(pub(super) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -31,7 +31,7 @@ impl Drop for Ended {
     }
 }
 
-fn first_line(process: &mut Child) -> String {
+pub(super) fn first_line(process: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
     line

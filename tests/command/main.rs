@@ -13,6 +13,7 @@ mod manual;
 #[cfg(target_os = "linux")]
 mod memory;
 mod metrics;
+mod ps;
 mod servers;
 #[cfg(target_os = "linux")]
 mod slow_readers;

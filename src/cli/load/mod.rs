@@ -2,6 +2,7 @@
 //!
 //! The crate `ringspun-load` does the measuring; `text`, `json` and `page` present the results.
 
+mod counts;
 mod files;
 mod histogram;
 mod json;
@@ -30,7 +31,7 @@ use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Wor
 use serde_json::Value;
 
 use super::dumps::Quit;
-use super::{CommandLine, limits, output};
+use super::{CommandLine, inspection, limits, output};
 
 /// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
@@ -137,7 +138,8 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         output::complain(message);
     }
     let is_live = io::stderr().is_terminal();
-    let observer = is_live.then(|| text::progress_line(&plan));
+    let shown = is_live.then(|| text::progress_line(&plan));
+    let observer = Some(counts::observe(&inspection::start(), shown));
     let mut hooks = Hooks { observer, stopper: None, recorder: None };
     let stop_signal = stop_on_signals(&mut hooks);
     let (files, json_file, html_file) = match open_files(&options) {
