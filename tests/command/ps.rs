@@ -1,11 +1,13 @@
 //! `ringspun ps` tells what the fibers of a running process wait for, and disturbs no other process.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 use serde_json::Value;
 
@@ -101,6 +103,10 @@ fn refusal(mut command: Command) -> String {
 fn other_processes_are_refused_and_not_disturbed() {
     let mut other = Ended(Command::new("sleep").arg("3600").spawn().unwrap());
     let id = other.0.id().to_string();
+    // The kernel lets the parent go on before it has named the child.
+    while fs::read_to_string(format!("/proc/{id}/comm")).unwrap() != "sleep\n" {
+        thread::yield_now();
+    }
     let error = refusal(ringspun(&["ps", &id]));
     let expected = format!(
         "process {id} (sleep) does not answer questions: expected a running ringspun serve, load or janet"

@@ -5,10 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
-use super::{LENGTH_DIGITS, PATIENCE, Question, address_of};
+use super::{LENGTH_DIGITS, PATIENCE, Question, address_of, peer_of};
 
 /// Longer than a process takes for any answer, even if it is asked by several.
 const ANSWER_MAX: Duration = PATIENCE.saturating_mul(2);
@@ -19,6 +18,9 @@ const ANSWER_MAX: Duration = PATIENCE.saturating_mul(2);
 ///
 /// In words for users, with what was expected.
 pub fn ask(process: u32, question: Question) -> Result<String, String> {
+    if cfg!(not(target_os = "linux")) {
+        return Err("looking into a running process requires Linux".to_string());
+    }
     check_owner(process)?;
     let name = name_of(process);
     let failed = |error: io::Error| match error.kind() {
@@ -36,9 +38,8 @@ pub fn ask(process: u32, question: Question) -> Result<String, String> {
     };
     let mut process_stream =
         address_of(process).and_then(|at| UnixStream::connect_addr(&at)).map_err(failed)?;
-    let listener = getsockopt(&process_stream, PeerCredentials).map_err(|error| failed(error.into()))?;
-    if u32::try_from(listener.pid()) != Ok(process) {
-        let other = listener.pid();
+    let (other, _) = peer_of(&process_stream).map_err(failed)?;
+    if u32::try_from(other) != Ok(process) {
         return Err(format!(
             "process {process} ({name}) does not answer questions: process {other} has taken the name of its socket"
         ));

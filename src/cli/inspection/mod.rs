@@ -7,13 +7,12 @@ pub mod client;
 mod dump;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::geteuid;
 use ringspun::fibers::dump_process;
 use ringspun::janet::Inquirer;
@@ -99,9 +98,29 @@ impl Sources {
     }
 }
 
-/// Where a process listens.
+/// Where a process listens. Other systems have no names outside of the file system, which end with their process.
+#[cfg(target_os = "linux")]
 fn address_of(process: u32) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt as _;
     SocketAddr::from_abstract_name(format!("ringspun-{process}"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_of(_: u32) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Who is at the other end: the numbers of the process and of the user (`SO_PEERCRED` in `unix(7)`).
+#[cfg(target_os = "linux")]
+fn peer_of(stream: &UnixStream) -> io::Result<(i32, u32)> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    let credentials = getsockopt(stream, PeerCredentials)?;
+    Ok((credentials.pid(), credentials.uid()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn peer_of(_: &UnixStream) -> io::Result<(i32, u32)> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Answers until the process ends. Without it, the process does all the same what it is for.
@@ -115,7 +134,9 @@ pub fn start() -> Sources {
 
 fn listen(sources: Sources) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address_of(std::process::id())?)?;
-    thread::Builder::new().name("inspection".to_string()).spawn(move || {
+    // Signals are for the threads of the program, from this one's beginning on.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let started = thread::Builder::new().name("inspection".to_string()).spawn(move || {
         loop {
             let served = listener.accept().and_then(|(client, _)| serve(client, &sources));
             if let Err(error) = served {
@@ -124,12 +145,15 @@ fn listen(sources: Sources) -> io::Result<()> {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-    })?;
-    Ok(())
+    });
+    mask.thread_set_mask()?;
+    started.map(drop)
 }
 
 fn serve(client: UnixStream, sources: &Sources) -> io::Result<()> {
-    if !may_ask(&getsockopt(&client, PeerCredentials)?) {
+    let (_, user) = peer_of(&client)?;
+    // Of this process's user, or root.
+    if user != 0 && user != geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user has asked"));
     }
     client.set_read_timeout(Some(CLIENT_MAX))?;
@@ -140,9 +164,4 @@ fn serve(client: UnixStream, sources: &Sources) -> io::Result<()> {
     let question = question.ok_or_else(|| io::Error::other(format!("{word:?} is no question")))?;
     let text = sources.answer(question);
     (&client).write_all(format!("{:0LENGTH_DIGITS$}\n{text}", text.len()).as_bytes())
-}
-
-/// Whether a client is of this process's user, or root.
-fn may_ask(client: &UnixCredentials) -> bool {
-    client.uid() == 0 || client.uid() == geteuid().as_raw()
 }
