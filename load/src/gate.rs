@@ -2,26 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
-use crate::latencies::Latencies;
+use crate::condition::Condition;
 use crate::outcome::Outcome;
-use crate::quantity::{format_count, format_duration, parse_count, parse_duration};
-use crate::status::StatusSet;
 
-/// The expected format, for error messages.
-const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5ms, errors>1% or rate<10k";
-
-/// A condition under which a run counts as failed, such as `p99>5ms`.
-///
-/// The measures are `p50`, `p99.9` and other percentiles of the response times, their `max` and `mean`, `rate`
-/// (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their responses per
-/// second), `errors` (the count of all kinds, or with a limit such as `5%` the share of requests that failed) and
-/// `unsent`. HTTP statuses such as `503` or `5xx` are the number of such responses, or with a limit such as `1%`
-/// their share. The operators are `>`, `>=`, `<` and `<=`.
-///
-/// Requests that failed or could not be sent count as slower than any limit: if 2 % of the requests fail, then p99
-/// exceeds every limit, and so do `max` and `mean`.
+/// A [`Condition`] under which a run counts as failed, such as `p99>5ms`.
 ///
 /// # Examples
 ///
@@ -33,108 +18,20 @@ const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5m
 /// assert!("p99>5".parse::<Gate>().unwrap_err().contains("with a unit"));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gate {
-    text: String,
-    condition: Condition,
-    comparison: Comparison,
-}
-
-/// A measure and its limit.
-#[derive(Clone, Debug, PartialEq)]
-enum Condition {
-    Time(TimeMeasure, Duration),
-    Rate(RateMeasure, u64),
-    Count(CountMeasure, u64),
-    /// The share of the sent requests that failed, in percent.
-    FailedPercent(f64),
-    /// The number of responses with these HTTP statuses.
-    Status(StatusSet, u64),
-    /// The share of the responses with these HTTP statuses, in percent.
-    StatusPercent(StatusSet, f64),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum TimeMeasure {
-    Percentile(f64),
-    Mean,
-    Max,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RateMeasure {
-    Answered,
-    SentBytes,
-    ReceivedBytes,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CountMeasure {
-    Errors,
-    Unsent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Above,
-    AtLeast,
-    Below,
-    AtMost,
-}
-
-impl Comparison {
-    /// Longer operators come first, so that `>=` is not parsed as `>`.
-    const OPERATORS: [(&'static str, Self); 4] =
-        [(">=", Self::AtLeast), ("<=", Self::AtMost), (">", Self::Above), ("<", Self::Below)];
-
-    fn holds<T: PartialOrd>(self, value: T, limit: T) -> bool {
-        match self {
-            Self::Above => value > limit,
-            Self::AtLeast => value >= limit,
-            Self::Below => value < limit,
-            Self::AtMost => value <= limit,
-        }
-    }
-}
+pub struct Gate(Condition);
 
 impl FromStr for Gate {
     type Err = String;
 
     /// The error says what is wrong and what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = Comparison::OPERATORS.into_iter().find_map(|(operator, comparison)| {
-            text.split_once(operator).map(|(measure, limit)| (measure.trim(), comparison, limit.trim()))
-        });
-        let (measure, comparison, limit) = parts.ok_or(FORM)?;
-        let time = |measure| parse_duration(limit).map(|limit| Condition::Time(measure, limit));
-        let rate = |measure| parse_count(limit).map(|limit| Condition::Rate(measure, limit));
-        let count = |measure| parse_count(limit).map(|limit| Condition::Count(measure, limit));
-        let condition = match measure {
-            "max" => time(TimeMeasure::Max),
-            "mean" => time(TimeMeasure::Mean),
-            "rate" => rate(RateMeasure::Answered),
-            "send-rate" => rate(RateMeasure::SentBytes),
-            "receive-rate" => rate(RateMeasure::ReceivedBytes),
-            "errors" => match limit.strip_suffix('%') {
-                Some(percent) => parse_percent(percent).map(Condition::FailedPercent),
-                None => count(CountMeasure::Errors),
-            },
-            "unsent" => count(CountMeasure::Unsent),
-            _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
-                Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
-                _ if measure.parse::<StatusSet>().is_ok() => parse_status_limit(measure, limit),
-                _ => Err(format!(
-                    "the measure {measure:?} is unknown: expected p50, p99, p99.9 or another percentile, max, mean, \
-                     rate, send-rate, receive-rate, errors, unsent or an HTTP status"
-                )),
-            },
-        };
-        Ok(Self { text: text.to_string(), condition: condition?, comparison })
+        text.parse().map(Self)
     }
 }
 
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        self.0.fmt(f)
     }
 }
 
@@ -148,100 +45,20 @@ pub struct Verdict {
 }
 
 impl Gate {
-    /// Evaluates the gate. A gate on times breaks if nothing was answered: there is no evidence that the target
-    /// is fast enough.
+    /// Evaluates the gate. A gate also breaks if nothing was measured that could tell, such as one on times if
+    /// nothing was answered: there is no evidence that the target is fast enough.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
-        match self.condition {
-            Condition::Time(..) if outcome.response_times.count() == 0 => {
-                Verdict { is_broken: true, value: "nothing was answered".to_string() }
-            }
-            Condition::Time(measure, limit) => {
-                let (requests, times) = (&outcome.requests, &outcome.response_times);
-                let failed = requests.failed() + requests.unsent();
-                let value = match measure {
-                    TimeMeasure::Percentile(percentile) => {
-                        percentile_with_failures(times, failed, percentile)
-                    }
-                    TimeMeasure::Mean => (failed == 0).then(|| times.mean()),
-                    TimeMeasure::Max => (failed == 0).then(|| times.max()),
-                };
-                let shown = value.map(format_duration).unwrap_or_else(|| {
-                    let all = times.count() + failed;
-                    format!("{} of {} requests failed", format_count(failed), format_count(all))
-                });
-                // Longer than any time of a response.
-                let value = value.unwrap_or(Duration::MAX);
-                Verdict { is_broken: self.comparison.holds(value, limit), value: shown }
-            }
-            Condition::Rate(measure, limit) => {
-                let (rate_per_s, unit) = match measure {
-                    RateMeasure::Answered => (outcome.rate_per_s(), ""),
-                    RateMeasure::SentBytes => (outcome.sent_bytes_per_s(), " bytes"),
-                    RateMeasure::ReceivedBytes => (outcome.received_bytes_per_s(), " bytes"),
-                };
-                Verdict {
-                    is_broken: self.comparison.holds(rate_per_s, limit as f64),
-                    value: format!("{}{unit}/s", format_count(rate_per_s as u64)),
-                }
-            }
-            Condition::Count(measure, limit) => {
-                let value = match measure {
-                    CountMeasure::Errors => outcome.errors.total(),
-                    CountMeasure::Unsent => outcome.requests.unsent(),
-                };
-                Verdict { is_broken: self.comparison.holds(value, limit), value: format_count(value) }
-            }
-            Condition::Status(ref statuses, limit) => {
-                let count = outcome.statuses.count_in(statuses);
-                Verdict { is_broken: self.comparison.holds(count, limit), value: format_count(count) }
-            }
-            Condition::StatusPercent(..) if outcome.statuses.total() == 0 => {
-                Verdict { is_broken: true, value: "there was no response".to_string() }
-            }
-            Condition::StatusPercent(ref statuses, limit) => {
-                let (count, total) = (outcome.statuses.count_in(statuses), outcome.statuses.total());
-                let percent = 100.0 * count as f64 / total as f64;
-                Verdict { is_broken: self.comparison.holds(percent, limit), value: format!("{percent:.3}%") }
-            }
-            Condition::FailedPercent(_) if outcome.requests.sent == 0 => {
-                Verdict { is_broken: true, value: "no request was sent".to_string() }
-            }
-            Condition::FailedPercent(limit) => {
-                let requests = &outcome.requests;
-                let percent = 100.0 * requests.failed() as f64 / requests.sent as f64;
-                Verdict { is_broken: self.comparison.holds(percent, limit), value: format!("{percent:.3}%") }
-            }
-        }
+        let finding = self.0.evaluate(outcome);
+        Verdict { is_broken: finding.holds != Some(false), value: finding.value }
     }
-}
-
-/// A condition on statuses that were parsed before.
-fn parse_status_limit(measure: &str, limit: &str) -> Result<Condition, String> {
-    let statuses = measure.parse()?;
-    match limit.strip_suffix('%') {
-        Some(percent) => Ok(Condition::StatusPercent(statuses, parse_percent(percent)?)),
-        None => Ok(Condition::Status(statuses, parse_count(limit)?)),
-    }
-}
-
-/// A percentile of all requests, where those that failed count as slower than those that did not; `None` if it is
-/// one that failed.
-fn percentile_with_failures(times: &Latencies, failed: u64, percentile: f64) -> Option<Duration> {
-    let all = (times.count() + failed) as f64;
-    // Rounded like `Latencies::percentile`.
-    let rank = (percentile / 100.0 * (1.0 - 4.0 * f64::EPSILON) * all).ceil().max(1.0);
-    (rank <= times.count() as f64).then(|| times.percentile(100.0 * rank / times.count() as f64))
-}
-
-fn parse_percent(text: &str) -> Result<f64, String> {
-    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let percent = text.parse().ok().filter(|percent| is_decimal && (0.0..=100.0).contains(percent));
-    percent.ok_or_else(|| format!("the share is {text:?}: expected 0% to 100%, such as errors>0.1%"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::latencies::Latencies;
     use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
     use crate::status::StatusCounts;
 
@@ -326,7 +143,10 @@ mod tests {
         assert_eq!("rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50/s");
         assert_eq!("receive-rate<1".parse::<Gate>().unwrap().judge(&outcome).value, "50,000 bytes/s");
         assert_eq!("p10>1s".parse::<Gate>().unwrap().judge(&outcome).value, "11.0 ms");
-        assert_eq!("p99>1s".parse::<Gate>().unwrap().judge(&outcome).value, "10 of 110 requests failed");
+        assert_eq!(
+            "p99>1s".parse::<Gate>().unwrap().judge(&outcome).value,
+            "10 of 110 requests failed or were not sent"
+        );
         assert_eq!("errors>1%".parse::<Gate>().unwrap().judge(&outcome).value, "2.913%");
     }
 

@@ -35,12 +35,12 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
             |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
         ),
         "measured_s": outcome.measured.as_secs_f64(),
-        "rate_per_s": (outcome.rate_per_s() * 10.0).round() / 10.0,
+        "rate_per_s": rounded(outcome.rate_per_s()),
         "generator": {
             "workers": outcome.workers,
             "started_late_s": outcome.started_late.as_secs_f64(),
             "cpu_s": outcome.cpu_time.as_secs_f64(),
-            "busy_percent": (outcome.busy_percent() * 10.0).round() / 10.0,
+            "busy_percent": rounded(outcome.busy_percent()),
             "send_delay": times(&outcome.send_delays),
         },
         "connections": connections_value(outcome),
@@ -59,7 +59,13 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "handshake_time": times(&outcome.handshake_times),
         "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
+        "search": null,
     })
+}
+
+/// To a tenth.
+pub fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 fn plan_value(plan: &Plan) -> Value {
@@ -120,7 +126,7 @@ fn step_results(outcome: &Outcome) -> Value {
             "from_per_s": step.step.from_per_s,
             "to_per_s": step.step.to_per_s,
             "measured_s": step.measured.as_secs_f64(),
-            "rate_per_s": (step.rate_per_s() * 10.0).round() / 10.0,
+            "rate_per_s": rounded(step.rate_per_s()),
             "requests": requests_value(&step.requests),
             "response_time": times(&step.response_times),
             "service_time": times(&step.service_times),

@@ -4,6 +4,8 @@
 
 mod counts;
 mod files;
+mod find;
+mod goal;
 mod histogram;
 mod json;
 mod options;
@@ -14,24 +16,23 @@ mod reference;
 mod report;
 mod secrets;
 mod steps;
+mod stopping;
 mod text;
 mod tls;
 mod workload;
 
-use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun::fibers::{Signal, Signals};
+use ringspun::fibers::Signal;
 use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
 use serde_json::Value;
 
-use super::dumps::Quit;
-use super::{CommandLine, inspection, limits, output};
+use super::inspection::{self, Sources};
+use super::{CommandLine, limits, output};
 
 /// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
@@ -42,6 +43,7 @@ const BUSY_PERCENT: f64 = 90.0;
 
 use files::{IntervalFiles, ResultFile, is_standard_output};
 use options::Options;
+use stopping::Stopping;
 
 /// The command line of `ringspun load`.
 #[derive(Args)]
@@ -54,6 +56,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --arrivals even
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --seed 7
+  ringspun load tcp://127.0.0.1:7000 -c 64 --find 'p99<5ms,errors<0.1%' --json found.json
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
   ringspun load udp://[::1]:7000 --connections 8 --payload 1k --timeout 200ms
@@ -103,8 +106,8 @@ Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (5
 SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
 The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
-before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, and otherwise 128 and the
-signal's number (130, 143) if the run was stopped early.")]
+before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed or no rate holds (--find),
+and otherwise 128 and the signal's number (130, 143) if the run was stopped early.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -120,6 +123,64 @@ enum LoadCommand {
 /// Gates with their results.
 type Verdicts = Vec<(Gate, Verdict)>;
 
+/// A run that has ended.
+struct Measured {
+    plan: Plan,
+    outcome: Outcome,
+    /// When the measurement began.
+    began_at: SystemTime,
+    /// What the charts of a page are drawn from.
+    points: Vec<page::Point>,
+}
+
+/// How the runs of a command are made.
+struct Measuring {
+    stopping: Stopping,
+    /// What others may ask the process for.
+    sources: Sources,
+    /// Whether progress is shown on a terminal.
+    is_live: bool,
+    has_page: bool,
+}
+
+impl Measuring {
+    /// Makes a run, and collects the points for a page.
+    fn run(&self, plan: Plan) -> Result<Measured, String> {
+        let files = IntervalFiles::create(None, None, self.has_page).map_err(|error| error.to_string())?;
+        self.run_into(plan, files)
+    }
+
+    /// Makes a run that writes files.
+    fn run_into(&self, plan: Plan, files: IntervalFiles) -> Result<Measured, String> {
+        let hooks = Hooks {
+            observer: Some(counts::observe(&self.sources, self.is_live.then(|| text::progress_line(&plan)))),
+            stopper: self.stopping.stopper(),
+            recorder: files.recorder(),
+        };
+        let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
+        let measured = load::run(&plan, hooks);
+        let written = files.finish();
+        if self.is_live {
+            text::clear_progress_line();
+        }
+        let outcome = measured.map_err(|error| format!("{}: {error}", plan.target.without_query()))?;
+        let points = written.map_err(|error| error.to_string())?;
+        Ok(Measured { plan, outcome, began_at, points })
+    }
+
+    /// Shows a line on a terminal.
+    fn tell(&self, line: impl FnOnce() -> String) {
+        if self.is_live {
+            output::tell(line());
+        }
+    }
+}
+
+/// What several runs have shown together.
+enum Together {
+    Search(find::Search),
+}
+
 /// Runs the measurement and prints the results, or reports on earlier ones.
 pub fn load(Load { options, command }: Load) -> ExitCode {
     if let Some(LoadCommand::Report(options)) = &command {
@@ -130,78 +191,65 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         reject(&[], ErrorKind::MissingRequiredArgument, message);
     };
     let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
-    let plan = match planned {
-        Ok(plan) => plan,
+    let planned = planned.and_then(|plan| Ok((plan, options.find.goal()?)));
+    let (plan, goal) = match planned {
+        Ok(planned) => planned,
         Err(error) => reject(&[], ErrorKind::ValueValidation, &error),
     };
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
-    let is_live = io::stderr().is_terminal();
-    let shown = is_live.then(|| text::progress_line(&plan));
-    let observer = Some(counts::observe(&inspection::start(), shown));
-    let mut hooks = Hooks { observer, stopper: None, recorder: None };
-    let stop_signal = stop_on_signals(&mut hooks);
-    let (files, json_file, html_file) = match open_files(&options) {
-        Ok(opened) => opened,
+    let (is_live, has_page) = (io::stderr().is_terminal(), options.html.is_some());
+    let measuring = Measuring { stopping: Stopping::new(), sources: inspection::start(), is_live, has_page };
+    let measured = open_files(&options).map_err(|error| error.to_string()).and_then(|(files, results)| {
+        let (measured, together) = match goal {
+            Some(goal) => find::find(goal, &plan, &measuring)
+                .map(|(search, measured)| (measured, Some(Together::Search(search))))?,
+            None => (measuring.run_into(plan, files)?, None),
+        };
+        Ok((measured, together, results))
+    });
+    match measured
+        .and_then(|(measured, together, results)| present(&options, &measuring, &measured, together, results))
+    {
+        Ok(exit_code) => exit_code,
         Err(error) => {
             output::complain(error);
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    hooks.recorder = files.recorder();
-    let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
-    let measured = load::run(&plan, hooks);
-    let written = files.finish();
-    if is_live {
-        text::clear_progress_line();
     }
-    let outcome = match measured {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            output::complain(format_args!("{}: {error}", plan.target.without_query()));
-            return ExitCode::FAILURE;
-        }
-    };
-    let verdicts: Verdicts =
-        options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-    let stop_signal = stop_signal.get().filter(|_| outcome.was_stopped);
-    let value = json::results(&plan, &outcome, &verdicts, stop_signal);
-    // The rows of a CSV are instead of the table.
-    let has_printed = options.csv.as_deref().is_some_and(is_standard_output);
-    let table = if has_printed { String::new() } else { text::table(&plan, &outcome) };
-    let printed = print(&table, &value, options.json.as_deref(), json_file);
-    let written = written.and_then(|points| match html_file {
-        Some(file) => file.write(&page_of(&plan, &outcome, &value, began_at, &points)),
-        None => Ok(()),
-    });
-    if let Err(error) = printed.and(written) {
-        output::complain(error);
-        return ExitCode::FAILURE;
-    }
-    exit_code(&plan, &outcome, &verdicts, stop_signal)
 }
 
-/// Lets SIGINT and SIGTERM stop the run. The cell then holds the signal.
-fn stop_on_signals(hooks: &mut Hooks) -> Rc<Cell<Option<Signal>>> {
-    let stop_signal = Rc::new(Cell::new(None));
-    match Signals::new(&[Signal::INT, Signal::TERM]) {
-        // An error means that the runtime is ending.
-        Ok(signals) => {
-            let stop_signal = stop_signal.clone();
-            let quit = Quit::take();
-            hooks.stopper = Some(Box::new(move || {
-                let _dumps = quit.dump();
-                stop_signal.set(signals.wait().ok());
-                // Another one ends the process.
-                drop(signals);
-            }));
-        }
-        Err(error) => output::complain(format_args!(
-            "cannot handle signals, which would end the run without results: {error}"
-        )),
+/// Prints and writes the results, and returns the exit status.
+fn present(
+    options: &Options,
+    measuring: &Measuring,
+    measured: &Measured,
+    together: Option<Together>,
+    results: ResultFiles,
+) -> Result<ExitCode, String> {
+    let Measured { plan, outcome, .. } = measured;
+    let verdicts: Verdicts = options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(outcome))).collect();
+    let stop_signal = measuring.stopping.signal().filter(|_| outcome.was_stopped);
+    let mut value = json::results(plan, outcome, &verdicts, stop_signal);
+    let mut table = String::new();
+    if let Some(Together::Search(search)) = &together {
+        value["search"] = search.value();
+        table = format!("{}\n", search.table());
     }
-    stop_signal
+    table += &text::table(plan, outcome);
+    // The rows of a CSV are instead of the table.
+    if options.csv.as_deref().is_some_and(is_standard_output) {
+        table.clear();
+    }
+    let printed = print(&table, &value, options.json.as_deref(), results.json);
+    let written = results.html.map_or(Ok(()), |file| file.write(&page_of(measured, &value)));
+    printed.and(written).map_err(|error| error.to_string())?;
+    let of_all = match &together {
+        Some(Together::Search(search)) => search.exit_code(),
+        None => None,
+    };
+    Ok(of_all.unwrap_or_else(|| exit_code(plan, outcome, &verdicts, stop_signal)))
 }
 
 /// The exit status of a run whose results have been written; complains about what failed.
@@ -259,11 +307,17 @@ fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 4] {
     [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html)]
 }
 
+/// The files for results that are written at the end.
+struct ResultFiles {
+    json: Option<ResultFile>,
+    html: Option<ResultFile>,
+}
+
 /// Opens all files before the run.
-fn open_files(options: &Options) -> io::Result<(IntervalFiles, Option<ResultFile>, Option<ResultFile>)> {
+fn open_files(options: &Options) -> io::Result<(IntervalFiles, ResultFiles)> {
     let html = options.html.as_deref().map(ResultFile::open).transpose()?;
     let intervals = IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref(), html.is_some())?;
-    Ok((intervals, open_json(options.json.as_deref())?, html))
+    Ok((intervals, ResultFiles { json: open_json(options.json.as_deref())?, html }))
 }
 
 /// Opens the file for JSON, unless it goes to standard output.
@@ -281,13 +335,8 @@ fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFil
     }
 }
 
-fn page_of(
-    plan: &Plan,
-    outcome: &Outcome,
-    value: &Value,
-    began_at: SystemTime,
-    points: &[page::Point],
-) -> String {
+fn page_of(measured: &Measured, value: &Value) -> String {
+    let Measured { plan, outcome, began_at, points } = measured;
     let target = plan.target.without_query();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
@@ -295,7 +344,7 @@ fn page_of(
     let span = workload::service_span(&plan.workload);
     page::Page {
         summary: summary.unwrap_or_default().trim_start_matches(": ").to_string() + ".",
-        began_at,
+        began_at: *began_at,
         value,
         times: match plan.pace {
             Pace::Closed => vec![("service time", &outcome.service_times)],

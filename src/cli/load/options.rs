@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use ringspun_load::{self as load, Gate, Length, Plan, Target};
 
+use super::goal::FindFlags;
 use super::pace::PaceFlags;
 use super::tls::TlsFlags;
 use super::workload::WorkloadOptions;
@@ -27,6 +28,8 @@ pub struct Options {
     count: Option<u64>,
     #[command(flatten)]
     pace: PaceFlags,
+    #[command(flatten)]
+    pub find: FindFlags,
     #[command(flatten)]
     workload: WorkloadOptions,
     #[command(flatten)]
@@ -81,7 +84,7 @@ impl Options {
             (None, Some(duration)) => plan.length = Length::Duration(duration),
             (None, None) => {}
         }
-        self.pace.apply(&mut plan)?;
+        self.pace.apply(&mut plan, self.find.goal()?.map(|goal| goal.pace()))?;
         Ok(plan)
     }
 }

@@ -65,8 +65,8 @@ pub struct PaceFlags {
 }
 
 impl PaceFlags {
-    /// Sets the pace of a plan whose length is already set.
-    pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
+    /// Sets the pace of a plan whose length is already set. A search has a pace of its own.
+    pub fn apply(&self, plan: &mut Plan, of_search: Option<Pace>) -> Result<(), String> {
         plan.workers = self.workers;
         if let Some(ago) = self.start_at.and_then(|start_at| start_at.elapsed().ok()) {
             return Err(format!("--start-at is {} ago: expected a time in the future", format_duration(ago)));
@@ -76,12 +76,13 @@ impl PaceFlags {
         plan.ramp_up = self.ramp_up;
         plan.warmup = self.warmup;
         plan.seed = self.seed.unwrap_or_else(random_seed).into();
-        match (&self.steps, self.rate) {
-            (Some(steps), _) => plan.set_steps(steps.0.clone()),
-            (None, Some(Rates { from_per_s, to_per_s })) if from_per_s == to_per_s => {
+        match (of_search, &self.steps, self.rate) {
+            (Some(pace), ..) => plan.pace = pace,
+            (None, Some(steps), _) => plan.set_steps(steps.0.clone()),
+            (None, None, Some(Rates { from_per_s, to_per_s })) if from_per_s == to_per_s => {
                 plan.pace = Pace::Open { rate_per_s: from_per_s };
             }
-            (None, Some(Rates { from_per_s, to_per_s })) => {
+            (None, None, Some(Rates { from_per_s, to_per_s })) => {
                 let Length::Duration(duration) = plan.length else {
                     return Err(format!(
                         "--rate {from_per_s}..{to_per_s} cannot be used with --count: expected --duration"
@@ -89,7 +90,7 @@ impl PaceFlags {
                 };
                 plan.set_steps(vec![Step { from_per_s, to_per_s, duration }]);
             }
-            (None, None) => {
+            (None, None, None) => {
                 if let Some(arrivals) = self.arrivals {
                     return Err(format!(
                         "--arrivals {arrivals}: a closed loop sends when a response has arrived: expected --rate \

@@ -56,6 +56,12 @@ fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", format_count(count), if count == 1 { "" } else { "s" })
 }
 
+/// A share in percent, which is not rounded up to certainty.
+pub fn percent_below(percent: f64) -> String {
+    let floor = (percent * 10.0).floor() / 10.0;
+    if percent >= 99.95 { "more than 99.9 %".to_string() } else { format!("{floor:.1} %") }
+}
+
 /// The table of results.
 pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut text = String::new();

@@ -9,6 +9,9 @@ use ringspun_load::{
 
 #[path = "../../../src/cli/load/options.rs"]
 mod flags;
+#[path = "../../../src/cli/load/goal.rs"]
+#[expect(dead_code, reason = "a search is the command's")]
+mod goal;
 #[path = "../../../src/cli/load/pace.rs"]
 mod pace;
 #[path = "../../../src/cli/load/tls.rs"]

@@ -8,6 +8,7 @@ mod chart;
 mod machine;
 mod markup;
 mod scale;
+mod search;
 mod sections;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,6 +152,7 @@ impl Page<'_> {
         );
         sections::add_gates(&mut html, self.value);
         sections::add_remarks(&mut html, &self.remarks);
+        search::add_search(&mut html, self.value);
         sections::add_tiles(&mut html, self.value, self.times.first().map(|(_, times)| *times));
         sections::add_percentiles(&mut html, &self.times, &self.meaning);
         sections::add_latency(&mut html, &self.series, self.times.first().map_or("", |(name, _)| *name));

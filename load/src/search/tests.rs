@@ -1,0 +1,165 @@
+//! The search is tried on simulated servers whose capacity theory knows, without time.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::arrivals::Arrivals;
+use crate::arrivals::{Position, Spread};
+use crate::payload::mix;
+
+/// Searches on a server whose verdicts are a function, and returns the rates that were tried.
+fn tried(bounds: &SearchBounds, holds: impl Fn(u64, usize) -> bool) -> (SearchResult, Vec<u64>) {
+    let tried = RefCell::new(Vec::new());
+    let result = search(bounds, |rate_per_s, _| {
+        tried.borrow_mut().push(rate_per_s);
+        ControlFlow::Continue(holds(rate_per_s, tried.borrow().len()))
+    });
+    (result, tried.into_inner())
+}
+
+#[test]
+fn a_range_is_found_by_doubling_and_narrowed_to_the_bound() {
+    for limit in [1, 2, 3, 999, 1000, 1001, 1999, 50_000, 1_234_567, RATE_MAX_PER_S - 1] {
+        let (result, tried) = tried(&SearchBounds::default(), |rate_per_s, _| rate_per_s <= limit);
+        let found = result.found.unwrap();
+        assert!(found.rate_per_s <= limit && found.rate_per_s as f64 >= limit as f64 / 1.02 - 1.0, "{limit}");
+        assert!(result.fails_at_per_s.is_some_and(|fails_at| fails_at > limit), "{limit}: {result:?}");
+        assert!(tried.len() < 60, "{limit}: {tried:?}");
+        assert_eq!(tried[tried.len() - 5..], [found.rate_per_s; 5]);
+    }
+}
+
+#[test]
+fn a_search_stays_within_its_bounds() {
+    let bounds = SearchBounds { from_per_s: 30, max_per_s: 100, confirmations: 3, ..SearchBounds::default() };
+    let (result, rates) = tried(&bounds, |_, _| true);
+    assert_eq!(rates, [30, 60, 100, 100, 100, 100]);
+    let found = Found { rate_per_s: 100, held: 3, confirmations: 3 };
+    assert_eq!(result, SearchResult { found: Some(found), fails_at_per_s: None, was_stopped: false });
+    let (result, rates) = tried(&bounds, |_, _| false);
+    assert_eq!(rates, [30, 30, 15, 15, 7, 7, 3, 3, 1, 1]);
+    assert_eq!(result, SearchResult { found: None, fails_at_per_s: Some(1), was_stopped: false });
+}
+
+#[test]
+fn a_single_disturbance_does_not_end_the_search() {
+    for disturbed in 1..20 {
+        let (result, _) =
+            tried(&SearchBounds::default(), |rate_per_s, number| rate_per_s <= 50_000 && number != disturbed);
+        let found = result.found.unwrap();
+        assert!((49_000..=50_000).contains(&found.rate_per_s), "{disturbed}: {found:?}");
+    }
+}
+
+#[test]
+fn a_search_can_be_stopped_at_any_trial() {
+    for end in 0..15 {
+        let mut count = 0;
+        let result = search(&SearchBounds::default(), |rate_per_s, _| {
+            count += 1;
+            if count > end { ControlFlow::Break(()) } else { ControlFlow::Continue(rate_per_s <= 5000) }
+        });
+        assert_eq!((result.found, result.was_stopped), (None, true), "{end}");
+    }
+}
+
+#[test]
+fn what_is_found_says_how_sure_it_is() {
+    for (held, confirmations, percent) in
+        [(1, 1, 50.0), (3, 3, 87.5), (5, 5, 96.875), (4, 5, 81.25), (3, 5, 50.0)]
+    {
+        assert_eq!(Found { rate_per_s: 1, held, confirmations }.confidence_percent(), percent);
+    }
+}
+
+#[test]
+fn bounds_are_named_with_what_was_expected() {
+    let bounds = SearchBounds::default();
+    assert_eq!(bounds.check(), Ok(()));
+    for (bounds, expected) in [
+        (SearchBounds { from_per_s: 0, ..bounds }, "starts at 0 requests/s: expected 1 to"),
+        (
+            SearchBounds { from_per_s: 6, max_per_s: 5, ..bounds },
+            "starts at 6 requests/s: expected 1 to its end, 5",
+        ),
+        (SearchBounds { max_per_s: 0, ..bounds }, "ends at 0 requests/s"),
+        (SearchBounds { within_percent: 0.0, ..bounds }, "within 0%: expected 0.1% to 50%"),
+        (SearchBounds { within_percent: f64::NAN, ..bounds }, "within NaN%"),
+        (SearchBounds { confirmations: 0, ..bounds }, "0 trials to confirm"),
+    ] {
+        let error = bounds.check().unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Requests per second that a simulated server takes.
+const CAPACITY_PER_S: f64 = 10_000.0;
+/// Requests per trial.
+const REQUESTS: u64 = 60_000;
+
+/// Numbers from a seed.
+struct Random(u64);
+
+impl Random {
+    /// Exponentially distributed, with a mean of 1.
+    fn exponential(&mut self) -> f64 {
+        self.0 = mix(self.0);
+        -(((self.0 >> 11) + 1) as f64 / (1_u64 << 53) as f64).ln()
+    }
+}
+
+/// A trial at a server that takes one request at a time, with Poisson arrivals as of a run: its response times, in
+/// service times.
+fn response_times(rate_per_s: u64, seed: u64, mut service: impl FnMut() -> f64, mut took: impl FnMut(f64)) {
+    let utilization = rate_per_s as f64 / CAPACITY_PER_S;
+    let spread = Spread::new(Arrivals::Poisson, seed, Position::whole(REQUESTS));
+    let mut free_at = 0.0_f64;
+    for request in 0..REQUESTS {
+        let Position { whole, part } = spread.position(request);
+        let due = (whole as f64 + f64::from(part) / f64::from(Position::ONE)) / utilization;
+        free_at = free_at.max(due) + service();
+        took(free_at - due);
+    }
+}
+
+/// Searches with 20 seeds; each has to end within 5 % of what theory gives.
+fn check_searches(expected_per_s: f64, holds: impl Fn(u64, u64) -> bool) {
+    for seed in 0..20 {
+        let mut trials = 0;
+        let result = search(&SearchBounds::default(), |rate_per_s, _| {
+            trials += 1;
+            ControlFlow::Continue(holds(rate_per_s, mix(seed ^ mix(trials))))
+        });
+        let found = result.found.unwrap();
+        let ratio = found.rate_per_s as f64 / expected_per_s;
+        assert!(
+            (0.95..1.05).contains(&ratio),
+            "{seed}: {found:?} after {trials} trials, expected {expected_per_s}"
+        );
+    }
+}
+
+#[test]
+fn searches_end_where_theory_says_on_m_m_1() {
+    // Response times are exponential with the rate 1 - u, in service times: p99 is ln(100) / (1 - u).
+    let utilization = 0.7;
+    let limit = 100_f64.ln() / (1.0 - utilization);
+    check_searches(utilization * CAPACITY_PER_S, |rate_per_s, seed| {
+        let mut random = Random(seed);
+        let mut above = 0;
+        response_times(rate_per_s, seed, || random.exponential(), |time| above += u64::from(time > limit));
+        above * 100 <= REQUESTS
+    });
+}
+
+#[test]
+fn searches_end_where_theory_says_on_m_d_1() {
+    // The mean is 1 + u / (2 (1 - u)) service times.
+    let utilization = 0.8;
+    let limit = 1.0 + utilization / (2.0 * (1.0 - utilization));
+    check_searches(utilization * CAPACITY_PER_S, |rate_per_s, seed| {
+        let mut sum = 0.0;
+        response_times(rate_per_s, seed, || 1.0, |time| sum += time);
+        sum / REQUESTS as f64 <= limit
+    });
+}

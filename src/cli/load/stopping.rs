@@ -1,0 +1,55 @@
+//! SIGINT and SIGTERM, which end a run early, and all runs that were to follow it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ringspun::fibers::{Signal, Signals};
+use ringspun_load::Stopper;
+
+use crate::cli::dumps::Quit;
+use crate::cli::output;
+
+/// What stops the runs of a command.
+pub struct Stopping {
+    /// Absent once one has arrived: another one ends the process.
+    signals: Rc<RefCell<Option<Rc<Signals>>>>,
+    arrived: Rc<Cell<Option<Signal>>>,
+    /// Between runs, SIGQUIT is ignored.
+    _quit: Quit,
+}
+
+impl Stopping {
+    /// Begins to handle the signals.
+    pub fn new() -> Self {
+        let signals = Signals::new(&[Signal::INT, Signal::TERM]).inspect_err(|error| {
+            output::complain(format_args!(
+                "cannot handle signals, which would end the run without results: {error}"
+            ));
+        });
+        Self {
+            signals: Rc::new(RefCell::new(signals.ok().map(Rc::new))),
+            arrived: Rc::default(),
+            _quit: Quit::take(),
+        }
+    }
+
+    /// The signal that has arrived, if a run looked for it.
+    pub fn signal(&self) -> Option<Signal> {
+        self.arrived.get()
+    }
+
+    /// For the hooks of a run. A signal that arrived before stops it at once.
+    pub fn stopper(&self) -> Option<Stopper> {
+        let waiting = self.signals.borrow().clone()?;
+        let (signals, arrived) = (self.signals.clone(), self.arrived.clone());
+        let quit = Quit::take();
+        Some(Box::new(move || {
+            let _dumps = quit.dump();
+            // An error means that the runtime is ending.
+            if let Ok(signal) = waiting.wait() {
+                arrived.set(Some(signal));
+                signals.take();
+            }
+        }))
+    }
+}
