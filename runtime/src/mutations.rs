@@ -23,6 +23,10 @@ pub enum Mutation {
     ScopeLeft,
     /// The decrypted bytes that an interrupted read has put back are lost.
     DecryptedBytesLost,
+    /// A zero-copy send is over with its result, though the kernel still uses the data.
+    NotificationIgnored,
+    /// The cancel of a zero-copy send that waits for its notification does not disconnect.
+    NotificationAwaited,
 }
 
 thread_local! {
@@ -31,7 +35,7 @@ thread_local! {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::SlotFreedAtCancel,
         Self::LateByteDropped,
         Self::WakeLost,
@@ -40,6 +44,8 @@ impl Mutation {
         Self::PermitForgotten,
         Self::ScopeLeft,
         Self::DecryptedBytesLost,
+        Self::NotificationIgnored,
+        Self::NotificationAwaited,
     ];
 
     /// Activates this bug on this thread.

@@ -9,7 +9,7 @@
 #     --workload NAME    echo, proxy, chat, endings, trees, scopes, locks or tls; all by default
 #     --jobs N           how many processes at once; one for each core by default
 #     --trace            runs one seed, and prints all that happens in it
-#     --mutations        puts eight deliberate bugs into the code, one after the other, each of which has to be found
+#     --mutations        puts ten deliberate bugs into the code, one after the other, each of which has to be found
 #                        within 10,000 seeds
 #
 # A seed decides everything that can happen and go wrong. A seed that fails is printed with the command that repeats it and

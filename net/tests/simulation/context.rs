@@ -12,6 +12,8 @@ use ringspun_runtime::{Configuration, EventLoop, LoopStatistics};
 
 /// An amount that is sent in a hurry.
 const LARGE_BYTES: u64 = 20_000;
+/// How long a cancel may take if nothing delays it much.
+const CANCEL_MAX: Duration = Duration::from_secs(5);
 
 /// One run of one workload.
 pub struct Context {
@@ -252,6 +254,12 @@ impl Context {
         if total <= LARGE_BYTES || self.chance(64) {
             self.nap();
         }
+    }
+
+    /// How long a cancelled operation may take to end: one that misses is repeated.
+    pub fn cancel_max(&self) -> Duration {
+        let faults = [Fault::CancelMissed, Fault::CancelTooLate, Fault::Stall];
+        CANCEL_MAX * (1 + faults.map(|fault| self.simulation.count_of(fault)).iter().sum::<u64>() as u32)
     }
 
     /// A time of any magnitude between some nanoseconds and some seconds.

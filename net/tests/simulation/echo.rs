@@ -53,10 +53,12 @@ pub fn run(context: &Rc<Context>) {
     for link in links.borrow().values().filter(|_| !context.is_ending()) {
         link.there.settle(context);
         link.back.settle(context);
+        // An interrupt of a zero-copy write.
+        let was_cut = context.simulation.count_of(Fault::Disconnected) > 0;
         // Only these faults end a connection that neither side ends.
         let harmless =
             [Fault::Reset, Fault::ConnectionAborted].map(|fault| !context.simulation.allows(fault));
-        context.check(!link.back.has_failed() || harmless != [true, true], || {
+        context.check(!link.back.has_failed() || was_cut || harmless != [true, true], || {
             "a connection failed although nothing broke it".to_string()
         });
     }
@@ -84,11 +86,15 @@ fn client(context: &Rc<Context>, links: &Links, number: u64, address: Address) {
 }
 
 fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
-    let total = context.amount();
+    let (total, copies) = (context.amount(), context.chance(768));
     while link.there.sent() < total {
         let count = context.piece(total, link.there.sent());
         stream.set_write_timeout(context.chance(128).then(|| context.duration()));
-        match link.there.write(context, |bytes| stream.write(bytes), count) {
+        let written = match copies {
+            true => link.there.write(context, |bytes| stream.write(bytes), count),
+            false => write_zero_copy(context, stream, link, count),
+        };
+        match written {
             Err(error) if !context.goes_on(&error) => return link.fail(),
             _ => context.pause(total),
         }
@@ -97,6 +103,28 @@ fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
         Ok(()) => link.there.finish(),
         Err(_) => link.fail(),
     }
+}
+
+/// Writes without a copy. A deadline ends that in time, whenever the peer acknowledges.
+fn write_zero_copy(context: &Context, stream: &Stream, link: &Link, count: usize) -> io::Result<()> {
+    let before = context.simulation.elapsed();
+    let write = || link.there.write(context, |bytes| stream.write_zero_copy(bytes), count);
+    let deadline = context.chance(512).then(|| context.duration());
+    let written = match deadline {
+        Some(deadline) => fibers::with_deadline(deadline, write),
+        None => write(),
+    };
+    context.tally("zero-copy writes", 1);
+    if written.as_ref().is_err_and(|error| net::interrupt_of(error).is_some()) {
+        context.tally("interrupted zero-copy writes", 1);
+    }
+    if let Some(deadline) = deadline {
+        let late = (context.simulation.elapsed() - before).saturating_sub(deadline);
+        context.check(late < context.cancel_max(), || {
+            format!("a cancelled zero-copy send took {late:?} to end")
+        });
+    }
+    written
 }
 
 fn receive(context: &Rc<Context>, stream: &Stream, link: &Link) {

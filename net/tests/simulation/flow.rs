@@ -20,6 +20,8 @@ pub struct Flow {
     finished: Cell<bool>,
     ended: Cell<bool>,
     failed: Cell<bool>,
+    /// The bytes of a write; kept, so that one that still uses them is noticed.
+    buffer: Cell<Vec<u8>>,
 }
 
 impl Flow {
@@ -32,6 +34,7 @@ impl Flow {
             finished: Cell::new(false),
             ended: Cell::new(false),
             failed: Cell::new(false),
+            buffer: Cell::default(),
         }
     }
 
@@ -61,8 +64,14 @@ impl Flow {
         count: usize,
     ) -> io::Result<()> {
         let start = self.sent.get();
-        let bytes: Vec<u8> = (start..start + count as u64).map(|offset| self.byte_at(offset)).collect();
-        self.account(context, write(&bytes), count)
+        let mut bytes = self.buffer.take();
+        bytes.clear();
+        bytes.extend((start..start + count as u64).map(|offset| self.byte_at(offset)));
+        let written = write(&bytes);
+        // Whoever still reads them is to find others.
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        self.buffer.set(bytes);
+        self.account(context, written, count)
     }
 
     /// Counts the outcome of a write.

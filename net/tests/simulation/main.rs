@@ -17,7 +17,7 @@ mod worker;
 
 #[cfg(feature = "mutations")]
 use ringspun_runtime::simulation::Mutation;
-use worker::Scene;
+use worker::{Scene, of_sockets, of_time, with_zero_copy};
 
 /// What is counted where every byte is known.
 const FLOWS: [&str; 6] = [
@@ -29,38 +29,50 @@ const FLOWS: [&str; 6] = [
     "interrupted writes",
 ];
 
+/// The same, and what goes without a copy.
+const ECHOES: [&str; 8] = [
+    "bytes",
+    "cancels",
+    "flows that arrived",
+    "flows that failed",
+    "interrupted accepts",
+    "interrupted writes",
+    "zero-copy writes",
+    "interrupted zero-copy writes",
+];
+
 const SCENES: [Scene; 7] = [
-    Scene { name: "echo", workload: echo::run, tallies: &FLOWS, has_sockets: true },
-    Scene { name: "proxy", workload: proxy::run, tallies: &FLOWS, has_sockets: true },
+    Scene { name: "echo", workload: echo::run, tallies: &ECHOES, faults: with_zero_copy },
+    Scene { name: "proxy", workload: proxy::run, tallies: &FLOWS, faults: of_sockets },
     Scene {
         name: "chat",
         workload: chat::run,
         tallies: &["cancels", "members that left", "members thrown out", "messages missed", "messages read"],
-        has_sockets: true,
+        faults: of_sockets,
     },
     Scene {
         name: "endings",
         workload: endings::run,
         tallies: &["bytes", "flows that arrived", "flows that failed", "interrupted writes"],
-        has_sockets: false,
+        faults: of_time,
     },
     Scene {
         name: "trees",
         workload: trees::run,
         tallies: &["cancels", "deadlines", "fibers", "interrupts", "panics", "values given", "values taken"],
-        has_sockets: false,
+        faults: of_time,
     },
     Scene {
         name: "scopes",
         workload: scopes::run,
         tallies: &["cancels", "fibers", "panics", "scopes"],
-        has_sockets: false,
+        faults: of_time,
     },
     Scene {
         name: "locks",
         workload: locks::run,
         tallies: &["cancels", "interrupts", "jobs", "locks", "meetings", "values heard"],
-        has_sockets: false,
+        faults: of_time,
     },
 ];
 
@@ -76,6 +88,10 @@ fn finder(mutation: Mutation) -> Option<(&'static str, &'static [&'static str])>
         Mutation::LateAcceptLeaked => ("echo", &["descriptors were left open"]),
         Mutation::PermitForgotten => ("locks", &["a waiter was forgotten"]),
         Mutation::ScopeLeft => ("scopes", &["a scope was left while"]),
+        Mutation::NotificationIgnored => {
+            ("echo", &["changed before", "a completion for an operation that is over"])
+        }
+        Mutation::NotificationAwaited => ("echo", &["a cancelled zero-copy send took"]),
         // By tls/tests/simulation.
         Mutation::DecryptedBytesLost => return None,
         unknown => panic!("{unknown:?}: no workload is known to find it"),

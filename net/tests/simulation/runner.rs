@@ -159,9 +159,7 @@ fn shown(sums: &Sums) -> String {
 
 /// Expected events that have not happened.
 fn missing(scene: &Scene, sums: &Sums) -> Vec<String> {
-    let faults = Fault::ALL.iter().filter(|fault| {
-        scene.has_sockets || matches!(fault, Fault::EnterInterrupted | Fault::LateTimer | Fault::Stall)
-    });
+    let faults = Fault::ALL.into_iter().filter(|fault| (scene.faults)(*fault));
     let expected = faults.map(|fault| format!("{fault:?}"));
     let expected = expected.chain(scene.tallies.iter().map(|name| name.to_string()));
     expected.filter(|name| sums.get(name).is_none_or(|count| *count == 0)).collect()

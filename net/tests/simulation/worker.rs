@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::process::exit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ringspun_runtime::simulation::Fault;
+
 use crate::SCENES;
 use crate::context::{self, Summary, Workload};
 use crate::runner::{Options, Range};
@@ -13,8 +15,25 @@ pub struct Scene {
     pub name: &'static str,
     pub workload: Workload,
     pub tallies: &'static [&'static str],
-    /// Whether it has sockets, so that every fault has to happen.
-    pub has_sockets: bool,
+    /// The faults that must have happened, too.
+    pub faults: fn(Fault) -> bool,
+}
+
+/// What happens to a loop without sockets.
+#[allow(dead_code, reason = "sessions of TLS have sockets")]
+pub fn of_time(fault: Fault) -> bool {
+    matches!(fault, Fault::EnterInterrupted | Fault::LateTimer | Fault::Stall)
+}
+
+/// What happens to sockets.
+pub fn of_sockets(fault: Fault) -> bool {
+    !matches!(fault, Fault::LateNotification | Fault::Disconnected)
+}
+
+/// The same, where data is sent without a copy.
+#[allow(dead_code, reason = "sessions of TLS copy")]
+pub fn with_zero_copy(fault: Fault) -> bool {
+    of_sockets(fault) || matches!(fault, Fault::LateNotification | Fault::Disconnected)
 }
 
 /// Each so many seeds, one runs twice, and has to give the same.

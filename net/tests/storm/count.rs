@@ -19,6 +19,7 @@ pub enum Operation {
     Receive,
     Write,
     LargeWrite,
+    ZeroCopyWrite,
     ReceiveFrom,
     SendTo,
     LookUp,
@@ -30,7 +31,7 @@ pub enum Operation {
     Signal,
 }
 
-pub const OPERATIONS: [Operation; 17] = {
+pub const OPERATIONS: [Operation; 18] = {
     use Operation::*;
     [
         Connect,
@@ -41,6 +42,7 @@ pub const OPERATIONS: [Operation; 17] = {
         Receive,
         Write,
         LargeWrite,
+        ZeroCopyWrite,
         ReceiveFrom,
         SendTo,
         LookUp,

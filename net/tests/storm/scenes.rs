@@ -226,6 +226,64 @@ pub fn transfer(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
     Ok(())
 }
 
+/// A sender whose data the kernel may use until the write returns, and that reuses it then. The receiver knows every
+/// byte. An interrupt resets the connection.
+pub fn without_copies(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
+    let place = if random.below(4) == 0 { unix_name() } else { TCP.to_string() };
+    let (client, served) = pair(&place)?;
+    let salt = random.next() as u8;
+    let (choices, shared) = (random.fork(), storm.clone());
+    let receiver = fibers::spawn(move || receive(&shared, choices, &served, salt))?;
+    let (mut choices, shared) = (random.fork(), storm.clone());
+    let sender = fibers::spawn(move || {
+        let (mut data, mut written) = (Vec::new(), 0);
+        for _ in 0..1 + choices.below(10) {
+            let length = 1 + choices.below(96 * 1024) as usize;
+            data.clear();
+            data.extend_from_slice(&pattern(salt, written, length));
+            let limit = Limit::random(&mut choices);
+            client.set_write_timeout(limit.timeout());
+            let result = limit.hold(|| client.write_zero_copy(&data));
+            data.fill(0x99);
+            match result {
+                Ok(count) => written += count,
+                Err(error) => {
+                    shared.failed(Operation::ZeroCopyWrite, limit, &error);
+                    return (written, length);
+                }
+            }
+        }
+        // A cancel that came with the last write has reset the connection.
+        let is_open = client.shutdown(Shutdown::Write).is_ok();
+        (written, if is_open { 0 } else { written })
+    })?;
+    // Waits for the receiver, or ends before it.
+    let cuts = random.below(2) == 0;
+    for _ in 0..random.below(20) {
+        match random.below(3) {
+            0 if cuts => sender.cancel(),
+            1 => receiver.cancel(),
+            _ => fibers::sleep(random.moment())?,
+        }
+    }
+    let ((written, uncertain), received) = (sender.join()?, receiver.join()?);
+    assert!(received <= written + uncertain, "{received} received, {written} written");
+    assert!(uncertain > 0 || received == written, "{received} received, {written} written");
+    Ok(())
+}
+
+/// A fiber whose data the kernel uses until the peer reads, which it never does.
+pub fn occupy_without_copies(storm: &Rc<Storm>) -> io::Result<()> {
+    let (full, unread) = pair(TCP)?;
+    let storm = storm.clone();
+    fibers::spawn(move || {
+        let error = full.write_zero_copy(&vec![0; 1 << 20]).unwrap_err();
+        drop(unread);
+        storm.failed(Operation::ZeroCopyWrite, Limit::None, &error);
+    })?;
+    Ok(())
+}
+
 /// Connects and reads the end; every wait is limited, because the listener may not be there any more.
 pub fn connect_and_read(storm: &Storm, random: &mut Random, address: Address) -> Failure {
     let limit = Limit::deadline(random);
@@ -399,11 +457,12 @@ pub fn joining(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
 /// Several scenes at once, each with choices of its own.
 pub fn rage(storm: &Rc<Storm>, random: &mut Random) -> io::Result<()> {
     type Scene = fn(&Rc<Storm>, Random) -> io::Result<()>;
-    const SCENES: [Scene; 15] = [
+    const SCENES: [Scene; 16] = [
         transfer,
         transfer,
         transfer,
         transfer,
+        without_copies,
         accepting,
         serving,
         connecting,

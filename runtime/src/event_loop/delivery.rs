@@ -109,6 +109,10 @@ impl EventLoop {
     /// data.
     #[cold]
     fn await_notification(&self, raw: RawCompletion) {
+        #[cfg(feature = "mutations")]
+        if crate::mutations::mutated(crate::mutations::Mutation::NotificationIgnored) {
+            return self.deliver_last(RawCompletion { more: false, ..raw });
+        }
         self.zero_copy.borrow_mut().insert(raw.key, raw.result);
         if self.slots.borrow().is_cancelled(raw.key) {
             self.cancel_notification(raw.key);
@@ -120,6 +124,10 @@ impl EventLoop {
     pub(super) fn cancel_notification(&self, key: OperationKey) -> bool {
         if !self.zero_copy.borrow().contains_key(&key) {
             return false;
+        }
+        #[cfg(feature = "mutations")]
+        if crate::mutations::mutated(crate::mutations::Mutation::NotificationAwaited) {
+            return true;
         }
         if let Some(Operation::SendZeroCopy { socket, .. }) = self.slots.borrow().get(key) {
             crate::sys::disconnect(*socket);

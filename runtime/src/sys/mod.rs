@@ -29,6 +29,10 @@ pub(crate) use termination::cancel_at_termination_by;
 
 /// Ends a connection at once, and drops what has not been sent (`AF_UNSPEC` in `connect(2)`).
 pub(crate) fn disconnect(socket: RawFd) {
+    #[cfg(feature = "simulation")]
+    if let Some(simulation) = sim::current() {
+        return simulation.disconnect(socket);
+    }
     // SAFETY: zeroed is valid, and the address is valid for the length that is passed. Fails if there is no connection.
     unsafe {
         let mut address: libc::sockaddr = std::mem::zeroed();

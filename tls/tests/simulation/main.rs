@@ -14,7 +14,7 @@ mod worker;
 
 #[cfg(feature = "mutations")]
 use ringspun_runtime::simulation::Mutation;
-use worker::Scene;
+use worker::{Scene, of_sockets};
 
 const SCENES: [Scene; 1] = [Scene {
     name: "tls",
@@ -32,7 +32,7 @@ const SCENES: [Scene; 1] = [Scene {
         "interrupted writes",
         "moves",
     ],
-    has_sockets: true,
+    faults: of_sockets,
 }];
 
 /// The workload that is to find a deliberate bug, and what it then says. The others are for `net/tests/simulation`.

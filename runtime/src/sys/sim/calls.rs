@@ -279,6 +279,14 @@ impl Simulation {
         self.with_socket(socket, |world, id| world.shut_down(id, how))
     }
 
+    /// `connect(2)` with `AF_UNSPEC`, which ends a connection. Does nothing without one.
+    pub fn disconnect(&self, socket: RawFd) {
+        let mut world = self.world.borrow_mut();
+        if let Some(id) = world.socket_of(socket) {
+            world.disconnect(id);
+        }
+    }
+
     /// `SO_LINGER` with a time of zero (`socket(7)`)
     ///
     /// # Errors

@@ -56,9 +56,13 @@ pub enum Fault {
     BuffersExhausted,
     /// A connection was reset because its peer closed it with unread bytes.
     ResetByClose,
+    /// The notification of a zero-copy send came long after its result.
+    LateNotification,
+    /// A zero-copy send was cancelled before its notification, which disconnects.
+    Disconnected,
 }
 
-const FAULTS: usize = Fault::ResetByClose as usize + 1;
+const FAULTS: usize = Fault::Disconnected as usize + 1;
 
 impl Fault {
     /// All of them.
@@ -88,6 +92,8 @@ impl Fault {
         Self::DescriptorReused,
         Self::BuffersExhausted,
         Self::ResetByClose,
+        Self::LateNotification,
+        Self::Disconnected,
     ];
 
     /// The maximum rate, in 1,024 opportunities.
@@ -97,8 +103,10 @@ impl Fault {
             Self::Reset | Self::Stall => 8,
             Self::ConnectFailed | Self::ConnectionAborted | Self::AcceptExhausted => 128,
             Self::SendCutShort => 256,
+            // For minutes.
+            Self::LateNotification => 64,
             // These happen by themselves.
-            Self::DescriptorReused | Self::BuffersExhausted | Self::ResetByClose => 0,
+            Self::DescriptorReused | Self::BuffersExhausted | Self::ResetByClose | Self::Disconnected => 0,
             _ => 512,
         }
     }

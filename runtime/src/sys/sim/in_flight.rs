@@ -34,6 +34,8 @@ pub(super) struct InFlight {
 pub(super) enum State {
     Queued,
     Armed,
+    /// A zero-copy send that has its result: the kernel uses the bytes until the notification.
+    Notifying,
     /// Its terminal completion waits to be reaped.
     Over,
 }
@@ -54,6 +56,8 @@ pub(super) struct Outgoing {
     pub(super) start: *const u8,
     pub(super) bytes: Box<[u8]>,
     pub(super) sent: usize,
+    /// The kernel sends them from where they are, and notifies once it no longer uses them.
+    pub(super) is_zero_copy: bool,
 }
 
 impl Outgoing {
@@ -100,6 +104,9 @@ impl fmt::Debug for InFlight {
         let what = match &self.task {
             Task::Accept => "accept".to_string(),
             Task::Receive => "receive".to_string(),
+            Task::Send(outgoing) if outgoing.is_zero_copy => {
+                format!("zero-copy send of {} bytes", outgoing.bytes.len())
+            }
             Task::Send(outgoing) => format!("send of {} bytes", outgoing.bytes.len()),
             Task::Connect(address) => format!("connect to {address}"),
             Task::Poll(interest) => format!("poll for {interest:?}"),

@@ -71,7 +71,23 @@ impl World {
         self.attempt_input(id);
         if let Segment::Reset(_) = segment {
             self.attempt_output(id);
+            self.notify_all(id);
         }
+    }
+
+    /// Ends a connection immediately: what is unread here is lost, what is on its way to the peer may be.
+    pub(super) fn disconnect(&mut self, id: SocketId) {
+        let Some(connection) = self.connection(id).filter(|connection| !connection.is_dead()) else { return };
+        let peer = connection.peer;
+        connection.discard_input();
+        connection.reset(libc::ECONNRESET);
+        self.plan.count(Fault::Disconnected);
+        trace!(self, "socket {id} disconnected");
+        let at_ns = self.now_ns + self.latency_ns();
+        self.schedule(at_ns, Event::Arrival(peer, Segment::Reset(libc::ECONNRESET)));
+        self.attempt_input(id);
+        self.attempt_output(id);
+        self.notify_all(id);
     }
 
     /// Receives up to `most` bytes, or returns why there are none.

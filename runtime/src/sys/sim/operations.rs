@@ -8,6 +8,9 @@ use super::socket::{Kind, SocketId};
 use super::world::{Event, World, trace};
 use crate::operation::{Interest, Operation, OperationKey};
 
+/// How long a peer may take to acknowledge bytes.
+const NOTIFICATION_MAX_NS: u64 = 120_000_000_000;
+
 impl World {
     /// Adds an operation to the submission queue.
     pub(super) fn queue(&mut self, number: u64, user_data: u64, operation: &Operation) {
@@ -21,7 +24,9 @@ impl World {
                     // SAFETY: the bytes belong to the operation, or to its lender, until its terminal completion.
                     _ => unsafe { std::slice::from_raw_parts(start, length) }.into(),
                 };
-                (*socket, Task::Send(Outgoing { start, bytes, sent: 0 }))
+                let is_zero_copy =
+                    matches!(operation, Operation::SendZeroCopy { .. }) && !self.is_readiness_based;
+                (*socket, Task::Send(Outgoing { start, bytes, sent: 0, is_zero_copy }))
             }
             Operation::Connect { socket, address } => (*socket, Task::Connect(address.clone())),
             Operation::Poll { descriptor, interest } => (*descriptor, Task::Poll(*interest)),
@@ -214,6 +219,10 @@ impl World {
         if !outgoing.is_unchanged() {
             self.violate(format!("bytes that socket {id} sends changed before the terminal completion"));
         }
+        if outgoing.is_zero_copy && self.connection(id).is_some_and(|connection| !connection.takes_all) {
+            // As on Unix sockets.
+            return Outcome::last(Err(libc::EOPNOTSUPP));
+        }
         let total = outgoing.bytes.len();
         match self.send(id, &outgoing.bytes[outgoing.sent..]) {
             Ok(count) => outgoing.sent += count,
@@ -275,7 +284,8 @@ impl World {
         let delay_ns = if self.strikes(Fault::LateCompletion) { self.delay_ns() } else { 0 };
         let at_ns = operation.posted_ns.max(self.now_ns + delay_ns);
         operation.posted_ns = at_ns;
-        let more = outcome.more;
+        let notifies = !outcome.more && self.notifies(user_data, operation, result);
+        let more = outcome.more || notifies;
         trace!(self, "{operation:?} {} {result}", if more { "gives" } else { "ends with" });
         if !more {
             operation.state = State::Over;
@@ -361,6 +371,48 @@ impl World {
 
     pub(super) fn add_to_digest(&mut self, fact: u64) {
         self.digest = (self.digest ^ fact).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
+    /// Whether a notification follows the result of an operation, and schedules it: when the peer has acknowledged the
+    /// bytes, or long after.
+    fn notifies(&mut self, user_data: u64, operation: &mut InFlight, result: i32) -> bool {
+        let Task::Send(outgoing) = &operation.task else { return false };
+        // The kernel also notifies after most failures.
+        let may_notify = outgoing.is_zero_copy && result != -libc::EOPNOTSUPP;
+        let begun = may_notify && (result > 0 || self.random.chance(512));
+        if !begun || operation.state == State::Notifying {
+            return false;
+        }
+        operation.state = State::Notifying;
+        let connection = self.connection(operation.socket).filter(|connection| !connection.is_dead());
+        let peer = connection.map(|connection| connection.peer).filter(|_| result > 0);
+        let mut at_ns = operation.posted_ns;
+        if let Some(peer) = peer {
+            let arrival_ns = self.connection(peer).map_or(0, |peer| peer.last_arrival_ns);
+            at_ns = at_ns.max(arrival_ns) + self.latency_ns();
+            if self.strikes(Fault::LateNotification) {
+                at_ns += self.random.below(NOTIFICATION_MAX_NS);
+            }
+        }
+        self.schedule(at_ns, Event::Notified(user_data));
+        true
+    }
+
+    /// Posts the notification of a zero-copy send, unless it has come already.
+    pub(super) fn notify(&mut self, user_data: u64) {
+        let Some(mut operation) = self.operations.remove(&user_data) else { return };
+        if operation.state == State::Notifying {
+            self.post(user_data, &mut operation, Outcome { result: Ok(0), buffer: None, more: false });
+        }
+        self.operations.insert(user_data, operation);
+    }
+
+    /// Notifies of all zero-copy sends of a socket whose connection is over.
+    pub(super) fn notify_all(&mut self, id: SocketId) {
+        let waits = |operation: &InFlight| operation.socket == id && operation.state == State::Notifying;
+        let found: Vec<_> =
+            self.operations.iter().filter(|(_, operation)| waits(operation)).map(|(key, _)| *key).collect();
+        found.into_iter().for_each(|user_data| self.schedule(self.now_ns, Event::Notified(user_data)));
     }
 
     /// Adds a reaped completion to the digest, removes an operation that is over, and returns its key.

@@ -132,6 +132,12 @@ impl Connection {
         }
     }
 
+    /// Loses what has not been received.
+    pub(super) fn discard_input(&mut self) {
+        self.input.clear();
+        self.arrived = 0;
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead
     }

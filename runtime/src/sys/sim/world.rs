@@ -80,6 +80,8 @@ pub(super) enum Event {
     Connected(u64),
     /// A cancel that could not stop its operation immediately takes effect.
     GiveUp(u64),
+    /// The kernel no longer uses the bytes of a zero-copy send.
+    Notified(u64),
 }
 
 /// A unit of arrival at a socket.
@@ -226,6 +228,7 @@ impl World {
                 Event::Attempt(user_data) => self.attempt(user_data),
                 Event::Connected(user_data) => self.finish_connect(user_data),
                 Event::GiveUp(user_data) => self.give_up(user_data),
+                Event::Notified(user_data) => self.notify(user_data),
             }
         }
     }
