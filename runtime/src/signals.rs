@@ -110,8 +110,10 @@ impl fmt::Display for Signal {
 
 /// A list of the watches, which only grows.
 static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
-/// By signal: what was done before ours, to be restored. Null, or leaked, as a handler may read it at any time.
-static PREVIOUS: [AtomicPtr<libc::sigaction>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
+/// By signal: what was done before ours, to be restored. Null, or one of those kept.
+static PREVIOUS: [AtomicPtr<Kept>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
+/// By signal: all that was ever done before ours. Lists that only grow, as a handler may read them at any time.
+static KEPT: [AtomicPtr<Kept>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 /// The generation of the process in which a thread changes actions, or 0.
 static CHANGING: AtomicUsize = AtomicUsize::new(0);
 
@@ -119,6 +121,12 @@ static CHANGING: AtomicUsize = AtomicUsize::new(0);
 const FREE: usize = 0;
 /// The place is being taken.
 const TAKEN: usize = usize::MAX;
+
+/// An action to be restored.
+struct Kept {
+    action: libc::sigaction,
+    next: *const Kept,
+}
 
 /// A place for a watch in the list.
 struct Place {
@@ -301,8 +309,16 @@ fn changing_actions<T>(process: ProcessMark, change: impl FnOnce() -> T) -> T {
     changed
 }
 
-fn previous_of(signal: Signal) -> &'static AtomicPtr<libc::sigaction> {
+fn previous_of(signal: Signal) -> &'static AtomicPtr<Kept> {
     &PREVIOUS[signal.0 as usize - 1]
+}
+
+/// All actions that have been kept for a signal.
+fn kept_for(signal: Signal) -> impl Iterator<Item = &'static Kept> {
+    // SAFETY: leaked boxes, which never change.
+    let first = unsafe { KEPT[signal.0 as usize - 1].load(Ordering::Acquire).as_ref() };
+    // SAFETY: likewise.
+    std::iter::successors(first, |kept| unsafe { kept.next.as_ref() })
 }
 
 /// Replaces the action of a signal; null for `new` leaves it as it is. Async-signal-safe.
@@ -346,19 +362,24 @@ fn install(signal: Signal) -> io::Result<()> {
     exchange_action(signal, &our_action()).map_err(refused).map(drop)
 }
 
-/// Keeps an action to be restored. A program has few different ones, so that little is leaked.
+/// Keeps an action to be restored. A program has few different ones.
 fn keep_previous(signal: Signal, action: libc::sigaction) {
-    let place = previous_of(signal);
-    // SAFETY: null, or leaked and never changed.
-    let kept = unsafe { place.load(Ordering::Acquire).as_ref() };
-    let is_same = kept.is_some_and(|kept| {
+    let is_same = |kept: &&Kept| {
+        let kept = &kept.action;
         kept.sa_sigaction == action.sa_sigaction
             && kept.sa_flags == action.sa_flags
             && same_mask(kept, &action)
-    });
-    if !is_same {
-        place.store(Box::leak(Box::new(action)), Ordering::Release);
-    }
+    };
+    let kept = match kept_for(signal).find(is_same) {
+        Some(known) => ptr::from_ref(known).cast_mut(),
+        None => {
+            let list = &KEPT[signal.0 as usize - 1];
+            let added = Box::into_raw(Box::new(Kept { action, next: list.load(Ordering::Acquire) }));
+            list.store(added, Ordering::Release);
+            added
+        }
+    };
+    previous_of(signal).store(kept, Ordering::Release);
 }
 
 fn same_mask(one: &libc::sigaction, other: &libc::sigaction) -> bool {
@@ -385,9 +406,10 @@ fn uninstall(signal: Signal) {
 
 /// As [`uninstall`], async-signal-safe; true if it has restored one.
 fn restore(signal: Signal) -> bool {
-    let previous = previous_of(signal).load(Ordering::Acquire);
+    // SAFETY: null, or a leaked box, which never changes.
+    let previous = unsafe { previous_of(signal).load(Ordering::Acquire).as_ref() };
     let is_installed = exchange_action(signal, ptr::null()).is_ok_and(|present| is_ours(&present));
-    !previous.is_null() && is_installed && exchange_action(signal, previous).is_ok()
+    previous.is_some_and(|kept| is_installed && exchange_action(signal, &kept.action).is_ok())
 }
 
 extern "C" fn on_signal(number: libc::c_int) {
@@ -416,4 +438,25 @@ fn note(signal: Signal) -> bool {
         place.bell.set();
     }
     is_wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_that_take_turns_are_kept_once_each() {
+        // Is ignored by default, and nobody else here uses it.
+        let signal = Signal::from_number(libc::SIGURG).unwrap();
+        let (mut ignored, mut default) = (our_action(), our_action());
+        (ignored.sa_sigaction, default.sa_sigaction) = (libc::SIG_IGN, libc::SIG_DFL);
+        for round in 0..100 {
+            let before = if round % 2 == 0 { ignored } else { default };
+            exchange_action(signal, &before).unwrap();
+            drop(SignalWatch::new(&[signal]).unwrap());
+            let restored = exchange_action(signal, ptr::null()).unwrap();
+            assert_eq!(restored.sa_sigaction, before.sa_sigaction, "round {round}");
+        }
+        assert_eq!(kept_for(signal).count(), 2);
+    }
 }
