@@ -18,6 +18,7 @@ mod capacity;
 mod compare;
 mod condition;
 mod error;
+mod estimate;
 mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,6 +40,8 @@ mod run;
 mod schedule;
 mod search;
 mod share;
+#[cfg(test)]
+mod simulated;
 mod status;
 mod step_tally;
 mod steps;
@@ -56,6 +59,7 @@ pub use bins::Bin;
 pub use compare::{Comparison, Row, compare};
 pub use condition::{Condition, Finding};
 pub use error::RunError;
+pub use estimate::Estimate;
 pub use framing::{DELIMITER_MAX_BYTES, Framing};
 pub use gate::{Gate, Verdict};
 pub use hooks::{Hooks, Observer, Progress, Stopper};

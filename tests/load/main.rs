@@ -7,6 +7,7 @@ mod http;
 mod pace;
 mod page;
 mod pipeline;
+mod repeat;
 mod report;
 mod runs;
 mod scale;

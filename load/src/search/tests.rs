@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::arrivals::Arrivals;
-use crate::arrivals::{Position, Spread};
 use crate::payload::mix;
+use crate::simulated::{Random, response_times};
 
 /// Searches on a server whose verdicts are a function, and returns the rates that were tried.
 fn tried(bounds: &SearchBounds, holds: impl Fn(u64, usize) -> bool) -> (SearchResult, Vec<u64>) {
@@ -95,32 +94,7 @@ fn bounds_are_named_with_what_was_expected() {
 /// Requests per second that a simulated server takes.
 const CAPACITY_PER_S: f64 = 10_000.0;
 /// Requests per trial.
-const REQUESTS: u64 = 60_000;
-
-/// Numbers from a seed.
-struct Random(u64);
-
-impl Random {
-    /// Exponentially distributed, with a mean of 1.
-    fn exponential(&mut self) -> f64 {
-        self.0 = mix(self.0);
-        -(((self.0 >> 11) + 1) as f64 / (1_u64 << 53) as f64).ln()
-    }
-}
-
-/// A trial at a server that takes one request at a time, with Poisson arrivals as of a run: its response times, in
-/// service times.
-fn response_times(rate_per_s: u64, seed: u64, mut service: impl FnMut() -> f64, mut took: impl FnMut(f64)) {
-    let utilization = rate_per_s as f64 / CAPACITY_PER_S;
-    let spread = Spread::new(Arrivals::Poisson, seed, Position::whole(REQUESTS));
-    let mut free_at = 0.0_f64;
-    for request in 0..REQUESTS {
-        let Position { whole, part } = spread.position(request);
-        let due = (whole as f64 + f64::from(part) / f64::from(Position::ONE)) / utilization;
-        free_at = free_at.max(due) + service();
-        took(free_at - due);
-    }
-}
+const REQUESTS: u64 = 40_000;
 
 /// Searches with 20 seeds; each has to end within 5 % of what theory gives.
 fn check_searches(expected_per_s: f64, holds: impl Fn(u64, u64) -> bool) {
@@ -145,9 +119,15 @@ fn searches_end_where_theory_says_on_m_m_1() {
     let utilization = 0.7;
     let limit = 100_f64.ln() / (1.0 - utilization);
     check_searches(utilization * CAPACITY_PER_S, |rate_per_s, seed| {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut above = 0;
-        response_times(rate_per_s, seed, || random.exponential(), |time| above += u64::from(time > limit));
+        response_times(
+            rate_per_s as f64 / CAPACITY_PER_S,
+            REQUESTS,
+            seed,
+            || random.exponential(),
+            |time| above += u64::from(time > limit),
+        );
         above * 100 <= REQUESTS
     });
 }
@@ -159,7 +139,7 @@ fn searches_end_where_theory_says_on_m_d_1() {
     let limit = 1.0 + utilization / (2.0 * (1.0 - utilization));
     check_searches(utilization * CAPACITY_PER_S, |rate_per_s, seed| {
         let mut sum = 0.0;
-        response_times(rate_per_s, seed, || 1.0, |time| sum += time);
+        response_times(rate_per_s as f64 / CAPACITY_PER_S, REQUESTS, seed, || 1.0, |time| sum += time);
         sum / REQUESTS as f64 <= limit
     });
 }

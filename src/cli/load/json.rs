@@ -60,7 +60,13 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
         "search": null,
+        "repeat": null,
     })
+}
+
+/// To a thousandth.
+pub fn thousandth(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 /// To a tenth.

@@ -13,6 +13,7 @@ mod pace;
 mod page;
 #[cfg(test)]
 mod reference;
+mod repeat;
 mod report;
 mod secrets;
 mod steps;
@@ -56,6 +57,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --steps 10k,20k,40k:30s --csv steps.csv
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --arrivals even
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --seed 7
+  ringspun load tcp://127.0.0.1:7000 -c 64 --rate 50k --repeat 5
   ringspun load tcp://127.0.0.1:7000 -c 64 --find 'p99<5ms,errors<0.1%' --json found.json
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
@@ -127,6 +129,7 @@ type Verdicts = Vec<(Gate, Verdict)>;
 struct Measured {
     plan: Plan,
     outcome: Outcome,
+    verdicts: Verdicts,
     /// When the measurement began.
     began_at: SystemTime,
     /// What the charts of a page are drawn from.
@@ -135,6 +138,7 @@ struct Measured {
 
 /// How the runs of a command are made.
 struct Measuring {
+    gates: Vec<Gate>,
     stopping: Stopping,
     /// What others may ask the process for.
     sources: Sources,
@@ -165,7 +169,8 @@ impl Measuring {
         }
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.target.without_query()))?;
         let points = written.map_err(|error| error.to_string())?;
-        Ok(Measured { plan, outcome, began_at, points })
+        let verdicts = self.gates.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
+        Ok(Measured { plan, outcome, verdicts, began_at, points })
     }
 
     /// Shows a line on a terminal.
@@ -179,6 +184,7 @@ impl Measuring {
 /// What several runs have shown together.
 enum Together {
     Search(find::Search),
+    Repeats(repeat::Repeats),
 }
 
 /// Runs the measurement and prints the results, or reports on earlier ones.
@@ -199,13 +205,20 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     if let Err(message) = limits::raise_open_files() {
         output::complain(message);
     }
-    let (is_live, has_page) = (io::stderr().is_terminal(), options.html.is_some());
-    let measuring = Measuring { stopping: Stopping::new(), sources: inspection::start(), is_live, has_page };
+    let measuring = Measuring {
+        gates: options.fail_if.clone(),
+        stopping: Stopping::new(),
+        sources: inspection::start(),
+        is_live: io::stderr().is_terminal(),
+        has_page: options.html.is_some(),
+    };
     let measured = open_files(&options).map_err(|error| error.to_string()).and_then(|(files, results)| {
-        let (measured, together) = match goal {
-            Some(goal) => find::find(goal, &plan, &measuring)
+        let (measured, together) = match (goal, options.repeat) {
+            (Some(goal), _) => find::find(goal, &plan, &measuring)
                 .map(|(search, measured)| (measured, Some(Together::Search(search))))?,
-            None => (measuring.run_into(plan, files)?, None),
+            (None, Some(count)) => repeat::repeat(count, &plan, &measuring)
+                .map(|(repeats, measured)| (measured, Some(Together::Repeats(repeats))))?,
+            (None, None) => (measuring.run_into(plan, files)?, None),
         };
         Ok((measured, together, results))
     });
@@ -228,14 +241,20 @@ fn present(
     together: Option<Together>,
     results: ResultFiles,
 ) -> Result<ExitCode, String> {
-    let Measured { plan, outcome, .. } = measured;
-    let verdicts: Verdicts = options.fail_if.iter().map(|gate| (gate.clone(), gate.judge(outcome))).collect();
+    let Measured { plan, outcome, verdicts, .. } = measured;
     let stop_signal = measuring.stopping.signal().filter(|_| outcome.was_stopped);
-    let mut value = json::results(plan, outcome, &verdicts, stop_signal);
+    let mut value = json::results(plan, outcome, verdicts, stop_signal);
     let mut table = String::new();
-    if let Some(Together::Search(search)) = &together {
-        value["search"] = search.value();
-        table = format!("{}\n", search.table());
+    match &together {
+        Some(Together::Search(search)) => {
+            value["search"] = search.value();
+            table = format!("{}\n", search.table());
+        }
+        Some(Together::Repeats(repeats)) => {
+            value["repeat"] = repeats.value();
+            table = repeats.table();
+        }
+        None => {}
     }
     table += &text::table(plan, outcome);
     // The rows of a CSV are instead of the table.
@@ -243,13 +262,14 @@ fn present(
         table.clear();
     }
     let printed = print(&table, &value, options.json.as_deref(), results.json);
-    let written = results.html.map_or(Ok(()), |file| file.write(&page_of(measured, &value)));
+    let written =
+        results.html.map_or(Ok(()), |file| file.write(&page_of(measured, together.as_ref(), &value)));
     printed.and(written).map_err(|error| error.to_string())?;
     let of_all = match &together {
         Some(Together::Search(search)) => search.exit_code(),
-        None => None,
+        Some(Together::Repeats(_)) | None => None,
     };
-    Ok(of_all.unwrap_or_else(|| exit_code(plan, outcome, &verdicts, stop_signal)))
+    Ok(of_all.unwrap_or_else(|| exit_code(plan, outcome, verdicts, stop_signal)))
 }
 
 /// The exit status of a run whose results have been written; complains about what failed.
@@ -335,8 +355,8 @@ fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFil
     }
 }
 
-fn page_of(measured: &Measured, value: &Value) -> String {
-    let Measured { plan, outcome, began_at, points } = measured;
+fn page_of(measured: &Measured, together: Option<&Together>, value: &Value) -> String {
+    let Measured { plan, outcome, began_at, points, .. } = measured;
     let target = plan.target.without_query();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
@@ -359,6 +379,10 @@ fn page_of(measured: &Measured, value: &Value) -> String {
         rate_unit: workload::rate_unit(&plan.workload),
         series: vec![page::Series::new(target.clone(), points)],
         remarks: text::remarks(plan, outcome),
+        repeats: match together {
+            Some(Together::Repeats(repeats)) => repeats.rows(),
+            _ => Vec::new(),
+        },
         title: target,
     }
     .render()

@@ -30,6 +30,13 @@ pub struct Options {
     pace: PaceFlags,
     #[command(flatten)]
     pub find: FindFlags,
+    /// Make so many whole runs, and report means with 95 % confidence intervals: --repeat 5
+    ///
+    /// Each run has its own connections, warm-up and random arrivals. Other results are those of the last run. A gate
+    /// that breaks in one run has failed.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=1000),
+          conflicts_with_all = ["find", "start_at", "hdr", "csv"])]
+    pub repeat: Option<u32>,
     #[command(flatten)]
     workload: WorkloadOptions,
     #[command(flatten)]

@@ -197,6 +197,7 @@ fn merged_page(logs: &[Log], merged: &Merged, value: &Value) -> String {
                 )
             }
         },
+        repeats: Vec::new(),
         began_at: page::time_of(began_at_s),
         value,
         times,

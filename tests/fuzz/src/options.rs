@@ -50,7 +50,8 @@ fn check_command_line(arguments: &[&str]) {
                 Ok(plan) => assert_eq!(plan.check(), Ok(())),
                 Err(error) => assert!(error.contains("expected"), "{arguments:?}: {error}"),
             }
-            let _ = (&options.json, &options.hdr, &options.csv, &options.html, &options.fail_if);
+            let _ =
+                (&options.json, &options.hdr, &options.csv, &options.html, &options.fail_if, &options.repeat);
         }
         Err(error) => {
             let shown = error.to_string();

@@ -7,6 +7,7 @@
 mod chart;
 mod machine;
 mod markup;
+mod repeats;
 mod scale;
 mod search;
 mod sections;
@@ -130,6 +131,8 @@ pub struct Page<'a> {
     pub series: Vec<Series>,
     /// Caveats about the results, in paragraphs.
     pub remarks: String,
+    /// The figures of several runs: a name, a mean, an interval, and a value per run; empty for a single run.
+    pub repeats: Vec<Vec<String>>,
 }
 
 impl Page<'_> {
@@ -152,6 +155,7 @@ impl Page<'_> {
         );
         sections::add_gates(&mut html, self.value);
         sections::add_remarks(&mut html, &self.remarks);
+        repeats::add_repeats(&mut html, &self.repeats);
         search::add_search(&mut html, self.value);
         sections::add_tiles(&mut html, self.value, self.times.first().map(|(_, times)| *times));
         sections::add_percentiles(&mut html, &self.times, &self.meaning);
