@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// More frames than this of a stack are not looked at.
-const FRAMES_MAX: usize = 96;
+pub(crate) const FRAMES_MAX: usize = 96;
 /// What looking at a stack may need of it: the unwinder, and the first call of each of its functions.
 pub(crate) const ROOM_SIZE_BYTES: usize = 12 * 1024;
 
@@ -14,6 +14,13 @@ pub(crate) fn return_addresses(stack: Range<usize>) -> Option<Box<[usize]>> {
     let here = 0_u8;
     let room = (&raw const here).addr().checked_sub(stack.start)?;
     (room >= ROOM_SIZE_BYTES).then(|| unwind::addresses(stack))
+}
+
+/// Notes the return addresses on the stack with these addresses, and returns how many: for the handler of a signal,
+/// which runs on another stack, and interrupts code on that one. Takes no memory.
+#[cfg(target_os = "linux")]
+pub(crate) fn addresses_above(stack: Range<usize>, addresses: &mut [usize; FRAMES_MAX]) -> usize {
+    unwind::addresses_above(stack, addresses)
 }
 
 #[cfg(not(target_arch = "arm"))]
@@ -49,6 +56,38 @@ mod unwind {
         found.addresses[..found.count].into()
     }
 
+    #[cfg(target_os = "linux")]
+    struct Above<'a> {
+        stack: Range<usize>,
+        addresses: &'a mut [usize; FRAMES_MAX],
+        count: usize,
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn addresses_above(stack: Range<usize>, addresses: &mut [usize; FRAMES_MAX]) -> usize {
+        let mut above = Above { stack, addresses, count: 0 };
+        // SAFETY: as in `addresses`.
+        unsafe { _Unwind_Backtrace(each_above, (&raw mut above).cast()) };
+        above.count
+    }
+
+    #[cfg(target_os = "linux")]
+    extern "C" fn each_above(context: *mut c_void, above: *mut c_void) -> c_int {
+        // SAFETY: what `addresses_above` has passed, which lives until the unwinder has returned.
+        let above = unsafe { &mut *above.cast::<Above<'_>>() };
+        // SAFETY: the unwinder's context, during its call.
+        let (address, frame) = unsafe { (_Unwind_GetIP(context), _Unwind_GetCFA(context)) };
+        let is_on_it = above.stack.contains(&frame);
+        if above.count == FRAMES_MAX || (!is_on_it && above.count > 0) {
+            return STOP;
+        }
+        if is_on_it {
+            above.addresses[above.count] = address;
+            above.count += 1;
+        }
+        CONTINUE
+    }
+
     extern "C" fn each(context: *mut c_void, found: *mut c_void) -> c_int {
         // SAFETY: what `addresses` has passed, which lives until the unwinder has returned.
         let found = unsafe { &mut *found.cast::<Found>() };
@@ -69,5 +108,10 @@ mod unwind {
 mod unwind {
     pub(super) fn addresses(_: std::ops::Range<usize>) -> Box<[usize]> {
         Box::default()
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn addresses_above(_: std::ops::Range<usize>, _: &mut [usize; super::FRAMES_MAX]) -> usize {
+        0
     }
 }

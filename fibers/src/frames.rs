@@ -20,7 +20,7 @@ const ABOVE: [&str; 8] = [
     "<alloc::boxed::Box",
 ];
 /// Where the stack of the fiber ends, and that of the scheduler begins.
-const END_OF_STACK: &str = "corosensei::";
+pub(crate) const END_OF_STACK: &str = "corosensei::";
 
 /// The functions on a stack, without those by which fibers wait and run.
 pub(crate) fn frames(backtrace: &Backtrace) -> Vec<String> {
@@ -51,4 +51,10 @@ pub(crate) fn frames(backtrace: &Backtrace) -> Vec<String> {
         frames.pop();
     }
     frames
+}
+
+/// Whether a function is one of those by which fibers run.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_above(frame: &str) -> bool {
+    ABOVE.iter().any(|part| frame.contains(part))
 }

@@ -53,6 +53,7 @@
 //! ```text
 //!   workers                      a runtime per core
 //!   worker_set                   their threads: replacing one that fails, watching
+//!   stall    sample              the stack of a fiber that runs, taken from another thread
 //!   dump_process                 what the fibers of all runtimes wait for, also on a signal
 //!   dump     frames              what the fibers of a runtime wait for; names of functions
 //!   future                       fibers that wait for futures, and futures of what fibers wait for
@@ -178,6 +179,8 @@ mod remote;
 mod remote_waiter;
 mod runtime;
 mod runtimes;
+#[cfg(target_os = "linux")]
+mod sample;
 mod scheduler;
 mod scope;
 mod select;
@@ -188,6 +191,7 @@ mod signals;
 mod spans;
 mod spawn;
 mod stack;
+mod stall;
 pub mod sync;
 mod time;
 mod wait;
@@ -223,6 +227,7 @@ pub use select::Select;
 pub use shared_channel::{SharedChannel, TryGiveError};
 pub use signals::{NextSignal, Signals};
 pub use spawn::{FiberBuilder, spawn, supervisor};
+pub use stall::StalledFiber;
 pub use time::{Interval, Timer, after, at, interval, now, sleep, sleep_until};
 pub use wait::{
     check, is_fiber, pending_interrupt, runs_on, wait, wait_for_completion, wait_telling, waiter, yield_now,

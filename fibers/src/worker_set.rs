@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::affinity::pin_to;
 use crate::join::panic_text;
+use crate::pulse::Pulse;
 use crate::runtime::{Runtime, remote};
 use crate::shared_channel::SharedChannel;
 use crate::spawn::spawn;
+use crate::stall::StalledFiber;
 use crate::worker::Worker;
 
 /// How long a worker must have lived to be replaced at once. One that fails as soon as it begins would be replaced
@@ -42,6 +44,9 @@ pub enum WorkerEvent {
         worker: usize,
         /// How long it has not turned, at least.
         stalled_for: Duration,
+        /// The fiber that keeps it, with its stack while it still runs. `None` if the stall was over before the thread
+        /// could be asked, if code between fibers keeps it, and on other systems than Linux.
+        fiber: Option<StalledFiber>,
     },
 }
 
@@ -195,13 +200,14 @@ impl Set {
 
     /// Runs the runtime of a worker until the set ends. Fills in the worker, if it is a new one, once it runs.
     fn run(self: &Arc<Self>, beginning: Beginning, worker: Arc<OnceLock<Worker>>) -> io::Result<()> {
-        let (index, pulse) = match &beginning {
+        let (index, pulse): (_, Arc<Pulse>) = match &beginning {
             Beginning::First(index, _) => (*index, Arc::default()),
             Beginning::Replacement(worker) => (worker.index(), worker.pulse().clone()),
         };
         if self.settings.pinned {
             pin_to(index)?;
         }
+        self.prepare_thread(&pulse)?;
         let (set, beats) = (self.clone(), pulse.clone());
         self.settings.runtime.clone().run_watched(Some(beats), move || {
             let Some(remote) = remote() else { return };
@@ -284,11 +290,34 @@ impl Set {
                 }
                 *looks = looks.saturating_add(1);
                 if *looks == LOOKS {
-                    let worker = worker.index();
-                    tracing::warn!(worker, stalled_for = ?limit, "a worker stalls: its loop does not turn");
-                    self.tell(&WorkerEvent::Stalled { worker, stalled_for: limit });
+                    self.tell_stall(worker, now, limit);
                 }
             }
         }
+    }
+
+    /// Tells of a worker whose loop has been in the same turn for so long, with what it runs.
+    fn tell_stall(&self, worker: &Worker, turn: Option<u64>, limit: Duration) {
+        let fiber = worker.pulse().thread().and_then(StalledFiber::of_thread);
+        // Otherwise it is a fiber of a later turn.
+        let fiber = fiber.filter(|_| worker.pulse().busy_turn() == turn);
+        let index = worker.index();
+        if tracing::enabled!(tracing::Level::WARN) {
+            let by =
+                fiber.as_ref().map_or_else(|| "code that is no fiber's".to_string(), ToString::to_string);
+            tracing::warn!(worker = index, stalled_for = ?limit, "a worker stalls: its loop does not turn, by {by}");
+        }
+        self.tell(&WorkerEvent::Stalled { worker: index, stalled_for: limit, fiber });
+    }
+
+    /// Prepares this thread, which is a worker's, to be asked what it runs, if stalls are told of.
+    pub(crate) fn prepare_thread(&self, pulse: &Pulse) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.settings.stalled_after.is_some() {
+            pulse.note_thread(crate::sample::prepare_thread()?);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = pulse;
+        Ok(())
     }
 }

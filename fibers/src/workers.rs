@@ -87,7 +87,27 @@ impl WorkersBuilder {
     /// something to do: a fiber computes, or blocks the thread. Nobody watches by default. Each turn of a loop notes
     /// that in memory of its own; the thread looks four times in that time.
     ///
+    /// On Linux, the fiber is told with its stack while it still runs. For that, the stalled thread gets a SIGURG,
+    /// whose handler notes the return addresses; a system call that the fiber is in is restarted, or fails with
+    /// `Interrupted` if it is none that can be (`signal(7)`). Other arrivals of the signal are passed on to the handler
+    /// that was installed before.
+    ///
     /// A stalled worker is not replaced, as a thread cannot be ended from outside: its connections wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringspun_fibers::{WorkerEvent, WorkersBuilder};
+    ///
+    /// let builder = WorkersBuilder::new().report_stalls(Duration::from_millis(20)).observer(|event| {
+    ///     if let WorkerEvent::Stalled { worker, fiber: Some(fiber), .. } = event {
+    ///         eprintln!("worker {worker} is kept by {fiber}");
+    ///     }
+    /// });
+    /// builder.start().unwrap().join().unwrap();
+    /// ```
     pub fn report_stalls(mut self, after: Duration) -> Self {
         self.settings.stalled_after = Some(after);
         self
@@ -149,6 +169,7 @@ impl WorkersBuilder {
             pin_to(0)?;
         }
         let (pulse, in_main) = (Arc::<Pulse>::default(), set.clone());
+        set.prepare_thread(&pulse)?;
         let ran = self.settings.runtime.run_watched(Some(pulse.clone()), move || -> io::Result<T> {
             let first = remote().map(|remote| Worker::new(0, remote, in_main.end.clone(), pulse));
             let workers = Workers::new(first.into_iter().chain(others).collect(), in_main)?;

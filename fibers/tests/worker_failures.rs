@@ -149,7 +149,7 @@ fn a_stall_is_told_once_and_waiting_is_none() {
     let limit = Duration::from_millis(20);
     let (workers, told) = observed(WorkersBuilder::new().count(2).report_stalls(limit));
     let stalls_of_1 = |event: &WorkerEvent| match event {
-        WorkerEvent::Stalled { worker: 1, stalled_for } => *stalled_for == limit,
+        WorkerEvent::Stalled { worker: 1, stalled_for, .. } => *stalled_for == limit,
         other => panic!("the other worker only waits: {other:?}"),
     };
     for _ in 0..2 {
