@@ -19,6 +19,7 @@ mod metrics;
 mod output;
 mod ps;
 mod serve;
+mod top;
 mod unix_sockets;
 
 use std::ffi::OsString;
@@ -103,6 +104,8 @@ enum Command {
     },
     /// Print what each fiber of a running process waits for, with its stack
     Ps(ps::Ps),
+    /// Show the counts of a running process live: connections, fibers, loops, and what they wait for
+    Top(top::Top),
     /// Write manual pages of all commands
     Man(manual::Man),
     /// Print completions for a shell
@@ -136,6 +139,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Install(options) => install::install(&options),
         Command::Doctor { json, require } => doctor::doctor(json, require),
         Command::Ps(options) => ps::ps(&options),
+        Command::Top(options) => top::top(&options),
         Command::Man(options) => manual::man(&options, CommandLine::command()),
         Command::Completions(options) => manual::completions(&options, CommandLine::command()),
     }
