@@ -33,6 +33,11 @@
 //! | `cli` (on by default) | what the `ringspun` command needs |
 //! | `futures-io`, `tokio`, `hyper` | streams with the traits of these crates ([`net::AsyncStream`]); with `hyper`, also its timers and tasks |
 
+// The programs of the tutorial run as examples.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../docs/tutorial-rust.md")]
+mod tutorial {}
+
 mod metrics;
 
 pub use metrics::{MetricKind, Metrics, metrics};

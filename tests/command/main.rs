@@ -1,7 +1,11 @@
 //! The `ringspun` command and the examples, as processes seen from outside: what they print and serve, how much memory
 //! and how many system calls they take, and how they survive faults.
 
+#[cfg(target_os = "linux")]
+mod book;
 mod cli;
+#[cfg(target_os = "linux")]
+mod core_files;
 mod doctor;
 mod dumps;
 mod examples;
@@ -21,4 +25,5 @@ mod slow_readers;
 mod support;
 mod system_calls;
 mod tls;
+mod top;
 mod unix_sockets;
