@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::backend;
@@ -186,5 +188,50 @@ fn the_metrics_of_a_server_are_in_the_format_and_count_what_was_served() {
         let _ = endless.write_all(&[b'x'; 16 * 1024]);
         let _ = endless.read_to_end(&mut Vec::new());
         assert!(request(metrics, "GET /metrics HTTP/1.1\r\n\r\n").contains("200 OK"));
+    }
+}
+
+/// The counts of a process, as `ringspun top` asks for them, once they have a metric.
+fn asked(process: &Ended, metric: &str) -> Samples {
+    let name = SocketAddr::from_abstract_name(format!("ringspun-{}", process.0.id())).unwrap();
+    loop {
+        // It may not listen yet.
+        let Ok(mut stream) = UnixStream::connect_addr(&name) else { continue };
+        stream.write_all(b"metrics\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (length, text) = text.split_once('\n').unwrap();
+        assert_eq!(length.parse(), Ok(text.len()));
+        // Before the first progress of a run there may be nothing.
+        let samples = if text.is_empty() { Samples::new() } else { parse(text).unwrap() };
+        if samples.keys().any(|key| key.split('{').next() == Some(metric)) {
+            return samples;
+        }
+    }
+}
+
+#[test]
+fn the_metrics_of_a_janet_program_and_of_a_load_generator_are_in_the_format() {
+    let ringspun = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).env_remove("RINGSPUN_COMMAND");
+        command
+    };
+    for &backend in backend::usable() {
+        let program = "(net/listen \"127.0.0.1\" \"0\") (ev/spawn (ev/sleep 3600)) (ev/sleep 3600)";
+        let janet =
+            ringspun().args(["janet", "-e", program]).env("RINGSPUN_BACKEND", backend).spawn().unwrap();
+        let samples = asked(&Ended(janet), "ringspun_timers");
+        assert!(samples["ringspun_janet_fibers"] >= 2.0, "{samples:?}");
+
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("tcp://{}", silent.local_addr().unwrap());
+        let load = ringspun()
+            .args(["load", &target, "--connections", "2", "--duration", "1h"])
+            .env("RINGSPUN_BACKEND", backend)
+            .spawn()
+            .unwrap();
+        let samples = asked(&Ended(load), "ringspun_load_connections");
+        assert_eq!(samples["ringspun_load_errors_total"], 0.0, "{samples:?}");
     }
 }

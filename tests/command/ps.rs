@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::cli::{error_text, output_of, ringspun, text_of};
@@ -88,6 +89,26 @@ fn a_load_generator_and_a_janet_program_tell_what_they_wait_for() {
         assert_eq!(json["janet"]["answers"], true);
         assert!(json["janet"]["text"].as_str().unwrap().contains("(0 of 3 values)"), "{json:#}");
         assert!(janet.0.try_wait().unwrap().is_none(), "it has ended");
+    }
+}
+
+#[test]
+fn the_thread_that_answers_gets_no_signals() {
+    // A handler of the Janet VM that ran on it would end the process.
+    let mut janet = Ended(start("poll", &["janet", "-e", "(print :runs) (flush) (ev/sleep 3600)"]));
+    first_line(&mut janet.0);
+    let folder = format!("/proc/{}/task", janet.0.id());
+    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap();
+    let blocked = loop {
+        let mut tasks = fs::read_dir(&folder).unwrap().map(|task| status(task.unwrap()));
+        // It names itself.
+        if let Some(status) = tasks.find(|status| status.starts_with("Name:\tinspection\n")) {
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+            break u64::from_str_radix(mask, 16).unwrap();
+        }
+    };
+    for signal in [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+        assert!(blocked & (1 << (signal as i32 - 1)) != 0, "{signal}: {blocked:x}");
     }
 }
 
