@@ -9,7 +9,7 @@
 //! The signal is SIGURG: nothing happens if it comes when there is no handler, and the handler passes on those that
 //! were sent by others. It allocates nothing and takes no lock; the unwinder takes none on glibc 2.35 and later.
 
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -104,16 +104,49 @@ pub(crate) fn prepare_thread() -> io::Result<i32> {
             }
         }
     });
-    let memory = Box::leak(vec![0_u8; SIGNAL_STACK_SIZE_BYTES].into_boxed_slice());
-    let stack =
-        libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIGNAL_STACK_SIZE_BYTES };
-    // SAFETY: the structure is valid, and the stack is leaked: the thread's kernel state refers to it until the thread
-    // ends.
-    if unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    SIGNAL_STACK.with_borrow_mut(|stack| match stack {
+        Some(_) => Ok(()),
+        None => SignalStack::install().map(|installed| *stack = Some(installed)),
+    })?;
     // SAFETY: no preconditions.
     Ok(unsafe { libc::gettid() })
+}
+
+thread_local!(static SIGNAL_STACK: RefCell<Option<SignalStack>> = const { RefCell::new(None) });
+
+/// Memory for the handlers of this thread.
+struct SignalStack(Box<[u8]>);
+
+impl SignalStack {
+    fn install() -> io::Result<Self> {
+        let mut memory = vec![0; SIGNAL_STACK_SIZE_BYTES].into_boxed_slice();
+        let stack = libc::stack_t {
+            ss_sp: memory.as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: SIGNAL_STACK_SIZE_BYTES,
+        };
+        // SAFETY: the structure is valid, and the memory stays until the drop, on the same thread.
+        match unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } {
+            0 => Ok(Self(memory)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for SignalStack {
+    fn drop(&mut self) {
+        // SAFETY: zeroed is valid; the structures are valid for the calls.
+        let is_gone = unsafe {
+            let mut stack: libc::stack_t = std::mem::zeroed();
+            let is_known = libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0;
+            let is_other = is_known && !std::ptr::eq(stack.ss_sp.cast(), self.0.as_ptr());
+            stack.ss_flags = libc::SS_DISABLE;
+            is_other || (is_known && libc::sigaltstack(&raw const stack, std::ptr::null_mut()) == 0)
+        };
+        if !is_gone {
+            std::mem::forget(std::mem::take(&mut self.0));
+        }
+    }
 }
 
 /// What a thread of this process runs now; `None` if it runs no fiber, or has not answered.
