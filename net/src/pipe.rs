@@ -8,7 +8,7 @@ use ringspun_runtime::Interest;
 
 use crate::error::{WriteInterrupted, interrupt_of};
 use crate::machine::Budget;
-use crate::system::set_nonblocking;
+use crate::system::{self, set_nonblocking};
 use crate::waiting::current_loop;
 
 /// One end of a pipe, or another descriptor that can be waited for: a FIFO, a terminal of one's own, an `eventfd(2)`.
@@ -49,7 +49,7 @@ pub struct Pipe {
 ///
 /// The kernel's, such as too many open files.
 pub fn pipe() -> io::Result<(Pipe, Pipe)> {
-    let (reader, writer) = io::pipe()?;
+    let (reader, writer) = system::pipe()?;
     Ok((reader.try_into()?, writer.try_into()?))
 }
 
@@ -65,10 +65,7 @@ impl Pipe {
     ///
     /// Outside of a fiber.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.when_ready(Interest::Readable, || {
-            // SAFETY: the buffer is valid for writes of its length.
-            unsafe { libc::read(self.descriptor.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) }
-        })
+        self.when_ready(Interest::Readable, || system::read(self.descriptor.as_raw_fd(), buffer))
     }
 
     /// Writes all of `data`, parking while the pipe is full, and returns its length.
@@ -89,27 +86,25 @@ impl Pipe {
     }
 
     fn write_part(&self, data: &[u8]) -> io::Result<usize> {
-        self.when_ready(Interest::Writable, || {
-            // SAFETY: the data is valid for reads of its length.
-            unsafe { libc::write(self.descriptor.as_raw_fd(), data.as_ptr().cast(), data.len()) }
-        })
+        self.when_ready(Interest::Writable, || system::write(self.descriptor.as_raw_fd(), data))
     }
 
     /// Makes a system call that does not block, and again once the descriptor is ready.
-    fn when_ready(&self, interest: Interest, mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    fn when_ready(
+        &self,
+        interest: Interest,
+        mut call: impl FnMut() -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let event_loop = current_loop()?;
         fibers::check()?;
         while !self.budget.spend(&event_loop, Budget::RECEIVE, Budget::OF_STREAM) {
             fibers::yield_now()?;
         }
         loop {
-            if let Ok(count) = usize::try_from(call()) {
-                return Ok(count);
-            }
-            match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => wait_until_ready(self, interest)?,
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
+            match call() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_until_ready(self, interest)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                called => return called,
             }
         }
     }
@@ -128,6 +123,8 @@ pub(crate) fn write_all(
             Err(error) => {
                 return Err(match interrupt_of(&error) {
                     Some(interrupt) => {
+                        #[cfg(feature = "mutations")]
+                        let written_bytes = crate::mutations::tell_written(written_bytes);
                         WriteInterrupted { interrupt, written_bytes, total_bytes: data.len() }.into()
                     }
                     None => error,

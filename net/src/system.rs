@@ -1,8 +1,10 @@
 //! The system calls that the net layer makes directly, in one place so that a simulation can replace them.
 
+use std::fs::File;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
@@ -175,9 +177,50 @@ pub(crate) fn option_number(descriptor: RawFd, level: i32, name: i32) -> io::Res
     if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads from a file at an offset, and may block.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    simulated!(|simulation| simulation.read_at(file.as_raw_fd(), buffer, offset));
+    file.read_at(buffer, offset)
+}
+
+/// Writes to a file at an offset, and may block.
+pub(crate) fn write_at(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
+    simulated!(|simulation| simulation.write_at(file.as_raw_fd(), data, offset));
+    file.write_at(data, offset)
+}
+
+/// Blocks until what has been written to a file is on the disk.
+pub(crate) fn synchronize(file: &File, data_only: bool) -> io::Result<()> {
+    simulated!(|simulation| simulation.synchronize(file.as_raw_fd()));
+    if data_only { file.sync_data() } else { file.sync_all() }
+}
+
+/// Makes a pipe: first the end to read from.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    simulated!(|simulation| simulation.pipe());
+    io::pipe().map(|(reader, writer)| (reader.into(), writer.into()))
+}
+
+/// `read(2)`; the descriptor must be open.
+pub(crate) fn read(descriptor: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    simulated!(|simulation| simulation.read(descriptor, buffer));
+    // SAFETY: the buffer is valid for writes of its length.
+    let count = unsafe { libc::read(descriptor, buffer.as_mut_ptr().cast(), buffer.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// `write(2)`; the descriptor must be open.
+pub(crate) fn write(descriptor: RawFd, data: &[u8]) -> io::Result<usize> {
+    simulated!(|simulation| simulation.write(descriptor, data));
+    // SAFETY: the data is valid for reads of its length.
+    let count = unsafe { libc::write(descriptor, data.as_ptr().cast(), data.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
 /// Reads bytes of a file that are in memory (`RWF_NOWAIT` in `preadv2(2)`); `None` if that may wait, or fails.
 #[cfg(target_os = "linux")]
 pub(crate) fn read_now(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Option<usize> {
+    simulated!(|simulation| simulation.read_now(file.as_raw_fd(), buffer, offset));
     let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let offset = libc::off_t::try_from(offset).ok()?;
     // SAFETY: the part is valid for writes of its length.

@@ -156,6 +156,11 @@ impl Pool {
 
     /// Queues a job. Fails, and gives it back, if the pool has no thread and none can be started.
     fn submit(&'static self, ticket: u64, job: Job) -> Result<(), (io::Error, Option<Job>)> {
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = crate::simulation::current() {
+            simulation.call(ticket, job);
+            return Ok(());
+        }
         let mut state = self.lock();
         state.queue.insert(ticket, job);
         if state.queue.len() <= state.idle_threads {
@@ -184,6 +189,10 @@ impl Pool {
     fn withdraw(&self, ticket: u64) -> Option<Job> {
         if !self.process.is_current() {
             return None;
+        }
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = crate::simulation::current() {
+            return simulation.withdraw_call(ticket);
         }
         self.lock().queue.remove(&ticket)
     }
@@ -333,6 +342,10 @@ impl BlockingCalls {
 
     /// Wakes the waiters of the calls that have ended.
     pub(crate) fn wake_ended(&self) {
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = crate::simulation::current() {
+            simulation.finish_calls(false);
+        }
         if self.outstanding.get() == 0 {
             return;
         }
@@ -352,6 +365,10 @@ impl BlockingCalls {
     /// Drops all waiters without waking them, and keeps none from now on.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = crate::simulation::current() {
+            simulation.finish_calls(true);
+        }
         let dropped = (self.waiters.take(), self.held.take());
         drop(dropped);
     }
@@ -419,6 +436,10 @@ impl<T> BlockingCall<T> {
     /// Whether a thread makes the call, or has made it; false while it waits for one.
     pub fn has_begun(&self) -> bool {
         let ticket = &self.ended.ticket;
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = crate::simulation::current() {
+            return !simulation.is_call_queued(*ticket);
+        }
         let is_held = self.calls.held.borrow().contains_key(ticket);
         // In a forked child, the lock may be held by a thread that is not there.
         !is_held && (!self.pool.process.is_current() || !self.pool.lock().queue.contains_key(ticket))

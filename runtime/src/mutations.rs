@@ -27,6 +27,14 @@ pub enum Mutation {
     NotificationIgnored,
     /// The cancel of a zero-copy send that waits for its notification does not disconnect.
     NotificationAwaited,
+    /// A file that is opened after its open was cancelled stays open.
+    LateOpenLeaked,
+    /// A write to a file that took a part of the bytes counts as whole.
+    ShortWriteTrusted,
+    /// What an interrupted write has put into a pipe is not told.
+    PipeBytesUntold,
+    /// Who takes a signal takes others along that have arrived.
+    SignalsSwallowed,
 }
 
 thread_local! {
@@ -35,7 +43,7 @@ thread_local! {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::SlotFreedAtCancel,
         Self::LateByteDropped,
         Self::WakeLost,
@@ -46,6 +54,10 @@ impl Mutation {
         Self::DecryptedBytesLost,
         Self::NotificationIgnored,
         Self::NotificationAwaited,
+        Self::LateOpenLeaked,
+        Self::ShortWriteTrusted,
+        Self::PipeBytesUntold,
+        Self::SignalsSwallowed,
     ];
 
     /// Activates this bug on this thread.

@@ -201,7 +201,13 @@ impl SignalWatch {
         }
         let pending = &self.place.pending;
         let signal = Signal::all_in(pending.load(Ordering::SeqCst)).next()?;
-        let before = pending.fetch_and(!signal.bit(), Ordering::SeqCst);
+        let taken = signal.bit();
+        #[cfg(feature = "mutations")]
+        let taken = match crate::mutations::mutated(crate::mutations::Mutation::SignalsSwallowed) {
+            true => u64::MAX,
+            false => taken,
+        };
+        let before = pending.fetch_and(!taken, Ordering::SeqCst);
         if before & !signal.bit() != 0 {
             self.place.bell.set();
         }
@@ -429,8 +435,14 @@ extern "C" fn on_signal(number: libc::c_int) {
     Errno::set_raw(errno);
 }
 
+/// Whether this is the descriptor of a watch, there now or before.
+#[cfg(feature = "simulation")]
+pub(crate) fn is_bell(descriptor: RawFd) -> bool {
+    places().any(|place| place.bell.descriptor() == descriptor)
+}
+
 /// Notes a signal for each watch that wants it; false if none does.
-fn note(signal: Signal) -> bool {
+pub(crate) fn note(signal: Signal) -> bool {
     let mut is_wanted = false;
     for place in watches_for(signal) {
         is_wanted = true;

@@ -6,10 +6,11 @@
 #
 #     --seeds N          how many seeds of each workload; 2000 by default
 #     --start SEED       the first of them; 0 by default
-#     --workload NAME    echo, proxy, chat, endings, trees, scopes, locks or tls; all by default
+#     --workload NAME    echo, proxy, chat, endings, trees, scopes, locks, files, pipes, signals
+#                        or tls; all by default
 #     --jobs N           how many processes at once; one for each core by default
 #     --trace            runs one seed, and prints all that happens in it
-#     --mutations        puts ten deliberate bugs into the code, one after the other, each of which has to be found
+#     --mutations        puts fourteen deliberate bugs into the code, one after the other, each of which has to be found
 #                        within 10,000 seeds
 #
 # A seed decides everything that can happen and go wrong. A seed that fails is printed with the command that repeats it and

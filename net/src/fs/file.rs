@@ -4,13 +4,12 @@ use std::cell::Cell;
 use std::fs::Metadata;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 
 use ringspun_fibers as fibers;
 use ringspun_runtime::{FileOperation, LentBuffer, LentBytes, SendData};
 
 use super::elsewhere;
-use crate::system::read_now;
+use crate::system::{self, read_now};
 use crate::waiting::current_loop;
 
 /// An open file that has offsets: a regular file, a block device, most files of `/proc`. For pipes and terminals there
@@ -62,7 +61,7 @@ impl File {
             fibers::check()?;
             return match read_now(self.file.as_fd(), buffer, offset) {
                 Some(count) => Ok(count),
-                None => with_file(&self.file, |file| file.read_at(buffer, offset)),
+                None => with_file(&self.file, |file| system::read_at(file, buffer, offset)),
             };
         }
         // SAFETY: `perform` returns only once the operation is over, and the buffer is borrowed until then.
@@ -104,12 +103,15 @@ impl File {
     /// Outside of a fiber.
     pub fn write_at(&self, data: &[u8], offset: u64) -> io::Result<usize> {
         if !current_loop()?.performs_files() {
-            return with_file(&self.file, |file| file.write_at(data, offset));
+            return with_file(&self.file, |file| system::write_at(file, data, offset));
         }
         // SAFETY: `perform` returns only once the operation is over, and the data is borrowed until then.
-        let data = SendData::Lent(unsafe { LentBytes::new(data) });
-        let file = self.file.as_raw_fd();
-        fibers::perform(FileOperation::Write { file, data, offset }).map(|count| count as usize)
+        let lent = SendData::Lent(unsafe { LentBytes::new(data) });
+        let operation = FileOperation::Write { file: self.file.as_raw_fd(), data: lent, offset };
+        let written = fibers::perform(operation).map(|count| count as usize);
+        #[cfg(feature = "mutations")]
+        let written = written.map(|count| crate::mutations::trust_write(count, data.len()));
+        written
     }
 
     /// As [`write_at`](Self::write_at), until all of the bytes have been written.
@@ -179,9 +181,7 @@ impl File {
 
     fn synchronize(&self, data_only: bool) -> io::Result<()> {
         if !current_loop()?.performs_files() {
-            let synchronize =
-                |file: &std::fs::File| if data_only { file.sync_data() } else { file.sync_all() };
-            return with_file(&self.file, synchronize);
+            return with_file(&self.file, |file| system::synchronize(file, data_only));
         }
         let file = self.file.as_raw_fd();
         fibers::perform(FileOperation::Synchronize { file, data_only }).map(drop)

@@ -169,15 +169,28 @@ impl OpenOptions {
 
     fn try_open(&self, path: &Path) -> io::Result<File> {
         if !current_loop()?.performs_files() {
-            let (options, path) = (self.to_std(), path.to_path_buf());
+            let (options, path) = (self.clone(), path.to_path_buf());
             // Not borrowed: an open that waits, as of a FIFO, can be given up.
-            return fibers::blocking(move || options.open(path))?.map(File::from);
+            return fibers::blocking(move || options.open_blocking(&path))?.map(File::from);
         }
         let path = CString::new(path.as_os_str().as_bytes())?;
         let descriptor =
             fibers::perform(FileOperation::Open { path, flags: self.flags()?, mode: self.mode })?;
         // SAFETY: our own new descriptor.
-        Ok(File::from(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) }))
+        let file = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
+        #[cfg(feature = "mutations")]
+        let file = crate::mutations::leak_late_open(file)?;
+        Ok(File::from(file))
+    }
+
+    /// Opens a file on the calling thread, which may block.
+    fn open_blocking(&self, path: &Path) -> io::Result<std::fs::File> {
+        #[cfg(feature = "simulation")]
+        if let Some(simulation) = ringspun_runtime::simulation::current() {
+            let path = CString::new(path.as_os_str().as_bytes())?;
+            return simulation.open(&path, self.flags()?).map(Into::into);
+        }
+        self.to_std().open(path)
     }
 
     fn to_std(&self) -> std::fs::OpenOptions {

@@ -149,6 +149,10 @@ impl Flow {
 
 /// What an interrupted write says of the bytes.
 pub fn write_interrupted(error: &io::Error) -> Option<WriteInterrupted> {
+    if let Some(interrupted) = error.get_ref()?.downcast_ref::<WriteInterrupted>() {
+        // Of a pipe.
+        return Some(*interrupted);
+    }
     let cause = error.get_ref()?.downcast_ref::<OperationError>()?.source()?;
     cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref().copied()
 }

@@ -7,17 +7,20 @@ mod chat;
 mod context;
 mod echo;
 mod endings;
+mod files;
 mod flow;
 mod locks;
+mod pipes;
 mod proxy;
 mod runner;
 mod scopes;
+mod signals;
 mod trees;
 mod worker;
 
 #[cfg(feature = "mutations")]
 use ringspun_runtime::simulation::Mutation;
-use worker::{Scene, of_sockets, of_time, with_zero_copy};
+use worker::{Scene, of_files, of_pipes, of_sockets, of_time, with_zero_copy};
 
 /// What is counted where every byte is known.
 const FLOWS: [&str; 6] = [
@@ -41,7 +44,7 @@ const ECHOES: [&str; 8] = [
     "interrupted zero-copy writes",
 ];
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 10] = [
     Scene { name: "echo", workload: echo::run, tallies: &ECHOES, faults: with_zero_copy },
     Scene { name: "proxy", workload: proxy::run, tallies: &FLOWS, faults: of_sockets },
     Scene {
@@ -74,6 +77,39 @@ const SCENES: [Scene; 7] = [
         tallies: &["cancels", "interrupts", "jobs", "locks", "meetings", "values heard"],
         faults: of_time,
     },
+    Scene {
+        name: "files",
+        workload: files::run,
+        tallies: &[
+            "bytes read",
+            "bytes written",
+            "cancels",
+            "failed calls",
+            "interrupted calls",
+            "opens",
+            "synchronizations",
+        ],
+        faults: of_files,
+    },
+    Scene {
+        name: "pipes",
+        workload: pipes::run,
+        tallies: &[
+            "bytes",
+            "cancels",
+            "flows that arrived",
+            "flows that failed",
+            "interrupted reads",
+            "interrupted writes",
+        ],
+        faults: of_pipes,
+    },
+    Scene {
+        name: "signals",
+        workload: signals::run,
+        tallies: &["cancels", "interrupts", "signals raised", "signals taken"],
+        faults: of_time,
+    },
 ];
 
 /// The workload that is to find a deliberate bug, and what it then says: not any failure counts.
@@ -92,6 +128,10 @@ fn finder(mutation: Mutation) -> Option<(&'static str, &'static [&'static str])>
             ("echo", &["changed before", "a completion for an operation that is over"])
         }
         Mutation::NotificationAwaited => ("echo", &["a cancelled zero-copy send took"]),
+        Mutation::LateOpenLeaked => ("files", &["descriptors were left open"]),
+        Mutation::ShortWriteTrusted => ("files", &["not what was written", "not those that were written"]),
+        Mutation::PipeBytesUntold => ("pipes", &["expected 0x", "bytes arrived, and only"]),
+        Mutation::SignalsSwallowed => ("signals", &["was lost"]),
         // By tls/tests/simulation.
         Mutation::DecryptedBytesLost => return None,
         unknown => panic!("{unknown:?}: no workload is known to find it"),

@@ -25,9 +25,26 @@ pub fn of_time(fault: Fault) -> bool {
     matches!(fault, Fault::EnterInterrupted | Fault::LateTimer | Fault::Stall)
 }
 
+/// What happens to pipes.
+#[allow(dead_code, reason = "sessions of TLS have sockets")]
+pub fn of_pipes(fault: Fault) -> bool {
+    of_time(fault) || matches!(fault, Fault::ShortRead | Fault::ShortSend | Fault::FileInterrupted)
+}
+
+/// What happens to files.
+#[allow(dead_code, reason = "sessions of TLS have sockets")]
+pub fn of_files(fault: Fault) -> bool {
+    of_time(fault) || is_of_files(fault) || matches!(fault, Fault::LateSuccess | Fault::CancelTooLate)
+}
+
+fn is_of_files(fault: Fault) -> bool {
+    use Fault::{FileFailed, FileInterrupted, ShortRead, ShortWrite, SlowCall};
+    matches!(fault, FileFailed | FileInterrupted | ShortRead | ShortWrite | SlowCall)
+}
+
 /// What happens to sockets.
 pub fn of_sockets(fault: Fault) -> bool {
-    !matches!(fault, Fault::LateNotification | Fault::Disconnected)
+    !is_of_files(fault) && !matches!(fault, Fault::LateNotification | Fault::Disconnected)
 }
 
 /// The same, where data is sent without a copy.

@@ -172,7 +172,7 @@ impl Backend {
             Self::Uring(uring) => uring.performs_files(),
             Self::Poll(_) => false,
             #[cfg(feature = "simulation")]
-            Self::Sim(_) => false,
+            Self::Sim(sim) => !sim.is_readiness_based(),
         }
     }
 

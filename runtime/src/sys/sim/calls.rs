@@ -199,7 +199,7 @@ impl Simulation {
         world.open(id)
     }
 
-    fn with_socket<T>(
+    pub(super) fn with_socket<T>(
         &self,
         descriptor: RawFd,
         call: impl FnOnce(&mut World, SocketId) -> Result<T, i32>,

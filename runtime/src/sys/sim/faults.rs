@@ -60,9 +60,19 @@ pub enum Fault {
     LateNotification,
     /// A zero-copy send was cancelled before its notification, which disconnects.
     Disconnected,
+    /// A read of a file or a pipe returned fewer bytes than there were.
+    ShortRead,
+    /// A write to a file took fewer bytes.
+    ShortWrite,
+    /// A call on a file or a pipe ended with `EINTR`.
+    FileInterrupted,
+    /// A call on a file failed (`EIO`, `ENOSPC`), or could not open it (`EMFILE`, `ENFILE`, `ENOMEM`).
+    FileFailed,
+    /// A blocking call waited for a thread, or took its time.
+    SlowCall,
 }
 
-const FAULTS: usize = Fault::Disconnected as usize + 1;
+const FAULTS: usize = Fault::SlowCall as usize + 1;
 
 impl Fault {
     /// All of them.
@@ -94,6 +104,11 @@ impl Fault {
         Self::ResetByClose,
         Self::LateNotification,
         Self::Disconnected,
+        Self::ShortRead,
+        Self::ShortWrite,
+        Self::FileInterrupted,
+        Self::FileFailed,
+        Self::SlowCall,
     ];
 
     /// The maximum rate, in 1,024 opportunities.
@@ -102,6 +117,7 @@ impl Fault {
             // Frequent ends of connections or long stalls would leave little to test.
             Self::Reset | Self::Stall => 8,
             Self::ConnectFailed | Self::ConnectionAborted | Self::AcceptExhausted => 128,
+            Self::FileInterrupted | Self::FileFailed => 64,
             Self::SendCutShort => 256,
             // For minutes.
             Self::LateNotification => 64,

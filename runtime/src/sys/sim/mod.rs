@@ -14,12 +14,17 @@
 //! been forgotten, and the wait fails.
 
 mod calls;
+mod disk;
 mod faults;
+mod files;
 mod in_flight;
 mod network;
 mod operations;
+mod pipes;
 mod random;
+mod signals;
 mod socket;
+mod threads;
 mod world;
 
 use std::cell::RefCell;
@@ -143,7 +148,12 @@ impl Sim {
         world.catch_up();
         let taken = world.enter();
         world.reap(ready);
-        if ready.is_empty() && !self.woken && taken && timeout != Some(Duration::ZERO) {
+        if ready.is_empty()
+            && world.calls_ended.is_empty()
+            && !self.woken
+            && taken
+            && timeout != Some(Duration::ZERO)
+        {
             world.block(timeout, ready);
         }
         match world.violation() {
@@ -265,7 +275,7 @@ impl World {
     fn block(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) {
         let nanoseconds = |timeout: Duration| timeout.as_nanos().min(u128::from(u64::MAX / 4)) as u64;
         let limit_ns = timeout.map(|timeout| self.now_ns + nanoseconds(timeout));
-        while ready.is_empty() && self.violation().is_none() {
+        while ready.is_empty() && self.calls_ended.is_empty() && self.violation().is_none() {
             match (self.next_event_ns(), limit_ns) {
                 (None, None) => {
                     let waiting: Vec<_> =

@@ -18,13 +18,16 @@ impl World {
         if let Some(errno) = connection.refuse_send() {
             return Err(errno);
         }
-        let to = connection.peer;
-        if self.strikes(Fault::Reset) {
+        let (to, is_pipe) = (connection.peer, connection.is_pipe);
+        if !is_pipe && self.strikes(Fault::Reset) {
             trace!(self, "connection of sockets {from} and {to} reset");
             for id in [from, to] {
                 let at_ns = self.now_ns + self.latency_ns();
                 self.schedule(at_ns, Event::Arrival(id, Segment::Reset(libc::ECONNRESET)));
             }
+        }
+        if is_pipe && self.connection(to).is_none() {
+            return Err(libc::EPIPE);
         }
         let Some(peer) = self.connection(to) else {
             // The peer has been closed: the bytes are lost, and a reset follows.
@@ -137,7 +140,7 @@ impl World {
         if connection.is_dead() {
             return;
         }
-        if connection.has_bytes() || connection.resets_at_close {
+        if !connection.is_pipe && (connection.has_bytes() || connection.resets_at_close) {
             // Bytes are lost, so the peer gets a reset.
             self.plan.count(Fault::ResetByClose);
             self.dispatch(connection.peer, Segment::Reset(libc::ECONNRESET));

@@ -1,9 +1,10 @@
 //! The operations of the simulated kernel: their attempts and ends.
 
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use super::faults::Fault;
-use super::in_flight::{InFlight, Outcome, Outgoing, Posted, Request, State, Task};
+use super::in_flight::{FileTask, InFlight, Outcome, Outgoing, Posted, Request, State, Task};
+use super::signals::is_readable;
 use super::socket::{Kind, SocketId};
 use super::world::{Event, World, trace};
 use crate::operation::{Interest, Operation, OperationKey};
@@ -11,30 +12,34 @@ use crate::operation::{Interest, Operation, OperationKey};
 /// How long a peer may take to acknowledge bytes.
 const NOTIFICATION_MAX_NS: u64 = 120_000_000_000;
 
+/// In place of a descriptor and a socket, of an operation that opens a file.
+const NO_DESCRIPTOR: RawFd = -1;
+const NO_SOCKET: SocketId = SocketId::MAX;
+
 impl World {
     /// Adds an operation to the submission queue.
     pub(super) fn queue(&mut self, number: u64, user_data: u64, operation: &Operation) {
         let (descriptor, task) = match operation {
             Operation::Accept { listener } => (*listener, Task::Accept),
             Operation::Receive { socket } => (*socket, Task::Receive),
-            Operation::Send { socket, data } | Operation::SendZeroCopy { socket, data } => {
-                let (start, length) = data.as_raw();
-                let bytes = match length {
-                    0 => Box::default(),
-                    // SAFETY: the bytes belong to the operation, or to its lender, until its terminal completion.
-                    _ => unsafe { std::slice::from_raw_parts(start, length) }.into(),
-                };
-                let is_zero_copy =
-                    matches!(operation, Operation::SendZeroCopy { .. }) && !self.is_readiness_based;
-                (*socket, Task::Send(Outgoing { start, bytes, sent: 0, is_zero_copy }))
+            Operation::Send { socket, data } => (*socket, Task::Send(Outgoing::new(data, false))),
+            Operation::SendZeroCopy { socket, data } => {
+                (*socket, Task::Send(Outgoing::new(data, !self.is_readiness_based)))
             }
             Operation::Connect { socket, address } => (*socket, Task::Connect(address.clone())),
             Operation::Poll { descriptor, interest } => (*descriptor, Task::Poll(*interest)),
             Operation::PollInput { socket } => (*socket, Task::PollInput),
-            Operation::File(_) => (-1, Task::Unknown),
+            Operation::File(operation) => {
+                let (descriptor, task) = FileTask::new(operation);
+                (descriptor.unwrap_or(NO_DESCRIPTOR), Task::File(task))
+            }
             Operation::ReceiveFrom { socket } | Operation::SendTo { socket, .. } => (*socket, Task::Unknown),
         };
-        let Some(socket) = self.socket_of(descriptor) else {
+        let socket = match descriptor {
+            NO_DESCRIPTOR => Some(NO_SOCKET),
+            _ => self.socket_of(descriptor).or_else(|| self.adopt(descriptor)),
+        };
+        let Some(socket) = socket else {
             return self.violate(format!("{operation:?}: no open socket has this descriptor"));
         };
         let (state, attempt_due, giving_up) = (State::Queued, false, false);
@@ -64,6 +69,12 @@ impl World {
                 at_ns += self.random.below(4_000_000_000);
             }
             return self.schedule(at_ns, Event::Connected(user_data));
+        }
+        if let Task::File(_) = operation.task {
+            // The disk takes its time. A cancel stops what has not begun.
+            operation.attempt_due = true;
+            let at_ns = self.now_ns + if self.random.chance(512) { 0 } else { self.delay_ns() };
+            return self.schedule(at_ns, Event::Attempt(user_data));
         }
         // The first attempt is made immediately, or later by a kernel thread.
         match self.random.chance(512) {
@@ -145,6 +156,7 @@ impl World {
                 })
             }
             Task::PollInput => self.try_poll_input(id),
+            Task::File(task) => self.try_file(id, task),
             Task::Unknown => Outcome::last(Err(libc::EOPNOTSUPP)),
             Task::Connect(_) => None,
         }
@@ -270,7 +282,8 @@ impl World {
                 let room = self.connection(peer).is_none_or(|peer| peer.room() > 0);
                 if cannot_send || room { libc::POLLOUT } else { 0 }
             }
-            (Kind::Unconnected | Kind::Closed, _) => libc::POLLHUP,
+            (Kind::Bell(descriptor), _) => is_readable(*descriptor),
+            (Kind::Unconnected | Kind::File(_) | Kind::Closed, _) => libc::POLLHUP,
         };
         (events != 0).then_some(events as usize)
     }
@@ -289,9 +302,7 @@ impl World {
         trace!(self, "{operation:?} {} {result}", if more { "gives" } else { "ends with" });
         if !more {
             operation.state = State::Over;
-            if let Task::Send(outgoing) = &operation.task
-                && !outgoing.is_unchanged()
-            {
+            if operation.task.outgoing().is_some_and(|outgoing| !outgoing.is_unchanged()) {
                 self.violate(format!("{operation:?}: its bytes changed before its terminal completion"));
             }
         }
@@ -419,13 +430,10 @@ impl World {
     pub(super) fn reaped(&mut self, posted: &Posted) -> OperationKey {
         let number = self.operations.get(&posted.user_data).map_or(0, |operation| operation.number);
         let facts = [number, self.now_ns, posted.result as u32 as u64, u64::from(posted.more)];
-        // Descriptor numbers are not reproducible: they depend on other open files of the process.
-        let is_accept = self
-            .operations
-            .get(&posted.user_data)
-            .is_some_and(|operation| matches!(operation.task, Task::Accept) && posted.result >= 0);
+        let operation = self.operations.get(&posted.user_data);
+        let gives_descriptor = operation.is_some_and(|it| posted.result >= 0 && it.task.gives_descriptor());
         for (at, fact) in facts.into_iter().enumerate() {
-            self.add_to_digest(if is_accept && at == 2 { 0 } else { fact });
+            self.add_to_digest(if gives_descriptor && at == 2 { 0 } else { fact });
         }
         if !posted.more && !posted.cancel_missed {
             self.operations.remove(&posted.user_data);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use super::disk::OpenFile;
 use crate::operation::Address;
 
 /// The index of a socket among all sockets of a simulation; unlike descriptors, never reused.
@@ -20,7 +21,11 @@ pub(super) enum Kind {
     Unconnected,
     /// Connections that wait to be accepted.
     Listener(VecDeque<SocketId>),
+    /// Also one end of a pipe.
     Connection(Connection),
+    File(OpenFile),
+    /// A descriptor of the real kernel that tells of signals.
+    Bell(RawFd),
     Closed,
 }
 
@@ -60,6 +65,8 @@ pub(super) struct Connection {
     pub(super) resets_at_close: bool,
     /// As on TCP, a receive that does not fill its buffer has emptied the socket. On other sockets, it may not have.
     pub(super) takes_all: bool,
+    /// One end of a pipe, which no network resets.
+    pub(super) is_pipe: bool,
 }
 
 impl Connection {
@@ -77,7 +84,13 @@ impl Connection {
             write_shut: false,
             resets_at_close: false,
             takes_all,
+            is_pipe: false,
         }
+    }
+
+    /// One end of a pipe, to read or to write.
+    pub(super) fn pipe(peer: SocketId, capacity: usize, reads: bool) -> Self {
+        Self { read_shut: !reads, write_shut: reads, is_pipe: true, ..Self::new(peer, capacity, true) }
     }
 
     /// How many more bytes can be in transit to this end or wait there.

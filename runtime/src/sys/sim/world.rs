@@ -9,12 +9,14 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::disk::StoredFile;
 use super::faults::{Fault, Plan};
-use super::in_flight::{InFlight, Posted, Request};
+use super::in_flight::{Call, InFlight, Job, Posted, Request};
 use super::random::Random;
 use super::socket::{Kind, Socket, SocketId};
 use crate::buffers::BufferPool;
 use crate::completion::RawCompletion;
+use crate::signals::Signal;
 
 /// The limits of a run: beyond them, a waiter has been forgotten, unnoticed as timers keep firing.
 const RUN_MAX_NS: u64 = 4 * 3_600 * 1_000_000_000;
@@ -42,6 +44,13 @@ pub(super) struct World {
     events: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     pub(super) sockets: Vec<Socket>,
+    pub(super) files: Vec<StoredFile>,
+    /// Blocking calls by ticket, and the jobs of those that have ended.
+    pub(super) calls: BTreeMap<u64, Call>,
+    pub(super) calls_ended: Vec<Job>,
+    /// How often each signal has arrived, and the descriptors that tell of signals, which stay open for good.
+    pub(super) arrivals: BTreeMap<Signal, u64>,
+    pub(super) bells: BTreeMap<RawFd, SocketId>,
     descriptors: BTreeMap<RawFd, SocketId>,
     numbers_used: BTreeSet<RawFd>,
     /// Every descriptor of the simulation is a duplicate of this.
@@ -82,6 +91,10 @@ pub(super) enum Event {
     GiveUp(u64),
     /// The kernel no longer uses the bytes of a zero-copy send.
     Notified(u64),
+    /// A thread begins a blocking call, and ends it.
+    CallBegins(u64),
+    CallEnds(u64),
+    SignalArrives(Signal),
 }
 
 /// A unit of arrival at a socket.
@@ -133,6 +146,11 @@ impl World {
             events: BinaryHeap::new(),
             sequence: 0,
             sockets: Vec::new(),
+            files: Vec::new(),
+            calls: BTreeMap::new(),
+            calls_ended: Vec::new(),
+            arrivals: BTreeMap::new(),
+            bells: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             numbers_used: BTreeSet::new(),
             placeholder: File::open("/dev/null")?,
@@ -229,6 +247,9 @@ impl World {
                 Event::Connected(user_data) => self.finish_connect(user_data),
                 Event::GiveUp(user_data) => self.give_up(user_data),
                 Event::Notified(user_data) => self.notify(user_data),
+                Event::CallBegins(ticket) => self.begin_call(ticket),
+                Event::CallEnds(ticket) => self.end_call(ticket),
+                Event::SignalArrives(signal) => self.signal_arrives(signal),
             }
         }
     }
@@ -250,7 +271,7 @@ impl World {
 
     /// The socket behind a descriptor.
     pub(super) fn socket_of(&self, descriptor: RawFd) -> Option<SocketId> {
-        self.descriptors.get(&descriptor).copied()
+        self.descriptors.get(&descriptor).or_else(|| self.bells.get(&descriptor)).copied()
     }
 
     /// Detects descriptors that have been closed since the last call.
@@ -282,7 +303,7 @@ impl World {
         match std::mem::replace(&mut self.sockets[id].kind, Kind::Closed) {
             Kind::Listener(backlog) => backlog.into_iter().for_each(|waiting| self.abort(waiting)),
             Kind::Connection(connection) => self.hang_up(connection),
-            Kind::Unconnected | Kind::Closed => {}
+            Kind::Unconnected | Kind::File(_) | Kind::Bell(_) | Kind::Closed => {}
         }
     }
 }
