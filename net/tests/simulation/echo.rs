@@ -86,7 +86,7 @@ fn client(context: &Rc<Context>, links: &Links, number: u64, address: Address) {
 }
 
 fn send(context: &Rc<Context>, stream: &Stream, link: &Link) {
-    let (total, copies) = (context.amount(), context.chance(768));
+    let (total, copies) = (context.amount(), context.chance(512));
     while link.there.sent() < total {
         let count = context.piece(total, link.there.sent());
         stream.set_write_timeout(context.chance(128).then(|| context.duration()));

@@ -119,8 +119,8 @@ impl Fault {
             Self::ConnectFailed | Self::ConnectionAborted | Self::AcceptExhausted => 128,
             Self::FileInterrupted | Self::FileFailed => 64,
             Self::SendCutShort => 256,
-            // For minutes.
-            Self::LateNotification => 64,
+            // Each takes its time.
+            Self::LateNotification => 192,
             // These happen by themselves.
             Self::DescriptorReused | Self::BuffersExhausted | Self::ResetByClose | Self::Disconnected => 0,
             _ => 512,

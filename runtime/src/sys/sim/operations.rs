@@ -10,7 +10,7 @@ use super::world::{Event, World, trace};
 use crate::operation::{Interest, Operation, OperationKey};
 
 /// How long a peer may take to acknowledge bytes.
-const NOTIFICATION_MAX_NS: u64 = 120_000_000_000;
+const NOTIFICATION_MAX_NS: u64 = 30_000_000_000;
 
 /// In place of a descriptor and a socket, of an operation that opens a file.
 const NO_DESCRIPTOR: RawFd = -1;
