@@ -193,7 +193,7 @@ fn the_metrics_of_a_server_are_in_the_format_and_count_what_was_served() {
 
 /// The counts of a process, as `ringspun top` asks for them, once they have a metric.
 fn asked(process: &Ended, metric: &str) -> Samples {
-    let name = SocketAddr::from_abstract_name(format!("ringspun-{}", process.0.id())).unwrap();
+    let name = SocketAddr::from_abstract_name(format!("ringspun-inspection-{}", process.0.id())).unwrap();
     loop {
         // It may not listen yet.
         let Ok(mut stream) = UnixStream::connect_addr(&name) else { continue };

@@ -134,7 +134,7 @@ fn other_processes_are_refused_and_not_disturbed() {
     );
     assert!(error.contains(&expected), "{error}");
     // Another process that listens in its place is not taken for it.
-    let name = SocketAddr::from_abstract_name(format!("ringspun-{id}")).unwrap();
+    let name = SocketAddr::from_abstract_name(format!("ringspun-inspection-{id}")).unwrap();
     let _impostor = UnixListener::bind_addr(&name).unwrap();
     let error = refusal(ringspun(&["ps", &id]));
     assert!(
@@ -171,8 +171,8 @@ fn processes_of_other_users_are_refused() {
         let mut server = Ended(start("poll", &["serve", "echo", "--tcp", "127.0.0.1:0", "--log", "debug"]));
         first_line(&mut server.0);
         let script = format!(
-            "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\0ringspun-{}'); s.sendall(b'dump\\n'); \
-             print(len(s.recv(100)))",
+            "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\0ringspun-inspection-{}'); \
+             s.sendall(b'dump\\n'); print(len(s.recv(100)))",
             server.0.id()
         );
         let Ok(answer) = Command::new("python3").args(["-c", &script]).uid(65_534).gid(65_534).output()

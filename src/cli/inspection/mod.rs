@@ -102,7 +102,7 @@ impl Sources {
 #[cfg(target_os = "linux")]
 fn address_of(process: u32) -> io::Result<SocketAddr> {
     use std::os::linux::net::SocketAddrExt as _;
-    SocketAddr::from_abstract_name(format!("ringspun-{process}"))
+    SocketAddr::from_abstract_name(format!("ringspun-inspection-{process}"))
 }
 
 #[cfg(not(target_os = "linux"))]
