@@ -82,6 +82,7 @@ pub fn rewrite_log(log: &Log) -> io::Result<Vec<u8>> {
         is_after_end: false,
         step: None,
         errors: 0,
+        requests: crate::outcome::Requests::default(),
         traffic: Traffic::default(),
         statuses: StatusCounts::default(),
         response_times: log.response_times.clone(),

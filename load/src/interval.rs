@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::latencies::Latencies;
-use crate::outcome::Traffic;
+use crate::outcome::{Requests, Traffic};
 use crate::status::StatusCounts;
 use crate::tally::Tally;
 
@@ -27,6 +27,8 @@ pub struct Interval {
     pub step: Option<usize>,
     /// The number of errors of all kinds.
     pub errors: u64,
+    /// Counts of the requests that were sent, answered or lost in the interval; `planned` is absent.
+    pub requests: Requests,
     /// Bytes of the requests answered in the interval and of their responses; zero after the end.
     pub traffic: Traffic,
     /// How many requests were answered in the interval with each HTTP status.
@@ -64,6 +66,7 @@ pub(crate) struct Cutter {
     step: Option<usize>,
     step_ends: VecDeque<Instant>,
     errors_before: u64,
+    requests_before: Requests,
     traffic_before: Traffic,
     statuses_before: StatusCounts,
     /// The warm-up, whose errors belong to no interval, is over.
@@ -88,6 +91,7 @@ impl Cutter {
             step: step_ends.is_some().then_some(0),
             step_ends: step_ends.unwrap_or_default(),
             errors_before: tally.error_count(),
+            requests_before: tally.requests(),
             traffic_before: tally.traffic(),
             statuses_before: tally.statuses(),
         }
@@ -125,6 +129,7 @@ impl Cutter {
                 is_after_end: true,
                 step: self.step,
                 errors,
+                requests: tally.requests().since(&self.requests_before),
                 traffic: Traffic::default(),
                 statuses,
                 response_times,
@@ -156,6 +161,7 @@ impl Cutter {
             is_after_end: false,
             step,
             errors: error_count - self.errors_before,
+            requests: tally.requests().since(&self.requests_before),
             traffic: Traffic {
                 sent_bytes: traffic.sent_bytes - self.traffic_before.sent_bytes,
                 received_bytes: traffic.received_bytes - self.traffic_before.received_bytes,
@@ -167,6 +173,7 @@ impl Cutter {
         };
         self.start = now;
         self.errors_before = error_count;
+        self.requests_before = tally.requests();
         self.traffic_before = traffic;
         self.statuses_before = statuses;
         (self.recorder)(interval);

@@ -8,8 +8,8 @@ use crate::interval::{Interval, Recorder};
 use crate::outcome::{Connections, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
 
 impl Requests {
-    /// Adds the counts of another thread. `planned` is that of the whole run in each of them.
-    fn add(&mut self, other: &Self) {
+    /// Adds the counts of another thread, or time. `planned` is that of the whole run in each of them.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.planned = self.planned.and(other.planned);
         self.sent += other.sent;
         self.answered += other.answered;
@@ -23,7 +23,7 @@ impl Requests {
 }
 
 impl Traffic {
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
     }
@@ -142,6 +142,7 @@ impl IntervalMerger {
         let end = parts.iter().map(|part| part.start + part.duration).fold(self.end, Duration::max);
         let sum = parts.into_iter().reduce(|mut sum, part| {
             sum.errors += part.errors;
+            sum.requests.add(&part.requests);
             sum.traffic.add(&part.traffic);
             sum.statuses.add(&part.statuses);
             sum.service_times.add(&part.service_times);
@@ -229,6 +230,7 @@ mod tests {
             is_after_end: false,
             step: None,
             errors: 1,
+            requests: Requests::default(),
             traffic: Traffic::default(),
             statuses: StatusCounts::default(),
             response_times: None,

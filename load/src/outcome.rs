@@ -163,6 +163,21 @@ impl Requests {
         self.wrong + self.bad_status + self.timed_out + self.lost
     }
 
+    /// The counts since earlier ones, without what was planned. A request that was taken back counts as none.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            planned: None,
+            sent: self.sent.saturating_sub(earlier.sent),
+            answered: self.answered - earlier.answered,
+            answered_after_end: self.answered_after_end - earlier.answered_after_end,
+            wrong: self.wrong - earlier.wrong,
+            bad_status: self.bad_status - earlier.bad_status,
+            timed_out: self.timed_out - earlier.timed_out,
+            lost: self.lost - earlier.lost,
+            resent: self.resent - earlier.resent,
+        }
+    }
+
     /// How many were planned but not sent: because their connection was still waiting for earlier responses when
     /// the run ended, or could not be reopened.
     pub fn unsent(&self) -> u64 {

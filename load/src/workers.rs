@@ -20,7 +20,7 @@ use crate::worker;
 
 /// A message from a thread.
 enum Message {
-    Interval(Interval),
+    Interval(Box<Interval>),
     Snapshot(Snapshot),
     Ended(Box<Result<Outcome, RunError>>),
 }
@@ -43,7 +43,8 @@ impl Reporter {
         let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
         if is_recorded {
             let reporter = self.clone();
-            hooks.recorder = Some(Box::new(move |interval| reporter.tell(Message::Interval(interval))));
+            hooks.recorder =
+                Some(Box::new(move |interval| reporter.tell(Message::Interval(Box::new(interval)))));
         }
         if is_watched {
             hooks.observer = Some(Box::new(move |snapshot| self.tell(Message::Snapshot(snapshot))));
@@ -127,7 +128,7 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
         match message {
             Message::Interval(interval) => {
                 if let Some(intervals) = &mut intervals {
-                    intervals.take(worker, interval);
+                    intervals.take(worker, *interval);
                 }
             }
             Message::Snapshot(snapshot) => {

@@ -1,5 +1,6 @@
 //! `ringspun load`: what it measures, what it prints and writes, and what it exits with.
 
+mod abort;
 mod faults;
 mod find;
 mod hosts;

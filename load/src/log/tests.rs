@@ -32,6 +32,7 @@ fn interval(number: u64, service_ns: impl IntoIterator<Item = u64>) -> Interval 
         is_after_end: false,
         step: None,
         errors: 0,
+        requests: crate::outcome::Requests::default(),
         traffic: Traffic::default(),
         statuses: StatusCounts::default(),
         response_times: None,

@@ -117,7 +117,7 @@ pub fn find(goal: Goal, plan: &Plan, measuring: &Measuring) -> Result<(Search, M
                 return ControlFlow::Break(());
             }
         };
-        let was_stopped = measured.outcome.was_stopped;
+        let was_stopped = measured.was_interrupted();
         if !was_stopped {
             let trial = Trial::new(&goal.conditions, purpose, rate_per_s, &measured);
             measuring.tell(|| trial.row(trials.len() + 1));

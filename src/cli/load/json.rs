@@ -4,7 +4,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringspun::fibers::Signal;
-use ringspun_load::{Arrivals, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload};
+use ringspun_load::{
+    Arrivals, Breach, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload,
+};
 use serde_json::{Value, json};
 
 use super::{Verdicts, tls, workload};
@@ -59,9 +61,15 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "handshake_time": times(&outcome.handshake_times),
         "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
+        "aborted": null,
         "search": null,
         "repeat": null,
     })
+}
+
+/// The condition that ended a run.
+pub fn breach(Breach { condition, value, at }: &Breach) -> Value {
+    json!({ "condition": condition.to_string(), "value": value, "at_s": at.as_secs_f64() })
 }
 
 /// To a thousandth.

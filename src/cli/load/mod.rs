@@ -22,14 +22,18 @@ mod text;
 mod tls;
 mod workload;
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
-use ringspun::fibers::Signal;
-use ringspun_load::{self as load, Gate, Hooks, Outcome, Pace, Plan, Verdict, Workload};
+use ringspun::fibers::{SharedChannel, Signal};
+use ringspun_load::{
+    self as load, Breach, Condition, Gate, Hooks, Outcome, Pace, Plan, Recorder, Verdict, Watch, Workload,
+};
 use serde_json::Value;
 
 use super::inspection::{self, Sources};
@@ -61,6 +65,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 -c 64 --find 'p99<5ms,errors<0.1%' --json found.json
   ringspun load tcp://127.0.0.1:7000 --connections 1k --ramp-up 5s --rate 1k..50k --duration 1m
   ringspun load unix:/run/echo.socket --count 1M --fail-if 'p99>5ms' --fail-if 'errors>0'
+  ringspun load http://127.0.0.1:8080/ -c 64 -r 10k -d 1h --abort-if 'errors>10%' --abort-window 30s
   ringspun load udp://[::1]:7000 --connections 8 --payload 1k --timeout 200ms
   ringspun load http://127.0.0.1:8080/path?query --connections 64 --rate 10k
   ringspun load http://[::1]/items --method POST --header 'Content-Type: text/plain' --body 'one, two'
@@ -108,8 +113,9 @@ Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (5
 SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 
 The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
-before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed or no rate holds (--find),
-and otherwise 128 and the signal's number (130, 143) if the run was stopped early.")]
+before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, a condition ended the
+run (--abort-if), or no rate holds (--find), and otherwise 128 and the signal's number (130, 143) if the run
+was stopped early.")]
 pub struct Load {
     #[command(flatten)]
     options: Options,
@@ -130,6 +136,8 @@ struct Measured {
     plan: Plan,
     outcome: Outcome,
     verdicts: Verdicts,
+    /// The condition of --abort-if that ended it.
+    breach: Option<Breach>,
     /// When the measurement began.
     began_at: SystemTime,
     /// What the charts of a page are drawn from.
@@ -139,6 +147,8 @@ struct Measured {
 /// How the runs of a command are made.
 struct Measuring {
     gates: Vec<Gate>,
+    abort_if: Vec<Condition>,
+    abort_window: Duration,
     stopping: Stopping,
     /// What others may ask the process for.
     sources: Sources,
@@ -156,10 +166,18 @@ impl Measuring {
 
     /// Makes a run that writes files.
     fn run_into(&self, plan: Plan, files: IntervalFiles) -> Result<Measured, String> {
+        let (abort, breach) = (SharedChannel::bounded(1), Rc::new(RefCell::new(None)));
+        let watching = (!self.abort_if.is_empty()).then(|| {
+            stopping::watch(
+                Watch::new(self.abort_if.clone(), self.abort_window),
+                abort.clone(),
+                breach.clone(),
+            )
+        });
         let hooks = Hooks {
             observer: Some(counts::observe(&self.sources, self.is_live.then(|| text::progress_line(&plan)))),
-            stopper: self.stopping.stopper(),
-            recorder: files.recorder(),
+            stopper: self.stopping.stopper(abort),
+            recorder: both(files.recorder(), watching),
         };
         let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
         let measured = load::run(&plan, hooks);
@@ -170,7 +188,9 @@ impl Measuring {
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.target.without_query()))?;
         let points = written.map_err(|error| error.to_string())?;
         let verdicts = self.gates.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
-        Ok(Measured { plan, outcome, verdicts, began_at, points })
+        // It may hold in the last second, too.
+        let breach = breach.take().filter(|_| outcome.was_stopped);
+        Ok(Measured { plan, outcome, verdicts, breach, began_at, points })
     }
 
     /// Shows a line on a terminal.
@@ -178,6 +198,24 @@ impl Measuring {
         if self.is_live {
             output::tell(line());
         }
+    }
+}
+
+impl Measured {
+    /// Whether a signal stopped it.
+    fn was_interrupted(&self) -> bool {
+        self.outcome.was_stopped && self.breach.is_none()
+    }
+}
+
+/// A recorder for two.
+fn both(first: Option<Recorder>, second: Option<Recorder>) -> Option<Recorder> {
+    match (first, second) {
+        (Some(mut first), Some(mut second)) => Some(Box::new(move |interval| {
+            first(interval.clone());
+            second(interval);
+        })),
+        (first, second) => first.or(second),
     }
 }
 
@@ -207,6 +245,8 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
     }
     let measuring = Measuring {
         gates: options.fail_if.clone(),
+        abort_if: options.abort_if.clone(),
+        abort_window: options.abort_window,
         stopping: Stopping::new(),
         sources: inspection::start(),
         is_live: io::stderr().is_terminal(),
@@ -241,9 +281,10 @@ fn present(
     together: Option<Together>,
     results: ResultFiles,
 ) -> Result<ExitCode, String> {
-    let Measured { plan, outcome, verdicts, .. } = measured;
-    let stop_signal = measuring.stopping.signal().filter(|_| outcome.was_stopped);
+    let Measured { plan, outcome, verdicts, breach, .. } = measured;
+    let stop_signal = measuring.stopping.signal().filter(|_| measured.was_interrupted());
     let mut value = json::results(plan, outcome, verdicts, stop_signal);
+    value["aborted"] = breach.as_ref().map_or(Value::Null, json::breach);
     let mut table = String::new();
     match &together {
         Some(Together::Search(search)) => {
@@ -257,6 +298,9 @@ fn present(
         None => {}
     }
     table += &text::table(plan, outcome);
+    if let Some(breach) = breach {
+        table = format!("{}.\n\n{table}", text::breach(breach));
+    }
     // The rows of a CSV are instead of the table.
     if options.csv.as_deref().is_some_and(is_standard_output) {
         table.clear();
@@ -269,11 +313,15 @@ fn present(
         Some(Together::Search(search)) => search.exit_code(),
         Some(Together::Repeats(_)) | None => None,
     };
-    Ok(of_all.unwrap_or_else(|| exit_code(plan, outcome, verdicts, stop_signal)))
+    Ok(of_all.unwrap_or_else(|| exit_code(measured, stop_signal)))
 }
 
 /// The exit status of a run whose results have been written; complains about what failed.
-fn exit_code(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> ExitCode {
+fn exit_code(measured: &Measured, stop_signal: Option<Signal>) -> ExitCode {
+    let Measured { plan, outcome, verdicts, breach, .. } = measured;
+    if let Some(breach) = breach {
+        output::complain(text::breach(breach));
+    }
     for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
         output::complain(format_args!("gate {gate} failed: {}", verdict.value));
     }
@@ -294,7 +342,7 @@ fn exit_code(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: O
         ));
         return ExitCode::FAILURE;
     }
-    if verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
+    if breach.is_some() || verdicts.iter().any(|(_, verdict)| verdict.is_broken) {
         return ExitCode::from(GATE_BROKEN);
     }
     match stop_signal {
@@ -356,7 +404,7 @@ fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFil
 }
 
 fn page_of(measured: &Measured, together: Option<&Together>, value: &Value) -> String {
-    let Measured { plan, outcome, began_at, points, .. } = measured;
+    let Measured { plan, outcome, breach, began_at, points, .. } = measured;
     let target = plan.target.without_query();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
@@ -378,7 +426,8 @@ fn page_of(measured: &Measured, together: Option<&Together>, value: &Value) -> S
         },
         rate_unit: workload::rate_unit(&plan.workload),
         series: vec![page::Series::new(target.clone(), points)],
-        remarks: text::remarks(plan, outcome),
+        remarks: breach.as_ref().map_or_else(String::new, |breach| text::breach(breach) + ".\n")
+            + &text::remarks(plan, outcome),
         repeats: match together {
             Some(Together::Repeats(repeats)) => repeats.rows(),
             _ => Vec::new(),

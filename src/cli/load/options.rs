@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ringspun_load::{self as load, Gate, Length, Plan, Target};
+use ringspun_load::{self as load, Condition, Gate, Length, Plan, Target};
 
 use super::goal::FindFlags;
 use super::pace::PaceFlags;
@@ -69,6 +69,16 @@ pub struct Options {
     /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
+    /// End the run early, with status 3, if this condition holds over the last seconds: --abort-if 'errors>10%';
+    /// repeatable
+    ///
+    /// The conditions are those of --fail-if, of the responses that arrived, and the requests that were sent, in these
+    /// seconds. In a search, such a trial fails; with --repeat, no further run is made.
+    #[arg(long, value_name = "CONDITION")]
+    pub abort_if: Vec<Condition>,
+    /// How many seconds --abort-if looks at, rounded up to whole ones: --abort-window 30s
+    #[arg(long, value_name = "TIME", default_value = "5s", requires = "abort_if", value_parser = load::parse_duration)]
+    pub abort_window: Duration,
 }
 
 impl Options {

@@ -1,10 +1,10 @@
-//! SIGINT and SIGTERM, which end a run early, and all runs that were to follow it.
+//! SIGINT and SIGTERM, which end a run early, and all runs that were to follow it; and conditions that end a run.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use ringspun::fibers::{Signal, Signals};
-use ringspun_load::Stopper;
+use ringspun::fibers::{Select, SharedChannel, Signal, Signals};
+use ringspun_load::{Breach, Recorder, Stopper, Watch};
 
 use crate::cli::dumps::Quit;
 use crate::cli::output;
@@ -38,18 +38,31 @@ impl Stopping {
         self.arrived.get()
     }
 
-    /// For the hooks of a run. A signal that arrived before stops it at once.
-    pub fn stopper(&self) -> Option<Stopper> {
+    /// For the hooks of a run, which also ends when `abort` is closed. A signal that arrived before stops it at once.
+    pub fn stopper(&self, abort: SharedChannel<()>) -> Option<Stopper> {
         let waiting = self.signals.borrow().clone()?;
         let (signals, arrived) = (self.signals.clone(), self.arrived.clone());
         let quit = Quit::take();
         Some(Box::new(move || {
             let _dumps = quit.dump();
+            let event = Select::new().on(waiting.next(), Some).take_shared(&abort, |_| None).wait();
             // An error means that the runtime is ending.
-            if let Ok(signal) = waiting.wait() {
+            if let Ok(Some(Ok(signal))) = event {
                 arrived.set(Some(signal));
                 signals.take();
             }
         }))
     }
+}
+
+/// Watches a run, and closes the channel when a condition holds.
+pub fn watch(mut watch: Watch, abort: SharedChannel<()>, breach: Rc<RefCell<Option<Breach>>>) -> Recorder {
+    Box::new(move |interval| {
+        if breach.borrow().is_none()
+            && let Some(found) = watch.look(interval)
+        {
+            *breach.borrow_mut() = Some(found);
+            abort.close();
+        }
+    })
 }

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    Arrivals, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic, Workload,
-    format_bytes, format_count, format_duration,
+    Arrivals, Breach, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic,
+    Workload, format_bytes, format_count, format_duration,
 };
 
 use super::{BUSY_PERCENT, histogram, steps, workload};
@@ -54,6 +54,11 @@ pub fn clear_progress_line() {
 
 fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", format_count(count), if count == 1 { "" } else { "s" })
+}
+
+/// Which condition ended a run.
+pub fn breach(Breach { condition, value, at }: &Breach) -> String {
+    format!("the run was ended after {}: {condition} held: {value}", format_duration(*at))
 }
 
 /// A share in percent, which is not rounded up to certainty.

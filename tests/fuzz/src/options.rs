@@ -52,6 +52,7 @@ fn check_command_line(arguments: &[&str]) {
             }
             let _ =
                 (&options.json, &options.hdr, &options.csv, &options.html, &options.fail_if, &options.repeat);
+            let _ = (&options.abort_if, &options.abort_window);
         }
         Err(error) => {
             let shown = error.to_string();
