@@ -115,9 +115,8 @@ fn counted(result: Result<u32, i32>) -> io::Result<usize> {
 }
 
 fn send(socket: RawFd, start: *const u8, length: usize) -> Result<u32, i32> {
-    let flags = libc::MSG_DONTWAIT | system::NO_SIGNAL;
     // SAFETY: data of an operation, kept until its terminal completion, or data borrowed during the call.
-    uninterrupted(|| unsafe { libc::send(socket, start.cast(), length, flags) })
+    uninterrupted(|| unsafe { system::send(socket, start, length) })
 }
 
 /// Receives available bytes, up to `size_bytes`.
@@ -140,7 +139,7 @@ pub(in crate::sys) unsafe fn try_receive(
 unsafe fn receive(socket: RawFd, start: *mut u8, size_bytes: usize) -> Result<u32, i32> {
     let size_bytes = size_bytes.min(i32::MAX as usize);
     // SAFETY: the caller guarantees it.
-    uninterrupted(|| unsafe { libc::recv(socket, start.cast(), size_bytes, libc::MSG_DONTWAIT) })
+    uninterrupted(|| unsafe { system::receive(socket, start, size_bytes) })
 }
 
 /// The buffers of one kind.
