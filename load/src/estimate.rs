@@ -96,7 +96,7 @@ mod tests {
         for experiment in 0..100 {
             let runs: Vec<[f64; 4]> = (0..5)
                 .map(|run| {
-                    let seed = experiment * 5 + run;
+                    let seed = 100_000 + experiment * 5 + run;
                     let mut random = Random::new(seed);
                     let mut times = Vec::new();
                     response_times(
