@@ -316,7 +316,8 @@ impl Stream {
                 })
             },
             |machine| match fibers::pending_interrupt() {
-                Some(TimedOut) => machine.pause(),
+                // What is sent without a copy cannot be left to go on later: see `write_zero_copy`.
+                Some(TimedOut) if !machine.is_zero_copy() => machine.pause(),
                 _ => machine.cancel(),
             },
             |_| reason_of("write to", &*self.core),

@@ -77,6 +77,18 @@ fn data_sent_without_a_copy_may_change_once_the_write_has_returned() {
 }
 
 #[test]
+fn a_write_without_a_copy_times_out_even_if_the_kernel_has_taken_some() {
+    run(|| {
+        for (client, _server) in pairs()? {
+            client.set_write_timeout(Some(SOON));
+            let late = client.write_zero_copy(&pattern(16 << 20)).unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::TimedOut, "{late}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn an_interrupted_write_without_a_copy_ends() {
     run(|| {
         for (client, server) in pairs()? {

@@ -119,6 +119,11 @@ impl Write {
         Poll::Pending
     }
 
+    /// Whether it sends without a copy.
+    pub fn is_zero_copy(&self) -> bool {
+        self.is_zero_copy
+    }
+
     /// The number of bytes that the kernel has taken so far.
     pub fn written(&self) -> usize {
         self.written
