@@ -79,7 +79,7 @@ pub use run::run;
 pub use search::{Found, SearchBounds, SearchResult, TrialPurpose, search};
 pub use status::{StatusCounts, StatusSet};
 pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
-pub use target::{HttpTarget, Target};
+pub use target::{Detour, HttpTarget, Target};
 pub use tls::TlsOptions;
 pub use wall_clock::parse_time;
 pub use watch::{Breach, Watch};

@@ -8,7 +8,7 @@ use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
 use crate::steps::{RATE_MAX_PER_S, Step};
-use crate::target::Target;
+use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
 
 /// The maximum size of an echo message over a stream, and of all pipelined requests in flight on a connection, in
@@ -134,6 +134,9 @@ impl Workload {
 pub struct Plan {
     /// The server to measure.
     pub target: Target,
+    /// Where to connect instead, with the target's own name in the header `Host` and for certificates; not for `udp`
+    /// and `unix` targets.
+    pub detour: Option<Detour>,
     /// The number of connections, or of datagram sockets; 1 by default.
     pub connections: usize,
     /// What each connection does; by default echoes of 64 bytes, or `GET` for HTTP targets.
@@ -185,6 +188,7 @@ impl Plan {
         };
         Self {
             target,
+            detour: None,
             connections: 1,
             workload,
             pipeline: 1,
@@ -200,6 +204,12 @@ impl Plan {
             timeout: Duration::from_secs(5),
             tls: TlsOptions::default(),
         }
+    }
+
+    /// The target as it may be shown to others, and where connections go if that is not its own place.
+    pub fn shown_target(&self) -> String {
+        let target = self.target.without_query();
+        self.detour.as_ref().map_or(target.clone(), |detour| format!("{target} at {detour}"))
     }
 
     /// Sets the pace to these steps, and the length to their sum.
@@ -230,10 +240,16 @@ impl Plan {
                 self.workers, self.connections
             ));
         }
-        if let (Target::Unix(_), Some(source)) = (&self.target, self.sources.first()) {
+        if let (Target::Udp(_) | Target::Unix(_), Some(detour)) = (&self.target, &self.detour) {
             return Err(format!(
-                "the source address {source} cannot be used with {}: expected tcp://, tls://, udp:// or http://",
+                "{detour} cannot be connected to for {}: expected tcp://, tls://, http:// or https://",
                 self.target
+            ));
+        }
+        let is_unix = matches!(self.target, Target::Unix(_)) || matches!(self.detour, Some(Detour::Unix(_)));
+        if let (true, Some(source)) = (is_unix, self.sources.first()) {
+            return Err(format!(
+                "the source address {source} cannot be used with a Unix socket: expected TCP or UDP"
             ));
         }
         if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {

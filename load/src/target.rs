@@ -45,6 +45,47 @@ pub struct HttpTarget {
     is_secure: bool,
 }
 
+/// Where to connect in place of the target's own host and port: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_load::Detour;
+///
+/// let detour: Detour = "unix:/run/app.sock".parse().unwrap();
+/// assert_eq!(detour.to_string(), "unix:/run/app.sock");
+/// assert!("7000".parse::<Detour>().unwrap_err().contains("expected HOST:PORT"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detour {
+    /// A host and its port.
+    Host(Endpoint),
+    /// A Unix stream socket.
+    Unix(Address),
+}
+
+impl FromStr for Detour {
+    type Err = String;
+
+    /// The error says what is wrong and what was expected; callers put the value in front of it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with("unix:") {
+            true => parse_unix(text).map(Self::Unix),
+            false => parse_host(text).map(Self::Host),
+        }
+        .map_err(|error| error.replace(FORM, "expected HOST:PORT, unix:/PATH or unix:@NAME"))
+    }
+}
+
+impl fmt::Display for Detour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(endpoint) => endpoint.fmt(f),
+            Self::Unix(address) => address.fmt(f),
+        }
+    }
+}
+
 impl HttpTarget {
     /// The endpoint to connect to.
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -116,11 +157,8 @@ impl FromStr for Target {
         if let Some(location) = text.strip_prefix("https://") {
             return parse_http(location, true).map(Self::Http);
         }
-        if let Some(name) = text.strip_prefix("unix:") {
-            if !name.starts_with(['/', '@']) {
-                return Err(format!("a Unix socket has an absolute path or an abstract name, {FORM}"));
-            }
-            return Address::unix(name).map(Self::Unix).map_err(|error| error.to_string());
+        if text.starts_with("unix:") {
+            return parse_unix(text).map(Self::Unix);
         }
         match text.split_once("://") {
             Some((scheme, _)) => Err(format!("the scheme {scheme:?} is unknown, {FORM}")),
@@ -166,6 +204,14 @@ fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let (authority, path) = (authority.to_string(), format!("{slash}{rest}"));
     Ok(HttpTarget { endpoint, authority, path, is_secure })
+}
+
+fn parse_unix(text: &str) -> Result<Address, String> {
+    let name = text.strip_prefix("unix:").unwrap_or(text);
+    if !name.starts_with(['/', '@']) {
+        return Err(format!("a Unix socket has an absolute path or an abstract name, {FORM}"));
+    }
+    Address::unix(name).map_err(|error| error.to_string())
 }
 
 /// The host is resolved later. A port number is checked here, because the resolver truncates it to 16 bits, and

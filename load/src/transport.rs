@@ -14,7 +14,7 @@ use ringspun_tls::{self as tls, ClientConfig};
 use crate::link::{Handshake, Link};
 use crate::outcome::ErrorKind;
 use crate::plan::Plan;
-use crate::target::Target;
+use crate::target::{Detour, Target};
 
 /// The stack of the fiber that drains a sink.
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -47,15 +47,15 @@ enum Kind {
 impl Destination {
     /// Resolves the target, within the timeout.
     pub(crate) fn resolve(plan: &Plan) -> io::Result<Self> {
-        let Plan { target, timeout, sources, .. } = plan;
+        let Plan { target, detour, timeout, sources, .. } = plan;
         let timeout = *timeout;
         let look_up = |endpoint: &Endpoint| fibers::with_time_limit(timeout, || net::addresses(endpoint));
-        let (kind, addresses) = match target {
-            Target::Tcp(endpoint) => (Kind::Tcp, look_up(endpoint)?),
-            Target::Udp(endpoint) => (Kind::Udp, look_up(endpoint)?),
-            Target::Unix(address) => (Kind::Unix, vec![*address]),
-            Target::Tls(endpoint) => (Kind::Tcp, look_up(endpoint)?),
-            Target::Http(http) => (Kind::Tcp, look_up(http.endpoint())?),
+        let (kind, addresses) = match (detour, target) {
+            (Some(Detour::Unix(address)), _) | (None, Target::Unix(address)) => (Kind::Unix, vec![*address]),
+            (Some(Detour::Host(endpoint)), _) => (Kind::Tcp, look_up(endpoint)?),
+            (None, Target::Udp(endpoint)) => (Kind::Udp, look_up(endpoint)?),
+            (None, Target::Tcp(endpoint) | Target::Tls(endpoint)) => (Kind::Tcp, look_up(endpoint)?),
+            (None, Target::Http(http)) => (Kind::Tcp, look_up(http.endpoint())?),
         };
         let tls = match target.tls_host() {
             Some(host) => Some((plan.tls.config()?, host)),

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
@@ -212,5 +214,56 @@ fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
         let errors = error_text(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains(value) && errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
+
+/// Answers requests to app.invalid, and refuses others.
+fn answer_for_app(stream: impl Read + Write) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if !reader.read_line(&mut head).is_ok_and(|count| count > 0) {
+                return;
+            }
+        }
+        let is_right = head.contains("\r\nHost: app.invalid\r\n");
+        let answer =
+            if is_right { HELLO } else { "HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n" };
+        reader.get_mut().write_all(answer.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn connections_go_elsewhere_and_the_host_stays_that_of_the_target() {
+    let path = scratch_path("detour.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || listener.incoming().for_each(|stream| answer_for_app(stream.unwrap())));
+    let tcp = tcp_server(|stream, _| answer_for_app(stream));
+    let unix = format!("unix:{}", path.display());
+    for place in [unix.as_str(), tcp.strip_prefix("tcp://").unwrap()] {
+        let arguments = ["http://app.invalid/", "--connect-to", place, "--count", "20"];
+        let report = measure(&arguments, 0);
+        assert_eq!(number(&report["requests"]["answered"]), 20, "{}", report["errors"]);
+        assert_eq!(report["plan"]["connect_to"], place);
+        let table = text_of(&load(&arguments));
+        assert!(table.starts_with(&format!("http://app.invalid/ at {place}: 1 connection")), "{table}");
+    }
+    fs::remove_file(&path).unwrap();
+    for (arguments, expected) in [
+        (&["http://a/", "--connect-to", "7000"][..], "expected HOST:PORT, unix:/PATH or unix:@NAME"),
+        (
+            &["http://a/", "--connect-to", "unix:app"],
+            "an absolute path or an abstract name, expected HOST:PORT",
+        ),
+        (&["udp://a:1", "--connect-to", "b:2"], "b:2 cannot be connected to for udp://a:1: expected tcp://"),
+        (
+            &["http://a/", "--connect-to", "unix:/a", "--bind", "127.0.0.1"],
+            "cannot be used with a Unix socket",
+        ),
+    ] {
+        let output = load(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(error_text(&output).contains(expected), "{arguments:?}: {}", error_text(&output));
     }
 }

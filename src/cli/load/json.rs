@@ -95,6 +95,7 @@ fn plan_value(plan: &Plan) -> Value {
     };
     let mut value = json!({
         "target": plan.target.without_query(),
+        "connect_to": plan.detour.as_ref().map(ToString::to_string),
         "connections": plan.connections,
         "loop": loop_name,
         "rate_per_s": rate_per_s,

@@ -185,7 +185,7 @@ impl Measuring {
         if self.is_live {
             text::clear_progress_line();
         }
-        let outcome = measured.map_err(|error| format!("{}: {error}", plan.target.without_query()))?;
+        let outcome = measured.map_err(|error| format!("{}: {error}", plan.shown_target()))?;
         let points = written.map_err(|error| error.to_string())?;
         let verdicts = self.gates.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
         // It may hold in the last second, too.
@@ -328,7 +328,7 @@ fn exit_code(measured: &Measured, stop_signal: Option<Signal>) -> ExitCode {
     if outcome.requests.answered == 0 {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
-            plan.target.without_query(),
+            plan.shown_target(),
             first_reason(plan, outcome)
         ));
         return ExitCode::FAILURE;
@@ -336,7 +336,7 @@ fn exit_code(measured: &Measured, stop_signal: Option<Signal>) -> ExitCode {
     if let Some(loss) = &outcome.target_loss {
         output::complain(format_args!(
             "{}: the target was lost {} before the end: {}",
-            plan.target.without_query(),
+            plan.shown_target(),
             load::format_duration(loss.before_end),
             loss.error
         ));
@@ -405,7 +405,7 @@ fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFil
 
 fn page_of(measured: &Measured, together: Option<&Together>, value: &Value) -> String {
     let Measured { plan, outcome, breach, began_at, points, .. } = measured;
-    let target = plan.target.without_query();
+    let target = plan.shown_target();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
     let summary = table.lines().next().and_then(|line| line.strip_prefix(&target));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ringspun_load::{self as load, Condition, Gate, Length, Plan, Target};
+use ringspun_load::{self as load, Condition, Detour, Gate, Length, Plan, Target};
 
 use super::goal::FindFlags;
 use super::pace::PaceFlags;
@@ -17,6 +17,10 @@ pub struct Options {
     /// http://HOST:PORT/PATH, or https://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true)]
     pub target: Option<Target>,
+    /// Connect to HOST:PORT, unix:/PATH or unix:@NAME instead; the header Host, and the name in certificates, stay
+    /// those of the target: http://app/ --connect-to unix:/run/app.sock
+    #[arg(long, value_name = "ADDRESS")]
+    connect_to: Option<Detour>,
     /// Number of connections, or of datagram sockets, up to 1M and the limit on open files
     #[arg(short, long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
@@ -92,6 +96,7 @@ impl Options {
         // Saturated values exceed the plan's limits, too.
         let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let mut plan = Plan::new(target);
+        plan.detour.clone_from(&self.connect_to);
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
         self.tls.apply(&mut plan)?;

@@ -92,7 +92,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     writeln!(
         text,
         "{}: {}, {work}, {pace}, measured for {measured} on {}",
-        plan.target.without_query(),
+        plan.shown_target(),
         counted(plan.connections as u64, "connection"),
         outcome.backend
     )?;
