@@ -24,8 +24,8 @@ pub(super) fn uninterrupted<T: TryInto<u32>>(mut call: impl FnMut() -> T) -> Res
     }
 }
 
-/// `send(2)` that does not wait. On Linux without the C library, which checks before and after, in programs with several
-/// threads, whether this one is to be cancelled: that takes more instructions than the rest of a small echo's system calls.
+/// `send(2)` that does not wait. On Linux without the C library: in programs with several threads, that checks before
+/// and after each call whether the thread is to be cancelled, which takes some 50 instructions.
 ///
 /// # Safety
 ///
