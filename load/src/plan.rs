@@ -146,6 +146,9 @@ pub struct Plan {
     /// loop, requests wait if this many are. Together they may have [`STREAM_PAYLOAD_MAX_BYTES`]. A lost
     /// connection loses all of them.
     pub pipeline: usize,
+    /// After how many requests a connection is closed and replaced; absent by default: as long as the target keeps
+    /// it. For one request at a time over streams: echo, request or HTTP.
+    pub requests_per_connection: Option<u64>,
     /// When requests are sent; by default in a closed loop.
     pub pace: Pace,
     /// How the requests of an open loop follow each other; by default as a Poisson process.
@@ -192,6 +195,7 @@ impl Plan {
             connections: 1,
             workload,
             pipeline: 1,
+            requests_per_connection: None,
             pace: Pace::Closed,
             arrivals: Arrivals::default(),
             seed: 0,
@@ -255,6 +259,7 @@ impl Plan {
         if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {
             return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
         }
+        self.check_requests_per_connection()?;
         self.check_pace()?;
         if self.timeout.is_zero() {
             return Err("the timeout is 0: expected more".to_string());
@@ -341,6 +346,24 @@ impl Plan {
             }
         }
         self.check_pipeline()
+    }
+
+    fn check_requests_per_connection(&self) -> Result<(), String> {
+        let Some(count) = self.requests_per_connection else { return Ok(()) };
+        let has_answers =
+            matches!(self.workload, Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_));
+        if count == 0 {
+            Err("0 requests per connection: expected 1 or more".to_string())
+        } else if !has_answers || matches!(self.target, Target::Udp(_)) {
+            Err(format!("requests per connection ({count}): expected echo, request or HTTP over a stream"))
+        } else if self.pipeline > 1 {
+            let depth = self.pipeline;
+            Err(format!(
+                "requests per connection ({count}) with a pipeline of {depth}: expected no pipelining"
+            ))
+        } else {
+            Ok(())
+        }
     }
 
     fn check_pipeline(&self) -> Result<(), String> {

@@ -321,7 +321,7 @@ impl Worker {
         let mut now = Instant::now();
         let mut pause = self.first_pause(index);
         // How many requests were sent on this connection, and before it was reopened.
-        let (mut sent_count, mut sent_before) = (0, 0);
+        let (mut sent_count, mut sent_before) = (0_u64, 0);
         // A request that waits for the connection to be reopened.
         let mut held = None;
         loop {
@@ -351,7 +351,7 @@ impl Worker {
             self.note_sent(request);
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let answer = self.work.perform(&open, index + sent_count);
+            let answer = self.work.perform(&open, index + sent_count as usize);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
@@ -370,7 +370,10 @@ impl Worker {
                     next
                 }
             };
+            let is_used_up =
+                self.plan.requests_per_connection.is_some_and(|max| sent_count + 1 - sent_before >= max);
             match next {
+                Connection::Keep if is_used_up => pause = Duration::ZERO,
                 Connection::Keep => transport = Some(open),
                 Connection::Reopen => pause = Duration::ZERO,
                 Connection::ReopenLater => pause = REOPEN_PAUSE,

@@ -62,6 +62,41 @@ fn connections_are_kept_from_one_request_to_the_next() {
 }
 
 #[test]
+fn connections_are_replaced_after_so_many_requests() {
+    let numbers = Arc::new(Mutex::new(Vec::new()));
+    let seen = numbers.clone();
+    let target = http_server(move |request| {
+        seen.lock().unwrap().push((request.connection, request.number));
+        HELLO.to_string()
+    });
+    for (max, opened) in [(1, 20), (7, 3), (20, 1), (100, 1)] {
+        for pace in [&[][..], &["--rate", "5k"]] {
+            numbers.lock().unwrap().clear();
+            let max_text = max.to_string();
+            let base = [target.as_str(), "--count", "20", "--requests-per-connection", &max_text];
+            let report = measure(&[&base, pace].concat(), 0);
+            assert_eq!(number(&report["requests"]["answered"]), 20);
+            assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
+            assert_eq!(number(&report["connections"]["opened"]), opened, "{max} per connection");
+            assert_eq!(report["plan"]["requests_per_connection"], max);
+            assert!(numbers.lock().unwrap().iter().all(|(_, number)| *number < max), "{max} per connection");
+        }
+    }
+    for (arguments, expected) in [
+        (&[target.as_str(), "--requests-per-connection", "0"][..], "0 requests per connection: expected 1"),
+        (
+            &["udp://127.0.0.1:9", "--requests-per-connection", "2"],
+            "expected echo, request or HTTP over a stream",
+        ),
+        (&[target.as_str(), "--requests-per-connection", "2", "--pipeline", "2"], "expected no pipelining"),
+    ] {
+        let output = load(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(error_text(&output).contains(expected), "{arguments:?}: {}", error_text(&output));
+    }
+}
+
+#[test]
 fn a_connection_that_the_server_ends_after_an_answer_is_no_error() {
     let until_end = "HTTP/1.0 200 OK\r\n\r\nall that comes";
     for answer in [CLOSING, until_end] {

@@ -38,6 +38,11 @@ pub struct WorkloadOptions {
     /// Maximum number of unanswered requests per connection, over streams: --pipeline 16
     #[arg(long, value_name = "DEPTH", default_value = "1", value_parser = parse_count)]
     pipeline: u64,
+    /// Close each connection after so many requests, and open another: --requests-per-connection 1 for no keep-alive
+    ///
+    /// One that the target has closed before is replaced as well. Needs ports: see --bind.
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    requests_per_connection: Option<u64>,
     /// HTTP method [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
@@ -111,6 +116,7 @@ impl WorkloadOptions {
     pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
         // Saturated values exceed the plan's limits, too.
         plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
+        plan.requests_per_connection = self.requests_per_connection;
         plan.workload = match plan.target {
             Target::Http(_) => Workload::Http(self.http_request(&plan.target)?),
             Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
@@ -238,9 +244,10 @@ pub fn describe(plan: &Plan) -> String {
         Workload::Http(request) if request.body.is_empty() => request.method.clone(),
         Workload::Http(request) => format!("{} of {}", request.method, counted_bytes(request.body.len())),
     };
-    match plan.pipeline {
-        1 => work,
-        depth => format!("{work}, pipeline depth {}", format_count(depth as u64)),
+    match (plan.pipeline, plan.requests_per_connection) {
+        (1, None) => work,
+        (1, Some(count)) => format!("{work}, {} per connection", format_count(count)),
+        (depth, _) => format!("{work}, pipeline depth {}", format_count(depth as u64)),
     }
 }
 
@@ -314,6 +321,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
         ("response_bytes", json!(response_bytes)),
         ("response_end", json!(response_end)),
         ("pipeline", json!(plan.pipeline)),
+        ("requests_per_connection", json!(plan.requests_per_connection)),
         ("http", json!(http)),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
