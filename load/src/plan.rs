@@ -253,7 +253,9 @@ impl Plan {
         let is_unix = matches!(self.target, Target::Unix(_)) || matches!(self.detour, Some(Detour::Unix(_)));
         if let (true, Some(source)) = (is_unix, self.sources.first()) {
             return Err(format!(
-                "the source address {source} cannot be used with a Unix socket: expected TCP or UDP"
+                "the source address {source} cannot be used with {}: expected tcp://, tls://, udp:// or http://, not \
+                 over a Unix socket",
+                self.shown_target()
             ));
         }
         if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {

@@ -294,7 +294,7 @@ fn connections_go_elsewhere_and_the_host_stays_that_of_the_target() {
         (&["udp://a:1", "--connect-to", "b:2"], "b:2 cannot be connected to for udp://a:1: expected tcp://"),
         (
             &["http://a/", "--connect-to", "unix:/a", "--bind", "127.0.0.1"],
-            "cannot be used with a Unix socket",
+            "127.0.0.1 cannot be used with http://a/ at unix:/a: expected tcp://",
         ),
     ] {
         let output = load(arguments);
