@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::{env, io};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
-use ringspun::janet::Vm;
+use ringspun::janet::{Net, Vm};
 
 use super::choice::{JANET, VARIABLE};
 use super::editor::Terminal;
@@ -33,11 +33,15 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     // SAFETY: the default action runs no code of ours.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| format!("SIGPIPE: {error}"))?;
     let executable = executable(name).map_err(|error| format!("the path of this program: {error}"))?;
-    let mut vm = Vm::new().map_err(|error| error.to_string())?;
+    let net = Net::from_environment().map_err(|error| error.to_string())?;
+    let mut vm = Vm::with_net(net).map_err(|error| error.to_string())?;
     let prepare = format!("(os/setenv {VARIABLE:?} {JANET:?})");
     vm.run_string(&prepare).map_err(|error| error.to_string())?;
     vm.run_string(DUMP_ON_QUIT).map_err(|error| error.to_string())?;
-    inspection::start().set_vm(vm.inquirer());
+    // Stock is for comparison, and another thread would slow the C library's system calls down.
+    if net == Net::Ring {
+        inspection::start().set_vm(vm.inquirer());
+    }
     vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }

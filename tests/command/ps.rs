@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -110,6 +110,16 @@ fn the_thread_that_answers_gets_no_signals() {
     for signal in [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         assert!(blocked & (1 << (signal as i32 - 1)) != 0, "{signal}: {blocked:x}");
     }
+}
+
+#[test]
+fn a_stock_vm_has_one_thread_and_does_not_answer() {
+    let mut stock = ringspun(&["janet", "-e", "(print :runs) (flush) (ev/sleep 3600)"]);
+    let mut stock = Ended(stock.env("RINGSPUN_NET", "stock").stdout(Stdio::piped()).spawn().unwrap());
+    assert_eq!(first_line(&mut stock.0), "runs\n");
+    let id = stock.0.id().to_string();
+    assert_eq!(fs::read_dir(format!("/proc/{id}/task")).unwrap().count(), 1);
+    assert!(refusal(ringspun(&["ps", &id])).contains("does not answer questions"));
 }
 
 /// The error of `ps` for a process.
