@@ -32,6 +32,7 @@ impl Pulse {
     }
 
     /// The thread of the loop can be asked what it runs.
+    #[cfg(target_os = "linux")]
     pub(crate) fn note_thread(&self, number: i32) {
         self.1.0.store(number, Ordering::Release);
     }
