@@ -474,6 +474,22 @@ fn results_that_cannot_be_written_exit_with_one() {
 }
 
 #[test]
+fn a_full_disk_is_an_error_and_the_results_are_printed() {
+    // Every write to it fails, as on a full disk.
+    if !Path::new("/dev/full").exists() {
+        return println!("SKIPPED: there is no /dev/full here");
+    }
+    let (_server, [target, ..]) = EchoServer::start("full");
+    for flag in ["--csv", "--hdr", "--html", "--json"] {
+        let output = load(&[&target, "--count", "20", flag, "/dev/full"]);
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        assert!(text_of(&output).contains("answered requests/s"), "{flag}: {}", text_of(&output));
+        let errors = error_text(&output);
+        assert!(errors.contains("/dev/full: No space left on device"), "{flag}: {errors}");
+    }
+}
+
+#[test]
 fn every_field_of_the_results_is_documented() {
     let (_server, [target, ..]) = EchoServer::start("fields");
     let http = tcp_server(|mut stream, _| {

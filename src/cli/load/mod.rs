@@ -140,8 +140,9 @@ struct Measured {
     breach: Option<Breach>,
     /// When the measurement began.
     began_at: SystemTime,
-    /// What the charts of a page are drawn from.
-    points: Vec<page::Point>,
+    /// What the charts of a page are drawn from; or why a file of its seconds could not be written, which is no reason
+    /// to keep the results back.
+    points: Result<Vec<page::Point>, String>,
 }
 
 /// How the runs of a command are made.
@@ -186,7 +187,7 @@ impl Measuring {
             text::clear_progress_line();
         }
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.shown_target()))?;
-        let points = written.map_err(|error| error.to_string())?;
+        let points = written.map_err(|error| error.to_string());
         let verdicts = self.gates.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
         // It may hold in the last second, too.
         let breach = breach.take().filter(|_| outcome.was_stopped);
@@ -306,9 +307,14 @@ fn present(
         table.clear();
     }
     let printed = print(&table, &value, options.json.as_deref(), results.json);
-    let written =
-        results.html.map_or(Ok(()), |file| file.write(&page_of(measured, together.as_ref(), &value)));
-    printed.and(written).map_err(|error| error.to_string())?;
+    let written = match (&measured.points, results.html) {
+        (Err(error), _) => Err(error.clone()),
+        (Ok(points), Some(file)) => file
+            .write(&page_of(measured, points, together.as_ref(), &value))
+            .map_err(|error| error.to_string()),
+        (Ok(_), None) => Ok(()),
+    };
+    printed.map_err(|error| error.to_string()).and(written)?;
     let of_all = match &together {
         Some(Together::Search(search)) => search.exit_code(),
         Some(Together::Repeats(_)) | None => None,
@@ -403,8 +409,13 @@ fn print(table: &str, value: &Value, json: Option<&Path>, file: Option<ResultFil
     }
 }
 
-fn page_of(measured: &Measured, together: Option<&Together>, value: &Value) -> String {
-    let Measured { plan, outcome, breach, began_at, points, .. } = measured;
+fn page_of(
+    measured: &Measured,
+    points: &[page::Point],
+    together: Option<&Together>,
+    value: &Value,
+) -> String {
+    let Measured { plan, outcome, breach, began_at, .. } = measured;
     let target = plan.shown_target();
     let table = text::table(plan, outcome);
     // The first line of the table starts with the target, which is the page's title.
