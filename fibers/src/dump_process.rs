@@ -39,7 +39,9 @@ impl ProcessDump {
 impl fmt::Display for ProcessDump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = std::process::id();
-        write!(f, "fibers of process {process}: {} threads", self.dumps.len() + self.silent.len())?;
+        let threads = self.dumps.len() + self.silent.len();
+        let plural = if threads == 1 { "" } else { "s" };
+        write!(f, "fibers of process {process}: {threads} thread{plural}")?;
         for thread in &self.silent {
             write!(
                 f,
