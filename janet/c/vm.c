@@ -445,6 +445,7 @@ int ringspun_fflush(FILE *file) {
 #include "channels.c"
 #include "native.c"
 #include "inquiry.c"
+#include "look.c"
 
 /*
  * Where modules are by default. The image of the core environment names a folder of the machine on which it was made.

@@ -262,6 +262,13 @@ unsafe extern "C" {
     pub(crate) fn ringspun_vm_epoll() -> c_int;
     pub(crate) fn ringspun_vm_post(vm: *mut c_void, call: extern "C" fn(i32), number: i32);
     pub(crate) fn ringspun_vm_tasks() -> i32;
+    pub(crate) fn ringspun_vm_look_errno() -> c_int;
+    pub(crate) fn ringspun_vm_run(
+        vm: *const c_void,
+        fiber: *mut *mut JanetFiber,
+        schedule: *mut u32,
+    ) -> c_int;
+    pub(crate) fn ringspun_vm_stack(vm: *const c_void, to: *mut c_char, size: usize) -> usize;
     pub(crate) fn janet_local_vm() -> *mut c_void;
     pub(crate) fn ringspun_vm_take_back(descriptor: c_int);
     pub(crate) fn ringspun_install_getline(getline: JanetCFunction);

@@ -16,6 +16,7 @@ use ringspun_runtime::{
 use slab::Slab;
 
 use crate::socket::Socket;
+use crate::stalls;
 use crate::stock::methods;
 
 /// The maximum number of operations that run before the sockets and the VM are served again.
@@ -190,6 +191,7 @@ impl Bridge {
             detached: Cell::new(false),
         });
         Self::replace(Some(bridge.clone()));
+        stalls::note_vm();
         Ok(bridge)
     }
 

@@ -12,6 +12,7 @@ use crate::api as janet;
 use crate::api::{Janet, JanetFiber, JanetTable};
 use crate::bridge::Bridge;
 use crate::shims::carry_out;
+use crate::stalls::running_stack;
 use crate::stock::{Replacement, replacement};
 use crate::values::{Verdict, bytes_of, string};
 
@@ -90,6 +91,15 @@ impl Inquirer {
     /// Counts of the VM. Blocks as [`dump`](Self::dump), and is `None` as that.
     pub fn statistics(&self, patience: Duration) -> Option<VmStatistics> {
         self.ask(patience, Question::Statistics)
+    }
+
+    /// The stack of the fiber that the VM runs now, as Janet prints stacks: why it does not answer. The VM is looked
+    /// at from outside, as by [`StallWatch`](crate::StallWatch), and need not answer. `None` if it runs none, or has
+    /// gone on during the look.
+    pub fn running(&self) -> Option<String> {
+        // Held, so that the VM does not end meanwhile.
+        let vm = lock(&self.0);
+        running_stack(vm.as_ref()?.0)
     }
 
     fn ask<T>(&self, patience: Duration, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {

@@ -37,6 +37,7 @@
 //! | `api` | what is used of the VM's C interface |
 //! | `values`, `stock` | values from and for Rust; the VM's own functions by name |
 //! | `secured` | TLS, or that there is none in this build |
+//! | `stalls` | who keeps the loop of a VM, seen from outside |
 //! | `socket` | the socket behind a Janet stream |
 //! | `bridge` | what one thread's VM has on the ring: streams, parked operations, the turn of the loop |
 //! | `resolving`, `work` | what a fiber waits for, and how it continues |
@@ -70,6 +71,7 @@ mod secured;
 mod serving;
 mod shims;
 mod socket;
+mod stalls;
 mod stock;
 mod streams;
 #[cfg(feature = "tls")]
@@ -80,4 +82,5 @@ mod work;
 
 pub use inquiry::{Inquirer, VmLoopStatistics, VmStatistics};
 pub use lines::{Environment, Line, LineEditor};
+pub use stalls::{StallWatch, StalledVm};
 pub use vm::{Net, Vm, VmError, vm_version};

@@ -18,6 +18,7 @@ use crate::making::EXTRA_OPTIONS_DOC;
 use crate::modules::{self, entry_of, register};
 use crate::parked::forget_spare;
 use crate::replacements::{BACKEND, REPLACEMENTS, STOCK_BACKEND};
+use crate::stalls;
 use crate::stock::{self, Replacement};
 use crate::values::{keyword, string, symbol, text_of};
 
@@ -121,6 +122,7 @@ impl Vm {
             return Err(VmError("the Janet VM could not be started".to_string()));
         }
         let asked = Asked::this_thread();
+        stalls::note_vm();
         let mut vm = Self { environment: std::ptr::null_mut(), asked, not_send: PhantomData };
         vm.environment = core_environment(net)?;
         Ok(vm)

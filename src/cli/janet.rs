@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::{env, io};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
-use ringspun::janet::{Net, Vm};
+use ringspun::janet::{Net, StallWatch, Vm};
 
 use super::choice::{JANET, VARIABLE};
 use super::editor::Terminal;
-use super::{inspection, output};
+use super::{inspection, output, stalls};
 
 /// SIGQUIT has the fibers of the VM told on standard error, instead of the process ended. The module is loaded then.
 const DUMP_ON_QUIT: &str =
@@ -42,6 +42,8 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     if net == Net::Ring {
         inspection::start().set_vm(vm.inquirer());
     }
+    let watch = stalls::limit()?.map(|limit| StallWatch::start(limit, |_| {}));
+    let _watch = watch.transpose().map_err(|error| format!("stalls cannot be told of: {error}"))?;
     vm.set_line_editor(Terminal::new().map_err(|error| format!("the line editor: {error}"))?);
     vm.command_line(executable.as_os_str(), arguments).map_err(|error| error.to_string())
 }

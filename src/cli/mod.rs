@@ -19,6 +19,7 @@ mod metrics;
 mod output;
 mod ps;
 mod serve;
+mod stalls;
 mod top;
 mod unix_sockets;
 
@@ -46,6 +47,7 @@ Environment variables:
   RINGSPUN_BACKEND=BACKEND   uring or poll, in place of the best that is available
   RINGSPUN_SPIN=FOR          when to poll before sleeping: cpu (the default), latency or off
   RINGSPUN_SPIN_MAX_US=TIME  the longest that a wait polls, in microseconds
+  RINGSPUN_STALL_MS=TIME     tell of fibers that keep their loop for longer: serve, janet; off by default
   RINGSPUN_RECORD_WAITS=1    tell in dumps of the fibers since when each waits
   RINGSPUN_NET=stock         run Janet programs on the VM's own network code
   RINGSPUN_COMMAND=janet     act as janet; set for processes that Janet programs start

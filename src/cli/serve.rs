@@ -18,7 +18,7 @@ use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
 use super::dumps::Quit;
-use super::{address, inspection, limits, metrics, output, unix_sockets};
+use super::{address, inspection, limits, metrics, output, stalls, unix_sockets};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -210,6 +210,9 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     let mut builder = WorkersBuilder::new().runtime(runtime);
     if let Some(workers) = workers {
         builder = builder.count(workers.get().into());
+    }
+    if let Some(limit) = stalls::limit().map_err(io::Error::other)? {
+        builder = builder.report_stalls(limit);
     }
     let (quit, inspected) = (Quit::take(), inspection::start());
     builder.run(move |workers| {

@@ -21,6 +21,7 @@ mod ps;
 mod servers;
 #[cfg(target_os = "linux")]
 mod slow_readers;
+mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
 mod system_calls;

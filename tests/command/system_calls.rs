@@ -78,6 +78,15 @@ fn address_of(server: &mut Child) -> String {
 
 /// Traces a server while 64 connections are opened, driven and closed.
 fn trace(arguments: &[&str]) -> (Calls, u64) {
+    // epoll's call has several names.
+    let waits = ["io_uring_enter", "epoll_wait", "epoll_pwait", "epoll_pwait2"];
+    let has_waited = |calls: &Calls| waits.iter().any(|name| calls.of(name) > 0);
+    // On a busy machine, strace was seen to count nothing of the main thread.
+    let mut traces = (0..3).map(|_| trace_once(arguments));
+    traces.find(|(calls, _)| has_waited(calls)).expect("strace saw nothing three times")
+}
+
+fn trace_once(arguments: &[&str]) -> (Calls, u64) {
     let mut server = Command::new(RINGSPUN).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let address = address_of(&mut server);
     let report = scratch_path("strace");
@@ -103,11 +112,7 @@ fn trace(arguments: &[&str]) -> (Calls, u64) {
         let name = words.last().filter(|name| **name != "total")?;
         Some((name.to_string(), words.get(3)?.parse().ok()?))
     };
-    let calls = Calls(table.lines().filter_map(row).collect());
-    // epoll's call has several names.
-    let waits = ["io_uring_enter", "epoll_wait", "epoll_pwait", "epoll_pwait2"];
-    assert!(waits.iter().any(|name| calls.of(name) > 0), "strace saw nothing:\n{table}");
-    (calls, echoes)
+    (Calls(table.lines().filter_map(row).collect()), echoes)
 }
 
 fn assert_at_most(calls: &Calls, echoes: u64, per_echo: f64) {

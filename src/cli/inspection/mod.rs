@@ -17,6 +17,7 @@ use nix::unistd::geteuid;
 use ringspun::fibers::dump_process;
 use ringspun::janet::Inquirer;
 
+use self::dump::OfVm;
 use super::metrics::{self, Counts};
 
 /// How long a process has for its answer. One with a million fibers takes some seconds.
@@ -80,7 +81,7 @@ impl Sources {
     fn answer(&self, question: Question) -> String {
         // Not locked while others answer, as they may be about to set their own.
         let Answerers { counts, vm } = self.lock().clone();
-        let of_vm = || vm.as_ref().map(|vm| vm.dump(PATIENCE));
+        let of_vm = || vm.as_ref().map(dump_of);
         match question {
             Question::Dump => dump::text(vm.is_none().then(|| dump_process(PATIENCE)), of_vm()),
             Question::JsonDump => dump::json(&dump_process(PATIENCE), of_vm()),
@@ -96,6 +97,10 @@ impl Sources {
             }
         }
     }
+}
+
+fn dump_of(vm: &Inquirer) -> OfVm {
+    vm.dump(PATIENCE).map_or_else(|| OfVm::Silent(vm.running()), OfVm::Dump)
 }
 
 /// Where a process listens. Other systems have no names outside of the file system, which end with their process.

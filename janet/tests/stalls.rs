@@ -1,0 +1,146 @@
+//! Janet fibers that keep the loop of their VM are told with their stack while they run.
+
+use std::fs;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use ringspun_janet::{StallWatch, Vm};
+
+const LIMIT: Duration = Duration::from_millis(20);
+/// How many stalls of each kind are planted.
+const PLANTED: usize = 25;
+
+/// Each keeps the loop until its argument, a function, says that it is enough.
+const STALLS: &str = r#"
+(defn computes [enough?] (var sum 0) (while (not (enough?)) (loop [i :range [0 1000]] (+= sum i))) sum)
+(defn sleeps [enough?] (while (not (enough?)) (os/sleep 0.001)))
+(defn collects [enough?] (while (not (enough?)) (array/new 100) (gccollect)))
+(defn deep [enough? &opt depth] (default depth 5) (if (= depth 0) (computes enough?) (+ 1 (deep enough? (dec depth)))))
+(defn nests [enough?]
+  (resume (fiber/new (fn inner [] (resume (fiber/new (fn innermost [] (+ 1 (computes enough?)))))))))
+(defn sorts [enough?] (while (not (enough?)) (sort-by (fn by [x] (- x)) (range 100))))
+"#;
+/// What must be told of each, the innermost function first.
+const FRAMES: [(&str, &[&str]); 6] = [
+    ("computes", &["in computes [", "/stalls] on line 2,"]),
+    ("sleeps", &["in sleeps [", "/stalls] on line 3,"]),
+    ("collects", &["in collects [", "/stalls] on line 4,"]),
+    ("deep", &["in computes", "in deep [", "/stalls] on line 5,", "in deep [", "/stalls] on line 5,"]),
+    ("nests", &["in computes", "in innermost", "in inner", "in nests [", "/stalls] on line 7,"]),
+    ("sorts", &["in sorts [", "/stalls] on line 8,"]),
+];
+
+fn watched(limit: Duration) -> (StallWatch, Receiver<String>) {
+    let (tell, told) = mpsc::channel();
+    let watch = StallWatch::start(limit, move |stall| {
+        // Nobody may listen any more.
+        let _ = tell.send(stall.to_string());
+    });
+    (watch.unwrap(), told)
+}
+
+/// Whether the texts are in `text`, one after the other.
+fn has_in_order(text: &str, parts: &[&str]) -> bool {
+    let mut rest = text;
+    parts.iter().all(|part| {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+        true
+    })
+}
+
+#[test]
+fn every_planted_stall_is_told_with_its_stack() {
+    let folder = std::env::temp_dir().join(format!("ringspun-stalls-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("stalls");
+    fs::write(&program, STALLS).unwrap();
+    let (_watch, mut told) = watched(LIMIT);
+    let mut vm = Vm::new().unwrap();
+    vm.run_string(&format!("(merge-into (curenv) (dofile {program:?})) nil")).unwrap();
+    for (name, frames) in FRAMES {
+        for planted in 0..PLANTED {
+            let stop = folder.join(format!("{name}{planted}"));
+            let (told, noted) = (&mut told, &stop);
+            let text = thread::scope(|scope| {
+                let told = scope.spawn(move || {
+                    // What comes before, such as the compiler, may be told as well.
+                    let text = told.iter().find(|text| text.contains(&format!("in {name} ")));
+                    fs::write(noted, "").unwrap();
+                    text
+                });
+                vm.run_string(&format!("({name} (fn [] (os/stat {stop:?} :mode)))")).unwrap();
+                told.join().unwrap().unwrap()
+            });
+            assert!(has_in_order(&text, frames), "{name}: {text}");
+            assert!(
+                text.starts_with("a Janet VM stalls: a fiber has kept its loop for 20ms\n  in "),
+                "{text}"
+            );
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn only_the_vm_that_stalls_is_told() {
+    let (watch, told) = watched(Duration::from_millis(400));
+    let others = thread::spawn(|| {
+        // Its loop turns all the time, as that of a thread of its own does.
+        let turns =
+            "(def end (+ (os/clock :monotonic) 1.5)) (while (< (os/clock :monotonic) end) (ev/sleep 0))";
+        let program =
+            format!("(ev/thread (fn turns-there [] {turns}) nil :n) (defn turns [] {turns}) (turns)");
+        Vm::new().unwrap().run_string(&program).unwrap();
+    });
+    let mut vm = Vm::new().unwrap();
+    while !others.is_finished() {
+        vm.run_string("(defn stalls [] (os/sleep 0.6)) (stalls)").unwrap();
+    }
+    others.join().unwrap();
+    drop(watch);
+    let told: Vec<_> = told.iter().collect();
+    assert!(
+        !told.is_empty()
+            && told.iter().all(|text| text.contains("in os/sleep") && text.contains("in stalls")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_vm_that_does_not_answer_tells_what_it_runs() {
+    let mut vm = Vm::new().unwrap();
+    let inquirer = vm.inquirer();
+    assert_eq!(inquirer.running(), None);
+    let asking = thread::spawn(move || {
+        loop {
+            if let Some(stack) = inquirer.running().filter(|stack| stack.contains("in os/sleep [")) {
+                assert_eq!(inquirer.dump(Duration::from_millis(1)), None);
+                return stack;
+            }
+        }
+    });
+    while !asking.is_finished() {
+        vm.run_string("(defn blocks [] (os/sleep 0.2)) (blocks)").unwrap();
+    }
+    let stack = asking.join().unwrap();
+    assert!(has_in_order(&stack, &["\n  in os/sleep [", "\n  in blocks ", "\n  in "]), "{stack}");
+}
+
+#[test]
+fn in_a_forked_child_the_watch_can_be_dropped() {
+    let (watch, _told) = watched(LIMIT);
+    // SAFETY: the child only drops the watch and exits.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            drop(watch);
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(7) };
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let ended = nix::sys::wait::waitpid(child, None).unwrap();
+            assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 7));
+        }
+    }
+}
