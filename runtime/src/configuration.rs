@@ -44,15 +44,16 @@ pub struct Configuration {
     /// to a port that another process shares are lost. That does not happen if the loop has been shut down, on poll,
     /// and, unless this is false, in these cases (Linux 6.0):
     ///
-    /// - The default action of SIGTERM, SIGINT or SIGHUP ends the process. If a signal has its default action when
-    ///   the first ring is made, a handler is installed. It cancels the operations in flight on the rings of all
+    /// - The default action of a signal ends the process, such as that of SIGTERM; not that of SIGKILL, of a fault
+    ///   such as SIGSEGV, or of a realtime signal. If the signal has its default action when the first ring is made, a
+    ///   handler is installed. It cancels the operations in flight on the rings of all
     ///   threads that have not blocked the signal, and then lets the default action end the process, so that the
-    ///   parent sees the signal. A handler that the program installs later replaces it, and should shut the loop
-    ///   down. The first process of a container, which has no default actions, gets no handler.
+    ///   parent sees the signal. A handler that the program installs later replaces it, may call it, which does
+    ///   nothing, and should shut the loop down. The first process of a container, which has no default actions, gets no handler.
     /// - A thread calls `exit(3)`, or returns from `main`. Loops of other threads are reached by one of these signals,
     ///   if its handler is still there and they have not blocked it; otherwise, shut them down before.
     ///
-    /// SIGKILL, a crash, `_exit(2)` and `abort(3)` leave no time for it, the third without
+    /// SIGKILL, a fault and `_exit(2)` leave no time for it, the last without
     /// [`cancel_before_exit`](crate::cancel_before_exit).
     pub cancel_at_termination: bool,
 }

@@ -29,9 +29,11 @@ pub fn janet(name: &OsStr, arguments: &[OsString]) -> ExitCode {
 
 fn run(name: &OsStr, arguments: &[OsString]) -> Result<i32, String> {
     // Rust programs ignore SIGPIPE, and would hand that on to Janet and to what it starts; a script in
-    // a pipe whose reader has left is expected to end.
-    // SAFETY: the default action runs no code of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| format!("SIGPIPE: {error}"))?;
+    // a pipe whose reader has left is expected to end. They survive the first SIGSEGV and SIGBUS that others send.
+    for default in [Signal::SIGPIPE, Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(default, SigHandler::SigDfl) }.map_err(|error| format!("{default}: {error}"))?;
+    }
     let executable = executable(name).map_err(|error| format!("the path of this program: {error}"))?;
     let net = Net::from_environment().map_err(|error| error.to_string())?;
     let mut vm = Vm::with_net(net).map_err(|error| error.to_string())?;

@@ -2,9 +2,9 @@
 //! that start Janet again find it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -442,6 +442,24 @@ fn what_janet_starts_is_janet() {
     assert!(session.output.starts_with("Janet 1.") && session.output.ends_with("\n3\n"), "{session:?}");
     // And what that starts.
     starts("`-e` ``(os/execute [(dyn *executable*) `-e` `(print 2)`])``").printed("2\n");
+}
+
+#[test]
+fn signals_that_others_send_end_a_program_as_in_stock() {
+    for name in ["SIGSEGV", "SIGBUS", "SIGUSR1", "SIGPIPE", "SIGABRT"] {
+        let signal: nix::sys::signal::Signal = name.parse().unwrap();
+        let program = "(def listener (net/listen \"127.0.0.1\" \"0\")) (print :runs) (flush) (ev/sleep 3600)";
+        for net in ["ring", "stock"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+            command.args(["janet", "-e", program]).env("RINGSPUN_NET", net).stdout(Stdio::piped());
+            let mut janet = command.spawn().unwrap();
+            let mut line = [0; 5];
+            janet.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(janet.id().try_into().unwrap()), signal)
+                .unwrap();
+            assert_eq!(janet.wait().unwrap().signal(), Some(signal as i32), "{name}, {net}");
+        }
+    }
 }
 
 #[test]

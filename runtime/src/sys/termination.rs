@@ -3,8 +3,8 @@
 //! When a process ends, a kernel worker tears down its ring. Until that worker has cancelled the operations in flight,
 //! which takes 1 to 14 ms, the sockets stay open although the process has been waited for: a port accepts connections
 //! that nobody serves, datagrams to a port that another process shares are lost, peers see no end of their connections.
-//! So all operations are cancelled (`IORING_REGISTER_SYNC_CANCEL` in `io_uring_register(2)`, Linux 6.0) before
-//! SIGTERM, SIGINT or SIGHUP take their default action, and in `exit(3)`:
+//! So all operations are cancelled (`IORING_REGISTER_SYNC_CANCEL` in `io_uring_register(2)`, Linux 6.0) before a signal
+//! ends the process by its default action, and in `exit(3)`:
 //!
 //! ```text
 //!   signal ──► handler ──┬──► submits what is queued on the rings of this thread, and cancels
@@ -13,8 +13,9 @@
 //! ```
 //!
 //! Only for signals that have their default action when the first ring is made; a handler that is installed later
-//! replaces ours. Everything that the handler calls is async-signal-safe, and it only returns in a process that is
-//! exiting.
+//! replaces ours, which does nothing if that one calls it. Everything that the handler calls is async-signal-safe, and
+//! otherwise it only returns in a process that is exiting. Not for SIGKILL, and not for faults, after which nothing of
+//! the process can be relied on.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -22,7 +23,24 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering}
 
 use crate::process::ProcessMark;
 
-const SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// Those that end a process by default, without realtime signals (`signal(7)`).
+const SIGNALS: [libc::c_int; 15] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGABRT,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
 /// How long to wait for other threads to cancel on their rings: microseconds, unless they have blocked the signal.
 const PATIENCE_MS: usize = 200;
 /// The same at an exit, and how long they then do nothing, lest they use their rings again before the process is gone.
@@ -223,6 +241,10 @@ fn sleep(time_ms: libc::c_int) {
 
 /// Ends the process by this signal once its rings have nothing in flight.
 extern "C" fn on_signal(signal: libc::c_int) {
+    if !is_ours(signal) {
+        // The handler that has replaced this one calls what was there before.
+        return;
+    }
     // SAFETY: touches no memory.
     let process = unsafe { libc::getpid() };
     if EXITING.load(Ordering::Acquire) == process {

@@ -1,4 +1,4 @@
-//! The sockets of a process that is ended by a default SIGTERM, SIGINT or SIGHUP, or by an exit, are closed once it has
+//! The sockets of a process that is ended by the default action of a signal, or by an exit, are closed once it has
 //! been waited for: no port accepts, and no datagram to a port that it shared is lost.
 //!
 //! This binary is both the test and, with arguments, the process to end.
@@ -96,9 +96,27 @@ impl Server {
     }
 }
 
+/// Those of which some rounds are run.
+const COMMON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// The others that end a process by default, but for faults, SIGKILL and SIGPIPE, which Rust programs ignore.
+const OTHERS: [Signal; 11] = [
+    Signal::SIGQUIT,
+    Signal::SIGABRT,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+];
+
 fn signals_end_it(backend: &str) {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        for round in 0..ROUNDS {
+    let rounds = COMMON.map(|signal| (signal, ROUNDS)).into_iter().chain(OTHERS.map(|signal| (signal, 1)));
+    for (signal, rounds) in rounds {
+        for round in 0..rounds {
             let loops = if round % 4 == 3 { 3 } else { 1 };
             let server = Server::start(backend, loops, round % 2 == 0, End::Never);
             if round == 0 {
@@ -147,7 +165,7 @@ fn main() {
         return dispositions::check(kind, cancels == "true");
     }
     // Who starts tests in the background, or lets them survive the end of a session, has them ignore these.
-    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+    for ignored in COMMON.into_iter().chain(OTHERS) {
         // SAFETY: the default action runs no code of ours.
         unsafe { signal(ignored, SigHandler::SigDfl) }.unwrap();
     }
