@@ -46,10 +46,10 @@ pub struct Configuration {
     ///
     /// - The default action of a signal ends the process, such as that of SIGTERM; not that of SIGKILL, of a fault
     ///   such as SIGSEGV, or of a realtime signal. If the signal has its default action when the first ring is made, a
-    ///   handler is installed. It cancels the operations in flight on the rings of all
-    ///   threads that have not blocked the signal, and then lets the default action end the process, so that the
-    ///   parent sees the signal. A handler that the program installs later replaces it, may call it, which does
-    ///   nothing, and should shut the loop down. The first process of a container, which has no default actions, gets no handler.
+    ///   handler is installed. It cancels the operations in flight on the rings of all threads that have not blocked
+    ///   the signal, and then lets the default action end the process, so that the parent sees the signal. A handler
+    ///   that the program installs later replaces it, may call it, which does nothing, and should shut the loop down.
+    ///   The first process of a container, which has no default actions, gets no handler.
     /// - A thread calls `exit(3)`, or returns from `main`. Loops of other threads are reached by one of these signals,
     ///   if its handler is still there and they have not blocked it; otherwise, shut them down before.
     ///

@@ -11,6 +11,7 @@ import sys
 import time
 
 import document
+import history
 import measure
 import tables
 from cells import all_cells, all_counts, counted_servers, matching
@@ -47,6 +48,7 @@ def arguments():
     parser.add_argument("--cells", type=re.compile)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--history", metavar="RELEASE")
     return parser.parse_args()
 
 
@@ -151,6 +153,16 @@ def replaced(results):
     return whole
 
 
+def keep(release):
+    """Keeps the results of this machine's page under the name of a release."""
+    path = document.path_of({"machine": machine()})
+    if not os.path.exists(path):
+        sys.exit(f"--history {release}: this machine has no results yet: expected {path}, which a run without --cells writes")
+    with open(path) as file:
+        history.add(json.load(file), release)
+    print(f"{history.PAGE} is written")
+
+
 def main():
     options = arguments()
     plan, cells, counts = QUICK if options.quick else FULL, all_cells(), all_counts(options.quick)
@@ -161,6 +173,8 @@ def main():
         names = matching(names, options.cells)
     if options.again and not options.cells:
         sys.exit("--again: expected --cells PATTERN, too, which says what to measure again")
+    if options.history:
+        return keep(options.history)
     if options.list:
         print("\n".join(names))
         return

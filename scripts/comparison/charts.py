@@ -1,6 +1,7 @@
-"""Draws bar charts as SVG that is readable with light and with dark colours, and loads nothing."""
+"""Draws bar charts and small line charts as SVG that is readable with light and with dark colours, and loads nothing."""
 
 from html import escape
+from math import log
 
 WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 140, 120
 BAR, GAP, GROUP_GAP, TOP = 16, 4, 30, 40
@@ -32,3 +33,52 @@ def bar_chart(title, groups, show):
         y += GROUP_GAP
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img" aria-label="{escape(title, True)}">'
     return "\n".join([head, f"<style>{STYLE}</style>", f'<text class="title" x="0" y="16">{escape(title)}</text>', *parts, "</svg>\n"])
+
+
+PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP, COLUMNS = 236, 120, 26, 3
+
+
+def line_charts(title, names, charts):
+    """Small charts of ratios side by side: each is a title and, for each of the names, a ratio with its interval, or None."""
+    rows = -(-len(charts) // COLUMNS)
+    height = TOP + rows * (PANEL_HEIGHT + PANEL_GAP)
+    parts = [f'<text class="title" x="0" y="16">{escape(title)}</text>']
+    for index, (name, points) in enumerate(charts):
+        left = index % COLUMNS * (PANEL_WIDTH + PANEL_GAP)
+        parts += panel(name, names, points, left, TOP + index // COLUMNS * (PANEL_HEIGHT + PANEL_GAP))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title, True)}">'
+    return "\n".join([head, f"<style>{STYLE}{LINE_STYLE}</style>", *parts, "</svg>\n"])
+
+
+LINE_STYLE = """
+.one { stroke: #7d8ca3; stroke-dasharray: 3 3 } .line { stroke: #b5451b; fill: none; stroke-width: 1.5 } .small { font-size: 10px }"""
+
+
+def panel(name, names, points, left, top):
+    """One small chart: the ratios as a line on a logarithmic axis, with the peer's 1 as a dashed one."""
+    label, bottom = 30, top + PANEL_HEIGHT - 16
+    low = min([0.95, *(point[1] / 1.02 for point in points if point)])
+    high = max([1.05, *(point[2] * 1.02 for point in points if point)])
+
+    def y(ratio):
+        return bottom - log(ratio / low) / log(high / low) * (bottom - top - 14)
+
+    step = (PANEL_WIDTH - label) / max(len(names), 1)
+    places = [(left + label + (index + 0.5) * step, point) for index, point in enumerate(points) if point]
+    parts = [f'<text class="group" x="{left}" y="{top}">{escape(name)}</text>']
+    for ratio in (low, 1, high):
+        # Not over one another.
+        if ratio == 1 or abs(y(ratio) - y(1)) > 11:
+            parts.append(f'<text class="small" x="{left + label - 4}" y="{y(ratio) + 3:.1f}" text-anchor="end">{ratio:.2f}</text>')
+    parts.append(f'<path class="one" d="M{left + label} {y(1):.1f}H{left + PANEL_WIDTH}"/>')
+    line = " ".join(f"{x:.1f},{y(point[0]):.1f}" for x, point in places)
+    parts.append(f'<polyline class="line" points="{line}"/>')
+    for x, point in places:
+        parts.append(f'<path class="range" d="M{x:.1f} {y(point[1]):.1f}V{y(point[2]):.1f}"/>')
+        parts.append(f'<circle class="ours" cx="{x:.1f}" cy="{y(point[0]):.1f}" r="3"/>')
+    # The first and the last name only, as there may be many.
+    ends = dict([(0, "start"), (len(names) - 1, "end")][: len(names)])
+    for index, anchor in ends.items():
+        at = left + label if anchor == "start" else left + PANEL_WIDTH
+        parts.append(f'<text class="small" x="{at}" y="{bottom + 13}" text-anchor="{anchor}">{escape(names[index])}</text>')
+    return parts
