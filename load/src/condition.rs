@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::latencies::Latencies;
 use crate::outcome::{Outcome, Requests};
-use crate::quantity::{format_count, format_duration, parse_count, parse_duration};
+use crate::quantity::{format_count, format_duration, format_per_s, parse_count, parse_duration};
+use crate::rate::Rate;
 use crate::status::{StatusCounts, StatusSet};
 
 /// The expected format, for error messages.
@@ -43,7 +44,8 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq)]
 enum Limit {
     Time(TimeMeasure, Duration),
-    Rate(RateMeasure, u64),
+    /// Per second.
+    Rate(RateMeasure, f64),
     Count(CountMeasure, u64),
     /// The share of the sent requests that failed, in percent.
     FailedPercent(f64),
@@ -106,14 +108,14 @@ impl FromStr for Condition {
         });
         let (measure, comparison, limit) = parts.ok_or(FORM)?;
         let time = |measure| parse_duration(limit).map(|limit| Limit::Time(measure, limit));
-        let rate = |measure| parse_count(limit).map(|limit| Limit::Rate(measure, limit));
+        let bytes = |measure| parse_count(limit).map(|limit| Limit::Rate(measure, limit as f64));
         let count = |measure| parse_count(limit).map(|limit| Limit::Count(measure, limit));
         let condition = match measure {
             "max" => time(TimeMeasure::Max),
             "mean" => time(TimeMeasure::Mean),
-            "rate" => rate(RateMeasure::Answered),
-            "send-rate" => rate(RateMeasure::SentBytes),
-            "receive-rate" => rate(RateMeasure::ReceivedBytes),
+            "rate" => limit.parse().map(|limit: Rate| Limit::Rate(RateMeasure::Answered, limit.as_per_s())),
+            "send-rate" => bytes(RateMeasure::SentBytes),
+            "receive-rate" => bytes(RateMeasure::ReceivedBytes),
             "errors" => match limit.strip_suffix('%') {
                 Some(percent) => parse_percent(percent).map(Limit::FailedPercent),
                 None => count(CountMeasure::Errors),
@@ -213,8 +215,8 @@ impl Condition {
                     RateMeasure::SentBytes => (figures.sent_bytes_per_s, " bytes"),
                     RateMeasure::ReceivedBytes => (figures.received_bytes_per_s, " bytes"),
                 };
-                let shown = format!("{}{unit}/s", format_count(rate_per_s as u64));
-                self.found(rate_per_s, limit as f64, shown)
+                let shown = format!("{}{unit}/s", format_per_s(rate_per_s));
+                self.found(rate_per_s, limit, shown)
             }
             Limit::Count(measure, limit) => {
                 let value = match measure {

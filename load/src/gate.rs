@@ -131,6 +131,8 @@ mod tests {
             ("rate<50", false),
             ("rate<=50", true),
             ("rate<0.1k", true),
+            ("rate<50.5/s", true),
+            ("rate<2.9k/m", false),
             ("send-rate<3.2k", false),
             ("send-rate<=3.2k", true),
             ("receive-rate<51k", true),

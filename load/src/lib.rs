@@ -35,6 +35,7 @@ mod outcome;
 mod payload;
 mod plan;
 mod quantity;
+mod rate;
 mod reading;
 mod run;
 mod schedule;
@@ -74,11 +75,12 @@ pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,
     STREAM_PAYLOAD_MAX_BYTES, WORKERS_MAX, Workload,
 };
-pub use quantity::{format_bytes, format_count, format_duration, parse_count, parse_duration};
+pub use quantity::{format_bytes, format_count, format_duration, format_per_s, parse_count, parse_duration};
+pub use rate::Rate;
 pub use run::run;
 pub use search::{Found, SearchBounds, SearchResult, TrialPurpose, search};
 pub use status::{StatusCounts, StatusSet};
-pub use steps::{RATE_MAX_PER_S, Rates, STEP_MAX, Step, parse_steps};
+pub use steps::{Rates, STEP_MAX, Step, parse_steps};
 pub use target::{Detour, HttpTarget, Target};
 pub use tls::TlsOptions;
 pub use wall_clock::parse_time;

@@ -7,7 +7,8 @@ use crate::arrivals::Arrivals;
 use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
-use crate::steps::{RATE_MAX_PER_S, Step};
+use crate::rate::Rate;
+use crate::steps::Step;
 use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
 
@@ -33,12 +34,12 @@ pub enum Pace {
     /// target also delays the requests that would have shown it, so that latencies look better than they are
     /// for users (coordinated omission).
     Closed,
-    /// Open loop: requests are due at a constant rate, from 1 to [`RATE_MAX_PER_S`] per second over all
-    /// connections. The next free connection takes the next request. If none is free when a request is due, it
-    /// is sent as soon as one is, and its response time includes that wait.
+    /// Open loop: requests are due at a constant rate, from [`Rate::MIN`] to [`Rate::MAX`] over all
+    /// connections. The next free connection takes the next request. If none is free when a request is due, it is sent as
+    /// soon as one is, and its response time includes that wait.
     Open {
-        /// Requests per second.
-        rate_per_s: u64,
+        /// The rate over all connections.
+        rate: Rate,
     },
     /// An open loop with a rate per step. The plan's length must be the sum of the steps: [`Plan::set_steps`] sets
     /// both. The warm-up uses the first rate.
@@ -119,11 +120,11 @@ impl Workload {
 ///
 /// ```
 /// use std::time::Duration;
-/// use ringspun_load::{Length, Pace, Plan, Workload};
+/// use ringspun_load::{Length, Pace, Plan, Rate, Workload};
 ///
 /// let mut plan = Plan::new("tcp://127.0.0.1:7000".parse().unwrap());
 /// plan.connections = 64;
-/// plan.pace = Pace::Open { rate_per_s: 50_000 };
+/// plan.pace = Pace::Open { rate: Rate::per_s(50_000) };
 /// plan.length = Length::Duration(Duration::from_secs(3));
 /// assert_eq!(plan.check(), Ok(()));
 /// plan.workload = Workload::Echo { payload: 0.into() };
@@ -288,17 +289,23 @@ impl Plan {
     fn check_pace(&self) -> Result<(), String> {
         match &self.pace {
             Pace::Closed => Ok(()),
-            Pace::Open { rate_per_s } if !(1..=RATE_MAX_PER_S).contains(rate_per_s) => {
-                Err(format!("the rate is {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"))
+            Pace::Open { rate } => {
+                rate.check()?;
+                let seconds = |count: u64| count as f64 / rate.as_per_s();
+                match self.length {
+                    Length::Count(count) if seconds(count) > DURATION_MAX.as_secs_f64() => {
+                        Err(format!("{count} requests at {rate} take more than 1000 days: expected fewer"))
+                    }
+                    _ => Ok(()),
+                }
             }
-            Pace::Open { .. } => Ok(()),
             Pace::Steps(steps) => {
                 steps.iter().try_for_each(Step::check)?;
                 let first = steps.first().ok_or("there are no steps: expected one or more")?;
-                if first.from_per_s == 0 && !self.lead().is_zero() {
+                if first.from == Rate::ZERO && !self.lead().is_zero() {
                     return Err(format!(
                         "a ramp-up or a warm-up needs a rate, but the first step starts with {first}: \
-                         expected 1 or more"
+                         expected more than 0"
                     ));
                 }
                 match self.length == Length::Duration(total(steps)) {
@@ -440,7 +447,7 @@ mod tests {
             (
                 Plan {
                     workload: Workload::Receive { payload: None },
-                    pace: Pace::Open { rate_per_s: 1 },
+                    pace: Pace::Open { rate: Rate::per_s(1) },
                     ..good.clone()
                 },
                 "expected a workload that sends",
@@ -460,7 +467,11 @@ mod tests {
             (Plan { workload: http.workload.clone(), ..good.clone() }, "expected http:// or https://"),
             (Plan { connections: 0, ..good.clone() }, "0 connections: expected 1"),
             (Plan { connections: 1_000_001, ..good.clone() }, "1000001 connections: expected 1 to 1000000"),
-            (Plan { pace: Pace::Open { rate_per_s: 0 }, ..good.clone() }, "0 requests/s: expected 1 to"),
+            (Plan { pace: Pace::Open { rate: Rate::ZERO }, ..good.clone() }, "rate is 0/s: expected 1/h to"),
+            (
+                Plan { pace: Pace::Open { rate: Rate::MIN }, length: Length::Count(24_001), ..good.clone() },
+                "24001 requests at 1/h take more than 1000 days: expected fewer",
+            ),
             (Plan { length: Length::Count(0), ..good.clone() }, "0 requests: expected 1"),
             (Plan { length: Length::Duration(Duration::ZERO), ..good.clone() }, "duration is 0: expected"),
             (Plan { timeout: Duration::ZERO, ..good.clone() }, "timeout is 0: expected"),

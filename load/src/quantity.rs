@@ -59,16 +59,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// assert_eq!(ringspun_load::parse_count("1.5M"), Ok(1_500_000));
 /// ```
 pub fn parse_count(text: &str) -> Result<u64, String> {
-    let (number, factor) = match text.strip_suffix('k') {
-        Some(number) => (number, 1e3),
-        None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
-    };
-    let value = parse_decimal(number).ok_or(COUNT_FORM)? * factor;
+    let value = parse_count_part(text).ok_or(COUNT_FORM)?;
     // Above 2^53, f64 does not represent every integer.
     if value.fract() != 0.0 || value > (1_u64 << f64::MANTISSA_DIGITS) as f64 {
         return Err(COUNT_FORM.to_string());
     }
     Ok(value as u64)
+}
+
+/// A number that need not be whole, optionally with the suffix `k` or `M`.
+pub(crate) fn parse_count_part(text: &str) -> Option<f64> {
+    let (number, factor) = match text.strip_suffix('k') {
+        Some(number) => (number, 1e3),
+        None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
+    };
+    Some(parse_decimal(number)? * factor)
 }
 
 /// Digits with at most one point. Other formats of `f64`, such as `inf` and `1e9`, are rejected as mistakes.
@@ -142,6 +147,21 @@ pub fn format_count(count: u64) -> String {
         shown.push(digit);
     }
     shown
+}
+
+/// Formats a measured number per second: whole with thousands separators, and below 100 with up to two decimals.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(ringspun_load::format_per_s(12_345.6), "12,346");
+/// assert_eq!(ringspun_load::format_per_s(0.5), "0.5");
+/// ```
+pub fn format_per_s(per_s: f64) -> String {
+    match per_s {
+        0.0..99.995 => format!("{per_s:.2}").trim_end_matches('0').trim_end_matches('.').to_string(),
+        _ => format_count(per_s.round() as u64),
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::arrivals::{Arrivals, Position, Spread};
 use crate::payload::mix;
 use crate::plan::{Length, Pace, Plan};
+use crate::rate::Rate;
 use crate::steps::Step;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -17,40 +18,41 @@ struct Stage {
     start: Duration,
     /// The number of its first request.
     first: u64,
-    rate: Rate,
+    course: Course,
     spread: Spread,
 }
 
 impl Stage {
     fn due_after(&self, request: u64) -> Duration {
-        self.start + self.rate.due_after(self.spread.position(request - self.first))
+        self.start + self.course.due_after(self.spread.position(request - self.first))
     }
 
     /// The number of requests of all stages so far that are due before a time in this one.
     fn due_before(&self, elapsed: Duration) -> u64 {
         let elapsed = elapsed.saturating_sub(self.start);
-        let is_due = |position| self.rate.due_after(position) < elapsed;
-        let even = self.rate.position_at(elapsed).round_up();
+        let is_due = |position| self.course.due_after(position) < elapsed;
+        let even = self.course.position_at(elapsed).round_up();
         self.first.saturating_add(self.spread.count(even, is_due))
     }
 }
 
+/// The course of a rate: requests in so many seconds, which is one for whole rates per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rate {
-    Constant { per_s: u64 },
-    Linear { from_per_s: u64, to_per_s: u64, duration_ns: u64 },
+enum Course {
+    Constant { requests: u64, seconds: u64 },
+    Linear { from: u64, to: u64, seconds: u64, duration_ns: u64 },
 }
 
-impl Rate {
-    /// Requires a checked step: rates up to 1e9 per second and up to a day keep the sums below within 128 bits.
+impl Course {
+    /// Requires a checked step, which keeps the sums below within 128 bits.
     fn of(step: Step) -> Self {
-        match step.from_per_s == step.to_per_s {
-            true => Self::Constant { per_s: step.from_per_s },
-            false => Self::Linear {
-                from_per_s: step.from_per_s,
-                to_per_s: step.to_per_s,
-                duration_ns: u64::try_from(step.duration.as_nanos()).unwrap_or(u64::MAX),
-            },
+        let ([from, to], seconds) = Rate::over_common_seconds([step.from, step.to]);
+        match from == to {
+            true => Self::Constant { requests: from, seconds },
+            false => {
+                let duration_ns = u64::try_from(step.duration.as_nanos()).unwrap_or(u64::MAX);
+                Self::Linear { from, to, seconds, duration_ns }
+            }
         }
     }
 
@@ -58,15 +60,23 @@ impl Rate {
     /// its own, so that errors do not accumulate.
     fn due_after(self, Position { whole, part }: Position) -> Duration {
         match self {
-            Self::Constant { per_s } => {
+            Self::Constant { requests, seconds: 1 } => {
                 // Split, so that no product exceeds 64 bits.
                 let part_ns = SECOND_NS * u64::from(part) / u64::from(Position::ONE);
-                let part_ns = ((whole % per_s) * SECOND_NS + part_ns) / per_s;
-                Duration::new(whole / per_s, part_ns as u32)
+                let part_ns = ((whole % requests) * SECOND_NS + part_ns) / requests;
+                Duration::new(whole / requests, part_ns as u32)
             }
-            Self::Linear { duration_ns, .. } => {
+            Self::Constant { requests, seconds } => {
+                let span_ns = u128::from(seconds) * u128::from(SECOND_NS);
+                let part_ns = span_ns * u128::from(part) / u128::from(Position::ONE);
+                let part_ns = (u128::from(whole % requests) * span_ns + part_ns) / u128::from(requests);
+                // Less than the span, which is below 1,000 hours.
+                Duration::from_secs((whole / requests).saturating_mul(seconds))
+                    .saturating_add(Duration::from_nanos(part_ns as u64))
+            }
+            Self::Linear { duration_ns, seconds, .. } => {
                 // The last nanosecond before which no more requests are due than those before this one.
-                let scale = 2 * u128::from(duration_ns) * u128::from(SECOND_NS);
+                let scale = 2 * u128::from(duration_ns) * u128::from(SECOND_NS) * u128::from(seconds);
                 let target = scale * u128::from(whole) + scale * u128::from(part) / u128::from(Position::ONE);
                 let (mut low_ns, mut high_ns) = (0, duration_ns);
                 while low_ns < high_ns {
@@ -85,10 +95,13 @@ impl Rate {
     /// How many requests' worth of time has passed. A part of one is never rounded down to nothing.
     fn position_at(self, elapsed: Duration) -> Position {
         let (requests, scale) = match self {
-            Self::Constant { per_s } => (elapsed.as_nanos() * u128::from(per_s), u128::from(SECOND_NS)),
-            Self::Linear { duration_ns, .. } => {
+            Self::Constant { requests, seconds } => {
+                (elapsed.as_nanos() * u128::from(requests), u128::from(SECOND_NS) * u128::from(seconds))
+            }
+            Self::Linear { duration_ns, seconds, .. } => {
                 let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).min(duration_ns);
-                (self.area(elapsed_ns), 2 * u128::from(duration_ns) * u128::from(SECOND_NS))
+                let scale = 2 * u128::from(duration_ns) * u128::from(SECOND_NS) * u128::from(seconds);
+                (self.area(elapsed_ns), scale)
             }
         };
         let rest = requests % scale;
@@ -98,14 +111,13 @@ impl Rate {
     }
 
     /// The number of requests until a time, which is the area under the rate's line, scaled by 2e9 times the
-    /// duration in nanoseconds to stay an integer.
+    /// duration in nanoseconds, and the seconds of the rates, to stay an integer.
     fn area(self, elapsed_ns: u64) -> u128 {
         match self {
             Self::Constant { .. } => 0,
-            Self::Linear { from_per_s, to_per_s, duration_ns } => {
+            Self::Linear { from, to, duration_ns, .. } => {
                 let (elapsed, duration) = (u128::from(elapsed_ns), u128::from(duration_ns));
-                u128::from(from_per_s) * elapsed * (2 * duration - elapsed)
-                    + u128::from(to_per_s) * elapsed * elapsed
+                u128::from(from) * elapsed * (2 * duration - elapsed) + u128::from(to) * elapsed * elapsed
             }
         }
     }
@@ -121,14 +133,14 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// Rates in sequence, preceded by the first one for `lead`. Goes on at the last rate.
     fn new(lead: Duration, steps: &[Step], (arrivals, seed): (Arrivals, u64)) -> Self {
-        let lead_rate = steps.first().map_or(0, |step| step.from_per_s);
-        let lead = Step { from_per_s: lead_rate, to_per_s: lead_rate, duration: lead };
+        let lead_rate = steps.first().map_or(Rate::ZERO, |step| step.from);
+        let lead = Step { from: lead_rate, to: lead_rate, duration: lead };
         let (mut start, mut first) = (Duration::ZERO, 0_u64);
         let all = Some(lead).filter(|lead| !lead.duration.is_zero()).into_iter().chain(steps.iter().copied());
         let stages = all.map(|step| {
-            let rate = Rate::of(step);
-            let end = rate.position_at(step.duration);
-            let stage = Stage { start, first, rate, spread: Spread::new(arrivals, mix(seed ^ first), end) };
+            let course = Course::of(step);
+            let end = course.position_at(step.duration);
+            let stage = Stage { start, first, course, spread: Spread::new(arrivals, mix(seed ^ first), end) };
             start += step.duration;
             first = first.saturating_add(end.round_up());
             stage
@@ -171,7 +183,7 @@ impl Numbers {
         let lead = plan.lead();
         let (all, steps) = match &plan.pace {
             Pace::Closed => return None,
-            Pace::Open { rate_per_s } => (vec![constant(*rate_per_s, plan.length)], [].as_slice()),
+            Pace::Open { rate } => (vec![constant(*rate, plan.length)], [].as_slice()),
             Pace::Steps(steps) => (steps.clone(), steps.as_slice()),
         };
         let schedule = Schedule::new(lead, &all, (plan.arrivals, plan.seed));
@@ -203,16 +215,20 @@ impl Numbers {
     }
 }
 
-/// The step of a constant rate, from 1 to 1e9 per second, as checked by [`Plan`].
-fn constant(per_s: u64, length: Length) -> Step {
+/// The step of a constant rate, as checked by [`Plan`].
+fn constant(rate: Rate, length: Length) -> Step {
     let duration = match length {
         Length::Duration(duration) => duration,
-        // Just after the last one.
-        Length::Count(count) => {
-            Rate::Constant { per_s }.due_after(Position::whole(count.saturating_sub(1))) + NANOSECOND
-        }
+        Length::Count(count) => duration_of(rate, count),
     };
-    Step { from_per_s: per_s, to_per_s: per_s, duration }
+    Step { from: rate, to: rate, duration }
+}
+
+/// The time in which so many requests are due at a rate: until just after the last one.
+fn duration_of(rate: Rate, count: u64) -> Duration {
+    let ([requests], seconds) = Rate::over_common_seconds([rate]);
+    let last = Position::whole(count.saturating_sub(1));
+    Course::Constant { requests, seconds }.due_after(last).saturating_add(NANOSECOND)
 }
 
 #[cfg(test)]
@@ -220,7 +236,7 @@ mod tests {
     use super::*;
 
     fn step(from_per_s: u64, to_per_s: u64, duration: Duration) -> Step {
-        Step { from_per_s, to_per_s, duration }
+        Step { from: Rate::per_s(from_per_s), to: Rate::per_s(to_per_s), duration }
     }
 
     fn of_steps(steps: &[Step]) -> Schedule {
@@ -228,7 +244,7 @@ mod tests {
     }
 
     fn even(per_s: u64) -> Schedule {
-        of_steps(&[constant(per_s, Length::Duration(Duration::from_secs(1)))])
+        of_steps(&[constant(Rate::per_s(per_s), Length::Duration(Duration::from_secs(1)))])
     }
 
     #[test]
@@ -403,6 +419,31 @@ mod tests {
                 assert_agrees(&schedule, duration / part);
             }
         }
+    }
+
+    #[test]
+    fn rates_below_one_per_second_have_exact_times_and_counts() {
+        let rate = |text: &str| text.parse::<Rate>().unwrap();
+        let minute = Duration::from_secs(60);
+        for (text, minutes, expected) in [("1/m", 1, 1), ("1/m", 3, 3), ("0.5", 1, 30), ("7/h", 60, 7)] {
+            let schedule = of_steps(&[constant(rate(text), Length::Duration(minutes * minute))]);
+            assert_eq!(schedule.due_before(minutes * minute), expected, "{text}");
+            for part in [1, 7, 999] {
+                assert_agrees(&schedule, minutes * minute / part);
+            }
+        }
+        let schedule = of_steps(&[constant(rate("100/m"), Length::Count(1_000_000))]);
+        assert_eq!(schedule.due_after(5), Duration::from_secs(3));
+        assert_eq!(schedule.due_after(1), Duration::from_millis(600));
+        assert_eq!(schedule.due_after(5_000_000_002), Duration::from_millis(3_000_000_001_200));
+        // From 0 to 1 per second in a minute, in which 30 requests are due: number n at the root of 120 n seconds.
+        let rising = Step { from: Rate::ZERO, to: rate("60/m"), duration: minute };
+        assert_eq!(of_steps(&[rising]).due_after(30), minute);
+        let rising = Step { from: rate("1/m"), to: rate("59/m"), duration: minute };
+        assert_eq!(of_steps(&[rising]).due_before(minute), 30);
+        let random = poisson(&[Step { from: rate("20/m"), to: rate("0.1"), duration: 100 * minute }], 5);
+        assert_eq!(random.due_before(100 * minute), 1300);
+        assert_agrees(&random, 33 * minute);
     }
 
     #[test]

@@ -6,25 +6,34 @@
 
 use std::ops::ControlFlow;
 
-use crate::steps::RATE_MAX_PER_S;
+use crate::rate::Rate;
 
 /// What is searched, and how thoroughly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchBounds {
-    /// The first rate, in requests per second; from there, the rate is doubled or halved.
-    pub from_per_s: u64,
+    /// The first rate; from there, the rate is doubled or halved.
+    pub from: Rate,
     /// The highest rate.
-    pub max_per_s: u64,
+    pub max: Rate,
     /// How close to the highest rate that holds the search gets, in percent of it.
     pub within_percent: f64,
     /// How many trials confirm the result; most of them must hold.
     pub confirmations: u32,
 }
 
+/// The lowest rate of a search: 0.01 per second.
+const LOWEST: Rate = Rate::MIN.times(36);
+
+/// The nearest rate that is tried: a whole one from 100 per second on, and otherwise one in hundredths.
+fn tried(per_s: f64) -> Rate {
+    let steps_per_one = if per_s >= 100.0 { 1.0 } else { 100.0 };
+    Rate::per_s_f64((per_s * steps_per_one).round() / steps_per_one)
+}
+
 impl Default for SearchBounds {
     /// From 1,000 requests per second to the highest possible rate, within 2 %, confirmed by 5 trials.
     fn default() -> Self {
-        Self { from_per_s: 1000, max_per_s: RATE_MAX_PER_S, within_percent: 2.0, confirmations: 5 }
+        Self { from: Rate::per_s(1000), max: Rate::MAX, within_percent: 2.0, confirmations: 5 }
     }
 }
 
@@ -35,14 +44,12 @@ impl SearchBounds {
     ///
     /// A message that names the first invalid value and what was expected.
     pub fn check(&self) -> Result<(), String> {
-        let Self { from_per_s, max_per_s, within_percent, confirmations } = self;
-        if !(1..=RATE_MAX_PER_S).contains(max_per_s) {
-            return Err(format!("the search ends at {max_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"));
+        let Self { from, max, within_percent, confirmations } = self;
+        if !(LOWEST..=Rate::MAX).contains(max) {
+            return Err(format!("the search ends at {max}: expected {LOWEST} to {}", Rate::MAX));
         }
-        if !(1..=*max_per_s).contains(from_per_s) {
-            return Err(format!(
-                "the search starts at {from_per_s} requests/s: expected 1 to its end, {max_per_s}"
-            ));
+        if !(LOWEST..=*max).contains(from) {
+            return Err(format!("the search starts at {from}: expected {LOWEST} to its end, {max}"));
         }
         if !(0.1..=50.0).contains(within_percent) {
             return Err(format!("the search is to get within {within_percent}%: expected 0.1% to 50%"));
@@ -53,9 +60,17 @@ impl SearchBounds {
         }
     }
 
-    /// Whether no rate worth trying is between two.
-    fn is_close(&self, low: u64, high: u64) -> bool {
-        high - low <= 1 || (high - low) as f64 <= low as f64 * self.within_percent / 100.0
+    /// The lowest rate that is tried: 1 per second, unless the search starts below.
+    fn lowest(&self) -> Rate {
+        if self.from >= Rate::per_s(1) { Rate::per_s(1) } else { LOWEST }
+    }
+
+    /// The geometric mean of two rates; `None` if no rate worth trying is between them.
+    fn between(&self, low: Rate, high: Rate) -> Option<Rate> {
+        let (low_per_s, high_per_s) = (low.as_per_s(), high.as_per_s());
+        let middle = tried((low_per_s * high_per_s).sqrt());
+        let is_far = high_per_s - low_per_s > low_per_s * self.within_percent / 100.0;
+        (is_far && low < middle && middle < high).then_some(middle)
     }
 }
 
@@ -84,8 +99,8 @@ impl TrialPurpose {
 /// The highest rate that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Requests per second.
-    pub rate_per_s: u64,
+    /// The rate.
+    pub rate: Rate,
     /// How many of the trials that confirmed it held.
     pub held: u32,
     /// How many trials confirmed it.
@@ -99,7 +114,9 @@ impl Found {
     /// # Examples
     ///
     /// ```
-    /// let found = ringspun_load::Found { rate_per_s: 1000, held: 5, confirmations: 5 };
+    /// use ringspun_load::{Found, Rate};
+    ///
+    /// let found = Found { rate: Rate::per_s(1000), held: 5, confirmations: 5 };
     /// assert_eq!(found.confidence_percent(), 96.875);
     /// ```
     pub fn confidence_percent(&self) -> f64 {
@@ -119,8 +136,8 @@ pub struct SearchResult {
     /// The highest rate that holds; `None` if the lowest that was tried fails, and if the search was stopped before
     /// anything was confirmed.
     pub found: Option<Found>,
-    /// The lowest rate that fails, in requests per second; `None` if none that was tried does.
-    pub fails_at_per_s: Option<u64>,
+    /// The lowest rate that fails; `None` if none that was tried does.
+    pub fails_at: Option<Rate>,
     /// Whether the search was stopped early. Then `found` is missing.
     pub was_stopped: bool,
 }
@@ -138,91 +155,94 @@ pub struct SearchResult {
 /// ```
 /// use std::ops::ControlFlow;
 ///
-/// use ringspun_load::{SearchBounds, search};
+/// use ringspun_load::{Rate, SearchBounds, search};
 ///
 /// // A server that takes 12,345 requests per second.
-/// let result = search(&SearchBounds::default(), |rate_per_s, _| ControlFlow::Continue(rate_per_s <= 12_345));
+/// let capacity = Rate::per_s(12_345);
+/// let result = search(&SearchBounds::default(), |rate, _| ControlFlow::Continue(rate <= capacity));
 /// let found = result.found.unwrap();
-/// assert!((12_098..=12_345).contains(&found.rate_per_s));
+/// assert!((Rate::per_s(12_098)..=capacity).contains(&found.rate));
 /// assert_eq!((found.held, found.confirmations), (5, 5));
 /// ```
 pub fn search(
     bounds: &SearchBounds,
-    trial: impl FnMut(u64, TrialPurpose) -> ControlFlow<(), bool>,
+    trial: impl FnMut(Rate, TrialPurpose) -> ControlFlow<(), bool>,
 ) -> SearchResult {
-    let mut searcher = Searcher { bounds, trial, held_per_s: Vec::new(), fails_at_per_s: None };
+    let mut searcher = Searcher { bounds, trial, held: Vec::new(), fails_at: None };
     let (found, was_stopped) = match searcher.search() {
         ControlFlow::Continue(found) => (found, false),
         ControlFlow::Break(()) => (None, true),
     };
-    SearchResult { found, fails_at_per_s: searcher.fails_at_per_s, was_stopped }
+    SearchResult { found, fails_at: searcher.fails_at, was_stopped }
 }
 
 struct Searcher<'a, F> {
     bounds: &'a SearchBounds,
     trial: F,
     /// Rates that held, ascending; all are below the one that fails.
-    held_per_s: Vec<u64>,
-    fails_at_per_s: Option<u64>,
+    held: Vec<Rate>,
+    fails_at: Option<Rate>,
 }
 
-impl<F: FnMut(u64, TrialPurpose) -> ControlFlow<(), bool>> Searcher<'_, F> {
+impl<F: FnMut(Rate, TrialPurpose) -> ControlFlow<(), bool>> Searcher<'_, F> {
     fn search(&mut self) -> ControlFlow<(), Option<Found>> {
-        let mut rate_per_s = self.bounds.from_per_s;
+        let mut rate = self.bounds.from;
         let mut purpose = TrialPurpose::Bracket;
         loop {
-            match self.holds(rate_per_s, purpose)? {
-                true => self.held_per_s.push(rate_per_s),
-                false => self.fails_at_per_s = Some(rate_per_s),
+            match self.holds(rate, purpose)? {
+                true => self.held.push(rate),
+                false => self.fails_at = Some(rate),
             }
             loop {
-                (rate_per_s, purpose) = self.next();
-                if rate_per_s == 0 {
-                    return ControlFlow::Continue(None);
+                match self.next() {
+                    Some(next) => (rate, purpose) = next,
+                    None => return ControlFlow::Continue(None),
                 }
                 if purpose != TrialPurpose::Confirm {
                     break;
                 }
-                if let Some(found) = self.confirm(rate_per_s)? {
+                if let Some(found) = self.confirm(rate)? {
                     return ControlFlow::Continue(Some(found));
                 }
                 // Above what holds with fewer trials may be what does not.
-                self.held_per_s.pop();
-                self.fails_at_per_s = Some(rate_per_s);
+                self.held.pop();
+                self.fails_at = Some(rate);
             }
         }
     }
 
-    /// The next rate, and what for; 0 if nothing is left to try.
-    fn next(&self) -> (u64, TrialPurpose) {
-        let low = self.held_per_s.last().copied();
-        match (low, self.fails_at_per_s) {
-            (Some(low), None) if low >= self.bounds.max_per_s => (low, TrialPurpose::Confirm),
+    /// The next rate, and what for; `None` if nothing is left to try.
+    fn next(&self) -> Option<(Rate, TrialPurpose)> {
+        let low = self.held.last().copied();
+        Some(match (low, self.fails_at) {
+            (Some(low), None) if low >= self.bounds.max => (low, TrialPurpose::Confirm),
             (low, None) => {
-                let doubled = low.unwrap_or(self.bounds.from_per_s).saturating_mul(2);
-                (doubled.min(self.bounds.max_per_s), TrialPurpose::Bracket)
+                let doubled = low.unwrap_or(self.bounds.from).times(2);
+                (doubled.min(self.bounds.max), TrialPurpose::Bracket)
             }
-            (None, Some(high)) => (high / 2, TrialPurpose::Bracket),
-            (Some(low), Some(high)) if self.bounds.is_close(low, high) => (low, TrialPurpose::Confirm),
-            (Some(low), Some(high)) => {
-                let middle = (low as f64 * high as f64).sqrt().round() as u64;
-                (middle.clamp(low + 1, high - 1), TrialPurpose::Narrow)
+            (None, Some(high)) if high <= self.bounds.lowest() => return None,
+            (None, Some(high)) => {
+                (tried(high.as_per_s() / 2.0).max(self.bounds.lowest()), TrialPurpose::Bracket)
             }
-        }
+            (Some(low), Some(high)) => match self.bounds.between(low, high) {
+                Some(middle) => (middle, TrialPurpose::Narrow),
+                None => (low, TrialPurpose::Confirm),
+            },
+        })
     }
 
     /// Whether a rate holds: if the first trial does, or two of three.
-    fn holds(&mut self, rate_per_s: u64, purpose: TrialPurpose) -> ControlFlow<(), bool> {
-        let mut trial = || (self.trial)(rate_per_s, purpose);
+    fn holds(&mut self, rate: Rate, purpose: TrialPurpose) -> ControlFlow<(), bool> {
+        let mut trial = || (self.trial)(rate, purpose);
         ControlFlow::Continue(trial()? || (trial()? && trial()?))
     }
 
     /// Confirms a rate, or finds that most trials at it do not hold.
-    fn confirm(&mut self, rate_per_s: u64) -> ControlFlow<(), Option<Found>> {
+    fn confirm(&mut self, rate: Rate) -> ControlFlow<(), Option<Found>> {
         let confirmations = self.bounds.confirmations;
         let (mut held, mut failed) = (0, 0);
         while held + failed < confirmations {
-            match (self.trial)(rate_per_s, TrialPurpose::Confirm)? {
+            match (self.trial)(rate, TrialPurpose::Confirm)? {
                 true => held += 1,
                 false => failed += 1,
             }
@@ -230,7 +250,7 @@ impl<F: FnMut(u64, TrialPurpose) -> ControlFlow<(), bool>> Searcher<'_, F> {
                 return ControlFlow::Continue(None);
             }
         }
-        ControlFlow::Continue(Some(Found { rate_per_s, held, confirmations }))
+        ControlFlow::Continue(Some(Found { rate, held, confirmations }))
     }
 }
 

@@ -116,12 +116,13 @@ impl StepTally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::Rate;
 
     #[test]
     fn an_answer_counts_for_the_step_of_its_request_and_for_the_rate_of_its_time() {
         let second = Duration::from_secs(1);
         let steps: Vec<Step> =
-            [10, 20, 30].map(|rate| Step { from_per_s: rate, to_per_s: rate, duration: second }).into();
+            [10, 20, 30].map(Rate::per_s).map(|rate| Step { from: rate, to: rate, duration: second }).into();
         let tally = StepTally::new(&steps, &[10, 20, 30], second).unwrap();
         assert_eq!(tally.edges().collect::<Vec<_>>(), [2 * second, 3 * second]);
         // Due in the first step, answered in the time of the third, and after the end.

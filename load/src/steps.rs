@@ -4,33 +4,32 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::quantity::{format_count, parse_count, parse_duration};
+use crate::quantity::parse_duration;
+use crate::rate::Rate;
 
-/// The highest rate of an open loop, in requests per second.
-pub const RATE_MAX_PER_S: u64 = 1_000_000_000;
 /// The longest step: a day. The sums for a longer linear step could exceed 128 bits.
 pub const STEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The expected format, for error messages.
-const FORM: &str = "expected rates in requests per second and how long each lasts, such as 10k,20k,40k:30s, \
+const FORM: &str = "expected rates and how long each lasts, such as 10k,20k,40k:30s, \
                     or 1k..50k:1m for a rate that changes linearly";
 
-/// A rate in requests per second, constant or changing linearly.
+/// A rate, constant or changing linearly.
 ///
 /// # Examples
 ///
 /// ```
-/// use ringspun_load::Rates;
+/// use ringspun_load::{Rate, Rates};
 ///
-/// assert_eq!("50k".parse(), Ok(Rates { from_per_s: 50_000, to_per_s: 50_000 }));
-/// assert_eq!("1k..50k".parse(), Ok(Rates { from_per_s: 1_000, to_per_s: 50_000 }));
+/// assert_eq!("50k".parse(), Ok(Rates { from: Rate::per_s(50_000), to: Rate::per_s(50_000) }));
+/// assert_eq!("30/m..2".parse(), Ok(Rates { from: Rate::per_s_f64(0.5), to: Rate::per_s(2) }));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// The rate at the beginning.
-    pub from_per_s: u64,
+    pub from: Rate,
     /// The rate at the end.
-    pub to_per_s: u64,
+    pub to: Rate,
 }
 
 impl FromStr for Rates {
@@ -39,8 +38,8 @@ impl FromStr for Rates {
     /// The error says what was expected; callers put the value in front of it.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("..") {
-            Some((from, to)) => Ok(Self { from_per_s: parse_count(from)?, to_per_s: parse_count(to)? }),
-            None => parse_count(text).map(|rate_per_s| Self { from_per_s: rate_per_s, to_per_s: rate_per_s }),
+            Some((from, to)) => Ok(Self { from: from.parse()?, to: to.parse()? }),
+            None => text.parse().map(|rate| Self { from: rate, to: rate }),
         }
     }
 }
@@ -48,10 +47,10 @@ impl FromStr for Rates {
 /// A part of an open loop with its own rate, which changes linearly if the two ends differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Requests per second at its beginning.
-    pub from_per_s: u64,
-    /// Requests per second at its end.
-    pub to_per_s: u64,
+    /// The rate at its beginning.
+    pub from: Rate,
+    /// The rate at its end.
+    pub to: Rate,
     /// Its length, up to [`STEP_MAX`].
     pub duration: Duration,
 }
@@ -59,9 +58,10 @@ pub struct Step {
 impl Step {
     /// Checks the values; the error names the one that is out of bounds.
     pub(crate) fn check(&self) -> Result<(), String> {
-        for rate_per_s in [self.from_per_s, self.to_per_s] {
-            if rate_per_s > RATE_MAX_PER_S || self.from_per_s + self.to_per_s == 0 {
-                return Err(format!("the rate is {rate_per_s} requests/s: expected 1 to {RATE_MAX_PER_S}"));
+        let is_constant = self.from == self.to;
+        for rate in [self.from, self.to] {
+            if is_constant || rate != Rate::ZERO {
+                rate.check()?;
             }
         }
         if self.duration.is_zero() {
@@ -73,17 +73,28 @@ impl Step {
                 self.duration.as_secs()
             ));
         }
+        // What a linear rate adds up to must fit into 128 bits.
+        let ([from, to], _) = Rate::over_common_seconds([self.from, self.to]);
+        let square = 4 * self.duration.as_nanos() * self.duration.as_nanos();
+        if !is_constant && square.checked_mul(from.max(to).into()).is_none() {
+            return Err(format!(
+                "the step of {self} lasts {} s: expected whole requests per second, or less time",
+                self.duration.as_secs()
+            ));
+        }
         Ok(())
     }
 }
 
-/// The rate without the duration: `10,000/s`, or `1,000 to 50,000/s`.
+/// The rate without the duration: `10,000/s`, `1,000 to 50,000/s`, or `20/m to 5/s`.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.from_per_s != self.to_per_s {
-            write!(f, "{} to ", format_count(self.from_per_s))?;
+        if self.from != self.to {
+            let (number, unit) = self.from.shown();
+            let is_common = unit == self.to.shown().1 || self.from == Rate::ZERO;
+            write!(f, "{number}{} to ", if is_common { "" } else { unit })?;
         }
-        write!(f, "{}/s", format_count(self.to_per_s))
+        self.to.fmt(f)
     }
 }
 
@@ -98,12 +109,13 @@ impl fmt::Display for Step {
 ///
 /// ```
 /// use std::time::Duration;
-/// use ringspun_load::{Step, parse_steps};
+/// use ringspun_load::{Rate, Step, parse_steps};
 ///
 /// let steps = parse_steps("10k,20k:30s,1k..5k:1m").unwrap();
 /// assert_eq!(steps.len(), 3);
 /// assert_eq!((steps[0].duration, steps[1].duration), (Duration::from_secs(30), Duration::from_secs(30)));
-/// let rising = Step { from_per_s: 1_000, to_per_s: 5_000, duration: Duration::from_secs(60) };
+/// let (from, to) = (Rate::per_s(1_000), Rate::per_s(5_000));
+/// let rising = Step { from, to, duration: Duration::from_secs(60) };
 /// assert_eq!(steps[2], rising);
 /// ```
 pub fn parse_steps(text: &str) -> Result<Vec<Step>, String> {
@@ -119,8 +131,8 @@ pub fn parse_steps(text: &str) -> Result<Vec<Step>, String> {
             None => (part, None),
         };
         let rates: Rates = rates.parse().map_err(|error| format!("{rates:?}: {error}; {FORM}"))?;
-        let Rates { from_per_s, to_per_s } = rates;
-        steps.push(Step { from_per_s, to_per_s, duration: Duration::ZERO });
+        let Rates { from, to } = rates;
+        steps.push(Step { from, to, duration: Duration::ZERO });
         if let Some(duration) = duration {
             steps[untimed..].iter_mut().for_each(|step| step.duration = duration);
             untimed = steps.len();
@@ -141,7 +153,7 @@ mod tests {
         for (text, expected) in [
             ("10k,20k", "the last step has no duration"),
             ("10k:5s,20k", "the last step has no duration"),
-            ("", "whole number"),
+            ("", "requests per second"),
             ("fast:5s", "\"fast\""),
             ("10k:5", "with a unit"),
             ("1..:5s", "\"1..\""),
@@ -149,6 +161,22 @@ mod tests {
         ] {
             let error = parse_steps(text).unwrap_err();
             assert!(error.contains(expected) && error.contains("such as 10k,20k,40k:30s"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn steps_may_have_fractions_of_requests_per_second() {
+        let steps = parse_steps("0.5,20/m..5:1m,0..30/m:10s").unwrap();
+        let shown: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["0.5/s", "20/m to 5/s", "0 to 0.5/s"]);
+        assert!(steps.iter().all(|step| step.check().is_ok()));
+        for (text, expected) in [
+            ("0:1s", "the rate is 0/s: expected 1/h to"),
+            ("0..0.5/h:1s", "the rate is 0.5/h: expected 1/h to"),
+            ("1/h..1000M:24h", "expected whole requests per second, or less time"),
+        ] {
+            let error = parse_steps(text).unwrap()[0].check().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

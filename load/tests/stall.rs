@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_load::{Hooks, Latencies, Length, Outcome, Pace, Plan};
+use ringspun_load::{Hooks, Latencies, Length, Outcome, Pace, Plan, Rate};
 use ringspun_net as net;
 
 const STALL: Duration = Duration::from_millis(1500);
@@ -68,7 +68,7 @@ fn long_ones(times: &Latencies) -> u64 {
 #[test]
 fn an_open_loop_shows_a_stall_to_all_who_would_have_waited() {
     // 200 requests a second: 100 of them are due in each half second.
-    let outcome = measure(Pace::Open { rate_per_s: 200 });
+    let outcome = measure(Pace::Open { rate: Rate::per_s(200) });
     // Those due in the first second of the stall waited longer than half of one. More did, if the machine was slow.
     let responses = long_ones(&outcome.response_times);
     assert!(responses >= 195, "{responses} of the response times are long");
@@ -87,7 +87,7 @@ fn a_closed_loop_shows_a_stall_to_one_request_only() {
 
 #[test]
 fn a_stall_shows_in_the_service_times_of_all_requests_in_flight() {
-    for pace in [Pace::Closed, Pace::Open { rate_per_s: 200 }] {
+    for pace in [Pace::Closed, Pace::Open { rate: Rate::per_s(200) }] {
         let outcome = measure_pipeline(pace.clone(), 4);
         let services = long_ones(&outcome.service_times);
         assert!((4..=9).contains(&services), "{services} of the service times are long: {pace:?}");
@@ -102,7 +102,7 @@ fn a_stall_shows_in_the_service_times_of_all_requests_in_flight() {
 fn what_could_not_be_sent_in_time_is_told() {
     let (address, server) = stalling_server();
     let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
-    plan.pace = Pace::Open { rate_per_s: 200 };
+    plan.pace = Pace::Open { rate: Rate::per_s(200) };
     // Over before the stall is: of 200 requests, those after the 50th wait on its connection.
     plan.length = Length::Duration(Duration::from_secs(1));
     let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();

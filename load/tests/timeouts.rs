@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
-use ringspun_load::{ErrorKind, Hooks, Length, Pace, Plan};
+use ringspun_load::{ErrorKind, Hooks, Length, Pace, Plan, Rate};
 use ringspun_net as net;
 
 const TIMEOUT: Duration = Duration::from_millis(40);
@@ -46,9 +46,9 @@ fn a_request_ends_once_however_close_its_answer_is_to_the_timeout() {
     plan.timeout = TIMEOUT;
     for (pace, pipeline) in [
         (Pace::Closed, 1),
-        (Pace::Open { rate_per_s: 3500 }, 1),
+        (Pace::Open { rate: Rate::per_s(3500) }, 1),
         (Pace::Closed, 3),
-        (Pace::Open { rate_per_s: 3500 }, 3),
+        (Pace::Open { rate: Rate::per_s(3500) }, 3),
     ] {
         (plan.pace, plan.pipeline) = (pace, pipeline);
         let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();

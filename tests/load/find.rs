@@ -25,8 +25,8 @@ fn trials(report: &Value) -> &[Value] {
     report["search"]["trials"].as_array().unwrap()
 }
 
-fn rates(report: &Value) -> Vec<u64> {
-    trials(report).iter().map(|trial| trial["rate_per_s"].as_u64().unwrap()).collect()
+fn rates(report: &Value) -> Vec<f64> {
+    trials(report).iter().map(|trial| trial["rate_per_s"].as_f64().unwrap()).collect()
 }
 
 #[test]
@@ -37,12 +37,12 @@ fn a_search_ends_at_the_highest_rate_that_holds() {
         ["-c", "4", "--find", "rate<100,p99<60s", "--find-from", "30", "-d", "500ms", "--html", &page];
     let report = measure(&[&[target.as_str()], &flags[..]].concat(), 0);
     let search = &report["search"];
-    let found = search["rate_per_s"].as_u64().unwrap();
+    let found = search["rate_per_s"].as_f64().unwrap();
     // A slow machine may answer fewer in time, but at least 95 % of the rate.
-    assert!(found <= 106, "{search}");
-    assert_eq!(report["plan"]["rate_per_s"], found);
+    assert!(found <= 106.0, "{search}");
+    assert_eq!(report["plan"]["rate_per_s"], search["rate_per_s"]);
     assert_eq!(search["conditions"], serde_json::json!(["rate<100", "p99<60s"]));
-    assert_eq!(rates(&report)[0], 30);
+    assert_eq!(rates(&report)[0], 30.0);
     for trial in trials(&report) {
         let conditions = trial["conditions"].as_array().unwrap();
         assert_eq!(conditions.len(), 3);
@@ -51,7 +51,7 @@ fn a_search_ends_at_the_highest_rate_that_holds() {
     }
     let confirming: Vec<_> = trials(&report)
         .iter()
-        .filter(|trial| trial["purpose"] == "confirm" && trial["rate_per_s"] == found)
+        .filter(|trial| trial["purpose"] == "confirm" && trial["rate_per_s"] == search["rate_per_s"])
         .collect();
     assert_eq!(confirming.len(), 5);
     let held = confirming.iter().filter(|trial| trial["holds"] == true).count();
@@ -76,7 +76,7 @@ fn a_search_stays_within_its_bounds_and_says_so() {
     assert!(text.lines().filter(|line| line.ends_with("  holds")).count() >= 3, "{text}");
 
     let report = measure(&[&base[..], &["--find", "errors<0", "--find-from", "10"]].concat(), 3);
-    assert_eq!(rates(&report), [10, 10, 5, 5, 2, 2, 1, 1]);
+    assert_eq!(rates(&report), [10.0, 10.0, 5.0, 5.0, 2.5, 2.5, 1.25, 1.25, 1.0, 1.0]);
     assert_eq!(
         (&report["search"]["rate_per_s"], &report["search"]["fails_at_per_s"]),
         (&Value::Null, &1.into())
@@ -101,7 +101,7 @@ fn a_search_on_a_target_that_goes_away_keeps_what_it_has() {
     assert_eq!(output.status.code(), Some(1));
     assert!(error_text(&output).contains("the search ended early: "), "{}", error_text(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(rates(&report)[0], 20);
+    assert_eq!(rates(&report)[0], 20.0);
     let error = report["search"]["error"].as_str().unwrap();
     assert!(error.contains("refused"), "{error}");
 }
@@ -137,8 +137,8 @@ fn flags_of_a_search_that_do_not_fit_exit_with_two() {
         (&["--find", "p99<5ms", "--count", "5"], "--count", "cannot be used with"),
         (&["--find", "p99<5ms", "--csv", "-"], "--csv", "cannot be used with"),
         (&["--find-from", "5"], "--find", "required"),
-        (&["--find", "p99<5ms", "--find-from", "0"], "starts at 0", "expected 1 to"),
-        (&["--find", "p99<5ms", "--find-to", "2"], "starts at 1000", "expected 1 to its end, 2"),
+        (&["--find", "p99<5ms", "--find-from", "0"], "starts at 0/s", "expected 0.01/s to"),
+        (&["--find", "p99<5ms", "--find-to", "2"], "starts at 1,000/s", "expected 0.01/s to its end, 2/s"),
         (&["--find", "p99<5ms", "--find-within", "2"], "'2'", "such as 2%"),
         (&["--find", "p99<5ms", "--find-within", "60%"], "within 60%", "expected 0.1% to 50%"),
         (&["--find", "p99<5ms", "--find-confirm", "0"], "0 trials", "expected 1 to 100"),

@@ -79,6 +79,34 @@ fn a_rate_rises_evenly_over_the_duration() {
 }
 
 #[test]
+fn rates_may_be_below_one_per_second() {
+    let (target, ..) = watched_server();
+    let base = [target.as_str(), "--connections", "2", "--timeout", "60s", "--arrivals", "even"];
+    for (pace, planned, rate_per_s, shown) in [
+        (&["--rate", "0.5", "--duration", "1s"][..], 1, 0.5, "at 0.5/s (evenly spaced)"),
+        (&["--rate", "20/m", "--duration", "100ms"], 1, 1.0 / 3.0, "at 20/m"),
+        (&["--rate", "150/m", "--duration", "700ms", "--workers", "2"], 2, 2.5, "at 2.5/s"),
+        (&["--rate", "1/h", "--count", "1"], 1, 1.0 / 3600.0, "at 1/h"),
+    ] {
+        let report = measure(&[&base, pace].concat(), 0);
+        let requests = &report["requests"];
+        assert_eq!(
+            (number(&requests["planned"]), number(&requests["answered"])),
+            (planned, planned),
+            "{pace:?}"
+        );
+        let found_per_s = report["plan"]["rate_per_s"].as_f64().unwrap();
+        assert!((found_per_s - rate_per_s).abs() < 1e-6, "{found_per_s}");
+        let table = text_of(&load(&[&base, pace].concat()));
+        assert!(table.contains(shown), "{shown}: {table}");
+    }
+    let report = measure(&[&base[..], &["--steps", "90/m,0..300/m:1s"]].concat(), 0);
+    let planned: Vec<u64> =
+        report["steps"].as_array().unwrap().iter().map(|step| number(&step["requests"]["planned"])).collect();
+    assert_eq!((planned, &report["plan"]["steps"][0]["from_per_s"]), (vec![2, 3], &1.5.into()));
+}
+
+#[test]
 fn connections_are_opened_over_the_ramp_up_and_an_open_loop_rises_with_them() {
     let ramp_up = Duration::from_secs(1);
     for (pace, sent_max) in [(&[][..], None), (&["--rate", "1k"], Some(550 + 10))] {
@@ -105,16 +133,19 @@ fn flags_that_do_not_fit_exit_with_two_the_value_and_what_was_expected() {
     for (arguments, value, expected) in [
         (&["--steps", "10k,20k"][..], "'10k,20k'", "the last step has no duration"),
         (&["--steps", "10k,fast:5s"], "\"fast\"", "such as 10k,20k,40k:30s"),
-        (&["--steps", "0:5s"], "rate is 0", "expected 1 to"),
-        (&["--steps", "5,2G:5s"], "\"2G\"", "such as 64 or 50k"),
+        (&["--steps", "0:5s"], "rate is 0/s", "expected 1/h to"),
+        (&["--steps", "5,2G:5s"], "\"2G\"", "such as 50k, 0.5 or 30/m"),
         (&["--steps", "1..2:25h"], "1 to 2/s lasts 90000 s", "expected a day or less"),
         (&["--steps", "5:0s"], "5/s lasts 0 s", "expected more"),
-        (&["--steps", "0..5:5s", "--warmup", "1s"], "starts with 0 to 5/s", "expected 1 or more"),
+        (&["--steps", "0..5:5s", "--warmup", "1s"], "starts with 0 to 5/s", "expected more than 0"),
         (&["--steps", "5:5s", "--rate", "5"], "--rate", "cannot be used with"),
         (&["--steps", "5:5s", "--duration", "5s"], "--duration", "cannot be used with"),
         (&["--steps", "5:5s", "--count", "5"], "--count", "cannot be used with"),
-        (&["--rate", "1k..2k", "--count", "5"], "--rate 1000..2000", "expected --duration"),
-        (&["--rate", "1k..", "--duration", "5s"], "'1k..'", "such as 64 or 50k"),
+        (&["--rate", "1k..2k", "--count", "5"], "--rate 1,000/s..2,000/s", "expected --duration"),
+        (&["--rate", "1k..", "--duration", "5s"], "'1k..'", "such as 50k, 0.5 or 30/m"),
+        (&["--rate", "5/day"], "'5/day'", "such as 50k, 0.5 or 30/m"),
+        (&["--rate", "1/h", "--count", "1M"], "1000000 requests at 1/h", "expected fewer"),
+        (&["--find", "errors<1", "--find-from", "10/h"], "starts at 10/h", "expected 0.01/s to"),
         (&["--ramp-up", "5"], "'5'", "with a unit"),
     ] {
         let output = load(&[&[target], arguments].concat());

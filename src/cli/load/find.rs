@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use ringspun_load::{
-    Condition, Finding, Outcome, Pace, Plan, SearchResult, TrialPurpose, format_count, search,
+    Condition, Finding, Outcome, Pace, Plan, Rate, SearchResult, TrialPurpose, format_per_s, search,
 };
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ pub struct Search {
 
 /// A trial, without its histograms.
 struct Trial {
-    rate_per_s: u64,
+    rate: Rate,
     holds: bool,
     /// The conditions, each with what it was found to be.
     findings: Vec<(String, Finding)>,
@@ -43,7 +43,7 @@ impl Trial {
     fn new(
         conditions: &[Condition],
         purpose: TrialPurpose,
-        rate_per_s: u64,
+        rate: Rate,
         Measured { plan, outcome, .. }: &Measured,
     ) -> Self {
         let kept_up = (format!("answered>={KEPT_UP_PERCENT}%"), kept_up(outcome));
@@ -52,13 +52,13 @@ impl Trial {
         let findings: Vec<_> = findings.chain([kept_up]).collect();
         let holds = findings.iter().all(|(_, finding)| finding.holds == Some(true));
         let times = |percentile| show_percentile(&outcome.response_times, percentile);
-        let answered = format!("{}/s", format_count(outcome.rate_per_s().round() as u64));
+        let answered = format!("{}/s", format_per_s(outcome.rate_per_s()));
         let value = json!({
-            "rate_per_s": rate_per_s,
+            "rate_per_s": json::rate(rate),
             "purpose": purpose.name(),
             "holds": holds,
             "seed": plan.seed,
-            "answered_per_s": json::rounded(outcome.rate_per_s()),
+            "answered_per_s": json::rounded_rate(outcome.rate_per_s()),
             "busy_percent": json::rounded(outcome.busy_percent()),
             "requests": json::requests_value(&outcome.requests),
             "response_time": json::times(&outcome.response_times),
@@ -66,19 +66,12 @@ impl Trial {
                 json!({ "condition": condition, "holds": finding.holds, "value": finding.value })
             }).collect::<Vec<_>>(),
         });
-        Self {
-            rate_per_s,
-            holds,
-            findings,
-            value,
-            columns: [answered, times(50.0), times(99.0), times(100.0)],
-        }
+        Self { rate, holds, findings, value, columns: [answered, times(50.0), times(99.0), times(100.0)] }
     }
 
     /// A row of the table.
     fn row(&self, number: usize) -> String {
-        let rate = format!("{}/s", format_count(self.rate_per_s));
-        let mut row = format!("{number:>5}{rate:>13}");
+        let mut row = format!("{number:>5}{:>13}", self.rate.to_string());
         for (column, width) in self.columns.iter().zip([13, 9, 9, 9]) {
             // Writing to a string cannot fail.
             let _ = write!(row, "{column:>width$}");
@@ -106,9 +99,9 @@ fn kept_up(outcome: &Outcome) -> Finding {
 pub fn find(goal: Goal, plan: &Plan, measuring: &Measuring) -> Result<(Search, Measured), String> {
     let mut trials: Vec<Trial> = Vec::new();
     let (mut confirming, mut last, mut error) = (None, None, None);
-    let result = search(&goal.bounds, |rate_per_s, purpose| {
+    let result = search(&goal.bounds, |rate, purpose| {
         let mut plan = plan.clone();
-        plan.pace = Pace::Open { rate_per_s };
+        plan.pace = Pace::Open { rate };
         plan.seed = plan.seed.wrapping_add(trials.len() as u64);
         let measured = match measuring.run(plan) {
             Ok(measured) => measured,
@@ -119,7 +112,7 @@ pub fn find(goal: Goal, plan: &Plan, measuring: &Measuring) -> Result<(Search, M
         };
         let was_stopped = measured.was_interrupted();
         if !was_stopped {
-            let trial = Trial::new(&goal.conditions, purpose, rate_per_s, &measured);
+            let trial = Trial::new(&goal.conditions, purpose, rate, &measured);
             measuring.tell(|| trial.row(trials.len() + 1));
             trials.push(trial);
         }
@@ -158,25 +151,23 @@ impl Search {
     /// The result in a sentence.
     fn summary(&self) -> String {
         let conditions = self.conditions();
-        let fails_at = self.result.fails_at_per_s.map(format_count);
+        let fails_at = self.result.fails_at.map(|rate| rate.to_string());
         match (self.result.found, fails_at) {
             (Some(found), fails_at) => {
                 let beyond = match fails_at {
-                    Some(fails_at) => format!("{fails_at}/s fails"),
+                    Some(fails_at) => format!("{fails_at} fails"),
                     None => "no higher rate was to be tried".to_string(),
                 };
                 format!(
-                    "{}/s is the highest rate with {conditions}: {} of {} trials at it held, {beyond}",
-                    format_count(found.rate_per_s),
-                    found.held,
-                    found.confirmations
+                    "{} is the highest rate with {conditions}: {} of {} trials at it held, {beyond}",
+                    found.rate, found.held, found.confirmations
                 )
             }
             (None, _) if self.result.was_stopped => {
                 format!("the search for the highest rate with {conditions} was stopped early")
             }
             (None, fails_at) => format!(
-                "no rate was found with {conditions}: {}/s fails, the lowest that was tried",
+                "no rate was found with {conditions}: {} fails, the lowest that was tried",
                 fails_at.unwrap_or_default()
             ),
         }
@@ -207,19 +198,19 @@ impl Search {
 
     /// The field `search` of the results.
     pub fn value(&self) -> Value {
-        let SearchResult { found, fails_at_per_s, was_stopped } = self.result;
+        let SearchResult { found, fails_at, was_stopped } = self.result;
         let bounds = &self.goal.bounds;
         json!({
             "conditions": self.goal.conditions.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "summary": self.summary(),
-            "from_per_s": bounds.from_per_s,
-            "max_per_s": bounds.max_per_s,
+            "from_per_s": json::rate(bounds.from),
+            "max_per_s": json::rate(bounds.max),
             "within_percent": bounds.within_percent,
             "confirmations": bounds.confirmations,
-            "rate_per_s": found.map(|found| found.rate_per_s),
+            "rate_per_s": found.map(|found| json::rate(found.rate)),
             "held": found.map(|found| found.held),
             "confidence_percent": found.map(|found| found.confidence_percent()),
-            "fails_at_per_s": fails_at_per_s,
+            "fails_at_per_s": fails_at.map(json::rate),
             "stopped": was_stopped && self.error.is_none(),
             "error": self.error,
             "trials": self.trials.iter().map(|trial| trial.value.clone()).collect::<Vec<_>>(),

@@ -1,7 +1,7 @@
 //! The flags of `ringspun load --find`, and what they ask for.
 
 use clap::Args;
-use ringspun_load::{self as load, Condition, Pace, RATE_MAX_PER_S, SearchBounds};
+use ringspun_load::{Condition, Pace, Rate, SearchBounds};
 
 /// The flags of a search.
 #[derive(Args)]
@@ -17,11 +17,11 @@ pub struct FindFlags {
           conflicts_with_all = ["rate", "steps", "count", "start_at", "hdr", "csv"])]
     find: Vec<Condition>,
     /// First rate of a search: --find-from 10k
-    #[arg(long, value_name = "RATE", default_value = "1k", requires = "find", value_parser = load::parse_count)]
-    find_from: u64,
+    #[arg(long, value_name = "RATE", default_value = "1k", requires = "find")]
+    find_from: Rate,
     /// Highest rate of a search: --find-to 100k [default: what the generator can send]
-    #[arg(long, value_name = "RATE", requires = "find", value_parser = load::parse_count)]
-    find_to: Option<u64>,
+    #[arg(long, value_name = "RATE", requires = "find")]
+    find_to: Option<Rate>,
     /// How close to the highest rate a search gets: --find-within 5%
     #[arg(long, value_name = "SHARE", default_value = "2%", requires = "find", value_parser = parse_percent)]
     find_within: f64,
@@ -48,8 +48,8 @@ impl FindFlags {
             return Ok(None);
         }
         let bounds = SearchBounds {
-            from_per_s: self.find_from,
-            max_per_s: self.find_to.unwrap_or(RATE_MAX_PER_S),
+            from: self.find_from,
+            max: self.find_to.unwrap_or(Rate::MAX),
             within_percent: self.find_within,
             confirmations: self.find_confirm,
         };
@@ -61,6 +61,6 @@ impl FindFlags {
 impl Goal {
     /// The pace of the first trial.
     pub fn pace(&self) -> Pace {
-        Pace::Open { rate_per_s: self.bounds.from_per_s }
+        Pace::Open { rate: self.bounds.from }
     }
 }

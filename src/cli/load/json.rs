@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringspun::fibers::Signal;
 use ringspun_load::{
-    Arrivals, Breach, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Requests, Workload,
+    Arrivals, Breach, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Rate, Requests, Workload,
 };
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
             |loss| json!({ "before_end_s": loss.before_end.as_secs_f64(), "error": loss.error }),
         ),
         "measured_s": outcome.measured.as_secs_f64(),
-        "rate_per_s": rounded(outcome.rate_per_s()),
+        "rate_per_s": rounded_rate(outcome.rate_per_s()),
         "generator": {
             "workers": outcome.workers,
             "started_late_s": outcome.started_late.as_secs_f64(),
@@ -77,6 +77,16 @@ pub fn thousandth(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
+/// A planned rate, in requests per second.
+pub fn rate(rate: Rate) -> Value {
+    rate.as_whole_per_s().map_or_else(|| json!(rate.as_per_s()), Value::from)
+}
+
+/// A measured rate: to a tenth, and to a thousandth where that is less than one in a thousand of it.
+pub fn rounded_rate(per_s: f64) -> f64 {
+    if per_s < 100.0 { thousandth(per_s) } else { rounded(per_s) }
+}
+
 /// To a tenth.
 pub fn rounded(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
@@ -85,7 +95,7 @@ pub fn rounded(number: f64) -> f64 {
 fn plan_value(plan: &Plan) -> Value {
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
-        Pace::Open { rate_per_s } => ("open", Some(*rate_per_s)),
+        Pace::Open { rate } => ("open", Some(self::rate(*rate))),
         Pace::Steps(_) => ("open", None),
     };
     let is_open = plan.pace != Pace::Closed;
@@ -123,8 +133,8 @@ fn planned_steps(plan: &Plan) -> Value {
     let Pace::Steps(steps) = &plan.pace else { return Value::Null };
     let steps = steps.iter().map(|step| {
         json!({
-            "from_per_s": step.from_per_s,
-            "to_per_s": step.to_per_s,
+            "from_per_s": rate(step.from),
+            "to_per_s": rate(step.to),
             "duration_s": step.duration.as_secs_f64(),
         })
     });
@@ -138,10 +148,10 @@ fn step_results(outcome: &Outcome) -> Value {
     }
     let steps = outcome.steps.iter().map(|step| {
         json!({
-            "from_per_s": step.step.from_per_s,
-            "to_per_s": step.step.to_per_s,
+            "from_per_s": rate(step.step.from),
+            "to_per_s": rate(step.step.to),
             "measured_s": step.measured.as_secs_f64(),
-            "rate_per_s": rounded(step.rate_per_s()),
+            "rate_per_s": rounded_rate(step.rate_per_s()),
             "requests": requests_value(&step.requests),
             "response_time": times(&step.response_times),
             "service_time": times(&step.service_times),

@@ -108,7 +108,7 @@ rate, at random as from many users, whatever the target does (open loop), and re
 request is due.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
-Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k).
+Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k), and rates with a unit (30/m).
 
 SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
 

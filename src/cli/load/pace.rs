@@ -23,8 +23,10 @@ impl FromStr for Steps {
 /// The pace of requests and of opening connections.
 #[derive(Args)]
 pub struct PaceFlags {
-    /// Send requests at this rate per second over all connections (open loop): --rate 50k; or at a rate that
-    /// changes linearly over the duration: --rate 1k..50k
+    /// Send requests at this rate per second over all connections (open loop): --rate 50k, or with a unit
+    /// --rate 30/m; or at a rate that changes linearly over the duration: --rate 1k..50k
+    ///
+    /// Rates may have fractions (0.5), and units: /s, /m and /h for requests per second, minute and hour.
     #[arg(short, long, value_name = "RATE")]
     rate: Option<Rates>,
     /// Send requests at a sequence of rates (open loop), here for 30 seconds each: --steps 10k,20k,40k:30s
@@ -79,16 +81,16 @@ impl PaceFlags {
         match (of_search, &self.steps, self.rate) {
             (Some(pace), ..) => plan.pace = pace,
             (None, Some(steps), _) => plan.set_steps(steps.0.clone()),
-            (None, None, Some(Rates { from_per_s, to_per_s })) if from_per_s == to_per_s => {
-                plan.pace = Pace::Open { rate_per_s: from_per_s };
+            (None, None, Some(Rates { from, to })) if from == to => {
+                plan.pace = Pace::Open { rate: from };
             }
-            (None, None, Some(Rates { from_per_s, to_per_s })) => {
+            (None, None, Some(Rates { from, to })) => {
                 let Length::Duration(duration) = plan.length else {
                     return Err(format!(
-                        "--rate {from_per_s}..{to_per_s} cannot be used with --count: expected --duration"
+                        "--rate {from}..{to} cannot be used with --count: expected --duration"
                     ));
                 };
-                plan.set_steps(vec![Step { from_per_s, to_per_s, duration }]);
+                plan.set_steps(vec![Step { from, to, duration }]);
             }
             (None, None, None) => {
                 if let Some(arrivals) = self.arrivals {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ringspun_load::{Estimate, Latencies, Outcome, Plan, format_count, format_duration};
+use ringspun_load::{Estimate, Latencies, Outcome, Plan, format_duration, format_per_s};
 use serde_json::{Value, json};
 
 use super::{Measured, Measuring, json};
@@ -46,7 +46,7 @@ const FIGURES: [Figure; 8] = [
 ];
 
 fn show_rate(per_s: f64) -> String {
-    format!("{}/s", format_count(per_s.round() as u64))
+    format!("{}/s", format_per_s(per_s))
 }
 
 fn show_time(microseconds: f64) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ringspun_load::{Outcome, StepOutcome, format_count, format_duration};
+use ringspun_load::{Outcome, StepOutcome, format_count, format_duration, format_per_s};
 
 use super::histogram::show_percentile;
 
@@ -25,7 +25,7 @@ pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     write!(text, "\n{HEAD:<width$}{:>13}", "answered")?;
     PERCENTILES.iter().try_for_each(|(name, _)| write!(text, "{name:>9}"))?;
     for (name, step) in names.iter().zip(&outcome.steps) {
-        let rate = format!("{}/s", format_count(step.rate_per_s().round() as u64));
+        let rate = format!("{}/s", format_per_s(step.rate_per_s()));
         write!(text, "\n{name:<width$}{rate:>13}")?;
         for (_, percentile) in PERCENTILES {
             write!(text, "{:>9}", show_percentile(&step.response_times, percentile))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringspun_load::{
     Arrivals, Breach, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic,
-    Workload, format_bytes, format_count, format_duration,
+    Workload, format_bytes, format_count, format_duration, format_per_s,
 };
 
 use super::{BUSY_PERCENT, histogram, steps, workload};
@@ -38,7 +38,7 @@ pub fn progress_line(plan: &Plan) -> Observer {
         let line = format!(
             "{bar}{:.0}{of_total} s  {}/s  {times}  {}  {}",
             progress.elapsed.as_secs_f64(),
-            format_count(progress.rate_per_s as u64),
+            format_per_s(progress.rate_per_s),
             counted(progress.connections_open as u64, "connection"),
             counted(progress.errors, "error"),
         );
@@ -78,7 +78,7 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
-        Pace::Open { rate_per_s } => format!("open loop at {}/s", format_count(*rate_per_s)),
+        Pace::Open { rate } => format!("open loop at {rate}"),
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
@@ -97,7 +97,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         outcome.backend
     )?;
     let (connections, requests) = (&outcome.connections, &outcome.requests);
-    let rate = format_count(outcome.rate_per_s().round() as u64);
+    let rate = format_per_s(outcome.rate_per_s());
     writeln!(text, "\nrate         {rate} {}", workload::rate_unit(&plan.workload))?;
     if outcome.traffic != Traffic::default() {
         let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(format_bytes);

@@ -79,7 +79,7 @@ fn check_value(text: &str) {
         assert_eq!(steps.len(), text.split(',').count(), "{text:?}");
     }
     if let (Ok(rates), Ok(step)) = (text.parse::<Rates>(), parse_steps(&format!("{text}:1s"))) {
-        assert_eq!((step[0].from_per_s, step[0].to_per_s), (rates.from_per_s, rates.to_per_s), "{text:?}");
+        assert_eq!((step[0].from, step[0].to), (rates.from, rates.to), "{text:?}");
     }
     let _ = parse_time(text);
     reads_back::<Gate>(text);

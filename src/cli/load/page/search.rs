@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringspun_load::{Condition, format_count, format_duration};
+use ringspun_load::{Condition, format_count, format_duration, format_per_s};
 use serde_json::Value;
 
 use super::chart::{Chart, Line, Spot};
@@ -118,7 +118,7 @@ fn spots(rates: &[Rate<'_>], scale: &LinearScale) -> Vec<Spot> {
         bar: None,
         text: format!(
             "{}/s: p50 {}, p99 {}, max {}; {} of {} held",
-            format_count(rate.per_s as u64),
+            format_per_s(rate.per_s),
             shown(rate.time("p50_us")),
             shown(rate.time("p99_us")),
             shown(rate.time("max_us")),

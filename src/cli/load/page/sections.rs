@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringspun_load::{Latencies, format_count, format_duration};
+use ringspun_load::{Latencies, format_count, format_duration, format_per_s};
 use serde_json::Value;
 
 use super::Series;
@@ -88,7 +88,7 @@ pub fn add_tiles(html: &mut String, value: &Value, times: Option<&Latencies>) {
     // Steps are not to be averaged: they have a section of their own.
     let has_steps = value["steps"].as_array().is_some_and(|steps| steps.len() > 1);
     if let Some(rate_per_s) = value["rate_per_s"].as_f64().filter(|_| !has_steps) {
-        tiles.push(("responses/s", format_count(rate_per_s.round() as u64), ""));
+        tiles.push(("responses/s", format_per_s(rate_per_s), ""));
     }
     if let Some(times) = times.filter(|times| times.count() > 0 && !has_steps) {
         for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)] {
@@ -302,7 +302,7 @@ fn due_rates(value: &Value, total_s: f64) -> Vec<(f64, f64)> {
 pub fn add_steps(html: &mut String, value: &Value) {
     let Some(steps) = value["steps"].as_array() else { return };
     let row = |step: &Value| {
-        let rate = |name: &str| format_count(step[name].as_f64().unwrap_or_default().round() as u64);
+        let rate = |name: &str| format_per_s(step[name].as_f64().unwrap_or_default());
         let due = match step["from_per_s"] == step["to_per_s"] {
             true => rate("from_per_s"),
             false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
