@@ -18,8 +18,9 @@ const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5m
 /// The measures are `p50`, `p99.9` and other percentiles of the response times, their `max` and `mean`, `rate`
 /// (answered requests per second), `send-rate` and `receive-rate` (bytes of those and of their responses per
 /// second), `errors` (the count of all kinds, or with a limit such as `5%` the share of requests that failed) and
-/// `unsent`. HTTP statuses such as `503` or `5xx` are the number of such responses, or with a limit such as `1%`
-/// their share. The operators are `>`, `>=`, `<` and `<=`.
+/// `unsent`. Of the requests that failed, `wrong`, `bad-status`, `bad-body`, `timed-out` and `lost` are those that did
+/// so in one way, as a count or a share. HTTP statuses such as `503` or `5xx` are the number of such responses, or
+/// with a limit such as `1%` their share. The operators are `>`, `>=`, `<` and `<=`.
 ///
 /// Requests that failed or could not be sent count as slower than any limit: if 2 % of the requests fail, then p99
 /// exceeds every limit, and so do `max` and `mean`.
@@ -47,8 +48,8 @@ enum Limit {
     /// Per second.
     Rate(RateMeasure, f64),
     Count(CountMeasure, u64),
-    /// The share of the sent requests that failed, in percent.
-    FailedPercent(f64),
+    /// The share of the sent requests that failed in some way, in percent.
+    FailedPercent(Failures, f64),
     /// The number of responses with these HTTP statuses.
     Status(StatusSet, u64),
     /// The share of the responses with these HTTP statuses, in percent.
@@ -73,6 +74,43 @@ enum RateMeasure {
 enum CountMeasure {
     Errors,
     Unsent,
+    Failed(Failures),
+}
+
+/// Requests that failed: all, or in one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failures {
+    All,
+    Wrong,
+    BadStatus,
+    BadBody,
+    TimedOut,
+    Lost,
+}
+
+impl Failures {
+    const NAMES: [(&'static str, Self); 5] = [
+        ("wrong", Self::Wrong),
+        ("bad-status", Self::BadStatus),
+        ("bad-body", Self::BadBody),
+        ("timed-out", Self::TimedOut),
+        ("lost", Self::Lost),
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, failures)| *failures)
+    }
+
+    fn count(self, requests: &Requests) -> u64 {
+        match self {
+            Self::All => requests.failed(),
+            Self::Wrong => requests.wrong,
+            Self::BadStatus => requests.bad_status,
+            Self::BadBody => requests.bad_body,
+            Self::TimedOut => requests.timed_out,
+            Self::Lost => requests.lost,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,16 +155,25 @@ impl FromStr for Condition {
             "send-rate" => bytes(RateMeasure::SentBytes),
             "receive-rate" => bytes(RateMeasure::ReceivedBytes),
             "errors" => match limit.strip_suffix('%') {
-                Some(percent) => parse_percent(percent).map(Limit::FailedPercent),
+                Some(percent) => {
+                    parse_percent(percent).map(|percent| Limit::FailedPercent(Failures::All, percent))
+                }
                 None => count(CountMeasure::Errors),
             },
             "unsent" => count(CountMeasure::Unsent),
-            _ => match measure.strip_prefix('p').map(str::parse::<f64>) {
-                Some(Ok(percentile @ 0.0..=100.0)) => time(TimeMeasure::Percentile(percentile)),
+            _ => match (measure.strip_prefix('p').map(str::parse::<f64>), Failures::named(measure)) {
+                (Some(Ok(percentile @ 0.0..=100.0)), _) => time(TimeMeasure::Percentile(percentile)),
                 _ if measure.parse::<StatusSet>().is_ok() => parse_status_limit(measure, limit),
+                (_, Some(failures)) => match limit.strip_suffix('%') {
+                    Some(percent) => {
+                        parse_percent(percent).map(|percent| Limit::FailedPercent(failures, percent))
+                    }
+                    None => count(CountMeasure::Failed(failures)),
+                },
                 _ => Err(format!(
                     "the measure {measure:?} is unknown: expected p50, p99, p99.9 or another percentile, max, mean, \
-                     rate, send-rate, receive-rate, errors, unsent or an HTTP status"
+                     rate, send-rate, receive-rate, errors, unsent, wrong, bad-status, bad-body, timed-out, lost, or \
+                     an HTTP status"
                 )),
             },
         };
@@ -222,6 +269,7 @@ impl Condition {
                 let value = match measure {
                     CountMeasure::Errors => figures.errors,
                     CountMeasure::Unsent => requests.unsent(),
+                    CountMeasure::Failed(failures) => failures.count(requests),
                 };
                 self.found(value, limit, format_count(value))
             }
@@ -233,8 +281,8 @@ impl Condition {
             Limit::StatusPercent(ref wanted, limit) => {
                 share(statuses.count_in(wanted), statuses.total(), limit)
             }
-            Limit::FailedPercent(_) if requests.sent == 0 => Finding::unknown("no request was sent"),
-            Limit::FailedPercent(limit) => share(requests.failed(), requests.sent, limit),
+            Limit::FailedPercent(..) if requests.sent == 0 => Finding::unknown("no request was sent"),
+            Limit::FailedPercent(failures, limit) => share(failures.count(requests), requests.sent, limit),
         }
     }
 

@@ -25,7 +25,8 @@ pub struct Answers {
 ///
 /// If the reader returns bytes that are not the end of its input.
 pub fn read_answers(pieces: &[&[u8]], is_head: bool) -> Answers {
-    let request = Prepared { bytes: Vec::new(), is_head, is_idempotent: true, closes: false };
+    let request =
+        Prepared { bytes: Vec::new(), is_head, is_idempotent: true, closes: false, expected_body: None };
     let mut answers = Answers { whole: Vec::new(), is_broken: false };
     let mut reading = Reading::http(&request);
     let mut has_begun = false;

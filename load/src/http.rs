@@ -3,10 +3,10 @@
 //! The parser buffers only an incomplete head. A head that arrives in one piece, as nearly all do, is parsed in
 //! place, without an allocation. Bodies are counted and discarded.
 
-use std::fmt;
 use std::mem::MaybeUninit;
-use std::str::FromStr;
 
+use crate::framing::Delimiter;
+use crate::header::{Header, is_token};
 use crate::status::StatusSet;
 use crate::target::HttpTarget;
 
@@ -22,98 +22,6 @@ const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE
 /// How many bytes of a malformed response are shown.
 const SHOWN_BYTES: usize = 32;
 
-/// Headers whose values may be shown. Others may carry credentials, whatever their names.
-const HARMLESS: [&str; 17] = [
-    "accept",
-    "accept-charset",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-language",
-    "content-type",
-    "expect",
-    "host",
-    "if-modified-since",
-    "if-none-match",
-    "pragma",
-    "range",
-    "te",
-    "user-agent",
-];
-
-/// A header of a request, such as `Accept: text/html`.
-///
-/// # Examples
-///
-/// ```
-/// use ringspun_load::Header;
-///
-/// let header: Header = "Accept: text/html".parse().unwrap();
-/// assert_eq!(header.to_string(), "Accept: text/html");
-/// assert!("Content-Length: 5".parse::<Header>().unwrap_err().contains("derived from the body"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    name: String,
-    value: String,
-}
-
-impl Header {
-    /// The header as it may be shown to others: without its value, unless it is one that never is confidential, such
-    /// as `Accept`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use ringspun_load::Header;
-    ///
-    /// let header: Header = "Authorization: Bearer abc".parse().unwrap();
-    /// assert_eq!(header.redacted(), "Authorization: ...");
-    /// ```
-    pub fn redacted(&self) -> String {
-        match HARMLESS.iter().any(|harmless| self.name.eq_ignore_ascii_case(harmless)) {
-            true => self.to_string(),
-            false => format!("{}: ...", self.name),
-        }
-    }
-}
-
-impl FromStr for Header {
-    type Err = String;
-
-    /// The error says what is wrong and what was expected; callers put the value in front of it.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
-        if !is_token(name) {
-            return Err(format!(
-                "{name:?} is not a header name: expected letters, digits and characters such as -, without spaces"
-            ));
-        }
-        let value = value.trim_matches([' ', '\t']);
-        if let Some(bad) = value.chars().find(|character| character.is_control() && *character != '\t') {
-            return Err(format!("the header value contains {bad:?}: expected no control characters"));
-        }
-        if ["content-length", "transfer-encoding"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
-            return Err(format!("{name} is derived from the body: expected another header"));
-        }
-        Ok(Self { name: name.to_string(), value: value.to_string() })
-    }
-}
-
-impl fmt::Display for Header {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.value)
-    }
-}
-
-/// A token as defined by RFC 9110: methods and header names are tokens.
-fn is_token(text: &str) -> bool {
-    let is_punctuation = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_punctuation(byte))
-}
-
 /// The request that is sent repeatedly to an HTTP server. `Host` is derived from the target unless it is among
 /// the headers, and `Content-Length` from the body.
 #[non_exhaustive]
@@ -125,6 +33,9 @@ pub struct HttpRequest {
     pub headers: Vec<Header>,
     /// The statuses that count as success; 2xx and 3xx by default. Others are errors.
     pub expected: StatusSet,
+    /// What the body of a response must contain, at least one byte; nothing by default. Otherwise the response is an
+    /// error, even if its status is expected.
+    pub expected_body: Option<Vec<u8>>,
     /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,
 }
@@ -135,6 +46,7 @@ impl Default for HttpRequest {
             method: "GET".to_string(),
             headers: Vec::new(),
             expected: StatusSet::default(),
+            expected_body: None,
             body: Vec::new(),
         }
     }
@@ -147,6 +59,9 @@ impl HttpRequest {
         }
         if self.body.len() > BODY_MAX_BYTES {
             return Err(format!("the body has {} bytes: expected at most {BODY_MAX_BYTES}", self.body.len()));
+        }
+        if self.expected_body.as_ref().is_some_and(Vec::is_empty) {
+            return Err("the text that responses must contain has 0 bytes: expected 1 or more".to_string());
         }
         Ok(())
     }
@@ -185,6 +100,8 @@ pub(crate) struct Prepared {
     pub(crate) is_idempotent: bool,
     /// The request asks the target to close the connection; the response need not repeat it.
     pub(crate) closes: bool,
+    /// What the body of the response must contain.
+    pub(crate) expected_body: Option<Delimiter>,
 }
 
 impl Prepared {
@@ -194,6 +111,7 @@ impl Prepared {
             is_head: request.method == "HEAD",
             is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
             closes: request.asks_to_close(),
+            expected_body: request.expected_body.clone().map(Delimiter::new),
         }
     }
 }
@@ -205,15 +123,38 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// The connection ends after it.
     pub(crate) closes: bool,
+    /// The body does not contain what it must.
+    pub(crate) has_wrong_body: bool,
 }
 
 /// Parses one response, which may arrive in pieces.
-pub(crate) struct ResponseReader {
+pub(crate) struct ResponseReader<'w> {
     is_head: bool,
     /// The incomplete head, if it did not arrive in one piece.
     head: Vec<u8>,
     response: Response,
     expected: Expected,
+    search: BodySearch<'w>,
+}
+
+/// Looks for what a body must contain.
+struct BodySearch<'w> {
+    /// What is missing yet.
+    missing: Option<&'w Delimiter>,
+    /// How much of it the last bytes have.
+    matched: usize,
+}
+
+impl BodySearch<'_> {
+    /// Looks at a piece of the body.
+    #[inline]
+    fn look(&mut self, piece: &[u8]) {
+        if let Some(text) = self.missing
+            && text.find_end(&mut self.matched, piece).is_some()
+        {
+            self.missing = None;
+        }
+    }
 }
 
 /// What the parser expects next.
@@ -228,11 +169,12 @@ enum Expected {
     Nothing,
 }
 
-impl ResponseReader {
+impl<'w> ResponseReader<'w> {
     /// `is_head`: the request was HEAD.
-    pub(crate) fn new(is_head: bool) -> Self {
-        let response = Response { status: 0, closes: false };
-        Self { is_head, head: Vec::new(), response, expected: Expected::Head }
+    pub(crate) fn new(is_head: bool, expected_body: Option<&'w Delimiter>) -> Self {
+        let response = Response { status: 0, closes: false, has_wrong_body: false };
+        let search = BodySearch { missing: expected_body, matched: 0 };
+        Self { is_head, head: Vec::new(), response, expected: Expected::Head, search }
     }
 
     /// Parses received bytes. Returns the bytes after the response, and the response once it is complete. The
@@ -244,28 +186,39 @@ impl ResponseReader {
                 Expected::Head => self.take_head(bytes)?,
                 Expected::Body(missing) => {
                     let (rest, is_whole) = skip(bytes, missing);
+                    self.search.look(&bytes[..bytes.len() - rest.len()]);
                     if is_whole {
                         self.expected = Expected::Nothing;
                     }
                     rest
                 }
                 Expected::Chunks(chunks) => {
-                    let rest = chunks.take(bytes)?;
+                    let rest = chunks.take(bytes, &mut self.search)?;
                     if *chunks == Chunks::Over {
                         self.expected = Expected::Nothing;
                     }
                     rest
                 }
-                Expected::End | Expected::Nothing => &[],
+                Expected::End => {
+                    self.search.look(bytes);
+                    &[]
+                }
+                Expected::Nothing => &[],
             };
         }
-        Ok((bytes, (self.expected == Expected::Nothing).then_some(self.response)))
+        Ok((bytes, (self.expected == Expected::Nothing).then(|| self.response())))
+    }
+
+    /// The response, which is complete.
+    #[inline]
+    fn response(&self) -> Response {
+        Response { has_wrong_body: self.search.missing.is_some(), ..self.response }
     }
 
     /// Ends the response with the connection. The error says what is missing.
     pub(crate) fn end(&self) -> Result<Response, String> {
         let missing = match self.expected {
-            Expected::End | Expected::Nothing => return Ok(self.response),
+            Expected::End | Expected::Nothing => return Ok(self.response()),
             Expected::Head if self.head.is_empty() => "before responding".to_string(),
             Expected::Head => "within the head of its response".to_string(),
             Expected::Body(missing) => format!("with {missing} bytes of the response body missing"),
@@ -298,7 +251,7 @@ impl ResponseReader {
 
     #[inline]
     fn begin_body(&mut self, head: &Head) -> Result<(), String> {
-        self.response = Response { status: head.status, closes: head.closes };
+        (self.response.status, self.response.closes) = (head.status, head.closes);
         self.expected = match (head.status, head.length) {
             (101, _) => return Err("HTTP 101: expected no change of protocol".to_string()),
             (100..200, _) => Expected::Head,
@@ -483,14 +436,16 @@ enum Chunks {
 
 impl Chunks {
     /// Parses bytes up to the end of the body; returns the bytes after it.
-    fn take<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], String> {
+    fn take<'a>(&mut self, mut bytes: &'a [u8], search: &mut BodySearch<'_>) -> Result<&'a [u8], String> {
         while let [first, rest @ ..] = bytes {
             bytes = rest;
             *self = match (*self, *first) {
                 (Self::Over, _) => return Ok(&[]),
-                (Self::Data { mut missing }, _) => {
+                (Self::Data { mut missing }, first) => {
                     missing -= 1;
                     let (behind, is_whole) = skip(rest, &mut missing);
+                    search.look(&[first]);
+                    search.look(&rest[..rest.len() - behind.len()]);
                     bytes = behind;
                     if is_whole { Self::DataReturn } else { Self::Data { missing } }
                 }

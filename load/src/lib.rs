@@ -23,6 +23,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod header;
 mod hooks;
 mod http;
 mod interval;
@@ -64,8 +65,9 @@ pub use error::RunError;
 pub use estimate::Estimate;
 pub use framing::{DELIMITER_MAX_BYTES, Framing};
 pub use gate::{Gate, Verdict};
+pub use header::Header;
 pub use hooks::{Hooks, Observer, Progress, Stopper};
-pub use http::{BODY_MAX_BYTES, Header, HttpRequest};
+pub use http::{BODY_MAX_BYTES, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};

@@ -16,6 +16,7 @@ impl Requests {
         self.answered_after_end += other.answered_after_end;
         self.wrong += other.wrong;
         self.bad_status += other.bad_status;
+        self.bad_body += other.bad_body;
         self.timed_out += other.timed_out;
         self.lost += other.lost;
         self.resent += other.resent;
@@ -35,6 +36,7 @@ impl Connections {
         self.opened += other.opened;
         self.open_max += other.open_max;
         self.closed_idle += other.closed_idle;
+        self.resumed += other.resumed;
     }
 }
 

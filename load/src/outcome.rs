@@ -28,13 +28,16 @@ pub enum ErrorKind {
     Wrong,
     /// An HTTP response had an unexpected status ([`HttpRequest::expected`](crate::HttpRequest::expected)).
     Status,
+    /// An HTTP response had an expected status, but its body did not contain what it must
+    /// ([`HttpRequest::expected_body`](crate::HttpRequest::expected_body)).
+    Body,
     /// A request failed for another reason.
     Failed,
 }
 
 impl ErrorKind {
     /// All kinds, in display order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
@@ -44,6 +47,7 @@ impl ErrorKind {
         Self::TimedOut,
         Self::Wrong,
         Self::Status,
+        Self::Body,
         Self::Failed,
     ];
 
@@ -59,6 +63,7 @@ impl ErrorKind {
             Self::TimedOut => "timed_out",
             Self::Wrong => "wrong",
             Self::Status => "status",
+            Self::Body => "body",
             Self::Failed => "failed",
         }
     }
@@ -123,14 +128,14 @@ pub struct Connections {
 }
 
 /// Counts of requests (the [`Workload`](crate::Workload) defines what a request is), without those of the warm-up.
-/// Each sent request is in exactly one of `answered`, `wrong`, `bad_status`, `timed_out` and `lost`.
+/// Each sent request is in exactly one of `answered`, `wrong`, `bad_status`, `bad_body`, `timed_out` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// The planned number; `None` for a closed loop limited by duration, and for a run that was stopped early.
     pub planned: Option<u64>,
     /// How many were sent, at least in part.
     pub sent: u64,
-    /// How many were answered as expected; for HTTP, with an expected status.
+    /// How many were answered as expected; for HTTP, with an expected status and body.
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
@@ -138,6 +143,8 @@ pub struct Requests {
     pub wrong: u64,
     /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
+    /// How many got an HTTP response with an expected status whose body did not contain what it must.
+    pub bad_body: u64,
     /// How many were not answered within the timeout.
     pub timed_out: u64,
     /// How many were lost with their connection.
@@ -160,7 +167,7 @@ pub struct Traffic {
 impl Requests {
     /// How many were sent and failed.
     pub fn failed(&self) -> u64 {
-        self.wrong + self.bad_status + self.timed_out + self.lost
+        self.wrong + self.bad_status + self.bad_body + self.timed_out + self.lost
     }
 
     /// The counts since earlier ones, without what was planned. A request that was taken back counts as none.
@@ -172,6 +179,7 @@ impl Requests {
             answered_after_end: self.answered_after_end - earlier.answered_after_end,
             wrong: self.wrong - earlier.wrong,
             bad_status: self.bad_status - earlier.bad_status,
+            bad_body: self.bad_body - earlier.bad_body,
             timed_out: self.timed_out - earlier.timed_out,
             lost: self.lost - earlier.lost,
             resent: self.resent - earlier.resent,

@@ -35,8 +35,8 @@ pub enum Pace {
     /// for users (coordinated omission).
     Closed,
     /// Open loop: requests are due at a constant rate, from [`Rate::MIN`] to [`Rate::MAX`] over all
-    /// connections. The next free connection takes the next request. If none is free when a request is due, it is sent as
-    /// soon as one is, and its response time includes that wait.
+    /// connections. The next free connection takes the next request. If none is free when a request is due, it is
+    /// sent as soon as one is, and its response time includes that wait.
     Open {
         /// The rate over all connections.
         rate: Rate,
@@ -182,10 +182,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan with the defaults: one connection, messages of 64 bytes or `GET`, a closed loop for 10 seconds.
+    /// A plan with the defaults: one connection, messages of 64 bytes or `GET`, with the name and the password of the
+    /// target, a closed loop for 10 seconds.
     pub fn new(target: Target) -> Self {
         let workload = match target {
-            Target::Http(_) => Workload::Http(HttpRequest::default()),
+            Target::Http(ref target) => Workload::Http(HttpRequest {
+                headers: target.user().cloned().into_iter().collect(),
+                ..HttpRequest::default()
+            }),
             Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
                 Workload::Echo { payload: 64.into() }
             }

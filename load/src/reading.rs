@@ -39,7 +39,7 @@ enum Expected<'w> {
     Echo { message: &'w [u8], wrong: Option<String> },
     Length(u64),
     Delimiter { delimiter: &'w Delimiter, matched: usize },
-    Http { reader: ResponseReader, closes: bool },
+    Http { reader: ResponseReader<'w>, closes: bool },
 }
 
 impl<'w> Reading<'w> {
@@ -61,8 +61,8 @@ impl<'w> Reading<'w> {
 
     /// Expects an HTTP response.
     #[inline]
-    pub(crate) fn http(request: &Prepared) -> Self {
-        let reader = ResponseReader::new(request.is_head);
+    pub(crate) fn http(request: &'w Prepared) -> Self {
+        let reader = ResponseReader::new(request.is_head, request.expected_body.as_ref());
         Self::new(Expected::Http { reader, closes: request.closes }, request.bytes.len())
     }
 
@@ -197,7 +197,13 @@ mod tests {
     #[test]
     fn answers_end_where_they_should_and_leave_the_rest() {
         let delimiter = Delimiter::new(b"\r\n".to_vec());
-        let request = Prepared { bytes: Vec::new(), is_head: false, is_idempotent: true, closes: false };
+        let request = Prepared {
+            bytes: Vec::new(),
+            is_head: false,
+            is_idempotent: true,
+            closes: false,
+            expected_body: None,
+        };
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         for (make, text) in [
             (&(|| Reading::echo(b"12345")) as &dyn Fn() -> Reading<'static>, &b"12345"[..]),

@@ -5,13 +5,16 @@ use std::str::FromStr;
 
 use ringspun_net::{Address, Endpoint};
 
+use crate::header::Header;
+
 /// The expected format, for error messages.
 const FORM: &str = "expected tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, \
     http://HOST:PORT/PATH or https://HOST:PORT/PATH";
 
 /// The server to measure: `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a
 /// name in Linux's abstract namespace, or `http://host:port/path?query` with the default port 80, and the same with
-/// `https` and port 443. IPv6 addresses are in brackets. Host names are resolved once, when a run begins.
+/// `https` and port 443, both optionally with `name:password@` before the host. IPv6 addresses are in brackets.
+/// Host names are resolved once, when a run begins.
 ///
 /// # Examples
 ///
@@ -43,6 +46,7 @@ pub struct HttpTarget {
     authority: String,
     path: String,
     is_secure: bool,
+    user: Option<Header>,
 }
 
 /// Where to connect in place of the target's own host and port: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
@@ -110,6 +114,11 @@ impl HttpTarget {
         }
     }
 
+    /// The header with the name and the password of the URL, if it has them (`http://NAME:PASSWORD@HOST/`).
+    pub fn user(&self) -> Option<&Header> {
+        self.user.as_ref()
+    }
+
     /// The path with its query; at least `/`.
     pub fn path(&self) -> &str {
         &self.path
@@ -172,7 +181,8 @@ fn without_scheme(text: &str) -> String {
     let has_scheme =
         ["tcp:", "tls:", "udp:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme));
     match text.split_once('/') {
-        _ if has_scheme => FORM.to_string(),
+        // There may be a password before it.
+        _ if has_scheme || text.contains('@') => FORM.to_string(),
         None if parse_host(text).is_ok() => format!("did you mean tcp://{text} or http://{text}/? {FORM}"),
         Some((host, _)) if parse_host(host).is_ok() => format!("did you mean http://{text}? {FORM}"),
         _ => FORM.to_string(),
@@ -181,11 +191,10 @@ fn without_scheme(text: &str) -> String {
 
 fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     let (authority, rest) = location.split_at(location.find(['/', '?', '#']).unwrap_or(location.len()));
-    if authority.contains('@') {
-        return Err(format!(
-            "user names in URLs are not supported: use --header 'Authorization: ...', {FORM}"
-        ));
-    }
+    let (user, authority) = match authority.rsplit_once('@') {
+        Some((user, authority)) => (Some(parse_user(user)?), authority),
+        None => (None, authority),
+    };
     let is_sendable = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     if !rest.bytes().all(is_sendable) {
         return Err(format!(
@@ -203,7 +212,27 @@ fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     }
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let (authority, path) = (authority.to_string(), format!("{slash}{rest}"));
-    Ok(HttpTarget { endpoint, authority, path, is_secure })
+    Ok(HttpTarget { endpoint, authority, path, is_secure, user })
+}
+
+/// The header for a name and a password, which the error does not repeat.
+fn parse_user(user: &str) -> Result<Header, String> {
+    let mut decoded = Vec::new();
+    let mut rest = user.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digit = |index: usize| char::from(*behind.get(index)?).to_digit(16);
+        let (byte, next) = match (first, digit(0).zip(digit(1))) {
+            (b'%', Some((high, low))) => ((high << 4 | low) as u8, &behind[2..]),
+            _ => (*first, behind),
+        };
+        decoded.push(byte);
+        rest = next;
+    }
+    let colon = if user.contains(':') { "" } else { ":" };
+    String::from_utf8(decoded)
+        .map_err(|_| "expected UTF-8".to_string())
+        .and_then(|decoded| Header::basic_auth(&format!("{decoded}{colon}")))
+        .map_err(|error| format!("the name and the password before @ are invalid: {error}; {FORM}"))
 }
 
 fn parse_unix(text: &str) -> Result<Address, String> {
@@ -234,6 +263,7 @@ fn parse_host(location: &str) -> Result<Endpoint, String> {
     }
 }
 
+/// Without the name and the password of a URL; otherwise it reads back as the same.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -285,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn names_and_passwords_become_a_header_that_is_not_shown() {
+        for (text, expected) in [
+            ("http://Aladdin:open%20sesame@a.example/b", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ("https://a%3Ab@a.example/b", "Basic YTpiOg=="),
+            ("http://a@b:100%@a.example/b", "Basic YUBiOjEwMCU="),
+        ] {
+            let target: Target = text.parse().unwrap();
+            let shown = target.to_string();
+            assert!(shown.ends_with("://a.example/b"), "{shown}");
+            assert!(!format!("{target:?}").contains("Basic"), "{target:?}");
+            let Target::Http(target) = target else { panic!("{text} is for HTTP") };
+            assert_eq!(target.user().unwrap().to_string(), format!("Authorization: {expected}"));
+        }
+    }
+
+    #[test]
     fn what_is_no_target_gets_the_forms_that_are() {
         for text in [
             "",
@@ -295,7 +341,8 @@ mod tests {
             "http://localhost:/",
             "http://localhost:0/",
             "http://::1/",
-            "http://user@localhost/",
+            "http://us%0aer@localhost/",
+            "http://%ff@localhost/",
             "http://localhost/a b",
             "http://local host/",
             "http://localhost/a#b",

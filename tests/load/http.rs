@@ -302,3 +302,93 @@ fn connections_go_elsewhere_and_the_host_stays_that_of_the_target() {
         assert!(error_text(&output).contains(expected), "{arguments:?}: {}", error_text(&output));
     }
 }
+
+#[test]
+fn a_response_without_the_expected_text_is_an_error_of_its_own_kind() {
+    let answers = AtomicU64::new(0);
+    let target = http_server(move |_| match answers.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad".to_string(),
+        1 => "HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nbad".to_string(),
+        2 => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+            .to_string(),
+        _ => HELLO.to_string(),
+    });
+    for pace in [
+        &["-c", "3"][..],
+        &["-c", "3", "--rate", "5k"],
+        &["-c", "4", "--workers", "2"],
+        &["-c", "4", "--workers", "2", "--rate", "5k"],
+        &["--pipeline", "4"],
+    ] {
+        let base = [&target, "--count", "200", "--expect-body", "hello", "--fail-if", "bad-body>24.9%"];
+        let report = measure(&[&base[..], pace].concat(), 3);
+        let requests = &report["requests"];
+        let counts = ["answered", "bad_body", "bad_status", "wrong"].map(|name| number(&requests[name]));
+        assert_eq!(counts, [100, 50, 50, 0], "{pace:?}");
+        assert_eq!(report["plan"]["http"]["expected_body_bytes"], 5);
+        assert_eq!(report["gates"][0]["value"], "25.000%");
+        let kinds = report["errors"]["kinds"].as_array().unwrap();
+        let of_body = kinds.iter().find(|kind| kind["kind"] == "body").unwrap();
+        assert_eq!(number(&of_body["count"]), 50);
+        assert_eq!(of_body["example"], "HTTP 200 for GET / without the expected text in its body");
+        assert!(!report.to_string().contains("hello"), "{report}");
+    }
+    let table = text_of(&load(&[&target, "--count", "4", "--expect-body", "hello"]));
+    assert!(
+        table.contains("1 without the expected text") && table.contains("1 body, for example"),
+        "{table}"
+    );
+    let output = load(&[&target, "--expect-body", ""]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error_text(&output).contains("has 0 bytes: expected 1 or more"), "{}", error_text(&output));
+}
+
+#[test]
+fn names_and_passwords_are_sent_and_not_shown() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    let target = http_server(move |request| {
+        seen.lock().unwrap().push(request.head.clone());
+        HELLO.to_string()
+    });
+    let with_user = target.replace("http://", "http://me:sec%52et@");
+    let page = scratch_path("user.html");
+    let flags = ["--count", "2", "--html", page.to_str().unwrap()];
+    for arguments in [&[target.as_str(), "--user", "me:secRet"][..], &[&with_user]] {
+        let report = measure(&[arguments, &flags].concat(), 0).to_string();
+        // The header, in base64, and the password itself.
+        let sent: Vec<String> = heads.lock().unwrap().drain(..).collect();
+        assert!(
+            sent.iter().all(|head| head.contains("\r\nAuthorization: Basic bWU6c2VjUmV0\r\n")),
+            "{sent:?}"
+        );
+        assert_eq!(sent.len(), 2);
+        let output = load(&[arguments, &["--count", "2", "--fail-if", "rate<1k"]].concat());
+        let page = fs::read_to_string(&page).unwrap();
+        heads.lock().unwrap().clear();
+        for shown in [report, page, text_of(&output), error_text(&output)] {
+            for secret in ["bWU6c2VjUmV0", "secRet", "sec%52et"] {
+                assert!(!shown.contains(secret), "{secret}: {shown}");
+            }
+        }
+    }
+    fs::remove_file(page).unwrap();
+    for (arguments, expected) in [
+        (
+            &[with_user.as_str(), "--user", "me:secRet"][..],
+            "the header Authorization is given twice: expected",
+        ),
+        (&[&target, "--user", "me:secRet", "-H", "authorization: secRet"], "is given twice: expected"),
+        (&[&target, "--user", "secRet"], "--user: expected NAME:PASSWORD"),
+        (&[&with_user, "--payload", "5"], "expected --body"),
+        (&["http://me:secRet@localhost:0/"], "'http://...@localhost:0/' for '[TARGET]': the port is"),
+        (&["me:secRet@localhost"], "'...@localhost' for '[TARGET]': expected tcp://"),
+        (&["http://me:secRet%0a@localhost/"], "without control characters"),
+        (&["tcp://localhost:9", "--user", "me:secRet"], "--user cannot be used with"),
+    ] {
+        let output = load(arguments);
+        let error = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(expected) && !error.contains("secRet"), "{arguments:?}: {error}");
+    }
+}

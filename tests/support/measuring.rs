@@ -41,7 +41,7 @@ pub fn number(value: &Value) -> u64 {
 pub fn check_sums(report: &Value) {
     assert_eq!((&report["format"], &report["version"]), (&"ringspun-load".into(), &1.into()));
     let requests = &report["requests"];
-    let ends: u64 = ["answered", "wrong", "bad_status", "timed_out", "lost"]
+    let ends: u64 = ["answered", "wrong", "bad_status", "bad_body", "timed_out", "lost"]
         .iter()
         .map(|end| number(&requests[end]))
         .sum();

@@ -4,7 +4,7 @@ use super::*;
 
 /// Feeds pieces; the answer, and whether it came before the connection's end.
 fn read(is_head: bool, pieces: &[&[u8]]) -> Result<(Response, bool), String> {
-    let mut reader = ResponseReader::new(is_head);
+    let mut reader = ResponseReader::new(is_head, None);
     let mut whole = None;
     for piece in pieces {
         let (rest, response) = reader.take(piece)?;
@@ -31,7 +31,7 @@ fn read_split(is_head: bool, bytes: &[u8]) -> Result<(Response, bool), String> {
 }
 
 fn answer(status: u16, closes: bool) -> Response {
-    Response { status, closes }
+    Response { status, closes, has_wrong_body: false }
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn bytes_behind_an_answer_are_left() {
 
 #[test]
 fn a_head_in_one_piece_takes_no_memory() {
-    let mut reader = ResponseReader::new(false);
+    let mut reader = ResponseReader::new(false, None);
     reader.take(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").unwrap();
     assert_eq!(reader.head.capacity(), 0);
 }
@@ -191,5 +191,39 @@ fn bad_headers_and_methods_are_named() {
     for method in ["", "GET /", "CONNECT"] {
         let request = HttpRequest { method: method.to_string(), ..HttpRequest::default() };
         assert!(request.check().unwrap_err().contains("expected a method such as GET"), "{method}");
+    }
+}
+
+#[test]
+fn a_body_must_contain_the_expected_text_however_it_is_cut() {
+    let body = |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    let text = Delimiter::new(b"well".to_vec());
+    for (response, is_wrong) in [
+        (body("all is well"), false),
+        (body("wewell"), false),
+        (body("all is wel"), true),
+        (body(""), true),
+        ("HTTP/1.1 200 OK\r\nX: well\r\nContent-Length: 3\r\n\r\nbad".to_string(), true),
+        ("HTTP/1.1 204 well\r\n\r\n".to_string(), true),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nawe\r\n2\r\nll\r\n0\r\n\r\n"
+                .to_string(),
+            false,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;well\r\nwe\r\n0\r\nX: well\r\n\r\n"
+                .to_string(),
+            true,
+        ),
+        ("HTTP/1.0 200 OK\r\n\r\nnot well at all".to_string(), false),
+        ("HTTP/1.0 200 OK\r\n\r\nbad".to_string(), true),
+    ] {
+        for place in 0..response.len() {
+            let mut reader = ResponseReader::new(false, Some(&text));
+            let (first, second) = response.as_bytes().split_at(place);
+            let last = reader.take(first).and_then(|_| reader.take(second)).unwrap().1;
+            let found = last.unwrap_or_else(|| reader.end().unwrap());
+            assert_eq!(found.has_wrong_body, is_wrong, "{response:?} split at {place}");
+        }
     }
 }

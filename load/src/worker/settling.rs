@@ -35,7 +35,7 @@ impl Worker {
                 if request.is_measured {
                     self.tally.got_status(response.status);
                 }
-                if !self.expected.contains(response.status) {
+                if !self.expected.contains(response.status) || response.has_wrong_body {
                     return None;
                 }
                 (*traffic, response.closes)
@@ -103,7 +103,11 @@ impl Worker {
             }
             Ok(Answer::Response(response, _)) => {
                 let next = if response.closes { Connection::Reopen } else { Connection::Keep };
-                (ErrorKind::Status, self.describe_status(response.status), next)
+                let shown = self.describe_status(response.status);
+                match self.expected.contains(response.status) {
+                    true => (ErrorKind::Body, format!("{shown} without the expected text in its body"), next),
+                    false => (ErrorKind::Status, shown, next),
+                }
             }
             Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
             Ok(Answer::Broken(error)) => {
@@ -135,6 +139,7 @@ impl Worker {
         self.count(request, |requests| match kind {
             ErrorKind::Wrong => requests.wrong += 1,
             ErrorKind::Status => requests.bad_status += 1,
+            ErrorKind::Body => requests.bad_body += 1,
             ErrorKind::TimedOut | ErrorKind::ConnectTimedOut => requests.timed_out += 1,
             _ => requests.lost += 1,
         });

@@ -191,6 +191,7 @@ pub fn requests_value(requests: &Requests) -> Value {
         "answered_after_end": requests.answered_after_end,
         "wrong": requests.wrong,
         "bad_status": requests.bad_status,
+        "bad_body": requests.bad_body,
         "timed_out": requests.timed_out,
         "lost": requests.lost,
         "resent": requests.resent,

@@ -1,6 +1,8 @@
 //! The flags of `ringspun load`, and their conversion to a plan.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +18,7 @@ pub struct Options {
     /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name),
     /// http://HOST:PORT/PATH, or https://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true)]
-    pub target: Option<Target>,
+    pub target: Option<GivenTarget>,
     /// Connect to HOST:PORT, unix:/PATH or unix:@NAME instead; the header Host, and the name in certificates, stay
     /// those of the target: http://app/ --connect-to unix:/run/app.sock
     #[arg(long, value_name = "ADDRESS")]
@@ -69,7 +71,8 @@ pub struct Options {
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests
     /// per second; connections with churn), send-rate and receive-rate (bytes per second), errors (a count, or
     /// with % the share of requests that failed), unsent, and HTTP statuses such as 503 or 5xx (a count, or with %
-    /// a share of the responses). Requests that failed or were not sent count as
+    /// a share of the responses); and the requests that failed in one way, as a count or a share: wrong, bad-status,
+    /// bad-body, timed-out and lost. Requests that failed or were not sent count as
     /// slower than any limit. Operators: >, >=, < and <=.
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
@@ -85,11 +88,31 @@ pub struct Options {
     pub abort_window: Duration,
 }
 
+/// A target, or why it is none: clap would show the whole value, with its password.
+#[derive(Clone)]
+pub struct GivenTarget(Result<Target, String>);
+
+impl FromStr for GivenTarget {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let shown = match text.rsplit_once('@').filter(|_| !text.starts_with("unix:")) {
+            Some((before, host)) => {
+                let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
+                format!("{scheme}...@{host}")
+            }
+            None => text.to_string(),
+        };
+        let target = text.parse();
+        Ok(Self(target.map_err(|error| format!("invalid value '{shown}' for '[TARGET]': {error}\n"))))
+    }
+}
+
 impl Options {
     /// The plan, if a target is given. The error names a value, and what was expected.
     pub fn plan(&self) -> Option<Result<Plan, String>> {
-        let target = self.target.clone()?;
-        Some(self.plan_for(target).and_then(|plan| plan.check().map(|()| plan)))
+        let GivenTarget(target) = self.target.clone()?;
+        Some(target.and_then(|target| self.plan_for(target)).and_then(|plan| plan.check().map(|()| plan)))
     }
 
     fn plan_for(&self, target: Target) -> Result<Plan, String> {

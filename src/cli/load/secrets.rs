@@ -8,6 +8,9 @@ use ringspun_load::{Header, Target};
 /// What is shown instead.
 const OMITTED: &str = "...";
 
+/// Flags whose values are not shown.
+const CONFIDENTIAL: [&str; 3] = ["--body", "--expect-body", "--user"];
+
 /// The command line of this process, quoted for a shell, without confidential parts.
 pub fn command_line() -> String {
     shell_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
@@ -33,7 +36,7 @@ fn shell_line(arguments: impl IntoIterator<Item = String>) -> String {
 fn without_secrets(flag: &str, argument: &str) -> String {
     match flag {
         "--header" | "-H" => return header(argument),
-        "--body" => return OMITTED.to_string(),
+        _ if CONFIDENTIAL.contains(&flag) => return OMITTED.to_string(),
         _ => {}
     }
     if let Some(value) = argument.strip_prefix("--header=") {
@@ -42,8 +45,8 @@ fn without_secrets(flag: &str, argument: &str) -> String {
     if let Some(value) = argument.strip_prefix("-H").filter(|value| !value.is_empty()) {
         return format!("-H{}", header(value));
     }
-    if argument.starts_with("--body=") {
-        return format!("--body={OMITTED}");
+    if let Some((flag, _)) = argument.split_once('=').filter(|(flag, _)| CONFIDENTIAL.contains(flag)) {
+        return format!("{flag}={OMITTED}");
     }
     argument.parse::<Target>().map_or_else(|_| argument.to_string(), |target| target.without_query())
 }
@@ -87,6 +90,17 @@ mod tests {
         assert_eq!(
             line(&["ringspun", "http://a/b?token=abc", "--body", "abc", "--body=abc"]),
             "ringspun 'http://a/b?...' --body ... --body=..."
+        );
+        assert_eq!(
+            line(&[
+                "ringspun",
+                "https://me:abc@a/b",
+                "--user",
+                "me:abc",
+                "--user=me:abc",
+                "--expect-body=abc"
+            ]),
+            "ringspun https://a/b --user ... --user=... --expect-body=..."
         );
     }
 }

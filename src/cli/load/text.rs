@@ -112,6 +112,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     for (count, what) in [
         (requests.wrong, "wrong"),
         (requests.bad_status, "with a failing status"),
+        (requests.bad_body, "without the expected text"),
         (requests.timed_out, "timed out"),
         (requests.lost, "lost"),
         (requests.resent, "sent again"),

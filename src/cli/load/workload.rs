@@ -54,6 +54,16 @@ pub struct WorkloadOptions {
     /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
     #[arg(long, value_name = "STATUSES")]
     expect: Option<StatusSet>,
+    /// Text that the body of each HTTP response must contain: --expect-body 'in stock'
+    ///
+    /// Checked for responses with an expected status; those without it are counted as bad-body. The body is searched
+    /// as it is sent, compressed if the target compresses it.
+    #[arg(long, value_name = "TEXT")]
+    expect_body: Option<String>,
+    /// Name and password for HTTP (basic authentication): --user 'me:secret', or in the URL:
+    /// http://me:secret@localhost/; shown nowhere
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    user: Option<String>,
     /// HTTP request body
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
@@ -145,7 +155,8 @@ impl WorkloadOptions {
         if let Some(method) = &self.method {
             request.method.clone_from(method);
         }
-        request.headers.clone_from(&self.header);
+        request.headers = self.headers(target)?;
+        request.expected_body = self.expect_body.clone().map(String::into_bytes);
         if let Some(expected) = &self.expect {
             request.expected.clone_from(expected);
         }
@@ -157,11 +168,30 @@ impl WorkloadOptions {
         Ok(request)
     }
 
+    /// The headers, with the name and the password if there are any.
+    fn headers(&self, target: &Target) -> Result<Vec<Header>, String> {
+        let user = self.user.as_deref().map(Header::basic_auth).transpose();
+        let user = user.map_err(|error| format!("--user: {error}"))?;
+        let of_target = match target {
+            Target::Http(target) => target.user().cloned(),
+            _ => None,
+        };
+        let headers: Vec<Header> = self.header.iter().cloned().chain(user).chain(of_target).collect();
+        match headers.iter().filter(|header| header.is_authorization()).count() {
+            0 | 1 => Ok(headers),
+            _ => Err("the header Authorization is given twice: expected --user, a name and a password in the URL, or \
+                      --header"
+                .to_string()),
+        }
+    }
+
     fn byte_workload(&self, target: &Target) -> Result<Workload, String> {
         let flags = [
             ("--method", self.method.is_some()),
             ("--header", !self.header.is_empty()),
             ("--expect", self.expect.is_some()),
+            ("--expect-body", self.expect_body.is_some()),
+            ("--user", self.user.is_some()),
             ("--body", self.body.is_some()),
             ("--body-file", self.body_file.is_some()),
         ];
@@ -309,6 +339,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
                 "method": request.method,
                 "headers": headers,
                 "expected": request.expected.to_string(),
+                "expected_body_bytes": request.expected_body.as_ref().map(Vec::len),
                 "body_bytes": request.body.len(),
             }))
         }
