@@ -95,6 +95,7 @@ mod tests {
             failure_times: Latencies::new().unwrap(),
             handshake_times: Latencies::new().unwrap(),
             send_delays: Latencies::new().unwrap(),
+            named: Vec::new(),
             steps: Vec::new(),
         }
     }

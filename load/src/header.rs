@@ -70,6 +70,11 @@ impl Header {
         Ok(Self { name: AUTHORIZATION.to_string(), value })
     }
 
+    /// The name, as given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it is the header `Authorization`.
     pub fn is_authorization(&self) -> bool {
         self.name.eq_ignore_ascii_case(AUTHORIZATION)

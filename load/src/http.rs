@@ -74,17 +74,26 @@ impl HttpRequest {
         })
     }
 
+    /// Whether `Host` is derived from the target.
+    pub(crate) fn needs_host(&self) -> bool {
+        !self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host"))
+    }
+
+    /// Whether it has a `Content-Length`.
+    pub(crate) fn has_length(&self) -> bool {
+        ["POST", "PUT", "PATCH"].contains(&self.method.as_str()) || !self.body.is_empty()
+    }
+
     /// The bytes of the request.
     pub(crate) fn bytes(&self, target: &HttpTarget) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, target.path());
-        if !self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
+        if self.needs_host() {
             head += &format!("Host: {}\r\n", target.authority());
         }
         for header in &self.headers {
             head += &format!("{header}\r\n");
         }
-        let expects_body = ["POST", "PUT", "PATCH"].contains(&self.method.as_str());
-        if expects_body || !self.body.is_empty() {
+        if self.has_length() {
             head += &format!("Content-Length: {}\r\n", self.body.len());
         }
         [head.as_bytes(), b"\r\n", &self.body].concat()
@@ -106,8 +115,13 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(request: &HttpRequest, target: &HttpTarget) -> Self {
+        Self { bytes: request.bytes(target), ..Self::without_bytes(request) }
+    }
+
+    /// All but the bytes, which vary.
+    pub(crate) fn without_bytes(request: &HttpRequest) -> Self {
         Self {
-            bytes: request.bytes(target),
+            bytes: Vec::new(),
             is_head: request.method == "HEAD",
             is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
             closes: request.asks_to_close(),

@@ -32,12 +32,14 @@ mod link;
 mod log;
 mod merge;
 mod messages;
+mod name_tally;
 mod outcome;
 mod payload;
 mod plan;
 mod quantity;
 mod rate;
 mod reading;
+mod request_list;
 mod run;
 mod schedule;
 mod search;
@@ -49,6 +51,7 @@ mod step_tally;
 mod steps;
 mod tally;
 mod target;
+mod template;
 mod tls;
 mod transport;
 mod wall_clock;
@@ -71,7 +74,9 @@ pub use http::{BODY_MAX_BYTES, HttpRequest};
 pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
-pub use outcome::{Connections, ErrorKind, Errors, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
+pub use outcome::{
+    Connections, ErrorKind, Errors, NamedOutcome, Outcome, Requests, StepOutcome, TargetLoss, Traffic,
+};
 pub use payload::{Payload, Sizes};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,
@@ -79,11 +84,13 @@ pub use plan::{
 };
 pub use quantity::{format_bytes, format_count, format_duration, format_per_s, parse_count, parse_duration};
 pub use rate::Rate;
+pub use request_list::{ListedRequest, RequestList};
 pub use run::run;
 pub use search::{Found, SearchBounds, SearchResult, TrialPurpose, search};
 pub use status::{StatusCounts, StatusSet};
 pub use steps::{Rates, STEP_MAX, Step, parse_steps};
 pub use target::{Detour, HttpTarget, Target};
+pub use template::DataRows;
 pub use tls::TlsOptions;
 pub use wall_clock::parse_time;
 pub use watch::{Breach, Watch};

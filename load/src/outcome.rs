@@ -221,6 +221,18 @@ impl StepOutcome {
     }
 }
 
+/// The results of the requests of a list that have the same name.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct NamedOutcome {
+    /// That of [`ListedRequest::name`](crate::ListedRequest::name), or `others` for all beyond a hundred names.
+    pub name: String,
+    /// Counts of the requests. Nothing is planned, as they are chosen at random.
+    pub requests: Requests,
+    /// Response times of those that were answered as expected.
+    pub response_times: Latencies,
+}
+
 /// The loss of the target: from some time on nothing was answered, and connections could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetLoss {
@@ -273,6 +285,8 @@ pub struct Outcome {
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,
+    /// Results per name; empty without [`Plan::requests`](crate::Plan::requests).
+    pub named: Vec<NamedOutcome>,
     /// Results per step; empty without [`Pace::Steps`](crate::Pace::Steps).
     pub steps: Vec<StepOutcome>,
 }

@@ -8,6 +8,7 @@ use crate::framing::Framing;
 use crate::http::HttpRequest;
 use crate::payload::Payload;
 use crate::rate::Rate;
+use crate::request_list::RequestList;
 use crate::steps::Step;
 use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
@@ -142,6 +143,9 @@ pub struct Plan {
     pub connections: usize,
     /// What each connection does; by default echoes of 64 bytes, or `GET` for HTTP targets.
     pub workload: Workload,
+    /// The HTTP requests to send in place of that of the workload; none by default. For [`Workload::Http`], whose own
+    /// request is not sent.
+    pub requests: Option<RequestList>,
     /// The maximum number of unanswered requests per connection; 1 by default. More than 1 requires a workload
     /// with responses over streams: echo, request or HTTP. A closed loop keeps this many in flight; in an open
     /// loop, requests wait if this many are. Together they may have [`STREAM_PAYLOAD_MAX_BYTES`]. A lost
@@ -199,6 +203,7 @@ impl Plan {
             detour: None,
             connections: 1,
             workload,
+            requests: None,
             pipeline: 1,
             requests_per_connection: None,
             pace: Pace::Closed,
@@ -327,7 +332,15 @@ impl Plan {
     fn check_workload(&self) -> Result<(), String> {
         let Self { workload, target, .. } = self;
         match (workload, target) {
-            (Workload::Http(request), Target::Http(_)) => request.check()?,
+            (Workload::Http(request), Target::Http(target)) => {
+                request.check()?;
+                self.requests.as_ref().map_or(Ok(()), |list| list.check(target))?;
+            }
+            _ if self.requests.is_some() => {
+                return Err(format!(
+                    "a list of requests cannot be sent to {target}: expected http:// or https://"
+                ));
+            }
             (Workload::Http(_), _) => {
                 return Err(format!(
                     "HTTP requests cannot be sent to {target}: expected http:// or https://"
@@ -379,6 +392,12 @@ impl Plan {
         }
     }
 
+    /// Whether a request asks the target to close the connection.
+    fn asks_to_close(&self, request: &HttpRequest) -> bool {
+        let listed = self.requests.iter().flat_map(|list| &list.requests);
+        request.asks_to_close() || listed.map(|listed| &listed.request).any(HttpRequest::asks_to_close)
+    }
+
     fn check_pipeline(&self) -> Result<(), String> {
         let depth = self.pipeline;
         let request_bytes = match (&self.workload, &self.target) {
@@ -388,12 +407,15 @@ impl Plan {
                     "pipelining ({depth}) needs ordered responses, which UDP lacks: expected more connections instead"
                 ));
             }
-            (Workload::Http(request), Target::Http(_)) if request.asks_to_close() => {
+            (Workload::Http(request), Target::Http(_)) if self.asks_to_close(request) => {
                 return Err(format!(
                     "pipelining ({depth}) contradicts the header Connection: close: expected persistent connections"
                 ));
             }
-            (Workload::Http(request), Target::Http(target)) => request.bytes(target).len(),
+            (Workload::Http(request), Target::Http(target)) => match &self.requests {
+                Some(list) => list.max_bytes(target),
+                None => request.bytes(target).len(),
+            },
             (Workload::Echo { payload } | Workload::Request { payload, .. }, _) => payload.max_bytes(),
             (workload, _) => {
                 return Err(format!(

@@ -66,6 +66,11 @@ impl<'w> Reading<'w> {
         Self::new(Expected::Http { reader, closes: request.closes }, request.bytes.len())
     }
 
+    /// Expects an HTTP response to a request of this many bytes.
+    pub(crate) fn listed(request: &'w Prepared, sent_bytes: usize) -> Self {
+        Self { sent_bytes, ..Self::http(request) }
+    }
+
     #[inline]
     fn new(expected: Expected<'w>, sent_bytes: usize) -> Self {
         Self { expected, sent_bytes, received_bytes: 0 }

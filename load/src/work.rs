@@ -8,11 +8,12 @@ use ringspun_net::{self as net, DatagramSocket};
 
 use crate::framing::{Delimiter, Framing};
 use crate::http::Prepared;
-use crate::link::Link;
+use crate::link::{Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
 use crate::reading::{Answer, Reading, describe_difference, describe_surplus};
+use crate::request_list::{Chosen, List};
 use crate::target::Target;
 use crate::transport::{Sink, Transport};
 
@@ -36,6 +37,8 @@ pub(crate) enum Exchange {
     /// Responses that end with these bytes.
     Delimiter(Messages, Delimiter),
     Http(Prepared),
+    /// HTTP requests that differ.
+    List(List),
 }
 
 impl Work {
@@ -49,7 +52,10 @@ impl Work {
             (Workload::Request { payload, framing: Framing::Delimiter(delimiter) }, _) => {
                 Exchange::Delimiter(Messages::new(payload), Delimiter::new(delimiter.clone()))
             }
-            (Workload::Http(request), Target::Http(target)) => Exchange::Http(Prepared::new(request, target)),
+            (Workload::Http(request), Target::Http(target)) => match &plan.requests {
+                None => Exchange::Http(Prepared::new(request, target)),
+                Some(list) => Exchange::List(List::new(list, target, plan.seed).map_err(io::Error::other)?),
+            },
             (Workload::Http(_), _) => return Err(io::ErrorKind::InvalidInput.into()),
             (Workload::Send { payload }, _) => return Ok(Self::Send(Messages::new(payload))),
             (Workload::Receive { payload }, _) => {
@@ -81,15 +87,34 @@ impl Work {
     }
 
     /// Whether a request may be sent again if its connection was closed before a response.
-    pub(crate) fn is_idempotent(&self) -> bool {
-        matches!(self, Self::Exchange(Exchange::Http(prepared)) if prepared.is_idempotent)
+    pub(crate) fn is_idempotent(&self, chosen: Chosen) -> bool {
+        match self {
+            Self::Exchange(Exchange::Http(prepared)) => prepared.is_idempotent,
+            Self::Exchange(Exchange::List(list)) => list.prepared(chosen).is_idempotent,
+            _ => false,
+        }
     }
 
-    /// Performs the request with this number.
+    /// The list of requests, if they differ.
+    #[inline]
+    pub(crate) fn list(&self) -> Option<&List> {
+        match self {
+            Self::Exchange(Exchange::List(list)) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// Performs the request with this number; of a list, the chosen one.
     // Inlined into the path of each request, as calls cost 2 % of its instructions.
     #[inline(always)]
-    pub(crate) fn perform(&self, transport: &Transport, request: usize) -> io::Result<Answer> {
+    pub(crate) fn perform(
+        &self,
+        transport: &Transport,
+        request: usize,
+        chosen: Chosen,
+    ) -> io::Result<Answer> {
         match self {
+            Self::Exchange(Exchange::List(list)) => perform_listed(list, transport, chosen),
             Self::Exchange(exchange) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
             Self::Receive(_) => receive(transport),
@@ -109,7 +134,22 @@ impl Exchange {
                 messages.message(request)
             }
             Self::Http(prepared) => &prepared.bytes,
+            // It has no bytes without a choice.
+            Self::List(_) => &[],
         }
+    }
+
+    /// Adds the bytes of a request to others. Returns a reader for its response.
+    #[inline]
+    pub(crate) fn add_to(&self, batch: &mut Vec<u8>, request: usize, chosen: Chosen) -> Reading<'_> {
+        if let Self::List(list) = self {
+            let before = batch.len();
+            list.write_to(batch, chosen);
+            return Reading::listed(list.prepared(chosen), batch.len() - before);
+        }
+        let message = self.message(request);
+        batch.extend_from_slice(message);
+        self.reading(message)
     }
 
     /// A reader for the response to a message.
@@ -120,6 +160,7 @@ impl Exchange {
             Self::Length(_, bytes) => Reading::length(*bytes, message.len()),
             Self::Delimiter(_, delimiter) => Reading::delimiter(delimiter, message.len()),
             Self::Http(prepared) => Reading::http(prepared),
+            Self::List(list) => Reading::http(list.prepared(Chosen::default())),
         }
     }
 
@@ -138,29 +179,14 @@ impl Exchange {
     #[inline(always)]
     fn perform_over_stream(&self, stream: &Link, message: &[u8]) -> io::Result<Answer> {
         stream.write(message)?;
-        let mut received = stream.receive()?;
+        let received = stream.receive()?;
         // Fast path: nearly all echoes arrive in one piece.
         if let (Self::Echo(_), Some(bytes)) = (self, &received)
             && **bytes == *message
         {
             return Ok(Answer::Correct(traffic(message.len(), message.len())));
         }
-        let mut reading = self.reading(message);
-        loop {
-            let Some(bytes) = received else { return Ok(reading.end()) };
-            match reading.take(&bytes) {
-                // Returns the buffer before waiting for more.
-                ([], None) => drop(bytes),
-                ([], Some(answer)) => return Ok(answer),
-                (rest, _) => return Ok(Answer::Wrong { text: describe_surplus(rest), in_sync: false }),
-            }
-            received = match stream.receive() {
-                Err(error) if reading.has_begun() && net::interrupt_of(&error).is_none() => {
-                    return Ok(Answer::Broken(error));
-                }
-                received => received?,
-            };
-        }
+        read_answer(stream, self.reading(message), received)
     }
 
     /// `previous` is the message of the request before.
@@ -186,7 +212,7 @@ impl Exchange {
                 .then(|| format!("a response of {} bytes: expected {expected}", bytes.len())),
             Self::Delimiter(_, delimiter) => (!delimiter.ends(&bytes))
                 .then(|| format!("a response of {} bytes does not end with the delimiter", bytes.len())),
-            Self::Http(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            Self::Http(_) | Self::List(_) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(match text {
             None => Answer::Correct(traffic(message.len(), bytes.len())),
@@ -194,6 +220,39 @@ impl Exchange {
             Some(text) => Answer::Wrong { text, in_sync: false },
         })
     }
+}
+
+/// Reads the response, of which a piece has been received, or the end of the connection.
+#[inline(always)]
+fn read_answer(
+    stream: &Link,
+    mut reading: Reading<'_>,
+    mut received: Option<Received>,
+) -> io::Result<Answer> {
+    loop {
+        let Some(bytes) = received else { return Ok(reading.end()) };
+        match reading.take(&bytes) {
+            // Returns the buffer before waiting for more.
+            ([], None) => drop(bytes),
+            ([], Some(answer)) => return Ok(answer),
+            (rest, _) => return Ok(Answer::Wrong { text: describe_surplus(rest), in_sync: false }),
+        }
+        received = match stream.receive() {
+            Err(error) if reading.has_begun() && net::interrupt_of(&error).is_none() => {
+                return Ok(Answer::Broken(error));
+            }
+            received => received?,
+        };
+    }
+}
+
+/// Performs a request of a list.
+fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Result<Answer> {
+    let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let (written, sent_bytes) = list.with_bytes(chosen, |bytes| stream.write(bytes));
+    written?;
+    let received = stream.receive()?;
+    read_answer(stream, Reading::listed(list.prepared(chosen), sent_bytes), received)
 }
 
 fn traffic(sent_bytes: usize, received_bytes: usize) -> Traffic {

@@ -27,8 +27,10 @@ use ringspun_runtime::Configuration;
 use crate::error::RunError;
 use crate::hooks::WorkerHooks;
 use crate::interval::Cutter;
+use crate::name_tally::NameTally;
 use crate::outcome::{Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
+use crate::request_list::Chosen;
 use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusSet;
@@ -64,7 +66,8 @@ pub(crate) fn run(
     let work = Work::of(&plan).map_err(RunError::Failed)?;
     let numbers = Numbers::new(&plan);
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
-    let run = Rc::new(Worker::new(plan, share, numbers, work, destination, tally, steps));
+    let names = NameTally::of(plan.requests.as_ref()).map_err(RunError::Failed)?;
+    let run = Rc::new(Worker::new(plan, share, numbers, work, destination, (tally, steps, names)));
     let (opened, first_error) = run.open_all()?;
     let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
     let refusal = fibers::event_loop().and_then(|event_loop| event_loop.ring_refusal().map(str::to_string));
@@ -150,6 +153,8 @@ struct Request {
     is_measured: bool,
     /// The step in which it is due, if there are steps.
     step: Option<usize>,
+    /// Which one of a list it is.
+    chosen: Chosen,
 }
 
 /// How the wait for a request's due time ended.
@@ -167,16 +172,17 @@ struct Worker {
     plan: Plan,
     share: Share,
     work: Work,
-    /// The HTTP statuses that count as success.
+    /// The HTTP statuses that count as success, without a list.
     expected: StatusSet,
     destination: Destination,
     tally: Tally,
     steps: StepTally,
+    names: NameTally,
     /// Absent without a recorder.
     cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
     numbers: Option<Numbers>,
-    /// How many requests of the schedule this thread has taken.
+    /// How many requests of the schedule, or in a closed loop of a list, this thread has taken.
     taken: Cell<u64>,
     /// The fraction of a request that the ramp-up has still to skip, as a part of the open connections.
     skip_remainder: Cell<usize>,
@@ -201,8 +207,7 @@ impl Worker {
         numbers: Option<Numbers>,
         work: Work,
         destination: Destination,
-        tally: Tally,
-        steps: StepTally,
+        (tally, steps, names): (Tally, StepTally, NameTally),
     ) -> Self {
         let remaining = match plan.length {
             Length::Duration(_) => u64::MAX,
@@ -231,6 +236,7 @@ impl Worker {
             destination,
             tally,
             steps,
+            names,
             cutter: RefCell::default(),
         }
     }
@@ -296,6 +302,7 @@ impl Worker {
             if let Some(step) = request.step {
                 self.steps.count(step, &change);
             }
+            self.names.count(request.chosen, &change);
         }
     }
 
@@ -351,7 +358,7 @@ impl Worker {
             self.note_sent(request);
             self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let answer = self.work.perform(&open, index + sent_count as usize);
+            let answer = self.work.perform(&open, index + sent_count as usize, request.chosen);
             self.waiting_since[index].set(None);
             now = Instant::now();
             let service_time = now - sent;
@@ -361,7 +368,7 @@ impl Worker {
                     self.withdraw(request);
                     Connection::Reopen
                 }
-                None if sent_count > sent_before && self.may_resend(&clock, now, &answer) => {
+                None if sent_count > sent_before && self.may_resend(&clock, request, now, &answer) => {
                     self.resend(request);
                     Connection::Reopen
                 }

@@ -10,13 +10,13 @@ use std::thread;
 use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
 
-const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+pub const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const CLOSING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
 
 /// A request as the server got it.
-struct Request {
-    head: String,
-    body: Vec<u8>,
+pub struct Request {
+    pub head: String,
+    pub body: Vec<u8>,
     /// Its number on its connection, and that of the connection.
     number: u64,
     connection: u64,
@@ -24,7 +24,7 @@ struct Request {
 
 /// A server that gives each request to `answer`, and sends the text that it returns. It closes the connection
 /// behind an answer that says so, or is one of HTTP/1.0.
-fn http_server(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> String {
+pub fn http_server(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> String {
     let target = tcp_server(move |mut stream, connection| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         for request_number in 0.. {

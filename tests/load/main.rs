@@ -10,6 +10,7 @@ mod page;
 mod pipeline;
 mod repeat;
 mod report;
+mod requests;
 mod runs;
 mod scale;
 mod stalls;

@@ -38,7 +38,7 @@ impl Worker {
             self.tally.shook_hands(open.handshake());
             let connected = Instant::now();
             self.waiting_since[index].set(Some(connected));
-            let answer = self.work.perform(&open, index + sent_count);
+            let answer = self.work.perform(&open, index + sent_count, request.chosen);
             self.waiting_since[index].set(None);
             now = Instant::now();
             drop(open);

@@ -161,7 +161,10 @@ impl Worker {
 
     /// Whether requests in flight are sent again on the next connection, as [`Worker::may_resend`] has it.
     fn resends(&self, clock: &Clock, pipeline: &Pipeline<'_>) -> bool {
-        let can_resend = pipeline.is_reused && pipeline.is_closed && self.work.is_idempotent();
+        let mut requests = pipeline.flights.iter().map(|flight| flight.request);
+        let can_resend = pipeline.is_reused
+            && pipeline.is_closed
+            && requests.all(|request| self.work.is_idempotent(request.chosen));
         can_resend && !self.is_over(clock, Instant::now())
     }
 
@@ -201,9 +204,8 @@ impl Worker {
                 self.tally.sent_late(now - request.due);
             }
             self.note_sent(request);
-            let message = pipeline.exchange.message(pipeline.index + pipeline.sent_count);
-            pipeline.batch.extend_from_slice(message);
-            let reading = pipeline.exchange.reading(message);
+            let number = pipeline.index + pipeline.sent_count;
+            let reading = pipeline.exchange.add_to(&mut pipeline.batch, number, request.chosen);
             pipeline.flights.push_back(Flight { request, sent: now, reading });
             pipeline.sent_count += 1;
         }

@@ -58,6 +58,7 @@ impl Worker {
             failure_times: self.tally.failure_times(),
             handshake_times: self.tally.handshake_times(),
             send_delays: self.tally.send_delays(),
+            named: self.names.outcome(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
         }
     }

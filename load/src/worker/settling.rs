@@ -10,6 +10,7 @@ use crate::outcome::ErrorKind;
 use crate::plan::Workload;
 use crate::quantity::format_duration;
 use crate::reading::Answer;
+use crate::status::StatusSet;
 use crate::target::Target;
 use crate::transport;
 use crate::work::Work;
@@ -35,7 +36,7 @@ impl Worker {
                 if request.is_measured {
                     self.tally.got_status(response.status);
                 }
-                if !self.expected.contains(response.status) || response.has_wrong_body {
+                if !self.expected(request).contains(response.status) || response.has_wrong_body {
                     return None;
                 }
                 (*traffic, response.closes)
@@ -45,6 +46,7 @@ impl Worker {
         if request.is_measured {
             let is_after_end = self.is_over(clock, now);
             self.tally.answered(service_time, || now - request.due, is_after_end, traffic);
+            self.names.answered(request.chosen, || now - request.due, is_after_end);
             if let Some(step) = request.step {
                 let times = (now - request.due, service_time);
                 self.steps.answered(step, times, now - clock.start, is_after_end);
@@ -63,13 +65,19 @@ impl Worker {
     /// Whether a request on a reused connection may be sent again on another one: the target had closed the
     /// connection, probably while the request was on its way.
     #[cold]
-    pub(super) fn may_resend(&self, clock: &Clock, now: Instant, answer: &io::Result<Answer>) -> bool {
+    pub(super) fn may_resend(
+        &self,
+        clock: &Clock,
+        request: Request,
+        now: Instant,
+        answer: &io::Result<Answer>,
+    ) -> bool {
         let is_untouched = match answer {
             Ok(Answer::Ended { has_begun, .. }) => !has_begun,
             Err(error) => transport::request_error_kind(error) == ErrorKind::Reset,
             Ok(_) => false,
         };
-        is_untouched && self.work.is_idempotent() && !self.is_over(clock, now)
+        is_untouched && self.work.is_idempotent(request.chosen) && !self.is_over(clock, now)
     }
 
     /// Takes a request back, for the next free connection.
@@ -103,8 +111,8 @@ impl Worker {
             }
             Ok(Answer::Response(response, _)) => {
                 let next = if response.closes { Connection::Reopen } else { Connection::Keep };
-                let shown = self.describe_status(response.status);
-                match self.expected.contains(response.status) {
+                let shown = self.describe_status(request, response.status);
+                match self.expected(request).contains(response.status) {
                     true => (ErrorKind::Body, format!("{shown} without the expected text in its body"), next),
                     false => (ErrorKind::Status, shown, next),
                 }
@@ -153,7 +161,16 @@ impl Worker {
         error.to_string().replace("a lost peer", &self.plan.target.without_query())
     }
 
-    pub(super) fn describe_status(&self, status: u16) -> String {
+    /// The HTTP statuses that count as success.
+    #[inline]
+    fn expected(&self, request: Request) -> &StatusSet {
+        self.work.list().map_or(&self.expected, |list| list.expected(request.chosen))
+    }
+
+    pub(super) fn describe_status(&self, request: Request, status: u16) -> String {
+        if let Some(name) = self.names.name(request.chosen) {
+            return format!("HTTP {status} for {name}");
+        }
         match (&self.plan.workload, &self.plan.target) {
             (Workload::Http(request), Target::Http(target)) => {
                 format!("HTTP {status} for {} {}", request.method, target.path_without_query())

@@ -9,6 +9,7 @@ use super::{Clock, IDLE_WATCH_MIN, Request, Wait, Worker};
 use crate::link::Link;
 use crate::outcome::ErrorKind;
 use crate::reading::describe_surplus;
+use crate::request_list::Chosen;
 use crate::schedule::Numbers;
 use crate::transport::Transport;
 
@@ -35,7 +36,12 @@ impl Worker {
             if is_measured {
                 self.remaining.set(self.remaining.get().checked_sub(1)?);
             }
-            return Some(Request { due: now, is_measured, step: None });
+            let chosen = self.work.list().map_or_else(Chosen::default, |list| {
+                let number = self.share.global_number(self.taken.get());
+                self.taken.set(self.taken.get() + 1);
+                list.choose(number)
+            });
+            return Some(Request { due: now, is_measured, step: None, chosen });
         };
         if let Some(request) = self.returned.borrow_mut().pop_front() {
             return Some(request);
@@ -52,6 +58,7 @@ impl Worker {
             due: clock.start + numbers.schedule.due_after(number),
             is_measured: number >= numbers.first_measured,
             step: numbers.step_of(number),
+            chosen: self.work.list().map_or_else(Chosen::default, |list| list.choose(number)),
         })
     }
 

@@ -59,6 +59,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         "service_time": times(&outcome.service_times),
         "failure_time": times(&outcome.failure_times),
         "handshake_time": times(&outcome.handshake_times),
+        "by_name": results_by_name(outcome),
         "steps": step_results(outcome),
         "gates": gates.collect::<Vec<_>>(),
         "aborted": null,
@@ -99,6 +100,7 @@ fn plan_value(plan: &Plan) -> Value {
         Pace::Steps(_) => ("open", None),
     };
     let is_open = plan.pace != Pace::Closed;
+    let is_random = is_open && plan.arrivals == Arrivals::Poisson || plan.requests.is_some();
     let (duration_s, count) = match plan.length {
         Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
         Length::Count(count) => (None, Some(count)),
@@ -110,7 +112,7 @@ fn plan_value(plan: &Plan) -> Value {
         "loop": loop_name,
         "rate_per_s": rate_per_s,
         "arrivals": is_open.then(|| plan.arrivals.to_string()),
-        "seed": (is_open && plan.arrivals == Arrivals::Poisson).then_some(plan.seed),
+        "seed": is_random.then_some(plan.seed),
         "steps": planned_steps(plan),
         "duration_s": duration_s,
         "count": count,
@@ -139,6 +141,21 @@ fn planned_steps(plan: &Plan) -> Value {
         })
     });
     steps.collect()
+}
+
+/// The results per name; `null` without a list of requests.
+fn results_by_name(outcome: &Outcome) -> Value {
+    if outcome.named.is_empty() {
+        return Value::Null;
+    }
+    let names = outcome.named.iter().map(|named| {
+        json!({
+            "name": named.name,
+            "requests": requests_value(&named.requests),
+            "response_time": times(&named.response_times),
+        })
+    });
+    names.collect()
 }
 
 /// The results per step; `null` without steps.

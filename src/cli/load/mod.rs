@@ -8,6 +8,7 @@ mod find;
 mod goal;
 mod histogram;
 mod json;
+mod names;
 mod options;
 mod pace;
 mod page;
@@ -15,6 +16,7 @@ mod page;
 mod reference;
 mod repeat;
 mod report;
+mod requests;
 mod secrets;
 mod steps;
 mod stopping;
@@ -72,6 +74,7 @@ Examples:
   ringspun load http://[::1]/items --method PUT --body-file items.json
   ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load http://127.0.0.1:8080/items --expect-body 'in stock' --user 'me:secret' --fail-if 'bad-body>0'
+  ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ --cert me.pem --key me.key
   ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
@@ -101,6 +104,12 @@ Targets with http or https get HTTP/1.1 requests over persistent connections. Re
 they must contain a text. For raw requests (--workload request) there is no such check: a response is what
 --response or --response-end says, with any content. Connections that the target closes after a response or while
 they are idle are reopened; service times do not include this.
+
+With --requests FILE, each request is one of the file, chosen at random by weight: a JSON object per line, such
+as {\"method\":\"POST\",\"path\":\"/cart\",\"headers\":{\"Accept\":\"*/*\"},\"body\":\"n=1\",\"weight\":3},
+or lines such as GET /path, as for vegeta. Results are also told by name. In path, headers and body, {{counter}}
+is the number of the request, {{random 1 100}} a random number, and {{csv.COLUMN}} the fields of a column of
+--data FILE.csv, row by row. docs/load-requests.md has all fields.
 
 With tls and https, certificates are verified as browsers do it: against the system's authorities or those of
 --cacert, and for the host of the target. Handshakes are timed on their own.

@@ -9,7 +9,7 @@ use ringspun_load::{
     Workload, format_bytes, format_count, format_duration, format_per_s,
 };
 
-use super::{BUSY_PERCENT, histogram, steps, workload};
+use super::{BUSY_PERCENT, histogram, names, steps, workload};
 
 /// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -150,6 +150,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     }
     writeln!(text)?;
     write_times(text, plan, outcome)?;
+    names::write_table(text, outcome)?;
     steps::write_table(text, outcome)?;
     write_errors(text, outcome)?;
     write_remarks(text, plan, outcome)

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ringspun_load::{
-    BODY_MAX_BYTES, Framing, Header, HttpRequest, MESSAGE_MAX_BYTES, Payload, Plan, Sizes, StatusSet, Target,
-    Workload, format_count, parse_count,
+    BODY_MAX_BYTES, Framing, Header, HttpRequest, HttpTarget, MESSAGE_MAX_BYTES, Payload, Plan, RequestList,
+    Sizes, StatusSet, Target, Workload, format_count, parse_count,
 };
 use serde_json::{Value, json};
+
+use super::requests;
 
 /// The flags for what is sent and what is expected.
 #[derive(Args)]
@@ -64,6 +66,16 @@ pub struct WorkloadOptions {
     /// http://me:secret@localhost/; shown nowhere
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Option<String>,
+    /// File of HTTP requests, of which each request is one, chosen at random by weight: --requests shop.jsonl
+    ///
+    /// The paths of the file replace that of the target. --header, --expect and --expect-body hold for all requests
+    /// that do not say otherwise.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "body", "body_file"])]
+    requests: Option<PathBuf>,
+    /// Table (CSV) with values for the requests of --requests, whose first line has the names of its columns:
+    /// --data users.csv
+    #[arg(long, value_name = "FILE", requires = "requests")]
+    data: Option<PathBuf>,
     /// HTTP request body
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
@@ -127,8 +139,12 @@ impl WorkloadOptions {
         // Saturated values exceed the plan's limits, too.
         plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
         plan.requests_per_connection = self.requests_per_connection;
-        plan.workload = match plan.target {
-            Target::Http(_) => Workload::Http(self.http_request(&plan.target)?),
+        plan.workload = match &plan.target {
+            Target::Http(target) => {
+                let request = self.http_request(&plan.target)?;
+                plan.requests = self.request_list(&request, target)?;
+                Workload::Http(request)
+            }
             Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
                 self.byte_workload(&plan.target)?
             }
@@ -168,6 +184,12 @@ impl WorkloadOptions {
         Ok(request)
     }
 
+    fn request_list(&self, base: &HttpRequest, target: &HttpTarget) -> Result<Option<RequestList>, String> {
+        let Some(path) = &self.requests else { return Ok(None) };
+        let data = self.data.as_deref().map(requests::read_data).transpose()?;
+        requests::read(path, base, target, data).map(Some)
+    }
+
     /// The headers, with the name and the password if there are any.
     fn headers(&self, target: &Target) -> Result<Vec<Header>, String> {
         let user = self.user.as_deref().map(Header::basic_auth).transpose();
@@ -192,6 +214,7 @@ impl WorkloadOptions {
             ("--expect", self.expect.is_some()),
             ("--expect-body", self.expect_body.is_some()),
             ("--user", self.user.is_some()),
+            ("--requests", self.requests.is_some()),
             ("--body", self.body.is_some()),
             ("--body-file", self.body_file.is_some()),
         ];
@@ -271,6 +294,10 @@ pub fn describe(plan: &Plan) -> String {
         Workload::Churn { payload: Some(payload) } => {
             format!("connect, an echo of {}, and close", show_payload(payload))
         }
+        Workload::Http(_) if plan.requests.is_some() => {
+            let count = plan.requests.as_ref().map_or(0, |list| list.requests.len());
+            format!("{} listed request{}", format_count(count as u64), if count == 1 { "" } else { "s" })
+        }
         Workload::Http(request) if request.body.is_empty() => request.method.clone(),
         Workload::Http(request) => format!("{} of {}", request.method, counted_bytes(request.body.len())),
     };
@@ -334,6 +361,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
     };
     let http = match &plan.workload {
         Workload::Http(request) => {
+            let listed = plan.requests.as_ref().map(|list| list.requests.len());
             let headers: Vec<String> = request.headers.iter().map(Header::redacted).collect();
             Some(json!({
                 "method": request.method,
@@ -341,6 +369,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
                 "expected": request.expected.to_string(),
                 "expected_body_bytes": request.expected_body.as_ref().map(Vec::len),
                 "body_bytes": request.body.len(),
+                "listed": listed,
             }))
         }
         _ => None,

@@ -14,6 +14,8 @@ mod flags;
 mod goal;
 #[path = "../../../src/cli/load/pace.rs"]
 mod pace;
+#[path = "../../../src/cli/load/requests.rs"]
+mod requests;
 #[path = "../../../src/cli/load/tls.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod tls;
