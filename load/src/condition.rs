@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::outcome::{Outcome, Requests};
+use crate::outcome::{NamedOutcome, Outcome, Requests, StepOutcome};
+use crate::plan::{Pace, Plan};
 use crate::quantity::{format_count, format_duration, format_per_s, parse_count, parse_duration};
 use crate::rate::Rate;
 use crate::status::{StatusCounts, StatusSet};
@@ -25,6 +26,9 @@ const FORM: &str = "expected a measure, a comparison and a limit, such as p99>5m
 /// Requests that failed or could not be sent count as slower than any limit: if 2 % of the requests fail, then p99
 /// exceeds every limit, and so do `max` and `mean`.
 ///
+/// `p99>5ms@3` is about the third step, and `p99>5ms@buy` about the requests of a list that are called `buy`; other
+/// conditions are about the whole run. Bytes per second are not counted for such parts.
+///
 /// # Examples
 ///
 /// ```
@@ -39,6 +43,35 @@ pub struct Condition {
     text: String,
     limit: Limit,
     comparison: Comparison,
+    /// The part of the run that it is about; absent for the whole.
+    part: Option<Part>,
+}
+
+/// A part of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// A step, from 1.
+    Step(usize),
+    /// The requests of a list with this name.
+    Named(String),
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => {
+                Err("there is nothing behind @: expected a step such as @3, or the name of a request"
+                    .to_string())
+            }
+            text if text.bytes().all(|byte| byte.is_ascii_digit()) => match text.parse() {
+                Ok(0) | Err(_) => Err(format!("the step is {text}: expected 1 or more")),
+                Ok(step) => Ok(Self::Step(step)),
+            },
+            name => Ok(Self::Named(name.to_string())),
+        }
+    }
 }
 
 /// A measure and its limit.
@@ -145,6 +178,10 @@ impl FromStr for Condition {
             text.split_once(operator).map(|(measure, limit)| (measure.trim(), comparison, limit.trim()))
         });
         let (measure, comparison, limit) = parts.ok_or(FORM)?;
+        let (limit, part) = match limit.split_once('@') {
+            Some((limit, part)) => (limit.trim(), Some(part.parse()?)),
+            None => (limit, None),
+        };
         let time = |measure| parse_duration(limit).map(|limit| Limit::Time(measure, limit));
         let bytes = |measure| parse_count(limit).map(|limit| Limit::Rate(measure, limit as f64));
         let count = |measure| parse_count(limit).map(|limit| Limit::Count(measure, limit));
@@ -152,6 +189,11 @@ impl FromStr for Condition {
             "max" => time(TimeMeasure::Max),
             "mean" => time(TimeMeasure::Mean),
             "rate" => limit.parse().map(|limit: Rate| Limit::Rate(RateMeasure::Answered, limit.as_per_s())),
+            "send-rate" | "receive-rate" | "unsent"
+                if part.is_some() && (measure != "unsent" || is_name(&part)) =>
+            {
+                Err(format!("{measure} is known of the whole run only: expected another measure before @"))
+            }
             "send-rate" => bytes(RateMeasure::SentBytes),
             "receive-rate" => bytes(RateMeasure::ReceivedBytes),
             "errors" => match limit.strip_suffix('%') {
@@ -177,7 +219,7 @@ impl FromStr for Condition {
                 )),
             },
         };
-        Ok(Self { text: text.to_string(), limit: condition?, comparison })
+        Ok(Self { text: text.to_string(), limit: condition?, comparison, part })
     }
 }
 
@@ -213,6 +255,44 @@ impl<'a> From<&'a Outcome> for Figures<'a> {
     }
 }
 
+impl<'a> From<&'a StepOutcome> for Figures<'a> {
+    fn from(step: &'a StepOutcome) -> Self {
+        let rate_per_s = step.rate_per_s();
+        Self::of_part(&step.response_times, step.requests, &step.statuses, rate_per_s)
+    }
+}
+
+impl<'a> Figures<'a> {
+    fn named(named: &'a NamedOutcome, measured: Duration) -> Self {
+        let answered = named.requests.answered - named.requests.answered_after_end;
+        let rate_per_s = answered as f64 / measured.as_secs_f64().max(1e-9);
+        Self::of_part(&named.response_times, named.requests, &named.statuses, rate_per_s)
+    }
+
+    /// Errors of a part are requests that failed, and bytes are not known.
+    fn of_part(
+        times: &'a Latencies,
+        requests: Requests,
+        statuses: &'a StatusCounts,
+        rate_per_s: f64,
+    ) -> Self {
+        Self {
+            response_times: times,
+            requests,
+            errors: requests.failed(),
+            statuses,
+            rate_per_s,
+            sent_bytes_per_s: 0.0,
+            received_bytes_per_s: 0.0,
+        }
+    }
+}
+
+/// Whether a part is that of a name.
+fn is_name(part: &Option<Part>) -> bool {
+    matches!(part, Some(Part::Named(_)))
+}
+
 /// What a condition was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -237,9 +317,68 @@ impl Condition {
         }
     }
 
+    /// Checks that a run of a plan has the part that the condition is about.
+    ///
+    /// # Errors
+    ///
+    /// A message that names the part and what was expected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::{Condition, Plan, parse_steps};
+    ///
+    /// let mut plan = Plan::new("tcp://127.0.0.1:7000".parse().unwrap());
+    /// plan.set_steps(parse_steps("1k,2k,3k:10s").unwrap());
+    /// assert_eq!("p99>5ms@3".parse::<Condition>().unwrap().check(&plan), Ok(()));
+    /// let error = "p99>5ms@4".parse::<Condition>().unwrap().check(&plan).unwrap_err();
+    /// assert_eq!(error, "p99>5ms@4: there is no step 4: expected 1 to 3");
+    /// ```
+    pub fn check(&self, plan: &Plan) -> Result<(), String> {
+        let text = &self.text;
+        let steps = match &plan.pace {
+            Pace::Steps(steps) => steps.len(),
+            Pace::Closed | Pace::Open { .. } => 0,
+        };
+        match &self.part {
+            Some(Part::Step(step)) if steps == 0 => {
+                Err(format!("{text}: there is no step {step}: expected a run with steps"))
+            }
+            Some(Part::Step(step)) if *step > steps => {
+                Err(format!("{text}: there is no step {step}: expected 1 to {steps}"))
+            }
+            Some(Part::Named(name)) => {
+                let names = plan.requests.as_ref().map_or_else(Vec::new, |list| list.names().0);
+                match names.is_empty() {
+                    true => Err(format!("{text}: no request is called {name}: expected a list of requests")),
+                    false if names.contains(name) => Ok(()),
+                    false => {
+                        let names = names.join(", ");
+                        Err(format!("{text}: no request is called {name}: expected one of {names}"))
+                    }
+                }
+            }
+            Some(Part::Step(_)) | None => Ok(()),
+        }
+    }
+
+    /// Whether it is about a part of a run: a step, or the requests with a name.
+    pub fn is_of_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     /// Evaluates the condition on the results of a run.
     pub fn evaluate(&self, outcome: &Outcome) -> Finding {
-        self.evaluate_on(&outcome.into())
+        let figures = match &self.part {
+            None => Some(outcome.into()),
+            Some(Part::Step(step)) => outcome.steps.get(step - 1).map(Figures::from),
+            Some(Part::Named(name)) => {
+                let named = outcome.named.iter().find(|named| named.name == *name);
+                named.map(|named| Figures::named(named, outcome.measured))
+            }
+        };
+        figures
+            .map_or_else(|| Finding::unknown("there was no such part"), |figures| self.evaluate_on(&figures))
     }
 
     pub(crate) fn evaluate_on(&self, figures: &Figures<'_>) -> Finding {

@@ -45,6 +45,11 @@ pub struct Verdict {
 }
 
 impl Gate {
+    /// The condition under which it fails.
+    pub fn condition(&self) -> &Condition {
+        &self.0
+    }
+
     /// Evaluates the gate. A gate also breaks if nothing was measured that could tell, such as one on times if
     /// nothing was answered: there is no evidence that the target is fast enough.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
@@ -59,8 +64,10 @@ mod tests {
 
     use super::*;
     use crate::latencies::Latencies;
-    use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+    use crate::outcome::{Connections, ErrorKind, Errors, NamedOutcome, Requests, StepOutcome, Traffic};
+    use crate::rate::Rate;
     use crate::status::StatusCounts;
+    use crate::steps::Step;
 
     /// A hundred answers, of 1 to 100 ms, in 2 seconds, and 3 errors.
     fn outcome() -> Outcome {
@@ -158,6 +165,47 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_on_a_part_looks_at_that_part() {
+        let mut outcome = outcome();
+        let mut slow = Latencies::new().unwrap();
+        (0..10).for_each(|_| slow.record(Duration::from_secs(2)));
+        let mut statuses = StatusCounts::default();
+        [200, 503].iter().for_each(|status| statuses.note(*status));
+        let rate = Rate::per_s(10);
+        let step = StepOutcome {
+            step: Step { from: rate, to: rate, duration: Duration::from_secs(1) },
+            measured: Duration::from_secs(1),
+            answered_in_time: 8,
+            requests: Requests { sent: 11, answered: 10, lost: 1, ..Requests::default() },
+            statuses: statuses.clone(),
+            response_times: slow.clone(),
+            service_times: slow.clone(),
+        };
+        outcome.named = vec![NamedOutcome {
+            name: "buy".to_string(),
+            requests: step.requests,
+            statuses,
+            response_times: slow,
+        }];
+        outcome.steps = vec![step];
+        for (text, is_broken, value) in [
+            ("p50>1s", false, "55.0 ms"),
+            ("p50>1s@1", true, "2.00 s"),
+            ("p50 > 1s @ buy", true, "2.00 s"),
+            ("p99>5s@1", true, "1 of 11 requests failed or were not sent"),
+            ("503>40%@buy", true, "50.000%"),
+            ("503>40%", false, "25.000%"),
+            ("errors>0@1", true, "1"),
+            ("rate<8@1", false, "8/s"),
+            ("rate<6@buy", true, "5/s"),
+            ("p50>1s@2", true, "there was no such part"),
+        ] {
+            let verdict = text.parse::<Gate>().unwrap().judge(&outcome);
+            assert_eq!((verdict.is_broken, verdict.value.as_str()), (is_broken, value), "{text}");
+        }
+    }
+
+    #[test]
     fn a_gate_on_times_breaks_where_there_are_none() {
         let outcome = Outcome { response_times: Latencies::new().unwrap(), ..outcome() };
         for text in ["p99>5ms", "max<1s"] {
@@ -182,6 +230,10 @@ mod tests {
             "pinf>5ms",
             "q>1",
             "errors>5ms",
+            "p99>5ms@",
+            "p99>5ms@0",
+            "send-rate<5@1",
+            "unsent>5@buy",
             "rate<x",
         ] {
             let error = text.parse::<Gate>().unwrap_err();

@@ -45,6 +45,7 @@ impl StepOutcome {
         self.measured = self.measured.max(other.measured);
         self.answered_in_time += other.answered_in_time;
         self.requests.add(&other.requests);
+        self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);
     }
@@ -76,6 +77,7 @@ impl Outcome {
         self.send_delays.add(&other.send_delays);
         for (named, others) in self.named.iter_mut().zip(&other.named) {
             named.requests.add(&others.requests);
+            named.statuses.add(&others.statuses);
             named.response_times.add(&others.response_times);
         }
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {

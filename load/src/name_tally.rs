@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::latencies::Latencies;
 use crate::outcome::{NamedOutcome, Requests};
 use crate::request_list::{Chosen, RequestList};
+use crate::status::StatusCounts;
 
 /// Counts and times per name; empty without a list.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub(crate) struct NameTally {
 struct NameCounts {
     name: String,
     requests: Cell<Requests>,
+    statuses: RefCell<StatusCounts>,
     response_times: RefCell<Latencies>,
 }
 
@@ -30,6 +32,7 @@ impl NameTally {
             Ok(NameCounts {
                 name,
                 requests: Cell::default(),
+                statuses: RefCell::default(),
                 response_times: RefCell::new(Latencies::new()?),
             })
         });
@@ -47,6 +50,14 @@ impl NameTally {
             let mut requests = counts.requests.get();
             change(&mut requests);
             counts.requests.set(requests);
+        }
+    }
+
+    /// Counts an HTTP response.
+    #[inline]
+    pub(crate) fn got_status(&self, chosen: Chosen, status: u16) {
+        if let Some(counts) = self.of_request(chosen) {
+            counts.statuses.borrow_mut().note(status);
         }
     }
 
@@ -77,6 +88,7 @@ impl NameTally {
         let outcome = |counts: &NameCounts| NamedOutcome {
             name: counts.name.clone(),
             requests: counts.requests.get(),
+            statuses: counts.statuses.borrow().clone(),
             response_times: counts.response_times.borrow().clone(),
         };
         self.names.iter().map(outcome).collect()

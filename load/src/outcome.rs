@@ -206,6 +206,8 @@ pub struct StepOutcome {
     /// Counts of the requests that were due in the step. `answered_after_end` refers to the end of the whole
     /// measurement.
     pub requests: Requests,
+    /// How many of those requests were answered with each HTTP status.
+    pub statuses: StatusCounts,
     /// Response times of those requests.
     pub response_times: Latencies,
     /// Service times of those requests.
@@ -229,6 +231,8 @@ pub struct NamedOutcome {
     pub name: String,
     /// Counts of the requests. Nothing is planned, as they are chosen at random.
     pub requests: Requests,
+    /// How many of them were answered with each HTTP status.
+    pub statuses: StatusCounts,
     /// Response times of those that were answered as expected.
     pub response_times: Latencies,
 }

@@ -8,6 +8,7 @@ use crate::latencies::Latencies;
 use crate::outcome::{Requests, StepOutcome};
 use crate::plan::{Pace, Plan};
 use crate::schedule::Numbers;
+use crate::status::StatusCounts;
 use crate::steps::Step;
 
 /// Counts and times per step; empty without steps.
@@ -25,6 +26,7 @@ struct StepCounts {
     planned: u64,
     answered_in_time: Cell<u64>,
     requests: Cell<Requests>,
+    statuses: RefCell<StatusCounts>,
     times: RefCell<(Latencies, Latencies)>,
 }
 
@@ -48,6 +50,7 @@ impl StepTally {
                 planned: *planned,
                 answered_in_time: Cell::new(0),
                 requests: Cell::default(),
+                statuses: RefCell::default(),
                 times: RefCell::new((Latencies::new()?, Latencies::new()?)),
             })
         });
@@ -60,6 +63,11 @@ impl StepTally {
         let mut requests = counts.requests.get();
         change(&mut requests);
         counts.requests.set(requests);
+    }
+
+    /// Counts an HTTP response to a request of a step.
+    pub(crate) fn got_status(&self, step: usize, status: u16) {
+        self.steps[step].statuses.borrow_mut().note(status);
     }
 
     /// Counts an expected response to a request of a step. `elapsed` is the time since the start of the run.
@@ -105,6 +113,7 @@ impl StepTally {
                 measured: elapsed.saturating_sub(start).min(counts.step.duration),
                 answered_in_time: counts.answered_in_time.get(),
                 requests,
+                statuses: counts.statuses.borrow().clone(),
                 response_times,
                 service_times,
             }

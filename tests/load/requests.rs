@@ -91,6 +91,50 @@ fn requests_of_a_file_are_sent_by_weight_and_told_by_name() {
 }
 
 #[test]
+fn gates_may_be_about_a_step_or_a_name() {
+    let (target, _) = recording_server(|request| match request.head.starts_with("GET /bad") {
+        true => "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_string(),
+        false => HELLO.to_string(),
+    });
+    let folder = ScratchFolder::new("gates");
+    let file = folder.file("list.jsonl");
+    fs::write(&file, "{\"name\":\"good\",\"weight\":3}\n{\"name\":\"bad\",\"path\":\"/bad\"}").unwrap();
+    let base =
+        [target.as_str(), "-c", "4", "--steps", "300,500:400ms", "--requests", &file, "--timeout", "60s"];
+    for workers in ["1", "2"] {
+        for (gate, status) in [
+            ("500>0@good", 0),
+            ("500<100%@bad", 0),
+            ("bad-status>99%@bad", 3),
+            ("5xx>0%@2", 3),
+            ("2xx<1@1", 0),
+            ("errors>0@good", 0),
+            ("p50>60s@good", 0),
+            ("p50>60s@bad", 3),
+        ] {
+            let report = measure(&[&base[..], &["--workers", workers, "--fail-if", gate]].concat(), status);
+            let sum = |list: &str| -> u64 {
+                let parts = report[list].as_array().unwrap().iter();
+                parts.map(|part| number(&part["statuses"].get("500").unwrap_or(&0.into()))).sum()
+            };
+            let all = number(&report["statuses"]["500"]);
+            assert_eq!((sum("steps"), sum("by_name")), (all, all), "{gate}");
+        }
+    }
+    for (arguments, expected) in [
+        (&["--fail-if", "p99>5ms@3"][..], "--fail-if p99>5ms@3: there is no step 3: expected 1 to 2"),
+        (&["--fail-if", "p99>5ms@ugly"], "no request is called ugly: expected one of good, bad"),
+        (&["--abort-if", "p99>5ms@2"], "--abort-if p99>5ms@2: expected a condition without @"),
+        (&["--fail-if", "send-rate<1@2"], "send-rate is known of the whole run only"),
+    ] {
+        let output = load(&[&base[..], arguments].concat());
+        let error = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
 fn values_of_templates_are_used_once_over_all_workers() {
     let (target, kept) = recording_server(|_| HELLO.to_string());
     let folder = ScratchFolder::new("templates");

@@ -35,6 +35,10 @@ impl Worker {
             Ok(Answer::Response(response, traffic)) => {
                 if request.is_measured {
                     self.tally.got_status(response.status);
+                    self.names.got_status(request.chosen, response.status);
+                    if let Some(step) = request.step {
+                        self.steps.got_status(step, response.status);
+                    }
                 }
                 if !self.expected(request).contains(response.status) || response.has_wrong_body {
                     return None;

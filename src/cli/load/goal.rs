@@ -47,6 +47,9 @@ impl FindFlags {
         if self.find.is_empty() {
             return Ok(None);
         }
+        if let Some(condition) = self.find.iter().find(|condition| condition.is_of_part()) {
+            return Err(format!("--find {condition}: expected conditions without @"));
+        }
         let bounds = SearchBounds {
             from: self.find_from,
             max: self.find_to.unwrap_or(Rate::MAX),

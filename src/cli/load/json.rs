@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringspun::fibers::Signal;
 use ringspun_load::{
-    Arrivals, Breach, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Rate, Requests, Workload,
+    Arrivals, Breach, ErrorKind, Latencies, Length, Outcome, Pace, Plan, Rate, Requests, StatusCounts,
+    Workload,
 };
 use serde_json::{Value, json};
 
@@ -22,10 +23,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         let is_broken = (verdict.is_broken || !outcome.was_stopped).then_some(verdict.is_broken);
         json!({ "gate": gate.to_string(), "broken": is_broken, "value": verdict.value })
     });
-    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| {
-        let counts = outcome.statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
-        Value::Object(counts.collect())
-    });
+    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| statuses_value(&outcome.statuses));
     json!({
         "format": "ringspun-load",
         "version": 1,
@@ -143,6 +141,12 @@ fn planned_steps(plan: &Plan) -> Value {
     steps.collect()
 }
 
+/// Counts by status.
+fn statuses_value(statuses: &StatusCounts) -> Value {
+    let counts = statuses.iter().map(|(status, count)| (status.to_string(), count.into()));
+    Value::Object(counts.collect())
+}
+
 /// The results per name; `null` without a list of requests.
 fn results_by_name(outcome: &Outcome) -> Value {
     if outcome.named.is_empty() {
@@ -152,6 +156,7 @@ fn results_by_name(outcome: &Outcome) -> Value {
         json!({
             "name": named.name,
             "requests": requests_value(&named.requests),
+            "statuses": statuses_value(&named.statuses),
             "response_time": times(&named.response_times),
         })
     });
@@ -170,6 +175,7 @@ fn step_results(outcome: &Outcome) -> Value {
             "measured_s": step.measured.as_secs_f64(),
             "rate_per_s": rounded_rate(step.rate_per_s()),
             "requests": requests_value(&step.requests),
+            "statuses": (step.statuses.total() > 0).then(|| statuses_value(&step.statuses)),
             "response_time": times(&step.response_times),
             "service_time": times(&step.service_times),
         })

@@ -73,7 +73,8 @@ pub struct Options {
     /// with % the share of requests that failed), unsent, and HTTP statuses such as 503 or 5xx (a count, or with %
     /// a share of the responses); and the requests that failed in one way, as a count or a share: wrong, bad-status,
     /// bad-body, timed-out and lost. Requests that failed or were not sent count as
-    /// slower than any limit. Operators: >, >=, < and <=.
+    /// slower than any limit. Operators: >, >=, < and <=. With @ at its end, a gate is about a part of the run: a step
+    /// (p99>5ms@3), or the requests of --requests with a name (5xx>1%@buy).
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
     /// End the run early, with status 3, if this condition holds over the last seconds: --abort-if 'errors>10%';
@@ -112,7 +113,23 @@ impl Options {
     /// The plan, if a target is given. The error names a value, and what was expected.
     pub fn plan(&self) -> Option<Result<Plan, String>> {
         let GivenTarget(target) = self.target.clone()?;
-        Some(target.and_then(|target| self.plan_for(target)).and_then(|plan| plan.check().map(|()| plan)))
+        let plan = target.and_then(|target| self.plan_for(target));
+        Some(plan.and_then(|plan| {
+            plan.check()?;
+            self.check_conditions(&plan)?;
+            Ok(plan)
+        }))
+    }
+
+    /// Gates may be about a part of the run; conditions on the last seconds are not.
+    fn check_conditions(&self, plan: &Plan) -> Result<(), String> {
+        self.fail_if.iter().try_for_each(|gate| {
+            gate.condition().check(plan).map_err(|error| format!("--fail-if {error}"))
+        })?;
+        match self.abort_if.iter().find(|condition| condition.is_of_part()) {
+            Some(condition) => Err(format!("--abort-if {condition}: expected a condition without @")),
+            None => Ok(()),
+        }
     }
 
     fn plan_for(&self, target: Target) -> Result<Plan, String> {
