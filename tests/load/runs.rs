@@ -266,7 +266,7 @@ fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
         (&[], "TARGET", "required"),
         (&[target, "--duration", "3"], "'3'", "such as 500us, 3s or 1h30m"),
         (&[target, "--duration", "0s"], "duration is 0", "expected"),
-        (&[target, "--rate", "fast"], "'fast'", "such as 64 or 50k"),
+        (&[target, "--rate", "fast"], "'fast'", "such as 50k, 0.5 or 30/m"),
         (&[target, "--rate", "0"], "rate is 0", "expected 1"),
         (&[target, "--connections", "0"], "0 connections", "expected 1"),
         (&[target, "--payload", "65537"], "65537", "expected 1 to 65536"),
