@@ -75,6 +75,11 @@ impl Header {
         &self.name
     }
 
+    /// Whether it describes the body.
+    pub(crate) fn is_of_content(&self) -> bool {
+        self.name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"))
+    }
+
     /// Whether it is the header `Authorization`.
     pub fn is_authorization(&self) -> bool {
         self.name.eq_ignore_ascii_case(AUTHORIZATION)

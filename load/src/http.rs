@@ -12,6 +12,8 @@ use crate::target::HttpTarget;
 
 /// The maximum length of a request's body, in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The most redirects that are followed for a request.
+pub const FOLLOW_MAX: u32 = 100;
 /// Limits for the head of a response.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 /// The usual number of headers, for which there is room on the stack.
@@ -36,6 +38,12 @@ pub struct HttpRequest {
     /// What the body of a response must contain, at least one byte; nothing by default. Otherwise the response is an
     /// error, even if its status is expected.
     pub expected_body: Option<Vec<u8>>,
+    /// How many redirects on the same server are followed for a request, up to [`FOLLOW_MAX`]; 0 by default: a redirect
+    /// is the response. The connection is kept, the times and the timeout are those of all requests together, and only
+    /// the last response counts. A redirect that is not followed is a wrong response: one too many, to another server,
+    /// or after which the target closes the connection. As browsers do it, statuses 301 and 302 turn `POST` into `GET`,
+    /// and 303 all but `HEAD`.
+    pub follow: u32,
     /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,
 }
@@ -47,6 +55,7 @@ impl Default for HttpRequest {
             headers: Vec::new(),
             expected: StatusSet::default(),
             expected_body: None,
+            follow: 0,
             body: Vec::new(),
         }
     }
@@ -59,6 +68,9 @@ impl HttpRequest {
         }
         if self.body.len() > BODY_MAX_BYTES {
             return Err(format!("the body has {} bytes: expected at most {BODY_MAX_BYTES}", self.body.len()));
+        }
+        if self.follow > FOLLOW_MAX {
+            return Err(format!("{} redirects to follow: expected at most {FOLLOW_MAX}", self.follow));
         }
         if self.expected_body.as_ref().is_some_and(Vec::is_empty) {
             return Err("the text that responses must contain has 0 bytes: expected 1 or more".to_string());
@@ -139,6 +151,8 @@ pub(crate) struct Response {
     pub(crate) closes: bool,
     /// The body does not contain what it must.
     pub(crate) has_wrong_body: bool,
+    /// How many redirects were followed to get it.
+    pub(crate) redirects: u32,
 }
 
 /// Parses one response, which may arrive in pieces.
@@ -149,6 +163,15 @@ pub(crate) struct ResponseReader<'w> {
     response: Response,
     expected: Expected,
     search: BodySearch<'w>,
+    /// The header `Location`, if it is kept.
+    location: Location,
+}
+
+/// What becomes of the header `Location`.
+#[derive(Debug, PartialEq, Eq)]
+enum Location {
+    Ignored,
+    Kept(Option<String>),
 }
 
 /// Looks for what a body must contain.
@@ -186,9 +209,29 @@ enum Expected {
 impl<'w> ResponseReader<'w> {
     /// `is_head`: the request was HEAD.
     pub(crate) fn new(is_head: bool, expected_body: Option<&'w Delimiter>) -> Self {
-        let response = Response { status: 0, closes: false, has_wrong_body: false };
+        let response = Response { status: 0, closes: false, has_wrong_body: false, redirects: 0 };
         let search = BodySearch { missing: expected_body, matched: 0 };
-        Self { is_head, head: Vec::new(), response, expected: Expected::Head, search }
+        Self {
+            is_head,
+            head: Vec::new(),
+            response,
+            expected: Expected::Head,
+            search,
+            location: Location::Ignored,
+        }
+    }
+
+    /// Keeps the header `Location`.
+    pub(crate) fn keep_location(&mut self) {
+        self.location = Location::Kept(None);
+    }
+
+    /// The header `Location`, if there is one and it is kept.
+    pub(crate) fn location(&self) -> Option<&str> {
+        match &self.location {
+            Location::Ignored => None,
+            Location::Kept(location) => location.as_deref(),
+        }
     }
 
     /// Parses received bytes. Returns the bytes after the response, and the response once it is complete. The
@@ -250,6 +293,9 @@ impl<'w> ResponseReader<'w> {
                 return Ok(&[]);
             };
             self.begin_body(&head)?;
+            if self.location != Location::Ignored {
+                self.location = Location::Kept(location_of(&bytes[..head_bytes]));
+            }
             return Ok(&bytes[head_bytes..]);
         }
         self.head.extend_from_slice(bytes);
@@ -258,6 +304,9 @@ impl<'w> ResponseReader<'w> {
             return Ok(&[]);
         }
         let Some((head_bytes, head)) = parse_head(&self.head)? else { return Ok(&[]) };
+        if self.location != Location::Ignored {
+            self.location = Location::Kept(location_of(&self.head));
+        }
         self.head.clear();
         self.begin_body(&head)?;
         Ok(&bytes[head_bytes - kept_bytes..])
@@ -282,6 +331,16 @@ impl<'w> ResponseReader<'w> {
         };
         Ok(())
     }
+}
+
+/// The header `Location` of a head, which has been parsed before.
+#[cold]
+fn location_of(head: &[u8]) -> Option<String> {
+    let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Response::new(&mut headers);
+    parsed.parse(head).ok()?;
+    let header = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("location"))?;
+    Some(String::from_utf8_lossy(header.value).into_owned())
 }
 
 /// What a head says about the rest of the response.

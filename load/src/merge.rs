@@ -20,6 +20,7 @@ impl Requests {
         self.timed_out += other.timed_out;
         self.lost += other.lost;
         self.resent += other.resent;
+        self.redirects += other.redirects;
     }
 }
 

@@ -152,6 +152,9 @@ pub struct Requests {
     /// How many were sent again on another connection, because the target closed a reused one before a response
     /// began; HTTP requests with idempotent methods only. Each counts once as sent.
     pub resent: u64,
+    /// How many redirects were followed: requests that are not counted otherwise, before the last response to each that
+    /// is ([`HttpRequest::follow`](crate::HttpRequest::follow)).
+    pub redirects: u64,
 }
 
 /// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP
@@ -183,6 +186,7 @@ impl Requests {
             timed_out: self.timed_out - earlier.timed_out,
             lost: self.lost - earlier.lost,
             resent: self.resent - earlier.resent,
+            redirects: self.redirects - earlier.redirects,
         }
     }
 

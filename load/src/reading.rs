@@ -66,6 +66,23 @@ impl<'w> Reading<'w> {
         Self::new(Expected::Http { reader, closes: request.closes }, request.bytes.len())
     }
 
+    /// Expects an HTTP response whose header `Location` is kept.
+    pub(crate) fn following(request: &'w Prepared) -> Self {
+        let mut reading = Self::http(request);
+        if let Expected::Http { reader, .. } = &mut reading.expected {
+            reader.keep_location();
+        }
+        reading
+    }
+
+    /// The header `Location` of an HTTP response, if it is kept.
+    pub(crate) fn location(&self) -> Option<&str> {
+        match &self.expected {
+            Expected::Http { reader, .. } => reader.location(),
+            _ => None,
+        }
+    }
+
     /// Expects an HTTP response to a request of this many bytes.
     pub(crate) fn listed(request: &'w Prepared, sent_bytes: usize) -> Self {
         Self { sent_bytes, ..Self::http(request) }

@@ -119,6 +119,11 @@ impl HttpTarget {
         self.user.as_ref()
     }
 
+    /// The same server with another path.
+    pub(crate) fn with_path(&self, path: String) -> Self {
+        Self { path, ..self.clone() }
+    }
+
     /// The path with its query; at least `/`.
     pub fn path(&self) -> &str {
         &self.path

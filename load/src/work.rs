@@ -7,12 +7,13 @@ use ringspun_fibers as fibers;
 use ringspun_net::{self as net, DatagramSocket};
 
 use crate::framing::{Delimiter, Framing};
-use crate::http::Prepared;
+use crate::http::{Prepared, Response};
 use crate::link::{Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
 use crate::reading::{Answer, Reading, describe_difference, describe_surplus};
+use crate::redirect::{Follow, Hop, is_redirect};
 use crate::request_list::{Chosen, List};
 use crate::target::Target;
 use crate::transport::{Sink, Transport};
@@ -37,6 +38,8 @@ pub(crate) enum Exchange {
     /// Responses that end with these bytes.
     Delimiter(Messages, Delimiter),
     Http(Prepared),
+    /// The same, with redirects that are followed.
+    Following(Prepared, Box<Follow>),
     /// HTTP requests that differ.
     List(List),
 }
@@ -53,7 +56,10 @@ impl Work {
                 Exchange::Delimiter(Messages::new(payload), Delimiter::new(delimiter.clone()))
             }
             (Workload::Http(request), Target::Http(target)) => match &plan.requests {
-                None => Exchange::Http(Prepared::new(request, target)),
+                None => match Follow::of(request, target) {
+                    None => Exchange::Http(Prepared::new(request, target)),
+                    Some(follow) => Exchange::Following(Prepared::new(request, target), follow),
+                },
                 Some(list) => Exchange::List(List::new(list, target, plan.seed).map_err(io::Error::other)?),
             },
             (Workload::Http(_), _) => return Err(io::ErrorKind::InvalidInput.into()),
@@ -89,7 +95,9 @@ impl Work {
     /// Whether a request may be sent again if its connection was closed before a response.
     pub(crate) fn is_idempotent(&self, chosen: Chosen) -> bool {
         match self {
-            Self::Exchange(Exchange::Http(prepared)) => prepared.is_idempotent,
+            Self::Exchange(Exchange::Http(prepared) | Exchange::Following(prepared, _)) => {
+                prepared.is_idempotent
+            }
             Self::Exchange(Exchange::List(list)) => list.prepared(chosen).is_idempotent,
             _ => false,
         }
@@ -115,6 +123,9 @@ impl Work {
     ) -> io::Result<Answer> {
         match self {
             Self::Exchange(Exchange::List(list)) => perform_listed(list, transport, chosen),
+            Self::Exchange(Exchange::Following(prepared, follow)) => {
+                perform_following(prepared, follow, transport)
+            }
             Self::Exchange(exchange) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
             Self::Receive(_) => receive(transport),
@@ -133,7 +144,7 @@ impl Exchange {
             Self::Echo(messages) | Self::Length(messages, _) | Self::Delimiter(messages, _) => {
                 messages.message(request)
             }
-            Self::Http(prepared) => &prepared.bytes,
+            Self::Http(prepared) | Self::Following(prepared, _) => &prepared.bytes,
             // It has no bytes without a choice.
             Self::List(_) => &[],
         }
@@ -159,7 +170,7 @@ impl Exchange {
             Self::Echo(_) => Reading::echo(message),
             Self::Length(_, bytes) => Reading::length(*bytes, message.len()),
             Self::Delimiter(_, delimiter) => Reading::delimiter(delimiter, message.len()),
-            Self::Http(prepared) => Reading::http(prepared),
+            Self::Http(prepared) | Self::Following(prepared, _) => Reading::http(prepared),
             Self::List(list) => Reading::http(list.prepared(Chosen::default())),
         }
     }
@@ -186,7 +197,7 @@ impl Exchange {
         {
             return Ok(Answer::Correct(traffic(message.len(), message.len())));
         }
-        read_answer(stream, self.reading(message), received)
+        read_answer(stream, &mut self.reading(message), received)
     }
 
     /// `previous` is the message of the request before.
@@ -212,7 +223,9 @@ impl Exchange {
                 .then(|| format!("a response of {} bytes: expected {expected}", bytes.len())),
             Self::Delimiter(_, delimiter) => (!delimiter.ends(&bytes))
                 .then(|| format!("a response of {} bytes does not end with the delimiter", bytes.len())),
-            Self::Http(_) | Self::List(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            Self::Http(_) | Self::Following(..) | Self::List(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
         };
         Ok(match text {
             None => Answer::Correct(traffic(message.len(), bytes.len())),
@@ -226,7 +239,7 @@ impl Exchange {
 #[inline(always)]
 fn read_answer(
     stream: &Link,
-    mut reading: Reading<'_>,
+    reading: &mut Reading<'_>,
     mut received: Option<Received>,
 ) -> io::Result<Answer> {
     loop {
@@ -252,7 +265,39 @@ fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Res
     let (written, sent_bytes) = list.with_bytes(chosen, |bytes| stream.write(bytes));
     written?;
     let received = stream.receive()?;
-    read_answer(stream, Reading::listed(list.prepared(chosen), sent_bytes), received)
+    read_answer(stream, &mut Reading::listed(list.prepared(chosen), sent_bytes), received)
+}
+
+/// Performs a request, and those that redirects ask for.
+fn perform_following(prepared: &Prepared, follow: &Follow, transport: &Transport) -> io::Result<Answer> {
+    let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let (mut hop, mut redirects, mut total): (Option<Hop>, _, _) = (None, 0, Traffic::default());
+    loop {
+        let request = hop.as_ref().map_or(prepared, |hop| &hop.prepared);
+        stream.write(&request.bytes)?;
+        let received = stream.receive()?;
+        let mut reading = Reading::following(request);
+        let (response, traffic) = match read_answer(stream, &mut reading, received)? {
+            Answer::Response(response, traffic) => (response, traffic),
+            other => return Ok(other),
+        };
+        total.add(&traffic);
+        let Some(location) = reading.location().filter(|_| is_redirect(response.status)) else {
+            return Ok(Answer::Response(Response { redirects, ..response }, total));
+        };
+        let next = match redirects == follow.max {
+            true => Err(format!("more than {redirects} redirects: expected at most that many")),
+            false if response.closes => {
+                Err("the target closed the connection after a redirect: expected to follow it".to_string())
+            }
+            false => follow.next(hop.as_ref(), response.status, location),
+        };
+        match next {
+            Ok(next) => hop = Some(next),
+            Err(text) => return Ok(Answer::Wrong { text, in_sync: !response.closes }),
+        }
+        redirects += 1;
+    }
 }
 
 fn traffic(sent_bytes: usize, received_bytes: usize) -> Traffic {

@@ -392,3 +392,90 @@ fn names_and_passwords_are_sent_and_not_shown() {
         assert!(error.contains(expected) && !error.contains("secRet"), "{arguments:?}: {error}");
     }
 }
+
+#[test]
+fn redirects_are_followed_on_request_and_counted() {
+    let redirect = |status: u32, location: &str, rest: &str| {
+        format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n{rest}\r\n")
+    };
+    let served = Arc::new(AtomicU64::new(0));
+    let counted = served.clone();
+    let target = http_server(move |request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let mut words = request.head.split(' ');
+        match (words.next().unwrap(), words.next().unwrap()) {
+            ("GET", "/a/one") => redirect(302, "../two?x", ""),
+            ("GET", "/two?x") => redirect(308, "/three", ""),
+            ("POST", "/form") => redirect(303, "/three", ""),
+            ("GET", "/three") => HELLO.to_string(),
+            ("GET", "/round") => redirect(301, "/round", ""),
+            ("GET", "/away") => redirect(301, "http://other.example/", ""),
+            ("GET", "/last") => redirect(301, "/three", "Connection: close\r\n"),
+            (method, path) => panic!("{method} {path}"),
+        }
+    });
+    for pace in [
+        &["-c", "3"][..],
+        &["-c", "3", "--rate", "5k"],
+        &["-c", "4", "--workers", "2"],
+        &["-c", "4", "--workers", "2", "--rate", "5k"],
+    ] {
+        for (path, flags, hops) in
+            [("/a/one", &[][..], 2), ("/form", &["--method", "POST", "--body", "x"], 1), ("/three", &[], 0)]
+        {
+            served.store(0, Ordering::Relaxed);
+            let url = format!("{target}{path}");
+            let base = [url.as_str(), "--follow", "2", "--count", "40", "--expect-body", "hello"];
+            let report = measure(&[&base[..], flags, pace].concat(), 0);
+            let requests = &report["requests"];
+            assert_eq!(
+                (number(&requests["answered"]), number(&requests["redirects"])),
+                (40, 40 * hops),
+                "{path}"
+            );
+            assert_eq!(served.load(Ordering::Relaxed), 40 + 40 * hops, "{path} {pace:?}");
+            assert_eq!((&report["statuses"]["200"], number(&report["errors"]["total"])), (&40.into(), 0));
+        }
+    }
+    let report = measure(&[&format!("{target}/a/one"), "--count", "5"], 0);
+    assert_eq!((&report["statuses"]["302"], &report["requests"]["redirects"]), (&5.into(), &0.into()));
+    for (path, expected) in [
+        ("/round", "more than 2 redirects"),
+        ("/away", "a redirect to another server: expected one to http://127.0.0.1:"),
+        ("/last", "the target closed the connection after a redirect"),
+    ] {
+        let report = measure(&[&format!("{target}{path}"), "--follow", "2", "--count", "5"], 1);
+        assert_eq!(number(&report["requests"]["wrong"]), 5, "{path}");
+        let example = report["errors"]["kinds"][0]["example"].as_str().unwrap();
+        assert!(example.contains(expected), "{example}");
+    }
+    for (arguments, expected) in [
+        (
+            &[target.as_str(), "--follow", "2", "--pipeline", "2"][..],
+            "expected neither a list of requests nor",
+        ),
+        (&[&target, "--follow", "101"], "101 redirects to follow: expected at most 100"),
+        (&["tcp://127.0.0.1:9", "--follow", "1"], "--follow cannot be used with"),
+    ] {
+        let output = load(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(error_text(&output).contains(expected), "{arguments:?}: {}", error_text(&output));
+    }
+}
+
+#[test]
+fn compressed_bodies_are_left_as_they_are() {
+    // What is compressed is opaque: the text is looked for in the bytes that are sent.
+    let target = http_server(|request| {
+        assert!(request.head.contains("\r\nAccept-Encoding: gzip\r\n"), "{}", request.head);
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 10\r\n\r\n\x1f\x08 no gzip".to_string()
+    });
+    let base = [target.as_str(), "--count", "5", "-H", "Accept-Encoding: gzip", "--expect-body", "no gzip"];
+    for pipeline in ["1", "3"] {
+        let report = measure(&[&base[..], &["--pipeline", pipeline]].concat(), 0);
+        let head_bytes =
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 10\r\n\r\n".len() as u64;
+        assert_eq!(number(&report["requests"]["answered"]), 5, "{}", report["errors"]);
+        assert_eq!(number(&report["traffic"]["received_bytes"]), 5 * (head_bytes + 10));
+    }
+}

@@ -115,7 +115,7 @@ fn gates_may_be_about_a_step_or_a_name() {
             let report = measure(&[&base[..], &["--workers", workers, "--fail-if", gate]].concat(), status);
             let sum = |list: &str| -> u64 {
                 let parts = report[list].as_array().unwrap().iter();
-                parts.map(|part| number(&part["statuses"].get("500").unwrap_or(&0.into()))).sum()
+                parts.map(|part| number(part["statuses"].get("500").unwrap_or(&0.into()))).sum()
             };
             let all = number(&report["statuses"]["500"]);
             assert_eq!((sum("steps"), sum("by_name")), (all, all), "{gate}");

@@ -31,7 +31,7 @@ fn read_split(is_head: bool, bytes: &[u8]) -> Result<(Response, bool), String> {
 }
 
 fn answer(status: u16, closes: bool) -> Response {
-    Response { status, closes, has_wrong_body: false }
+    Response { status, closes, has_wrong_body: false, redirects: 0 }
 }
 
 #[test]

@@ -35,6 +35,9 @@ impl Worker {
             Ok(Answer::Response(response, traffic)) => {
                 if request.is_measured {
                     self.tally.got_status(response.status);
+                    if response.redirects > 0 {
+                        self.count(request, |requests| requests.redirects += u64::from(response.redirects));
+                    }
                     self.names.got_status(request.chosen, response.status);
                     if let Some(step) = request.step {
                         self.steps.got_status(step, response.status);

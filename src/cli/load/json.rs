@@ -218,6 +218,7 @@ pub fn requests_value(requests: &Requests) -> Value {
         "timed_out": requests.timed_out,
         "lost": requests.lost,
         "resent": requests.resent,
+        "redirects": requests.redirects,
     })
 }
 

@@ -75,6 +75,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load http://127.0.0.1:8080/items --expect-body 'in stock' --user 'me:secret' --fail-if 'bad-body>0'
   ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
+  ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ --cert me.pem --key me.key
   ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
@@ -100,10 +101,10 @@ With --pipeline, a connection sends further requests before earlier ones are ans
 own times. A lost connection loses all its requests in flight and counts as one error.
 
 Targets with http or https get HTTP/1.1 requests over persistent connections. Responses with status 2xx or
-3xx, or those of --expect, count as successes (redirects are not followed), others as errors; with --expect-body,
-they must contain a text. For raw requests (--workload request) there is no such check: a response is what
---response or --response-end says, with any content. Connections that the target closes after a response or while
-they are idle are reopened; service times do not include this.
+3xx, or those of --expect, count as successes (redirects are followed only with --follow), others as errors; with
+--expect-body, they must contain a text. For raw requests (--workload request) there is no such check: a response
+is what --response or --response-end says, with any content. Connections that the target closes after a response
+or while they are idle are reopened; service times do not include this.
 
 With --requests FILE, each request is one of the file, chosen at random by weight: a JSON object per line, such
 as {\"method\":\"POST\",\"path\":\"/cart\",\"headers\":{\"Accept\":\"*/*\"},\"body\":\"n=1\",\"weight\":3},

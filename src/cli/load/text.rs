@@ -96,35 +96,14 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         counted(plan.connections as u64, "connection"),
         outcome.backend
     )?;
-    let (connections, requests) = (&outcome.connections, &outcome.requests);
+    let connections = &outcome.connections;
     let rate = format_per_s(outcome.rate_per_s());
     writeln!(text, "\nrate         {rate} {}", workload::rate_unit(&plan.workload))?;
     if outcome.traffic != Traffic::default() {
         let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(format_bytes);
         writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
     }
-    write!(
-        text,
-        "requests     {} sent, {} answered",
-        format_count(requests.sent),
-        format_count(requests.answered)
-    )?;
-    for (count, what) in [
-        (requests.wrong, "wrong"),
-        (requests.bad_status, "with a failing status"),
-        (requests.bad_body, "without the expected text"),
-        (requests.timed_out, "timed out"),
-        (requests.lost, "lost"),
-        (requests.resent, "sent again"),
-    ] {
-        if count > 0 {
-            write!(text, ", {} {what}", format_count(count))?;
-        }
-    }
-    let has_statuses = outcome.statuses.iter().next().is_some();
-    if matches!(plan.workload, Workload::Http(_)) && has_statuses {
-        write!(text, "\nstatuses     {}", outcome.statuses)?;
-    }
+    write_requests(text, plan, outcome)?;
     write!(
         text,
         "\nconnections  {} planned, {} opened, at most {} at a time",
@@ -154,6 +133,35 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     steps::write_table(text, outcome)?;
     write_errors(text, outcome)?;
     write_remarks(text, plan, outcome)
+}
+
+/// Writes what became of the requests, without the line end.
+fn write_requests(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+    let requests = &outcome.requests;
+    write!(
+        text,
+        "requests     {} sent, {} answered",
+        format_count(requests.sent),
+        format_count(requests.answered)
+    )?;
+    for (count, what) in [
+        (requests.wrong, "wrong"),
+        (requests.bad_status, "with a failing status"),
+        (requests.bad_body, "without the expected text"),
+        (requests.timed_out, "timed out"),
+        (requests.lost, "lost"),
+        (requests.resent, "sent again"),
+        (requests.redirects, "redirects followed"),
+    ] {
+        if count > 0 {
+            write!(text, ", {} {what}", format_count(count))?;
+        }
+    }
+    let has_statuses = outcome.statuses.iter().next().is_some();
+    if matches!(plan.workload, Workload::Http(_)) && has_statuses {
+        write!(text, "\nstatuses     {}", outcome.statuses)?;
+    }
+    Ok(())
 }
 
 fn write_times(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {

@@ -56,6 +56,13 @@ pub struct WorkloadOptions {
     /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
     #[arg(long, value_name = "STATUSES")]
     expect: Option<StatusSet>,
+    /// Follow up to so many redirects per request, on the same server: --follow 3
+    ///
+    /// The times, and --timeout, are those of all of its requests together, and only the last response counts. Any
+    /// other redirect is a wrong response: one too many, to another server, or after which the target closes the
+    /// connection.
+    #[arg(long, value_name = "COUNT", conflicts_with = "requests")]
+    follow: Option<u32>,
     /// Text that the body of each HTTP response must contain: --expect-body 'in stock'
     ///
     /// Checked for responses with an expected status; those without it are counted as bad-body. The body is searched
@@ -172,6 +179,7 @@ impl WorkloadOptions {
             request.method.clone_from(method);
         }
         request.headers = self.headers(target)?;
+        request.follow = self.follow.unwrap_or_default();
         request.expected_body = self.expect_body.clone().map(String::into_bytes);
         if let Some(expected) = &self.expect {
             request.expected.clone_from(expected);
@@ -214,6 +222,7 @@ impl WorkloadOptions {
             ("--expect", self.expect.is_some()),
             ("--expect-body", self.expect_body.is_some()),
             ("--user", self.user.is_some()),
+            ("--follow", self.follow.is_some()),
             ("--requests", self.requests.is_some()),
             ("--body", self.body.is_some()),
             ("--body-file", self.body_file.is_some()),
@@ -369,6 +378,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
                 "expected": request.expected.to_string(),
                 "expected_body_bytes": request.expected_body.as_ref().map(Vec::len),
                 "body_bytes": request.body.len(),
+                "follow": request.follow,
                 "listed": listed,
             }))
         }
