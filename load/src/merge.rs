@@ -35,6 +35,9 @@ impl Connections {
         self.opened += other.opened;
         self.open_max += other.open_max;
         self.closed_idle += other.closed_idle;
+        self.resumed += other.resumed;
+        let allowed = [self.streams_allowed, other.streams_allowed].into_iter().flatten();
+        self.streams_allowed = allowed.min();
     }
 }
 

@@ -7,6 +7,7 @@ mod files;
 mod find;
 mod goal;
 mod histogram;
+mod http2;
 mod json;
 mod options;
 mod pace;
@@ -72,6 +73,7 @@ Examples:
   ringspun load http://[::1]/items --method PUT --body-file items.json
   ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
+  ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
   ringspun load https://localhost:8443/ --cert me.pem --key me.key
   ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
@@ -95,7 +97,8 @@ the next bytes; with churn, a connection.
 With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
 own times. A lost connection loses all its requests in flight and counts as one error.
 
-Targets with http or https get HTTP/1.1 requests over persistent connections. Responses with status 2xx or
+Targets with http or https get HTTP/1.1 requests over persistent connections, or with --http2 HTTP/2 requests.
+Responses with status 2xx or
 3xx, or those of --expect, count as successes (redirects are not followed), others as errors. Connections that the
 target closes after a response or while they are idle are reopened; service times do not include this.
 
