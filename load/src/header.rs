@@ -75,6 +75,11 @@ impl Header {
         &self.name
     }
 
+    /// The value, without spaces around it.
+    pub(crate) fn value(&self) -> &str {
+        &self.value
+    }
+
     /// Whether it describes the body.
     pub(crate) fn is_of_content(&self) -> bool {
         self.name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"))

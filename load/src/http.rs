@@ -91,9 +91,17 @@ impl HttpRequest {
         !self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host"))
     }
 
-    /// Whether it has a `Content-Length`.
-    pub(crate) fn has_length(&self) -> bool {
-        ["POST", "PUT", "PATCH"].contains(&self.method.as_str()) || !self.body.is_empty()
+    /// Whether the length of the body is stated: where there is one, and with methods that servers expect one with.
+    pub(crate) fn states_length(&self) -> bool {
+        let expects_body = ["POST", "PUT", "PATCH"].contains(&self.method.as_str());
+        expects_body || !self.body.is_empty()
+    }
+
+    /// The first header that HTTP/2 does not have, as it belongs to a connection of HTTP/1.1.
+    pub(crate) fn connection_header(&self) -> Option<&Header> {
+        const NAMES: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "te", "upgrade"];
+        let is_one = |header: &&Header| NAMES.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+        self.headers.iter().filter(|header| header.value() != "trailers").find(is_one)
     }
 
     /// The bytes of the request.
@@ -105,11 +113,17 @@ impl HttpRequest {
         for header in &self.headers {
             head += &format!("{header}\r\n");
         }
-        if self.has_length() {
+        if self.states_length() {
             head += &format!("Content-Length: {}\r\n", self.body.len());
         }
         [head.as_bytes(), b"\r\n", &self.body].concat()
     }
+}
+
+/// Whether a request with this method may be sent again if its connection was closed before a response (RFC 9110,
+/// section 9.2.2).
+pub(crate) fn is_idempotent(method: &str) -> bool {
+    IDEMPOTENT.contains(&method)
 }
 
 /// A serialized request.
@@ -117,7 +131,7 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// The response has no body, whatever its headers say.
     pub(crate) is_head: bool,
-    /// The request may be sent again if its connection was closed before a response (RFC 9110, section 9.2.2).
+    /// The request may be sent again if its connection was closed before a response.
     pub(crate) is_idempotent: bool,
     /// The request asks the target to close the connection; the response need not repeat it.
     pub(crate) closes: bool,
@@ -135,7 +149,7 @@ impl Prepared {
         Self {
             bytes: Vec::new(),
             is_head: request.method == "HEAD",
-            is_idempotent: IDEMPOTENT.contains(&request.method.as_str()),
+            is_idempotent: is_idempotent(&request.method),
             closes: request.asks_to_close(),
             expected_body: request.expected_body.clone().map(Delimiter::new),
         }

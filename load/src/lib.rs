@@ -1,9 +1,13 @@
 //! A load generator on Ringspun's fibers. It sends messages over TCP, TLS, UDP or Unix sockets and waits for the
-//! responses, or only sends, only receives, or only connects; or it sends HTTP/1.1 requests, with or without TLS. It
+//! responses, or only sends, only receives, or only connects; or it sends HTTP requests, with or without TLS. It
 //! reports latencies, errors, and whether the generator itself kept up.
 //!
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
 //! histograms. This crate prints nothing; the command `ringspun load` is built on it.
+//!
+//! # Features
+//!
+//! Off by default: `http2` for [`Plan::http2`].
 //!
 //! # Response time and service time
 //!
@@ -26,6 +30,8 @@ mod gate;
 mod header;
 mod hooks;
 mod http;
+#[cfg(feature = "http2")]
+mod http2;
 mod interval;
 mod latencies;
 mod link;
@@ -81,7 +87,7 @@ pub use outcome::{
 pub use payload::{Payload, Sizes};
 pub use plan::{
     CONNECTIONS_MAX, DATAGRAM_PAYLOAD_MAX_BYTES, Length, MESSAGE_MAX_BYTES, Pace, Plan,
-    STREAM_PAYLOAD_MAX_BYTES, WORKERS_MAX, Workload,
+    STREAM_PAYLOAD_MAX_BYTES, STREAMS_MAX, WORKERS_MAX, Workload,
 };
 pub use quantity::{format_bytes, format_count, format_duration, format_per_s, parse_count, parse_duration};
 pub use rate::Rate;

@@ -1,9 +1,12 @@
 //! A stream to the target, plain or with TLS.
 
+use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "http2")]
+use ringspun_net::PollStream;
 use ringspun_net::{self as net, Stream};
 use ringspun_tls::{self as tls, ClientConfig, TlsStream};
 
@@ -45,6 +48,24 @@ impl Link {
         }
     }
 
+    /// What the target chose in TLS (ALPN), if anything; `None` without TLS.
+    #[cfg(feature = "http2")]
+    pub(crate) fn alpn(&self) -> Option<Option<Vec<u8>>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(secured) => Some(secured.stream.alpn_protocol()),
+        }
+    }
+
+    /// The stream for futures.
+    #[cfg(feature = "http2")]
+    pub(crate) fn as_poll_stream(&self) -> &dyn PollStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(secured) => &secured.stream,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
         match self {
@@ -75,6 +96,31 @@ impl Link {
         }
     }
 }
+
+/// The error of a connection on which the target does not speak the protocol that was asked for.
+#[derive(Debug)]
+pub(crate) struct NotAgreed(String);
+
+impl NotAgreed {
+    /// The error; the text says what the target did, and what was expected.
+    #[cfg(feature = "http2")]
+    pub(crate) fn error(text: String) -> io::Error {
+        io::Error::other(Self(text))
+    }
+
+    /// Whether an error is one.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|error| error.is::<Self>())
+    }
+}
+
+impl fmt::Display for NotAgreed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotAgreed {}
 
 /// Received bytes.
 pub(crate) enum Received {

@@ -38,6 +38,8 @@ impl Connections {
         self.open_max += other.open_max;
         self.closed_idle += other.closed_idle;
         self.resumed += other.resumed;
+        let allowed = [self.streams_allowed, other.streams_allowed].into_iter().flatten();
+        self.streams_allowed = allowed.min();
     }
 }
 

@@ -15,14 +15,16 @@ pub enum ErrorKind {
     ConnectTimedOut,
     /// A connection could not be established for another reason.
     ConnectFailed,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or the target does not speak HTTP/2, where that was asked for.
     HandshakeFailed,
     /// The target reset a connection, losing the requests in flight.
     Reset,
     /// The target closed a connection before it responded, losing the requests in flight.
     Closed,
-    /// A request was not answered within the timeout. Its connection is replaced, as a late response could be
-    /// mistaken for the next one.
+    /// The target reset the stream of a request over HTTP/2. Its connection stays.
+    StreamReset,
+    /// A request was not answered within the timeout. Without HTTP/2, its connection is replaced, as a late
+    /// response could be mistaken for the next one.
     TimedOut,
     /// A response had unexpected bytes, or was not valid HTTP.
     Wrong,
@@ -37,13 +39,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in display order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
         Self::HandshakeFailed,
         Self::Reset,
         Self::Closed,
+        Self::StreamReset,
         Self::TimedOut,
         Self::Wrong,
         Self::Status,
@@ -60,6 +63,7 @@ impl ErrorKind {
             Self::HandshakeFailed => "handshake_failed",
             Self::Reset => "reset",
             Self::Closed => "closed",
+            Self::StreamReset => "stream_reset",
             Self::TimedOut => "timed_out",
             Self::Wrong => "wrong",
             Self::Status => "status",
@@ -125,6 +129,8 @@ pub struct Connections {
     pub closed_idle: u64,
     /// How many of the opened ones resumed an earlier TLS session.
     pub resumed: u64,
+    /// How many streams the target allowed on a connection, where those were fewer than planned; with HTTP/2.
+    pub streams_allowed: Option<usize>,
 }
 
 /// Counts of requests (the [`Workload`](crate::Workload) defines what a request is), without those of the warm-up.
@@ -147,10 +153,11 @@ pub struct Requests {
     pub bad_body: u64,
     /// How many were not answered within the timeout.
     pub timed_out: u64,
-    /// How many were lost with their connection.
+    /// How many were lost with their connection, or with their stream.
     pub lost: u64,
-    /// How many were sent again on another connection, because the target closed a reused one before a response
-    /// began; HTTP requests with idempotent methods only. Each counts once as sent.
+    /// How many were sent again: HTTP requests with idempotent methods whose reused connection the target closed
+    /// before a response began, and over HTTP/2 those that the target says it did not process. Each counts once as
+    /// sent.
     pub resent: u64,
     /// How many redirects were followed: requests that are not counted otherwise, before the last response to each that
     /// is ([`HttpRequest::follow`](crate::HttpRequest::follow)).
@@ -158,7 +165,7 @@ pub struct Requests {
 }
 
 /// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP
-/// or IP.
+/// or IP. Over HTTP/2, bytes of bodies only, as headers are compressed for a connection and not for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes of requests.

@@ -23,6 +23,8 @@ pub const MESSAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const DATAGRAM_PAYLOAD_MAX_BYTES: usize = 65_507;
 /// The maximum number of connections.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// The maximum number of streams of a connection, with HTTP/2.
+pub const STREAMS_MAX: usize = 10_000;
 /// The maximum number of threads.
 pub const WORKERS_MAX: usize = 1024;
 /// The maximum of all durations in a plan: a thousand days.
@@ -151,6 +153,13 @@ pub struct Plan {
     /// loop, requests wait if this many are. Together they may have [`STREAM_PAYLOAD_MAX_BYTES`]. A lost
     /// connection loses all of them.
     pub pipeline: usize,
+    /// Whether to speak HTTP/2 with an HTTP target; off by default. With `https://` it is agreed upon in TLS (ALPN),
+    /// with `http://` the target has to know (prior knowledge). Needs the feature `http2` of this crate.
+    pub http2: bool,
+    /// The maximum number of unanswered requests per connection with HTTP/2, each on a stream of its own; 1 by default,
+    /// and never more than the target allows. A closed loop keeps this many in flight; in an open loop, the next free
+    /// stream takes the next request.
+    pub streams: usize,
     /// After how many requests a connection is closed and replaced; absent by default: as long as the target keeps
     /// it. For one request at a time over streams: echo, request or HTTP.
     pub requests_per_connection: Option<u64>,
@@ -205,6 +214,8 @@ impl Plan {
             workload,
             requests: None,
             pipeline: 1,
+            http2: false,
+            streams: 1,
             requests_per_connection: None,
             pace: Pace::Closed,
             arrivals: Arrivals::default(),
@@ -272,6 +283,7 @@ impl Plan {
             return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
         }
         self.check_requests_per_connection()?;
+        self.check_http2()?;
         self.check_pace()?;
         if self.timeout.is_zero() {
             return Err("the timeout is 0: expected more".to_string());
@@ -403,6 +415,51 @@ impl Plan {
     fn asks_to_close(&self, request: &HttpRequest) -> bool {
         let listed = self.requests.iter().flat_map(|list| &list.requests);
         request.asks_to_close() || listed.map(|listed| &listed.request).any(HttpRequest::asks_to_close)
+    }
+
+    fn check_http2(&self) -> Result<(), String> {
+        let Self { streams, connections, target, .. } = self;
+        let Workload::Http(request) = &self.workload else {
+            return match self.http2 || *streams != 1 {
+                true => Err(format!("HTTP/2 is not spoken with {target}: expected http:// or https://")),
+                false => Ok(()),
+            };
+        };
+        if !self.http2 {
+            let text = format!("{streams} streams per connection: expected HTTP/2, or 1");
+            return if *streams == 1 { Ok(()) } else { Err(text) };
+        }
+        if !cfg!(feature = "http2") {
+            return Err(
+                "HTTP/2 is not part of this build: expected the feature http2 of ringspun-load".to_string()
+            );
+        }
+        if !(1..=STREAMS_MAX).contains(streams) || streams.saturating_mul(*connections) > CONNECTIONS_MAX {
+            return Err(format!(
+                "{streams} streams on each of {connections} connections: expected 1 to {STREAMS_MAX} streams, and \
+                 {CONNECTIONS_MAX} in total"
+            ));
+        }
+        if self.pipeline > 1 {
+            let depth = self.pipeline;
+            return Err(format!("pipelining ({depth}) is HTTP/1.1's: expected streams with HTTP/2"));
+        }
+        if request.expected_body.is_some() || request.follow > 0 || self.requests.is_some() {
+            return Err("a text that bodies must contain, redirects that are followed, and lists of requests are for \
+                        HTTP/1.1: expected none with HTTP/2"
+                .to_string());
+        }
+        if let Some(header) = request.connection_header() {
+            let name = header.name();
+            return Err(format!("the header {name} is HTTP/1.1's: expected other headers with HTTP/2"));
+        }
+        match self.tls.alpn.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "the protocols to offer in TLS are {}: expected none with HTTP/2, which offers h2",
+                self.tls.alpn.join(", ")
+            )),
+        }
     }
 
     fn check_pipeline(&self) -> Result<(), String> {

@@ -248,7 +248,7 @@ impl Entry {
             head.add_text(b"\r\n");
         }
         let body = Template::parse(&request.body, Place::Body, data)?;
-        let has_length = request.has_length();
+        let has_length = request.states_length();
         let mut entry = Self {
             prepared: Prepared::without_bytes(request),
             expected: request.expected.clone(),

@@ -33,6 +33,7 @@ pub(crate) struct Tally {
     send_delays: RefCell<Latencies>,
     handshake_times: RefCell<Latencies>,
     resumed: Cell<u64>,
+    streams_allowed: Cell<Option<usize>>,
 }
 
 /// A failure to connect.
@@ -101,6 +102,7 @@ impl Tally {
             send_delays: RefCell::new(Latencies::new()?),
             handshake_times: RefCell::new(Latencies::new()?),
             resumed: Cell::new(0),
+            streams_allowed: Cell::new(None),
         })
     }
 
@@ -131,6 +133,11 @@ impl Tally {
             self.handshake_times.borrow_mut().record(time);
             self.resumed.set(self.resumed.get() + u64::from(is_resumed));
         }
+    }
+
+    /// Notes that a target allows fewer streams than planned.
+    pub(crate) fn allowed_streams(&self, count: usize) {
+        self.streams_allowed.set(Some(self.streams_allowed.get().map_or(count, |least| least.min(count))));
     }
 
     pub(crate) fn handshake_times(&self) -> Latencies {
@@ -278,6 +285,7 @@ impl Tally {
             open_max: self.open_max.get(),
             closed_idle: self.closed_idle.get(),
             resumed: self.resumed.get(),
+            streams_allowed: self.streams_allowed.get(),
         }
     }
 

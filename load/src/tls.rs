@@ -44,8 +44,15 @@ impl fmt::Debug for TlsOptions {
 
 impl TlsOptions {
     /// The configuration, with the PEM texts parsed.
-    pub(crate) fn config(&self) -> io::Result<ClientConfig> {
-        let mut builder = ClientConfig::builder().alpn(self.alpn.iter().map(String::as_str));
+    ///
+    /// `protocols` are offered if no others are asked for.
+    pub(crate) fn config(&self, protocols: &[&str]) -> io::Result<ClientConfig> {
+        let asked = self.alpn.iter().map(String::as_str);
+        let mut builder = ClientConfig::builder();
+        builder = match self.alpn.is_empty() {
+            true => builder.alpn(protocols.iter().copied()),
+            false => builder.alpn(asked),
+        };
         builder = builder.resumption(self.resumes);
         if let Some(authorities) = &self.authorities_pem {
             builder = builder.roots(Roots::from_pem(authorities)?);

@@ -11,15 +11,17 @@ use ringspun_fibers::{self as fibers, FiberBuilder};
 use ringspun_net::{self as net, Address, DatagramSocket, Endpoint, SocketOption};
 use ringspun_tls::{self as tls, ClientConfig};
 
-use crate::link::{Handshake, Link};
+#[cfg(feature = "http2")]
+use crate::http2::Session;
+use crate::link::{Handshake, Link, NotAgreed};
 use crate::outcome::ErrorKind;
 use crate::plan::Plan;
 use crate::target::{Detour, Target};
 
 /// The stack of the fiber that drains a sink.
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
-/// The stack of fibers that speak TLS.
-pub(crate) const TLS_STACK_SIZE_BYTES: usize = 1024 * 1024;
+/// The stack of fibers that speak TLS, HTTP/2 or WebSocket; untouched pages take no memory.
+pub(crate) const LARGE_STACK_SIZE_BYTES: usize = 1024 * 1024;
 
 /// The resolved target: all addresses of its name.
 #[derive(Clone)]
@@ -58,7 +60,7 @@ impl Destination {
             (None, Target::Http(http)) => (Kind::Tcp, look_up(http.endpoint())?),
         };
         let tls = match target.tls_host() {
-            Some(host) => Some((plan.tls.config()?, host)),
+            Some(host) => Some((plan.tls.config(if plan.http2 { &["h2"] } else { &[] })?, host)),
             None => None,
         };
         let (next_address, next_source) = (Cell::new(0), Cell::new(0));
@@ -150,6 +152,8 @@ pub(crate) enum Transport {
     Stream(Link),
     Sink(Sink),
     Datagrams(DatagramSocket),
+    #[cfg(feature = "http2")]
+    Http2(Rc<Session>),
 }
 
 impl Transport {
@@ -159,6 +163,19 @@ impl Transport {
             Self::Stream(link) => link.handshake(),
             Self::Sink(sink) => sink.stream.handshake(),
             Self::Datagrams(_) => None,
+            #[cfg(feature = "http2")]
+            Self::Http2(session) => session.handshake(),
+        }
+    }
+}
+
+impl Transport {
+    /// How many requests the target allows at once on the connection, where it says so.
+    pub(crate) fn streams_allowed(&self) -> Option<usize> {
+        match self {
+            #[cfg(feature = "http2")]
+            Self::Http2(session) => Some(session.streams_allowed()),
+            _ => None,
         }
     }
 }
@@ -175,7 +192,7 @@ impl Sink {
         let read = stream.clone();
         // The writer gets any error as well.
         let drain = move || while let Ok(Some(_)) = read.receive() {};
-        let stack = if stream.handshake().is_some() { TLS_STACK_SIZE_BYTES } else { SINK_STACK_SIZE_BYTES };
+        let stack = if stream.handshake().is_some() { LARGE_STACK_SIZE_BYTES } else { SINK_STACK_SIZE_BYTES };
         FiberBuilder::new().stack_size_bytes(stack).spawn(drain)?;
         Ok(Self { stream })
     }
@@ -195,7 +212,7 @@ impl Drop for Sink {
 /// The kind of an error of connecting.
 pub(crate) fn connect_error_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        _ if tls::tls_error_of(error).is_some() => ErrorKind::HandshakeFailed,
+        _ if tls::tls_error_of(error).is_some() || NotAgreed::is(error) => ErrorKind::HandshakeFailed,
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
         io::ErrorKind::TimedOut => ErrorKind::ConnectTimedOut,
         _ => ErrorKind::ConnectFailed,

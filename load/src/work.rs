@@ -1,6 +1,8 @@
 //! Performs requests: sends a message, and reads the response.
 
 use std::io;
+#[cfg(feature = "http2")]
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
@@ -8,6 +10,8 @@ use ringspun_net::{self as net, DatagramSocket};
 
 use crate::framing::{Delimiter, Framing};
 use crate::http::{Prepared, Response};
+#[cfg(feature = "http2")]
+use crate::http2::{self, Session};
 use crate::link::{Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
@@ -28,6 +32,9 @@ pub(crate) enum Work {
     Receive(Option<Messages>),
     /// A connection per request, with or without an exchange.
     Churn(Option<Exchange>),
+    /// Requests over the streams of HTTP/2.
+    #[cfg(feature = "http2")]
+    Http2(http2::Prepared),
 }
 
 /// Requests with responses, by protocol.
@@ -54,6 +61,10 @@ impl Work {
             }
             (Workload::Request { payload, framing: Framing::Delimiter(delimiter) }, _) => {
                 Exchange::Delimiter(Messages::new(payload), Delimiter::new(delimiter.clone()))
+            }
+            #[cfg(feature = "http2")]
+            (Workload::Http(request), Target::Http(target)) if plan.http2 => {
+                return http2::Prepared::new(request, target).map(Self::Http2);
             }
             (Workload::Http(request), Target::Http(target)) => match &plan.requests {
                 None => match Follow::of(request, target) {
@@ -88,6 +99,11 @@ impl Work {
                 stream.set_write_behind(true);
                 Ok(Transport::Stream(stream))
             }
+            #[cfg(feature = "http2")]
+            (Self::Http2(_), Transport::Stream(link)) => {
+                let session = fibers::with_time_limit(timeout, || Session::open(link))?;
+                Ok(Transport::Http2(Rc::new(session)))
+            }
             (_, transport) => Ok(transport),
         }
     }
@@ -99,6 +115,8 @@ impl Work {
                 prepared.is_idempotent
             }
             Self::Exchange(Exchange::List(list)) => list.prepared(chosen).is_idempotent,
+            #[cfg(feature = "http2")]
+            Self::Http2(prepared) => prepared.is_idempotent,
             _ => false,
         }
     }
@@ -132,6 +150,9 @@ impl Work {
             // Connecting is all there is to do.
             Self::Churn(None) => Ok(Answer::Correct(Traffic::default())),
             Self::Churn(Some(exchange)) => exchange.perform(transport, request),
+            // Those have fibers of their own.
+            #[cfg(feature = "http2")]
+            Self::Http2(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 }
@@ -183,7 +204,7 @@ impl Exchange {
             Transport::Datagrams(socket) => {
                 self.perform_over_datagrams(socket, message, self.message(request.wrapping_sub(1)))
             }
-            Transport::Sink(_) => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -310,6 +331,8 @@ fn send(transport: &Transport, message: &[u8]) -> io::Result<Answer> {
         Transport::Sink(sink) => sink.stream().write(message)?,
         Transport::Datagrams(socket) => socket.write(message)?,
         Transport::Stream(stream) => stream.write(message)?,
+        #[cfg(feature = "http2")]
+        Transport::Http2(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     Ok(Answer::Correct(traffic(message.len(), 0)))
 }
@@ -325,7 +348,7 @@ fn receive(transport: &Transport) -> io::Result<Answer> {
                 return Ok(Answer::Ended { text, has_begun: false });
             }
         },
-        Transport::Sink(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     Ok(Answer::Correct(traffic(0, received_bytes)))
 }

@@ -9,6 +9,8 @@
 
 mod churn;
 mod monitor;
+#[cfg(feature = "http2")]
+mod multiplexed;
 mod opening;
 mod pipeline;
 mod results;
@@ -36,7 +38,7 @@ use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusSet;
 use crate::step_tally::StepTally;
 use crate::tally::Tally;
-use crate::transport::{Destination, TLS_STACK_SIZE_BYTES, Transport};
+use crate::transport::{Destination, LARGE_STACK_SIZE_BYTES, Transport};
 use crate::work::Work;
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -81,16 +83,7 @@ pub(crate) fn run(
     };
     run.start(start);
 
-    let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
-        let run = run.clone();
-        run.clone().spawn_connection(move || match &run.work {
-            _ if !run.wait_for_start() => {}
-            Work::Churn(_) => run.churn(index),
-            Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
-            _ => run.drive(index, transport),
-        })
-    });
-    let drivers: Rc<[_]> = drivers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
+    let drivers: Rc<[_]> = run.spawn_drivers(opened).map_err(RunError::Failed)?.into();
     if let Some(recorder) = hooks.recorder {
         let clock = run.clock.get();
         let step_ends = matches!(run.plan.pace, Pace::Steps(_))
@@ -120,12 +113,30 @@ pub(crate) fn run(
 }
 
 impl Worker {
+    /// Starts a fiber for each connection, which sends its requests; with HTTP/2, one for each stream.
+    fn spawn_drivers(self: &Rc<Self>, opened: Vec<Option<Transport>>) -> io::Result<Vec<JoinHandle<()>>> {
+        #[cfg(feature = "http2")]
+        if matches!(self.work, Work::Http2(_)) {
+            return self.spawn_streams(opened);
+        }
+        let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
+            let run = self.clone();
+            self.spawn_connection(move || match &run.work {
+                _ if !run.wait_for_start() => {}
+                Work::Churn(_) => run.churn(index),
+                Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
+                _ => run.drive(index, transport),
+            })
+        });
+        drivers.collect()
+    }
+
     fn spawn_connection<T: 'static>(
         &self,
         function: impl FnOnce() -> T + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        let has_tls = self.plan.target.tls_host().is_some();
-        let stack = if has_tls { TLS_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
+        let is_large = self.plan.target.tls_host().is_some() || self.plan.http2;
+        let stack = if is_large { LARGE_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
         FiberBuilder::new().stack_size_bytes(stack).spawn(function)
     }
 }
@@ -196,7 +207,7 @@ struct Worker {
     /// When the run was stopped early.
     stopped_at: Cell<Option<Instant>>,
     cpu: Cell<CpuTimes>,
-    /// Since when each connection has been waiting for a response; for the monitor.
+    /// Since when each connection, or each stream, has been waiting for a response; for the monitor.
     waiting_since: Vec<Cell<Option<Instant>>>,
 }
 
@@ -230,7 +241,7 @@ impl Worker {
             started_late: Cell::default(),
             stopped_at: Cell::new(None),
             cpu: Cell::default(),
-            waiting_since: (0..tally.wanted()).map(|_| Cell::new(None)).collect(),
+            waiting_since: (0..tally.wanted() * plan.streams).map(|_| Cell::new(None)).collect(),
             plan,
             share,
             destination,
@@ -270,7 +281,7 @@ impl Worker {
 
     /// The number of connections of this thread.
     fn connections(&self) -> usize {
-        self.waiting_since.len()
+        self.tally.wanted()
     }
 
     /// Sets the start of the run.

@@ -5,6 +5,7 @@ mod faults;
 mod find;
 mod hosts;
 mod http;
+mod http2;
 mod pace;
 mod page;
 mod pipeline;

@@ -83,6 +83,11 @@ impl Worker {
             Ok(transport) => {
                 self.tally.opened();
                 self.tally.shook_hands(transport.handshake());
+                if let Some(allowed) =
+                    transport.streams_allowed().filter(|allowed| *allowed < self.plan.streams)
+                {
+                    self.tally.allowed_streams(allowed);
+                }
             }
             // Interrupted because the run was stopped.
             Err(error) if self.stopped_at.get().is_some() && net::interrupt_of(error).is_some() => {}

@@ -10,7 +10,7 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
-use super::{Verdicts, tls, workload};
+use super::{Verdicts, http2, tls, workload};
 
 /// The results as one JSON object.
 pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
@@ -124,6 +124,7 @@ fn plan_value(plan: &Plan) -> Value {
     });
     if let Some(fields) = value.as_object_mut() {
         fields.append(&mut workload::fields(plan));
+        fields.append(&mut http2::fields(plan));
     }
     value
 }
@@ -191,6 +192,7 @@ fn connections_value(outcome: &Outcome) -> Value {
         "open_max": connections.open_max,
         "closed_idle": connections.closed_idle,
         "resumed": connections.resumed,
+        "streams_allowed": connections.streams_allowed,
         "refused": errors.count(ErrorKind::Refused),
         "timed_out": errors.count(ErrorKind::ConnectTimedOut),
         "failed": errors.count(ErrorKind::ConnectFailed),

@@ -7,6 +7,7 @@ mod files;
 mod find;
 mod goal;
 mod histogram;
+mod http2;
 mod json;
 mod names;
 mod options;
@@ -77,6 +78,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
+  ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
   ringspun load https://localhost:8443/ --cert me.pem --key me.key
   ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
@@ -100,11 +102,11 @@ the next bytes; with churn, a connection.
 With --pipeline, a connection sends further requests before earlier ones are answered. Each request has its
 own times. A lost connection loses all its requests in flight and counts as one error.
 
-Targets with http or https get HTTP/1.1 requests over persistent connections. Responses with status 2xx or
-3xx, or those of --expect, count as successes (redirects are followed only with --follow), others as errors; with
---expect-body, they must contain a text. For raw requests (--workload request) there is no such check: a response
-is what --response or --response-end says, with any content. Connections that the target closes after a response
-or while they are idle are reopened; service times do not include this.
+Targets with http or https get HTTP/1.1 requests over persistent connections, or with --http2 HTTP/2 requests.
+Responses with status 2xx or 3xx, or those of --expect, count as successes (redirects are followed only with
+--follow), others as errors; with --expect-body, they must contain a text. For raw requests (--workload request)
+there is no such check: a response is what --response or --response-end says, with any content. Connections that
+the target closes after a response or while they are idle are reopened; service times do not include this.
 
 With --requests FILE, each request is one of the file, chosen at random by weight: a JSON object per line, such
 as {\"method\":\"POST\",\"path\":\"/cart\",\"headers\":{\"Accept\":\"*/*\"},\"body\":\"n=1\",\"weight\":3},

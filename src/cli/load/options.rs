@@ -9,6 +9,7 @@ use clap::Args;
 use ringspun_load::{self as load, Condition, Detour, Gate, Length, Plan, Target};
 
 use super::goal::FindFlags;
+use super::http2::Http2Flags;
 use super::pace::PaceFlags;
 use super::tls::TlsFlags;
 use super::workload::WorkloadOptions;
@@ -45,6 +46,8 @@ pub struct Options {
     pub repeat: Option<u32>,
     #[command(flatten)]
     workload: WorkloadOptions,
+    #[command(flatten)]
+    http2: Http2Flags,
     #[command(flatten)]
     tls: TlsFlags,
     /// Maximum time to wait for a connection and for a response
@@ -139,6 +142,7 @@ impl Options {
         plan.detour.clone_from(&self.connect_to);
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
+        self.http2.apply(&mut plan);
         self.tls.apply(&mut plan)?;
         plan.timeout = self.timeout;
         match (self.count, self.duration) {

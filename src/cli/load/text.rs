@@ -9,7 +9,7 @@ use ringspun_load::{
     Workload, format_bytes, format_count, format_duration, format_per_s,
 };
 
-use super::{BUSY_PERCENT, histogram, names, steps, workload};
+use super::{BUSY_PERCENT, histogram, http2, names, steps, workload};
 
 /// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -87,7 +87,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         (_, Arrivals::Poisson) => format!("{pace} (Poisson)"),
         (_, Arrivals::Even) => format!("{pace} (evenly spaced)"),
     };
-    let work = workload::describe(plan);
+    let work = workload::describe(plan) + &http2::describe(plan);
     let measured = format_duration(outcome.measured);
     writeln!(
         text,
@@ -246,6 +246,9 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             text,
             "\nThe target's certificate was not verified (--insecure): the times are those of whoever answered."
         )?;
+    }
+    if let Some(remark) = http2::remark(plan, outcome) {
+        writeln!(text, "\n{remark}")?;
     }
     if let Some(loss) = &outcome.target_loss {
         writeln!(

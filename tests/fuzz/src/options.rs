@@ -12,6 +12,9 @@ mod flags;
 #[path = "../../../src/cli/load/goal.rs"]
 #[expect(dead_code, reason = "a search is the command's")]
 mod goal;
+#[path = "../../../src/cli/load/http2.rs"]
+#[expect(dead_code, reason = "the words in the results are the command's")]
+mod http2;
 #[path = "../../../src/cli/load/pace.rs"]
 mod pace;
 #[path = "../../../src/cli/load/requests.rs"]
