@@ -84,7 +84,10 @@ fn requests_of_a_file_are_sent_by_weight_and_told_by_name() {
         assert_eq!(report["errors"]["kinds"][0]["example"], "HTTP 404 for gone");
         assert_eq!((&report["plan"]["http"]["listed"], &report["plan"]["seed"]), (&4.into(), &5.into()));
     }
-    let table = text_of(&load(&[&target, "--count", "40", "--requests", &file]));
+    let page = folder.file("page.html");
+    let table = text_of(&load(&[&target, "--count", "40", "--requests", &file, "--html", &page]));
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("id=\"names\"") && page.contains("<th scope=\"row\">POST /cart</th>"), "{page}");
     for part in ["4 listed requests, closed loop", "response times by request", "\nPOST /cart"] {
         assert!(table.contains(part), "{part}: {table}");
     }

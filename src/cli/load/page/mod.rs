@@ -161,6 +161,7 @@ impl Page<'_> {
         sections::add_percentiles(&mut html, &self.times, &self.meaning);
         sections::add_latency(&mut html, &self.series, self.times.first().map_or("", |(name, _)| *name));
         sections::add_rate(&mut html, &self.series, self.value, self.rate_unit);
+        sections::add_names(&mut html, self.value);
         sections::add_steps(&mut html, self.value);
         sections::add_histogram(&mut html, &self.times);
         sections::add_logs(&mut html, self.value);

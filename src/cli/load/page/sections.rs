@@ -307,10 +307,7 @@ pub fn add_steps(html: &mut String, value: &Value) {
             true => rate("from_per_s"),
             false => format!("{} to {}", rate("from_per_s"), rate("to_per_s")),
         };
-        let time = |name: &str| match step["response_time"][name].as_f64() {
-            Some(microseconds) => format_duration(Duration::from_nanos((microseconds * 1000.0) as u64)),
-            None => "-".to_string(),
-        };
+        let time = |name: &str| shown_time(&step["response_time"][name]);
         let seconds = format!("{:.2} s", step["measured_s"].as_f64().unwrap_or_default());
         let unsent = format_count(step["requests"]["unsent"].as_u64().unwrap_or_default());
         let times = ["p50_us", "p99_us", "p99_9_us", "max_us"].map(time);
@@ -321,6 +318,31 @@ pub fn add_steps(html: &mut String, value: &Value) {
     let head = ["planned", "measured", "responses/s", "p50", "p99", "p99.9", "max", "unsent"];
     html.push_str(&table("Steps", &head, &rows));
     html.push_str("</section>\n");
+}
+
+/// The results per name of the requests of a list.
+pub fn add_names(html: &mut String, value: &Value) {
+    let Some(names) = value["by_name"].as_array() else { return };
+    let row = |named: &Value| {
+        let count = |field: &str| named["requests"][field].as_u64().unwrap_or_default();
+        let failed = count("sent").saturating_sub(count("answered"));
+        let times = ["p50_us", "p99_us", "max_us"].map(|field| shown_time(&named["response_time"][field]));
+        let name = named["name"].as_str().unwrap_or_default().to_string();
+        let counts = [count("answered"), failed].map(format_count);
+        [name].into_iter().chain(counts).chain(times).collect()
+    };
+    let rows: Vec<Vec<String>> = names.iter().map(row).collect();
+    html.push_str("<section id=\"names\"><h2>Requests by name</h2>\n<p>Response times.</p>\n");
+    html.push_str(&table("Requests by name", &["name", "answered", "failed", "p50", "p99", "max"], &rows));
+    html.push_str("</section>\n");
+}
+
+/// A time in microseconds, if there is one.
+fn shown_time(value: &Value) -> String {
+    match value.as_f64() {
+        Some(microseconds) => format_duration(Duration::from_nanos((microseconds * 1000.0) as u64)),
+        None => "-".to_string(),
+    }
 }
 
 /// Explains points that combine several seconds.
