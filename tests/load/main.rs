@@ -12,6 +12,7 @@ mod repeat;
 mod report;
 mod runs;
 mod scale;
+mod signals;
 mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
