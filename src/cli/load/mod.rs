@@ -20,6 +20,7 @@ mod steps;
 mod stopping;
 mod text;
 mod tls;
+pub mod whole;
 mod workload;
 
 use std::cell::RefCell;
