@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringspun_runtime::ThreadProgress;
+
 use crate::affinity::pin_to;
 use crate::join::panic_text;
 use crate::pulse::Pulse;
@@ -23,6 +25,8 @@ const REPLACED_EVERY: Duration = Duration::from_secs(1);
 /// A stall is reported after so many looks that have found the loop in the same turn. They are counted, so that a
 /// process that is stopped for a while does not seem to stall.
 const LOOKS: u32 = 4;
+/// In place of a number of looks.
+const TOLD: u32 = u32::MAX;
 
 /// What has happened to a worker: see [`WorkersBuilder::observer`](crate::WorkersBuilder::observer).
 #[non_exhaustive]
@@ -278,18 +282,24 @@ impl Set {
     /// Reports workers whose loops do not turn for so long, until the set ends.
     fn watch(&self, limit: Duration) {
         let workers = self.workers.get().map_or(&[][..], Vec::as_slice);
-        let mut seen: Vec<(Option<u64>, u32)> = vec![(None, 0); workers.len()];
+        let mut seen: Vec<(Option<u64>, u32, Option<ThreadProgress>)> = vec![(None, 0, None); workers.len()];
         let every = (limit / LOOKS).max(Duration::from_millis(1));
         while !self.end.is_closed() {
             thread::park_timeout(every);
-            for (worker, (turn, looks)) in workers.iter().zip(&mut seen) {
+            for (worker, (turn, looks, progress)) in workers.iter().zip(&mut seen) {
                 let now = worker.pulse().busy_turn().filter(|_| !worker.has_ended());
                 if now.is_none() || now != *turn {
                     (*turn, *looks) = (now, 0);
                     continue;
                 }
                 *looks = looks.saturating_add(1);
-                if *looks == LOOKS {
+                if *looks == 1 {
+                    *progress = worker.pulse().thread().map(ThreadProgress::of);
+                }
+                // As long as others have the processors, it is not to blame.
+                let is_starved = || progress.is_some_and(|it| it.is_starved(every * (LOOKS - 1)));
+                if (LOOKS..TOLD).contains(looks) && !is_starved() {
+                    *looks = TOLD;
                     self.tell_stall(worker, now, limit);
                 }
             }

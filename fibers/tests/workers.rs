@@ -33,6 +33,16 @@ fn each_worker_is_a_thread_with_a_runtime() {
 }
 
 #[test]
+fn a_task_may_own_much() {
+    #[repr(align(64))]
+    struct Aligned([u8; 1000]);
+
+    let (large, aligned, workers) = ([7_u8; 5000], Aligned([7; 1000]), workers(1));
+    let sent = workers.get(0).unwrap().spawn(move || (large[4999], aligned.0[999])).unwrap();
+    assert_eq!(sent.join().unwrap(), (7, 7));
+}
+
+#[test]
 fn by_default_there_is_one_for_each_core_that_may_be_used() {
     let workers = WorkersBuilder::new().start().unwrap();
     assert_eq!(workers.len(), thread::available_parallelism().unwrap().get());

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+use ringspun_runtime::ThreadProgress;
 
 use crate::api as janet;
 use crate::api::JanetFiber;
@@ -16,6 +17,8 @@ use crate::api::JanetFiber;
 /// A stall is told after so many looks that have found the same run of a fiber. They are counted, so that a process
 /// that is stopped for a while does not seem to stall.
 const LOOKS: u32 = 4;
+/// In place of a number of looks.
+const TOLD: u32 = u32::MAX;
 const EVERY_MIN: Duration = Duration::from_millis(1);
 const STACK_MAX_BYTES: usize = 16 * 1024;
 
@@ -26,22 +29,21 @@ struct VmAddress(*mut c_void);
 // SAFETY: never dereferenced by Rust, and only read through the kernel by the functions it is passed to.
 unsafe impl Send for VmAddress {}
 
-/// The VMs of this process, and perhaps some that have ended.
-static VMS: Mutex<Vec<VmAddress>> = Mutex::new(Vec::new());
+/// The VMs of this process with their threads, and perhaps some that have ended.
+static VMS: Mutex<Vec<(VmAddress, i32)>> = Mutex::new(Vec::new());
 
-fn vms() -> MutexGuard<'static, Vec<VmAddress>> {
+fn vms() -> MutexGuard<'static, Vec<(VmAddress, i32)>> {
     VMS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes that there is a VM on this thread.
 pub(crate) fn note_vm() {
-    // SAFETY: an address of this thread's.
-    let vm = VmAddress(unsafe { janet::janet_local_vm() });
+    // SAFETY: an address of this thread's, and its number.
+    let (vm, thread) = unsafe { (VmAddress(janet::janet_local_vm()), libc::gettid()) };
     let mut vms = vms();
     // A thread may have the memory of one that has ended.
-    if !vms.contains(&vm) {
-        vms.push(vm);
-    }
+    vms.retain(|(known, _)| *known != vm);
+    vms.push((vm, thread));
 }
 
 /// A run of a fiber: from when the loop has resumed it until it parks or ends.
@@ -189,27 +191,49 @@ impl Drop for StallWatch {
     }
 }
 
+/// A run that was seen before, so many times, and how far its thread had come at the second.
+struct Seen {
+    vm: VmAddress,
+    run: Run,
+    looks: u32,
+    progress: Option<ThreadProgress>,
+}
+
 fn watch(end: &AtomicBool, limit: Duration, observer: &dyn Fn(&StalledVm)) {
-    let mut seen: Vec<(VmAddress, Run, u32)> = Vec::new();
+    let every = limit / LOOKS;
+    let mut seen: Vec<Seen> = Vec::new();
     while !end.load(Ordering::Relaxed) {
-        thread::park_timeout(limit / LOOKS);
+        thread::park_timeout(every);
         let mut busy = Vec::new();
-        vms().retain(|vm| match vm.look() {
-            Look::Gone => false,
-            Look::Idle => true,
-            Look::Busy(run) => {
-                let before = seen.iter().find(|(known, before, _)| known == vm && *before == run);
-                busy.push((*vm, run, before.map_or(0, |(.., looks)| looks.saturating_add(1))));
-                true
+        vms().retain(|(vm, thread)| {
+            let look = vm.look();
+            if let Look::Busy(run) = look {
+                let before = seen.iter().find(|before| before.vm == *vm && before.run == run);
+                busy.push(Seen::again(*vm, run, before, *thread));
             }
+            !matches!(look, Look::Gone)
         });
-        for (vm, run, _) in busy.iter().filter(|(.., looks)| *looks == LOOKS) {
-            if let Some(stack) = vm.stack_of(*run) {
+        // As long as others have the processors, it is not to blame.
+        let is_starved = |seen: &Seen| seen.progress.is_some_and(|it| it.is_starved(every * (LOOKS - 1)));
+        for seen in busy.iter_mut().filter(|seen| (LOOKS..TOLD).contains(&seen.looks) && !is_starved(seen)) {
+            seen.looks = TOLD;
+            if let Some(stack) = seen.vm.stack_of(seen.run) {
                 let stall = StalledVm { stalled_for: limit, stack };
                 tracing::warn!("{stall}");
                 observer(&stall);
             }
         }
         seen = busy;
+    }
+}
+
+impl Seen {
+    fn again(vm: VmAddress, run: Run, before: Option<&Self>, thread: i32) -> Self {
+        let looks = before.map_or(0, |before| before.looks.saturating_add(1));
+        let progress = match looks {
+            1 => Some(ThreadProgress::of(thread)),
+            _ => before.and_then(|before| before.progress),
+        };
+        Self { vm, run, looks, progress }
     }
 }

@@ -75,7 +75,8 @@ fn an_error_is_returned_and_leaves_the_vm_as_it_was() {
 
 #[test]
 fn a_file_runs_with_its_definitions_to_itself() {
-    let folder = env!("CARGO_TARGET_TMPDIR");
+    let folder = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    fs::create_dir_all(&folder).unwrap();
     let (file, missing) = (format!("{folder}/file.janet"), format!("{folder}/no-such-file.janet"));
     let output = format!("{folder}/file.output");
     fs::write(&file, format!("(def secret 42)\n(ev/sleep 0.001)\n(spit {output:?} (string secret))"))
@@ -90,7 +91,8 @@ fn a_file_runs_with_its_definitions_to_itself() {
 
 #[test]
 fn a_command_line_sees_its_arguments_and_its_program() {
-    let folder = env!("CARGO_TARGET_TMPDIR");
+    let folder = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    fs::create_dir_all(&folder).unwrap();
     let (script, output) = (format!("{folder}/arguments.janet"), format!("{folder}/arguments.output"));
     let source = format!("(spit {output:?} (string/format \"%q %q\" (dyn :args) (dyn :executable)))");
     fs::write(&script, source).unwrap();

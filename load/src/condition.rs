@@ -223,6 +223,22 @@ impl FromStr for Condition {
     }
 }
 
+impl Condition {
+    /// Whether it is about HTTP statuses, which responses of other protocols do not have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::Condition;
+    ///
+    /// let needs_http = |text: &str| text.parse::<Condition>().unwrap().needs_http();
+    /// assert!(needs_http("5xx>0") && !needs_http("errors>0"));
+    /// ```
+    pub fn needs_http(&self) -> bool {
+        matches!(self.limit, Limit::Status(..) | Limit::StatusPercent(..))
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -35,6 +35,22 @@ impl fmt::Display for Gate {
     }
 }
 
+impl Gate {
+    /// The condition under which it fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_load::Gate;
+    ///
+    /// let gate: Gate = "503>1%".parse().unwrap();
+    /// assert!(gate.condition().needs_http());
+    /// ```
+    pub fn condition(&self) -> &Condition {
+        &self.0
+    }
+}
+
 /// The result of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {

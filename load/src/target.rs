@@ -175,6 +175,9 @@ impl FromStr for Target {
             return parse_unix(text).map(Self::Unix);
         }
         match text.split_once("://") {
+            Some((scheme, rest)) if scheme.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                format!("{}://{rest}", scheme.to_ascii_lowercase()).parse()
+            }
             Some((scheme, _)) => Err(format!("the scheme {scheme:?} is unknown, {FORM}")),
             None => Err(without_scheme(text)),
         }
@@ -258,6 +261,9 @@ fn parse_host(location: &str) -> Result<Endpoint, String> {
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return Err(format!("IPv6 addresses must be in brackets, as in tcp://[::1]:7000, {FORM}"));
     }
+    if !port.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        return Err(format!("the port is {port:?}: expected 1 to 65535, or the name of a service, {FORM}"));
+    }
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(format!("the port is {port:?}: expected 1 to 65535, {FORM}"));
@@ -303,6 +309,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn schemes_have_no_case() {
+        for text in ["HTTP://localhost/A", "Tcp://localhost:80", "hTTPS://localhost/"] {
+            let (scheme, rest) = text.split_once("://").unwrap();
+            let lower = format!("{}://{rest}", scheme.to_lowercase());
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), lower);
+        }
+        assert!("FTP://localhost/".parse::<Target>().unwrap_err().contains("the scheme \"ftp\" is unknown"));
     }
 
     #[test]
@@ -359,6 +375,9 @@ mod tests {
             "tcp://localhost:",
             "tcp://localhost:0",
             "tcp://localhost:65536",
+            "tcp://localhost:80/",
+            "udp://localhost:80/path",
+            "tls://localhost:8 0",
             "tcp://::1:80",
             "unix:relative",
         ] {

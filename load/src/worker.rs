@@ -70,8 +70,17 @@ pub(crate) fn run(
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
     let names = NameTally::of(plan.requests.as_ref()).map_err(RunError::Failed)?;
     let run = Rc::new(Worker::new(plan, share, numbers, work, destination, (tally, steps, names)));
+    if let Some(stopper) = hooks.stopper {
+        let stopped = run.clone();
+        let stopping = move || {
+            stopper();
+            stopped.stop();
+        };
+        fibers::spawn(stopping).map_err(RunError::Failed)?;
+    }
     let (opened, first_error) = run.open_all()?;
-    let has_opened = run.is_churn() || opened.iter().any(Option::is_some);
+    // A run that was stopped has results, although it is over.
+    let has_opened = run.is_churn() || opened.iter().any(Option::is_some) || run.is_stopped();
     let refusal = fibers::event_loop().and_then(|event_loop| event_loop.ring_refusal().map(str::to_string));
     let start = match run.share.meet(Arrival { has_opened, backend, refusal }, run.plan.start_at) {
         Ok(start) => start,
@@ -84,6 +93,7 @@ pub(crate) fn run(
     run.start(start);
 
     let drivers: Rc<[_]> = run.spawn_drivers(opened).map_err(RunError::Failed)?.into();
+    *run.fibers.borrow_mut() = drivers.clone();
     if let Some(recorder) = hooks.recorder {
         let clock = run.clock.get();
         let step_ends = matches!(run.plan.pace, Pace::Steps(_))
@@ -93,14 +103,6 @@ pub(crate) fn run(
     }
     let (overseen, overseen_drivers) = (run.clone(), drivers.clone());
     fibers::spawn(move || overseen.monitor(&overseen_drivers, hooks.observer)).map_err(RunError::Failed)?;
-    if let Some(stopper) = hooks.stopper {
-        let (stopped, stopped_drivers) = (run.clone(), drivers.clone());
-        let stopping = move || {
-            stopper();
-            stopped.stop(&stopped_drivers);
-        };
-        fibers::spawn(stopping).map_err(RunError::Failed)?;
-    }
     for driver in drivers.iter() {
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
@@ -119,10 +121,10 @@ impl Worker {
         if matches!(self.work, Work::Http2(_)) {
             return self.spawn_streams(opened);
         }
-        let drivers = opened.into_iter().enumerate().map(|(index, transport)| {
+        let drivers = opened.into_iter().enumerate().map(|(index, mut transport)| {
             let run = self.clone();
             self.spawn_connection(move || match &run.work {
-                _ if !run.wait_for_start() => {}
+                _ if !run.wait_for_start(&mut transport) => {}
                 Work::Churn(_) => run.churn(index),
                 Work::Exchange(exchange) if run.plan.pipeline > 1 => run.pipeline(exchange, index, transport),
                 _ => run.drive(index, transport),
@@ -206,6 +208,10 @@ struct Worker {
     started_late: Cell<Duration>,
     /// When the run was stopped early.
     stopped_at: Cell<Option<Instant>>,
+    /// Those that open the connections; then those of the connections, by their index.
+    fibers: RefCell<Rc<[JoinHandle<()>]>>,
+    /// When the first connection was being opened.
+    opening_since: Instant,
     cpu: Cell<CpuTimes>,
     /// Since when each connection, or each stream, has been waiting for a response; for the monitor.
     waiting_since: Vec<Cell<Option<Instant>>>,
@@ -240,6 +246,8 @@ impl Worker {
             clock: Cell::new(Clock { start: now, measure_from: now, end: None }),
             started_late: Cell::default(),
             stopped_at: Cell::new(None),
+            fibers: RefCell::new(Rc::new([])),
+            opening_since: now,
             cpu: Cell::default(),
             waiting_since: (0..tally.wanted() * plan.streams).map(|_| Cell::new(None)).collect(),
             plan,
@@ -255,7 +263,7 @@ impl Worker {
     /// Whether no further request may be sent.
     #[inline]
     fn is_over(&self, clock: &Clock, now: Instant) -> bool {
-        clock.end.is_some_and(|end| now >= end) || self.stopped_at.get().is_some()
+        clock.end.is_some_and(|end| now >= end) || self.is_stopped()
     }
 
     /// The end of the measurement; `None` in a run limited by count that was not stopped.
@@ -264,14 +272,19 @@ impl Worker {
     }
 
     /// Stops the run early.
-    fn stop(&self, drivers: &[JoinHandle<()>]) {
+    fn stop(&self) {
         self.stopped_at.set(Some(Instant::now()));
-        for (waiting_since, driver) in self.waiting_since.iter().zip(drivers) {
+        let fibers = self.fibers.borrow().clone();
+        for (waiting_since, fiber) in self.waiting_since.iter().zip(fibers.iter()) {
             // Those that wait for a response end with it.
             if waiting_since.get().is_none() {
-                driver.cancel();
+                fiber.cancel();
             }
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped_at.get().is_some()
     }
 
     /// Whether each request is a connection.
@@ -297,12 +310,6 @@ impl Worker {
         };
         self.clock.set(Clock { start, measure_from, end });
         self.cpu.set(CpuTimes { begin: Some(self.cpu_time()), end: None });
-    }
-
-    /// Parks until the run starts; false if it is stopped before.
-    fn wait_for_start(&self) -> bool {
-        let wait = self.clock.get().start.saturating_duration_since(Instant::now());
-        (wait.is_zero() || fibers::sleep(wait).is_ok()) && self.stopped_at.get().is_none()
     }
 
     /// Updates the counts of a request, if it is measured.

@@ -97,6 +97,7 @@ mod spin_costs;
 #[cfg(unix)]
 mod sys;
 #[cfg(unix)]
+mod thread_progress;
 mod timers;
 #[cfg(unix)]
 mod wake;
@@ -125,6 +126,7 @@ pub use spin::SpinStatistics;
 #[cfg(unix)]
 pub use sys::{BackendKind, cancel_before_exit, probe};
 #[cfg(unix)]
+pub use thread_progress::ThreadProgress;
 pub use timers::TimerKey;
 #[cfg(unix)]
 pub use wake::{RemoteWaker, Sweep, Wake};

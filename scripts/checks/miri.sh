@@ -27,8 +27,8 @@ run() {
     MIRIFLAGS="$common $flags" cargo +nightly miri test --quiet -p "$package" --features simulation "$@" | tee "$log"
     grep -qE '^test result: ok. [1-9]' "$log" || { say "FAILED: no test ran"; exit 1; }
 }
-# The models of busy-polling are long sums, without a pointer.
-run "slots, timers, queues, buffers" "" ringspun-runtime --lib -- --skip blocking --skip spin_costs
+# The models of busy-polling are long sums, without a pointer; signals are system calls.
+run "slots, timers, queues, buffers" "" ringspun-runtime --lib -- --skip blocking --skip spin_costs --skip signals
 # A thread without work is still there when the tests end, which Miri counts among the leaks.
 run "threads for calls that block, in eight orders" "-Zmiri-many-seeds=0..8 -Zmiri-ignore-leaks" ringspun-runtime --lib -- blocking
 run "the loop on the simulated kernel" "" ringspun-runtime --test simulation

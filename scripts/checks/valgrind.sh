@@ -42,8 +42,8 @@ run poll "${one_thread[@]}" "${threads[@]}"
 run uring "${one_thread[@]}"
 # What the tests of native modules start, instead of the tests themselves. The tables take too long.
 cargo build --quiet --bin ringspun
-printf '#!/bin/sh\nexec valgrind --quiet --error-exitcode=9 --max-stackframe=16384 "%s" "$@"\n' \
-    "$(realpath "${CARGO_TARGET_DIR:-target}/debug/ringspun")" >"$memchecked"
+printf '#!/bin/sh\nexec valgrind --quiet --error-exitcode=9 --max-stackframe=16384 --suppressions="%s" "%s" "$@"\n' \
+    "$PWD/scripts/checks/valgrind.supp" "$(realpath "${CARGO_TARGET_DIR:-target}/debug/ringspun")" >"$memchecked"
 chmod +x "$memchecked"
 export RINGSPUN_TEST_BINARY=$memchecked
 unset CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER

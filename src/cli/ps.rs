@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::inspection::{Question, client};
+use super::load::whole::whole;
 use super::output;
 
 /// The process to ask.
@@ -20,7 +21,7 @@ signal is sent: one that is no such process is not disturbed.
 With RINGSPUN_RECORD_WAITS=1 in the environment of the process, it also tells since when each fiber waits.")]
 pub struct Ps {
     /// The number of the process
-    #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_name = "PID", value_parser = whole(1..=u32::MAX))]
     process: u32,
     /// Print the fibers as JSON
     #[arg(long)]

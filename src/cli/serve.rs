@@ -1,7 +1,6 @@
 //! `ringspun serve`: built-in servers, for demonstration and as targets of load generators.
 
 use std::io;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 use ringspun_load::parse_duration;
 
 use super::dumps::Quit;
+use super::load::whole::whole;
 use super::{address, inspection, limits, metrics, output, stalls, unix_sockets};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
@@ -65,8 +65,8 @@ pub struct EchoServer {
     #[arg(long, requires = "tls", conflicts_with = "cert")]
     self_signed: bool,
     /// Number of threads, among which connections are shared evenly [default: the cores that it may use]
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZero<u16>>,
+    #[arg(long, value_name = "N", value_parser = whole(1..=u16::MAX))]
+    workers: Option<u16>,
     /// Let other processes of the same user serve at the same ports, if they have this option, too (SO_REUSEPORT)
     #[arg(long)]
     share_port: bool,
@@ -209,7 +209,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     let runtime = ringspun::Runtime::new().stack_size_bytes(stack);
     let mut builder = WorkersBuilder::new().runtime(runtime);
     if let Some(workers) = workers {
-        builder = builder.count(workers.get().into());
+        builder = builder.count(workers.into());
     }
     if let Some(limit) = stalls::limit().map_err(io::Error::other)? {
         builder = builder.report_stalls(limit);

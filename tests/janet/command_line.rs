@@ -20,7 +20,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("janet_command_line").join(name);
+        let tests = format!("janet_command_line-{}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(tests).join(name);
         // It is there if the test has run before.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();

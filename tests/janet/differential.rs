@@ -80,7 +80,8 @@ fn expected_outcome(text: &str) -> Outcome {
 
 /// A folder of its own for each group, in which its programs run.
 fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("janet_differential").join(name);
+    let groups = format!("janet_differential-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(groups).join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }

@@ -85,7 +85,8 @@ fn answer(question: &[u8]) -> Vec<u8> {
 /// Runs a test where it can be the only name server.
 fn as_name_server(test: &str, body: impl FnOnce()) {
     // One for each test, as a file that is bound into a namespace must not change.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dns").join(test);
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{}", std::process::id())).join(test);
     std::fs::create_dir_all(&folder).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:60 attempts:1\n");

@@ -303,7 +303,7 @@ fn datagram(socket: &UdpSocket) -> Vec<u8> {
 
 /// An empty folder to be the `/tmp` of a program. Its name is short, as that of a Unix socket in it has to be.
 fn empty_folder(name: &str, net: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{net}"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{net}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     folder

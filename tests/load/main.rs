@@ -14,6 +14,7 @@ mod report;
 mod requests;
 mod runs;
 mod scale;
+mod signals;
 mod stalls;
 #[path = "../support/mod.rs"]
 mod support;

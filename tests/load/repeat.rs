@@ -84,8 +84,8 @@ fn a_gate_that_breaks_in_one_run_has_failed() {
 #[test]
 fn repeats_that_do_not_fit_exit_with_two() {
     for (arguments, value, expected) in [
-        (&["--repeat", "1"][..], "1 is not in 2..=1000", "--repeat"),
-        (&["--repeat", "x"], "'x'", "invalid digit"),
+        (&["--repeat", "1"][..], "expected a whole number from 2 to 1000", "--repeat"),
+        (&["--repeat", "x"], "'x'", "expected a whole number from 2 to 1000"),
         (&["--repeat", "3", "--csv", "-"], "--csv", "cannot be used with"),
         (&["--repeat", "3", "--find", "p99<1s"], "--find", "cannot be used with"),
     ] {

@@ -52,7 +52,7 @@ impl Worker {
         let spawn = |index: usize| {
             let (run, place) = (self.clone(), places[index % places.len()].clone());
             self.spawn_connection(move || {
-                if run.wait_for_start() {
+                if run.wait_for_start(&mut None) {
                     run.drive_stream(&place, index);
                 }
             })

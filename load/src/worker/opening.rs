@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{REOPEN_PAUSE, Request, RunError, Worker};
+use super::{IDLE_WATCH_MIN, REOPEN_PAUSE, Request, RunError, Wait, Worker};
 use crate::transport::{self, Transport};
+use crate::work::Work;
 
 /// How many connections are opened concurrently, which should fit into the target's accept queue.
 const OPENING_MAX: usize = 128;
+/// How long to look whether the target has closed a connection, at least.
+const LOOK: Duration = Duration::from_millis(1);
 
 impl Worker {
     /// Tries to open each connection once, or with a ramp-up only the first one of the run. Returns `None` for those
@@ -32,7 +35,7 @@ impl Worker {
             let (run, opened, next, first_error) =
                 (self.clone(), opened.clone(), next.clone(), first_error.clone());
             self.spawn_connection(move || {
-                while next.get() < wanted {
+                while next.get() < wanted && !run.is_stopped() {
                     next.set(next.get() + 1);
                     match run.open() {
                         Ok(transport) => opened.borrow_mut().push(Some(transport)),
@@ -48,12 +51,39 @@ impl Worker {
                 }
             })
         });
-        for opener in openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)? {
+        let openers: Rc<[_]> = openers.collect::<io::Result<Vec<_>>>().map_err(RunError::Failed)?.into();
+        *self.fibers.borrow_mut() = openers.clone();
+        for opener in openers.iter() {
             opener.join().map_err(|error| RunError::Failed(error.into()))?;
         }
         let mut opened = opened.take();
         opened.resize_with(self.connections(), || None);
         Ok((opened, first_error.take()))
+    }
+
+    /// Parks until the run starts; false if it is stopped before. Connections may have been idle for long by then,
+    /// while others were opened or before the plan's start: one that the target has closed meanwhile is replaced.
+    pub(super) fn wait_for_start(&self, transport: &mut Option<Transport>) -> bool {
+        let start = self.clock.get().start;
+        let wait = start.saturating_duration_since(Instant::now());
+        let may_be_closed = start.saturating_duration_since(self.opening_since) >= IDLE_WATCH_MIN;
+        let waited = match transport {
+            _ if self.is_stopped() => Wait::Stopped,
+            // What arrives before a request is what it waits for.
+            Some(Transport::Stream(stream)) if may_be_closed && !matches!(self.work, Work::Receive(_)) => {
+                self.watch_idle(stream, wait.max(LOOK))
+            }
+            _ if wait.is_zero() || fibers::sleep(wait).is_ok() => Wait::Due(start),
+            _ => Wait::Stopped,
+        };
+        if let Wait::Closed = waited {
+            self.tally.closed();
+            *transport = None;
+            if fibers::sleep(start.saturating_duration_since(Instant::now())).is_ok() && !self.is_stopped() {
+                *transport = self.open().ok();
+            }
+        }
+        !matches!(waited, Wait::Stopped) && !self.is_stopped()
     }
 
     /// How long after the start a connection is opened that was not opened before.
@@ -90,7 +120,7 @@ impl Worker {
                 }
             }
             // Interrupted because the run was stopped.
-            Err(error) if self.stopped_at.get().is_some() && net::interrupt_of(error).is_some() => {}
+            Err(error) if self.is_stopped() && net::interrupt_of(error).is_some() => {}
             Err(error) => self
                 .tally
                 .failed(transport::connect_error_kind(error), || transport::describe_connect_error(error)),

@@ -131,7 +131,7 @@ impl Worker {
                         false => Wait::Due(Instant::now()),
                     };
                     match wait {
-                        Wait::Due(at) if self.stopped_at.get().is_none() => now = at,
+                        Wait::Due(at) if !self.is_stopped() => now = at,
                         Wait::Due(_) | Wait::Stopped => return None,
                         Wait::Closed => return Some(Connection::Reopen),
                     }

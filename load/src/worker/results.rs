@@ -31,7 +31,7 @@ impl Worker {
             (before_end >= REOPEN_PAUSE).then_some(TargetLoss { before_end, error })
         });
         let start = self.clock.get().start;
-        let was_stopped = self.stopped_at.get().is_some();
+        let was_stopped = self.is_stopped();
         let mut requests = self.tally.requests();
         requests.planned = match (&self.numbers, self.plan.length) {
             _ if was_stopped => None,

@@ -102,7 +102,7 @@ impl Worker {
             _ if fibers::sleep(idle).is_err() => return Wait::Stopped,
             _ => {}
         }
-        if self.stopped_at.get().is_some() {
+        if self.is_stopped() {
             return Wait::Stopped;
         }
         let now = Instant::now();

@@ -3,6 +3,8 @@
 use clap::Args;
 use ringspun_load::{Condition, Pace, Rate, SearchBounds};
 
+use super::whole::whole;
+
 /// The flags of a search.
 #[derive(Args)]
 pub struct FindFlags {
@@ -26,7 +28,7 @@ pub struct FindFlags {
     #[arg(long, value_name = "SHARE", default_value = "2%", requires = "find", value_parser = parse_percent)]
     find_within: f64,
     /// Number of trials that confirm the result of a search, most of which must hold: --find-confirm 3
-    #[arg(long, value_name = "COUNT", default_value = "5", requires = "find")]
+    #[arg(long, value_name = "COUNT", default_value = "5", requires = "find", value_parser = whole(0..=u32::MAX))]
     find_confirm: u32,
 }
 
@@ -42,6 +44,11 @@ pub struct Goal {
 }
 
 impl FindFlags {
+    /// The conditions to hold; none without a search.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.find
+    }
+
     /// What is searched for; `None` without a search. The error names a value, and what was expected.
     pub fn goal(&self) -> Result<Option<Goal>, String> {
         if self.find.is_empty() {

@@ -23,6 +23,7 @@ mod steps;
 mod stopping;
 mod text;
 mod tls;
+pub mod whole;
 mod workload;
 
 use std::cell::RefCell;
@@ -125,11 +126,11 @@ docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and 
 
 Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k), and rates with a unit (30/m).
 
-SIGINT or SIGTERM stops the run early and prints the results so far; a second signal exits immediately.
+SIGINT, SIGTERM or SIGHUP stops the run early and prints the results so far; a second signal exits immediately.
 
 The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
 before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, a condition ended the
-run (--abort-if), or no rate holds (--find), and otherwise 128 and the signal's number (130, 143) if the run
+run (--abort-if), or no rate holds (--find), and otherwise 128 and the signal's number (130, 143, 129) if the run
 was stopped early.")]
 pub struct Load {
     #[command(flatten)]
@@ -346,7 +347,8 @@ fn exit_code(measured: &Measured, stop_signal: Option<Signal>) -> ExitCode {
     for (gate, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.is_broken) {
         output::complain(format_args!("gate {gate} failed: {}", verdict.value));
     }
-    if outcome.requests.answered == 0 {
+    let was_due = outcome.requests.sent > 0 || outcome.errors.total() > 0;
+    if outcome.requests.answered == 0 && (was_due || stop_signal.is_none()) {
         output::complain(format_args!(
             "{}: nothing was answered: {}",
             plan.shown_target(),

@@ -12,6 +12,7 @@ use super::goal::FindFlags;
 use super::http2::Http2Flags;
 use super::pace::PaceFlags;
 use super::tls::TlsFlags;
+use super::whole::whole;
 use super::workload::WorkloadOptions;
 
 #[derive(Args)]
@@ -41,7 +42,7 @@ pub struct Options {
     ///
     /// Each run has its own connections, warm-up and random arrivals. Other results are those of the last run. A gate
     /// that breaks in one run has failed.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=1000),
+    #[arg(long, value_name = "COUNT", value_parser = whole(2..=1000_u32),
           conflicts_with_all = ["find", "start_at", "hdr", "csv"])]
     pub repeat: Option<u32>,
     #[command(flatten)]
@@ -135,10 +136,28 @@ impl Options {
         }
     }
 
+    /// Without HTTP, a condition on statuses would never hold, and its gate always pass.
+    fn check_without_statuses(&self) -> Result<(), String> {
+        let of_gates = self.fail_if.iter().map(Gate::condition);
+        match of_gates
+            .chain(&self.abort_if)
+            .chain(self.find.conditions())
+            .find(|condition| condition.needs_http())
+        {
+            Some(condition) => Err(format!(
+                "{condition}: there are HTTP statuses with http and https only: expected another condition, or target"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn plan_for(&self, target: Target) -> Result<Plan, String> {
         // Saturated values exceed the plan's limits, too.
         let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let mut plan = Plan::new(target);
+        if !matches!(plan.target, Target::Http(_)) {
+            self.check_without_statuses()?;
+        }
         plan.detour.clone_from(&self.connect_to);
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;

@@ -8,6 +8,12 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use ringspun_load::{self as load, Arrivals, Length, Pace, Plan, Rates, Step, format_duration};
 
+use super::whole::whole;
+
+const WORKERS_MAX: usize = 65_535;
+/// As long as the longest run. A time in milliseconds is thousands of years ahead if it is taken for seconds.
+const START_WAIT_MAX: Duration = Duration::from_secs(1000 * 24 * 60 * 60);
+
 /// Steps as the value of a flag.
 #[derive(Clone)]
 struct Steps(Vec<Step>);
@@ -40,10 +46,10 @@ pub struct PaceFlags {
     #[arg(long, value_name = "HOW")]
     arrivals: Option<Arrivals>,
     /// Choose the same random arrivals again: --seed 7 [default: another one for each run; --json has it]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = whole(0..=u32::MAX))]
     seed: Option<u32>,
     /// Number of threads, each with an equal share of the connections: --workers 4
-    #[arg(long, value_name = "COUNT", default_value = "1")]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = whole(1..=WORKERS_MAX))]
     workers: usize,
     /// Start sending at this time, to start several machines together: --start-at 2030-01-31T12:00:00Z, or in
     /// seconds since 1970: --start-at $(date -d '1 minute' +%s)
@@ -53,7 +59,7 @@ pub struct PaceFlags {
     start_at: Option<SystemTime>,
     /// Open connections from these local addresses in turn, each of which provides about 28,000 ports:
     /// --bind 127.0.0.2,127.0.0.3
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = parse_source)]
     bind: Vec<IpAddr>,
     /// Spread the opening of connections over this time, before the warm-up: --ramp-up 5s
     ///
@@ -72,6 +78,13 @@ impl PaceFlags {
         plan.workers = self.workers;
         if let Some(ago) = self.start_at.and_then(|start_at| start_at.elapsed().ok()) {
             return Err(format!("--start-at is {} ago: expected a time in the future", format_duration(ago)));
+        }
+        let wait = self.start_at.and_then(|start_at| start_at.duration_since(SystemTime::now()).ok());
+        if let Some(wait) = wait.filter(|wait| *wait > START_WAIT_MAX) {
+            let days = wait.as_secs() / (24 * 60 * 60);
+            return Err(format!(
+                "--start-at is {days} days ahead: expected 1000 at most, and seconds since 1970"
+            ));
         }
         plan.start_at = self.start_at;
         plan.sources.clone_from(&self.bind);
@@ -107,6 +120,10 @@ impl PaceFlags {
 }
 
 /// From the standard library's source of keys for hash tables.
+fn parse_source(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address without a port, such as 127.0.0.2 or ::1".to_string())
+}
+
 fn random_seed() -> u32 {
     (RandomState::new().build_hasher().finish() >> 32) as u32
 }

@@ -1,6 +1,9 @@
-//! SIGINT and SIGTERM, which end a run early, and all runs that were to follow it; and conditions that end a run.
+//! SIGINT, SIGTERM and SIGHUP, which end a run early, and all runs that were to follow it; and conditions that end
+//! a run.
 
 use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
+use std::ptr;
 use std::rc::Rc;
 
 use ringspun::fibers::{Select, SharedChannel, Signal, Signals};
@@ -21,7 +24,12 @@ pub struct Stopping {
 impl Stopping {
     /// Begins to handle the signals.
     pub fn new() -> Self {
-        let signals = Signals::new(&[Signal::INT, Signal::TERM]).inspect_err(|error| {
+        let mut ending = vec![Signal::INT, Signal::TERM];
+        // `nohup` has it ignored, so that the run goes on when its terminal is closed.
+        if !is_ignored(Signal::HUP) {
+            ending.push(Signal::HUP);
+        }
+        let signals = Signals::new(&ending).inspect_err(|error| {
             output::complain(format_args!(
                 "cannot handle signals, which would end the run without results: {error}"
             ));
@@ -38,8 +46,12 @@ impl Stopping {
         self.arrived.get()
     }
 
-    /// For the hooks of a run, which also ends when `abort` is closed. A signal that arrived before stops it at once.
+    /// For the hooks of a run, which also ends when `abort` is closed. A signal that arrived before stops it at once,
+    /// also one that came too late for the run before.
     pub fn stopper(&self, abort: SharedChannel<()>) -> Option<Stopper> {
+        if self.signal().is_some() {
+            return Some(Box::new(|| {}));
+        }
         let waiting = self.signals.borrow().clone()?;
         let (signals, arrived) = (self.signals.clone(), self.arrived.clone());
         let quit = Quit::take();
@@ -53,6 +65,15 @@ impl Stopping {
             }
         }))
     }
+}
+
+/// Whether the process was started with a signal ignored.
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the structure is valid for the call, which changes nothing, and has been initialized with zeros.
+    let (status, action) =
+        unsafe { (libc::sigaction(signal.number(), ptr::null(), action.as_mut_ptr()), action.assume_init()) };
+    status == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Watches a run, and closes the channel when a condition holds.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ringspun_load::parse_duration;
 
+use super::load::whole::whole;
 use super::output;
 use samples::Samples;
 use source::Source;
@@ -37,7 +38,7 @@ pub struct Top {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
     /// End after so many times
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=u64::from(u32::MAX)))]
     count: Option<u64>,
 }
 

@@ -22,6 +22,8 @@ mod requests;
 #[path = "../../../src/cli/load/tls.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod tls;
+#[path = "../../../src/cli/load/whole.rs"]
+mod whole;
 #[path = "../../../src/cli/load/workload.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod workload;

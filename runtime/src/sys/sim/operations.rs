@@ -318,8 +318,12 @@ impl World {
         };
         if misses {
             if !self.is_readiness_based {
-                let at_ns = self.now_ns
-                    + if self.strikes(Fault::LateCompletion) { self.random.below(100_000) } else { 0 };
+                // An operation that is over completes before a kernel has answered many cancels.
+                let over = self.operations.get(&user_data).filter(|operation| operation.state == State::Over);
+                let completes_in_ns = over.map_or(0, |it| it.posted_ns.saturating_sub(self.now_ns));
+                let late_ns =
+                    if self.strikes(Fault::LateCompletion) { self.random.below(100_000) } else { 0 };
+                let at_ns = self.now_ns + self.random.below(completes_in_ns + 1) + late_ns;
                 let (result, more, buffer) = (-libc::ENOENT, false, None);
                 self.completions.push(Posted { user_data, at_ns, result, more, buffer, cancel_missed: true });
             }
