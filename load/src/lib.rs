@@ -1,5 +1,6 @@
 //! A load generator on Ringspun's fibers. It sends messages over TCP, TLS, UDP or Unix sockets and waits for the
-//! responses, or only sends, only receives, or only connects; or it sends HTTP requests, with or without TLS. It
+//! responses, or only sends, only receives, or only connects; or it sends HTTP requests or WebSocket messages, with or
+//! without TLS. It
 //! reports latencies, errors, and whether the generator itself kept up.
 //!
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
@@ -7,7 +8,7 @@
 //!
 //! # Features
 //!
-//! Off by default: `http2` for [`Plan::http2`].
+//! Off by default: `http2` for [`Plan::http2`], `websocket` for [`Workload::WebSocket`].
 //!
 //! # Response time and service time
 //!
@@ -63,6 +64,9 @@ mod tls;
 mod transport;
 mod wall_clock;
 mod watch;
+mod websocket;
+#[cfg(feature = "websocket")]
+mod websocket_client;
 mod work;
 mod worker;
 mod workers;
@@ -101,3 +105,4 @@ pub use template::DataRows;
 pub use tls::TlsOptions;
 pub use wall_clock::parse_time;
 pub use watch::{Breach, Watch};
+pub use websocket::{WebSocketAnswer, WebSocketRequest};

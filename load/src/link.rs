@@ -97,13 +97,40 @@ impl Link {
     }
 }
 
+#[cfg(feature = "websocket")]
+impl io::Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => io::Read::read(&mut &*stream, buffer),
+            Self::Tls(secured) => io::Read::read(&mut &secured.stream, buffer),
+        }
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl io::Write for Link {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => io::Write::write(&mut &*stream, data),
+            Self::Tls(secured) => io::Write::write(&mut &secured.stream, data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => io::Write::flush(&mut &*stream),
+            Self::Tls(secured) => io::Write::flush(&mut &secured.stream),
+        }
+    }
+}
+
 /// The error of a connection on which the target does not speak the protocol that was asked for.
 #[derive(Debug)]
 pub(crate) struct NotAgreed(String);
 
 impl NotAgreed {
     /// The error; the text says what the target did, and what was expected.
-    #[cfg(feature = "http2")]
+    #[cfg(any(feature = "http2", feature = "websocket"))]
     pub(crate) fn error(text: String) -> io::Error {
         io::Error::other(Self(text))
     }

@@ -22,6 +22,16 @@ enum Choice {
 }
 
 impl Messages {
+    /// Generated messages are printable ASCII.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn text(payload: &Payload) -> Self {
+        let mut messages = Self::new(payload);
+        if let Payload::Generated(_) = payload {
+            messages.bytes.iter_mut().for_each(|byte| *byte = b'!' + *byte % 94);
+        }
+        messages
+    }
+
     pub(crate) fn new(payload: &Payload) -> Self {
         let max_bytes = payload.max_bytes();
         let choice = match payload {

@@ -15,7 +15,7 @@ pub enum ErrorKind {
     ConnectTimedOut,
     /// A connection could not be established for another reason.
     ConnectFailed,
-    /// The TLS handshake failed, or the target does not speak HTTP/2, where that was asked for.
+    /// The TLS handshake failed, or the target does not speak HTTP/2 or WebSocket, where that was asked for.
     HandshakeFailed,
     /// The target reset a connection, losing the requests in flight.
     Reset,
@@ -165,7 +165,8 @@ pub struct Requests {
 }
 
 /// Bytes of requests and of their responses at the socket level: they include HTTP headers, but no headers of TCP
-/// or IP. Over HTTP/2, bytes of bodies only, as headers are compressed for a connection and not for a request.
+/// or IP. Over HTTP/2, bytes of bodies only, as headers are compressed for a connection and
+/// not for a request; over WebSocket, bytes of messages without their frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes of requests.

@@ -12,6 +12,7 @@ use crate::request_list::RequestList;
 use crate::steps::Step;
 use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
+use crate::websocket::WebSocketRequest;
 
 /// The maximum size of an echo message over a stream, and of all pipelined requests in flight on a connection, in
 /// bytes. They must fit into the socket buffers: a target that does not read while it responds would otherwise
@@ -92,6 +93,8 @@ pub enum Workload {
     },
     /// Sends a request and waits for its response. For HTTP.
     Http(HttpRequest),
+    /// Sends a message and waits for the next data message. For WebSocket, with the feature `websocket` of this crate.
+    WebSocket(WebSocketRequest),
 }
 
 impl Workload {
@@ -104,6 +107,7 @@ impl Workload {
             Self::Receive { .. } => "receive",
             Self::Churn { .. } => "churn",
             Self::Http(_) => "http",
+            Self::WebSocket(_) => "websocket",
         }
     }
 
@@ -112,6 +116,7 @@ impl Workload {
         match self {
             Self::Echo { payload } | Self::Request { payload, .. } | Self::Send { payload } => Some(payload),
             Self::Receive { payload } | Self::Churn { payload } => payload.as_ref(),
+            Self::WebSocket(request) => Some(&request.payload),
             Self::Http(_) => None,
         }
     }
@@ -203,6 +208,10 @@ impl Plan {
                 headers: target.user().cloned().into_iter().collect(),
                 ..HttpRequest::default()
             }),
+            Target::WebSocket(ref target) => Workload::WebSocket(WebSocketRequest {
+                headers: target.user().cloned().into_iter().collect(),
+                ..WebSocketRequest::default()
+            }),
             Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
                 Workload::Echo { payload: 64.into() }
             }
@@ -241,6 +250,11 @@ impl Plan {
     pub fn set_steps(&mut self, steps: Vec<Step>) {
         self.length = Length::Duration(total(&steps));
         self.pace = Pace::Steps(steps);
+    }
+
+    /// Whether messages go over WebSocket.
+    pub(crate) fn speaks_websocket(&self) -> bool {
+        matches!(self.workload, Workload::WebSocket(_))
     }
 
     /// The time before the measurement: ramp-up and warm-up.
@@ -347,17 +361,30 @@ impl Plan {
             (Workload::Http(request), Target::Http(target)) => {
                 request.check()?;
                 if request.follow > 0 && (self.pipeline > 1 || self.requests.is_some()) {
-                    return Err(
-                        "redirects are followed for a single request without pipelining: expected neither a \
+                    return Err("redirects are followed for a single request without pipelining: expected neither a \
                                 list of requests nor a pipeline"
-                            .to_string(),
-                    );
+                        .to_string());
                 }
                 self.requests.as_ref().map_or(Ok(()), |list| list.check(target))?;
             }
             _ if self.requests.is_some() => {
                 return Err(format!(
                     "a list of requests cannot be sent to {target}: expected http:// or https://"
+                ));
+            }
+            (Workload::WebSocket(request), Target::WebSocket(_)) if cfg!(feature = "websocket") => {
+                request.check(MESSAGE_MAX_BYTES)?;
+                return self.check_pipeline();
+            }
+            (_, Target::WebSocket(_)) if !cfg!(feature = "websocket") => {
+                return Err("WebSocket is not part of this build: expected the feature websocket of \
+                            ringspun-load"
+                    .to_string());
+            }
+            (Workload::WebSocket(_), _) | (_, Target::WebSocket(_)) => {
+                let name = workload.name();
+                return Err(format!(
+                    "the workload {name} is not for {target}: expected WebSocket messages for ws:// and wss://"
                 ));
             }
             (Workload::Http(_), _) => {
@@ -395,8 +422,10 @@ impl Plan {
 
     fn check_requests_per_connection(&self) -> Result<(), String> {
         let Some(count) = self.requests_per_connection else { return Ok(()) };
-        let has_answers =
-            matches!(self.workload, Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_));
+        let has_answers = matches!(
+            self.workload,
+            Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_)
+        );
         if count == 0 {
             Err("0 requests per connection: expected 1 or more".to_string())
         } else if !has_answers || matches!(self.target, Target::Udp(_)) {
@@ -469,6 +498,11 @@ impl Plan {
             (_, Target::Udp(_)) => {
                 return Err(format!(
                     "pipelining ({depth}) needs ordered responses, which UDP lacks: expected more connections instead"
+                ));
+            }
+            (Workload::WebSocket(_), _) => {
+                return Err(format!(
+                    "pipelining ({depth}) is not supported over WebSocket: expected more connections instead"
                 ));
             }
             (Workload::Http(request), Target::Http(_)) if self.asks_to_close(request) => {

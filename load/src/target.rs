@@ -9,12 +9,12 @@ use crate::header::Header;
 
 /// The expected format, for error messages.
 const FORM: &str = "expected tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, \
-    http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+    http://HOST:PORT/PATH, https://HOST:PORT/PATH, ws://HOST:PORT/PATH or wss://HOST:PORT/PATH";
 
 /// The server to measure: `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a
 /// name in Linux's abstract namespace, or `http://host:port/path?query` with the default port 80, and the same with
-/// `https` and port 443, both optionally with `name:password@` before the host. IPv6 addresses are in brackets.
-/// Host names are resolved once, when a run begins.
+/// `https` and port 443, and with `ws` and `wss` for WebSocket; these optionally with `name:password@` before the host.
+/// IPv6 addresses are in brackets. Host names are resolved once, when a run begins.
 ///
 /// # Examples
 ///
@@ -35,17 +35,19 @@ pub enum Target {
     Udp(Endpoint),
     /// Connections to a Unix stream socket.
     Unix(Address),
-    /// HTTP/1.1 requests over TCP, with or without TLS.
+    /// HTTP requests over TCP, with or without TLS.
     Http(HttpTarget),
+    /// WebSocket messages over TCP, with or without TLS.
+    WebSocket(HttpTarget),
 }
 
-/// The parts of an `http:` or `https:` URL.
+/// The parts of an `http:`, `https:`, `ws:` or `wss:` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     endpoint: Endpoint,
     authority: String,
     path: String,
-    is_secure: bool,
+    scheme: &'static str,
     user: Option<Header>,
 }
 
@@ -96,9 +98,13 @@ impl HttpTarget {
         &self.endpoint
     }
 
-    /// `http` or `https`.
+    /// `http`, `https`, `ws` or `wss`.
     pub fn scheme(&self) -> &'static str {
-        if self.is_secure { "https" } else { "http" }
+        self.scheme
+    }
+
+    fn is_secure(&self) -> bool {
+        is_secure(self.scheme)
     }
 
     /// The host with the port if given, as in the header `Host`.
@@ -134,7 +140,7 @@ impl Target {
     /// The target as it may be shown to others: without the query of a URL, which may be confidential.
     pub fn without_query(&self) -> String {
         match self {
-            Self::Http(target) => {
+            Self::Http(target) | Self::WebSocket(target) => {
                 format!("{}://{}{}", target.scheme(), target.authority, target.path_without_query())
             }
             other => other.to_string(),
@@ -145,7 +151,7 @@ impl Target {
     pub fn tls_host(&self) -> Option<String> {
         match self {
             Self::Tls(endpoint) => endpoint.host(),
-            Self::Http(target) if target.is_secure => target.endpoint.host(),
+            Self::Http(target) | Self::WebSocket(target) if target.is_secure() => target.endpoint.host(),
             _ => None,
         }
     }
@@ -166,10 +172,16 @@ impl FromStr for Target {
             return parse_host(location).map(Self::Tls);
         }
         if let Some(location) = text.strip_prefix("http://") {
-            return parse_http(location, false).map(Self::Http);
+            return parse_http(location, "http").map(Self::Http);
         }
         if let Some(location) = text.strip_prefix("https://") {
-            return parse_http(location, true).map(Self::Http);
+            return parse_http(location, "https").map(Self::Http);
+        }
+        if let Some(location) = text.strip_prefix("ws://") {
+            return parse_http(location, "ws").map(Self::WebSocket);
+        }
+        if let Some(location) = text.strip_prefix("wss://") {
+            return parse_http(location, "wss").map(Self::WebSocket);
         }
         if text.starts_with("unix:") {
             return parse_unix(text).map(Self::Unix);
@@ -186,8 +198,9 @@ impl FromStr for Target {
 
 /// What is wrong with a target that has no scheme, with those that it may have been meant to be.
 fn without_scheme(text: &str) -> String {
-    let has_scheme =
-        ["tcp:", "tls:", "udp:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme));
+    let has_scheme = ["tcp:", "tls:", "udp:", "http:", "https:", "ws:", "wss:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
     match text.split_once('/') {
         // There may be a password before it.
         _ if has_scheme || text.contains('@') => FORM.to_string(),
@@ -197,7 +210,12 @@ fn without_scheme(text: &str) -> String {
     }
 }
 
-fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
+/// Whether the scheme stands for TLS.
+fn is_secure(scheme: &str) -> bool {
+    scheme == "https" || scheme == "wss"
+}
+
+fn parse_http(location: &str, scheme: &'static str) -> Result<HttpTarget, String> {
     let (authority, rest) = location.split_at(location.find(['/', '?', '#']).unwrap_or(location.len()));
     let (user, authority) = match authority.rsplit_once('@') {
         Some((user, authority)) => (Some(parse_user(user)?), authority),
@@ -212,7 +230,7 @@ fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let endpoint = match has_port {
         true => parse_host(authority)?,
-        false => parse_host(&format!("{authority}:{}", if is_secure { 443 } else { 80 }))?,
+        false => parse_host(&format!("{authority}:{}", if is_secure(scheme) { 443 } else { 80 }))?,
     };
     // A malformed host would make every request malformed.
     if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -220,7 +238,7 @@ fn parse_http(location: &str, is_secure: bool) -> Result<HttpTarget, String> {
     }
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let (authority, path) = (authority.to_string(), format!("{slash}{rest}"));
-    Ok(HttpTarget { endpoint, authority, path, is_secure, user })
+    Ok(HttpTarget { endpoint, authority, path, scheme, user })
 }
 
 /// The header for a name and a password, which the error does not repeat.
@@ -282,7 +300,9 @@ impl fmt::Display for Target {
             Self::Tls(endpoint) => write!(f, "tls://{endpoint}"),
             Self::Udp(endpoint) => write!(f, "udp://{endpoint}"),
             Self::Unix(address) => address.fmt(f),
-            Self::Http(target) => write!(f, "{}://{}{}", target.scheme(), target.authority, target.path),
+            Self::Http(target) | Self::WebSocket(target) => {
+                write!(f, "{}://{}{}", target.scheme(), target.authority, target.path)
+            }
         }
     }
 }

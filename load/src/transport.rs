@@ -17,6 +17,8 @@ use crate::link::{Handshake, Link, NotAgreed};
 use crate::outcome::ErrorKind;
 use crate::plan::Plan;
 use crate::target::{Detour, Target};
+#[cfg(feature = "websocket")]
+use crate::websocket_client::Conversation;
 
 /// The stack of the fiber that drains a sink.
 const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -57,7 +59,7 @@ impl Destination {
             (Some(Detour::Host(endpoint)), _) => (Kind::Tcp, look_up(endpoint)?),
             (None, Target::Udp(endpoint)) => (Kind::Udp, look_up(endpoint)?),
             (None, Target::Tcp(endpoint) | Target::Tls(endpoint)) => (Kind::Tcp, look_up(endpoint)?),
-            (None, Target::Http(http)) => (Kind::Tcp, look_up(http.endpoint())?),
+            (None, Target::Http(http) | Target::WebSocket(http)) => (Kind::Tcp, look_up(http.endpoint())?),
         };
         let tls = match target.tls_host() {
             Some(host) => Some((plan.tls.config(if plan.http2 { &["h2"] } else { &[] })?, host)),
@@ -154,6 +156,8 @@ pub(crate) enum Transport {
     Datagrams(DatagramSocket),
     #[cfg(feature = "http2")]
     Http2(Rc<Session>),
+    #[cfg(feature = "websocket")]
+    WebSocket(Box<Conversation>),
 }
 
 impl Transport {
@@ -165,6 +169,8 @@ impl Transport {
             Self::Datagrams(_) => None,
             #[cfg(feature = "http2")]
             Self::Http2(session) => session.handshake(),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(conversation) => conversation.handshake(),
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::redirect::{Follow, Hop, is_redirect};
 use crate::request_list::{Chosen, List};
 use crate::target::Target;
 use crate::transport::{Sink, Transport};
+#[cfg(feature = "websocket")]
+use crate::websocket_client::{Conversation, Talk};
 
 /// What a connection does, prepared from the plan's workload.
 pub(crate) enum Work {
@@ -35,6 +37,9 @@ pub(crate) enum Work {
     /// Requests over the streams of HTTP/2.
     #[cfg(feature = "http2")]
     Http2(http2::Prepared),
+    /// Messages over WebSocket.
+    #[cfg(feature = "websocket")]
+    WebSocket(Talk),
 }
 
 /// Requests with responses, by protocol.
@@ -73,7 +78,13 @@ impl Work {
                 },
                 Some(list) => Exchange::List(List::new(list, target, plan.seed).map_err(io::Error::other)?),
             },
-            (Workload::Http(_), _) => return Err(io::ErrorKind::InvalidInput.into()),
+            #[cfg(feature = "websocket")]
+            (Workload::WebSocket(request), Target::WebSocket(target)) => {
+                return Ok(Self::WebSocket(Talk::new(request, target)));
+            }
+            (Workload::Http(_) | Workload::WebSocket(_), _) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             (Workload::Send { payload }, _) => return Ok(Self::Send(Messages::new(payload))),
             (Workload::Receive { payload }, _) => {
                 return Ok(Self::Receive(payload.as_ref().map(Messages::new)));
@@ -103,6 +114,11 @@ impl Work {
             (Self::Http2(_), Transport::Stream(link)) => {
                 let session = fibers::with_time_limit(timeout, || Session::open(link))?;
                 Ok(Transport::Http2(Rc::new(session)))
+            }
+            #[cfg(feature = "websocket")]
+            (Self::WebSocket(talk), Transport::Stream(link)) => {
+                let conversation = fibers::with_time_limit(timeout, || Conversation::open(link, talk))?;
+                Ok(Transport::WebSocket(Box::new(conversation)))
             }
             (_, transport) => Ok(transport),
         }
@@ -153,6 +169,11 @@ impl Work {
             // Those have fibers of their own.
             #[cfg(feature = "http2")]
             Self::Http2(_) => Err(io::ErrorKind::InvalidInput.into()),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(talk) => match transport {
+                Transport::WebSocket(conversation) => conversation.perform(talk, request),
+                _ => Err(io::ErrorKind::InvalidInput.into()),
+            },
         }
     }
 }
@@ -331,8 +352,8 @@ fn send(transport: &Transport, message: &[u8]) -> io::Result<Answer> {
         Transport::Sink(sink) => sink.stream().write(message)?,
         Transport::Datagrams(socket) => socket.write(message)?,
         Transport::Stream(stream) => stream.write(message)?,
-        #[cfg(feature = "http2")]
-        Transport::Http2(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        #[cfg(any(feature = "http2", feature = "websocket"))]
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     Ok(Answer::Correct(traffic(message.len(), 0)))
 }

@@ -137,7 +137,8 @@ impl Worker {
         &self,
         function: impl FnOnce() -> T + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        let is_large = self.plan.target.tls_host().is_some() || self.plan.http2;
+        let is_large =
+            self.plan.target.tls_host().is_some() || self.plan.http2 || self.plan.speaks_websocket();
         let stack = if is_large { LARGE_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
         FiberBuilder::new().stack_size_bytes(stack).spawn(function)
     }

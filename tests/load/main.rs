@@ -19,5 +19,6 @@ mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod websocket;
 mod workers;
 mod workloads;

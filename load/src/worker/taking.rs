@@ -1,5 +1,6 @@
 //! Which request a connection sends next, and the wait until it is due.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use ringspun_fibers::{self as fibers, Interrupt};
@@ -99,6 +100,13 @@ impl Worker {
                     ended => return ended,
                 }
             }
+            #[cfg(feature = "websocket")]
+            Some(Transport::WebSocket(conversation)) if idle >= IDLE_WATCH_MIN => {
+                match self.watch(idle, || conversation.watch()) {
+                    Wait::Due(_) => {}
+                    ended => return ended,
+                }
+            }
             _ if fibers::sleep(idle).is_err() => return Wait::Stopped,
             _ => {}
         }
@@ -114,9 +122,14 @@ impl Worker {
 
     /// Waits on an idle connection, on which nothing should happen.
     pub(super) fn watch_idle(&self, stream: &Link, idle: Duration) -> Wait {
-        match fibers::with_deadline(idle, || stream.receive()) {
-            Ok(Some(bytes)) => {
-                self.tally.failed(ErrorKind::Wrong, || describe_surplus(&bytes));
+        self.watch(idle, || Ok(stream.receive()?.map(|bytes| describe_surplus(&bytes))))
+    }
+
+    /// Waits while `receive` does, which describes what came unasked, or returns `None` at the end.
+    fn watch(&self, idle: Duration, receive: impl FnOnce() -> io::Result<Option<String>>) -> Wait {
+        match fibers::with_deadline(idle, receive) {
+            Ok(Some(surplus)) => {
+                self.tally.failed(ErrorKind::Wrong, || surplus);
                 Wait::Closed
             }
             Err(error) => match net::interrupt_of(&error) {

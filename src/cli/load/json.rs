@@ -10,7 +10,7 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
-use super::{Verdicts, http2, tls, workload};
+use super::{Verdicts, http2, tls, websocket, workload};
 
 /// The results as one JSON object.
 pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
@@ -121,6 +121,7 @@ fn plan_value(plan: &Plan) -> Value {
         "warmup_s": plan.warmup.as_secs_f64(),
         "timeout_s": plan.timeout.as_secs_f64(),
         "tls": tls::fields(plan),
+        "websocket": websocket::fields(plan),
     });
     if let Some(fields) = value.as_object_mut() {
         fields.append(&mut workload::fields(plan));

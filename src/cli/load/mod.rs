@@ -23,6 +23,7 @@ mod steps;
 mod stopping;
 mod text;
 mod tls;
+mod websocket;
 pub mod whole;
 mod workload;
 
@@ -80,6 +81,8 @@ Examples:
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
+  ringspun load ws://127.0.0.1:8080/echo -c 64 --payload 1k --message-type text
+  ringspun load wss://localhost:8443/chat -H 'Origin: https://localhost' --body ping --expect pong
   ringspun load https://localhost:8443/ --cert me.pem --key me.key
   ringspun load tls://localhost:7443 --workload churn --tls-resume yes --insecure
   ringspun load tcp://127.0.0.1:7000 --payload 64:90%,4k:10% --pipeline 16
@@ -115,7 +118,10 @@ or lines such as GET /path, as for vegeta. Results are also told by name. In pat
 is the number of the request, {{random 1 100}} a random number, and {{csv.COLUMN}} the fields of a column of
 --data FILE.csv, row by row. docs/load-requests.md has all fields.
 
-With tls and https, certificates are verified as browsers do it: against the system's authorities or those of
+Targets with ws or wss get messages over WebSocket, each of which is answered by the next data message: its
+echo, the text of --expect, or any with --workload request. Pings are answered.
+
+With tls, https and wss, certificates are verified as browsers do it: against the system's authorities or those of
 --cacert, and for the host of the target. Handshakes are timed on their own.
 
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A

@@ -18,7 +18,7 @@ use super::workload::WorkloadOptions;
 #[derive(Args)]
 pub struct Options {
     /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name),
-    /// http://HOST:PORT/PATH, or https://HOST:PORT/PATH
+    /// http://HOST:PORT/PATH, https://HOST:PORT/PATH, ws://HOST:PORT/PATH, or wss://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true)]
     pub target: Option<GivenTarget>,
     /// Connect to HOST:PORT, unix:/PATH or unix:@NAME instead; the header Host, and the name in certificates, stay

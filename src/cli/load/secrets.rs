@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ringspun_load::{Header, Target};
+use ringspun_load::{Header, StatusSet, Target};
 
 /// What is shown instead.
 const OMITTED: &str = "...";
@@ -37,6 +37,7 @@ fn without_secrets(flag: &str, argument: &str) -> String {
     match flag {
         "--header" | "-H" => return header(argument),
         _ if CONFIDENTIAL.contains(&flag) => return OMITTED.to_string(),
+        "--expect" => return expected(argument),
         _ => {}
     }
     if let Some(value) = argument.strip_prefix("--header=") {
@@ -48,11 +49,19 @@ fn without_secrets(flag: &str, argument: &str) -> String {
     if let Some((flag, _)) = argument.split_once('=').filter(|(flag, _)| CONFIDENTIAL.contains(flag)) {
         return format!("{flag}={OMITTED}");
     }
+    if let Some(value) = argument.strip_prefix("--expect=") {
+        return format!("--expect={}", expected(value));
+    }
     argument.parse::<Target>().map_or_else(|_| argument.to_string(), |target| target.without_query())
 }
 
 fn header(text: &str) -> String {
     text.parse::<Header>().map_or_else(|_| OMITTED.to_string(), |header| header.redacted())
+}
+
+/// Statuses, but no text of a message.
+fn expected(text: &str) -> String {
+    text.parse::<StatusSet>().map_or_else(|_| OMITTED.to_string(), |_| text.to_string())
 }
 
 fn quoted(word: &str) -> String {

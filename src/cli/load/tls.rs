@@ -14,7 +14,7 @@ const PEM_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// The flags for TLS.
 #[derive(Args)]
 pub struct TlsFlags {
-    /// File with the authorities to trust instead of the system's, in PEM; for tls and https, as are the next five
+    /// File with the authorities to trust instead of the system's, in PEM; for tls, https and wss, as are the next five
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     cacert: Option<PathBuf>,
     /// File with a certificate chain to present to the target, in PEM: --cert me.pem --key me.key

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use ringspun_load::{
     BODY_MAX_BYTES, Framing, Header, HttpRequest, HttpTarget, MESSAGE_MAX_BYTES, Payload, Plan, RequestList,
-    Sizes, StatusSet, Target, Workload, format_count, parse_count,
+    Sizes, Target, WebSocketAnswer, WebSocketRequest, Workload, format_count, parse_count,
 };
 use serde_json::{Value, json};
 
 use super::requests;
+use super::websocket::{self, Messages, WebSocketFlags};
 
 /// The flags for what is sent and what is expected.
 #[derive(Args)]
@@ -48,14 +49,15 @@ pub struct WorkloadOptions {
     /// HTTP method [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
-    /// HTTP header, such as 'Accept: text/html'; repeatable
+    /// HTTP header, such as 'Accept: text/html'; with ws and wss one of the handshake; repeatable
     ///
     /// Host is derived from the target unless given here, Content-Length always from the body.
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<Header>,
-    /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]
+    /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]; with ws and
+    /// wss, the text of each answer [default: the message itself]
     #[arg(long, value_name = "STATUSES")]
-    expect: Option<StatusSet>,
+    expect: Option<String>,
     /// Follow up to so many redirects per request, on the same server: --follow 3
     ///
     /// The times, and --timeout, are those of all of its requests together, and only the last response counts. Any
@@ -83,12 +85,14 @@ pub struct WorkloadOptions {
     /// --data users.csv
     #[arg(long, value_name = "FILE", requires = "requests")]
     data: Option<PathBuf>,
-    /// HTTP request body
+    /// HTTP request body; with ws and wss, the message
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
-    /// File with the HTTP request body, up to 64 MiB
+    /// File with the HTTP request body, or with the message, up to 64 MiB
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
+    #[command(flatten)]
+    websocket: WebSocketFlags,
 }
 
 /// The workloads for targets other than http.
@@ -146,7 +150,11 @@ impl WorkloadOptions {
         // Saturated values exceed the plan's limits, too.
         plan.pipeline = usize::try_from(self.pipeline).unwrap_or(usize::MAX);
         plan.requests_per_connection = self.requests_per_connection;
+        if !matches!(plan.target, Target::WebSocket(_)) {
+            self.websocket.check_unused(&plan.target.without_query())?;
+        }
         plan.workload = match &plan.target {
+            Target::WebSocket(_) => Workload::WebSocket(self.websocket_request(&plan.target)?),
             Target::Http(target) => {
                 let request = self.http_request(&plan.target)?;
                 plan.requests = self.request_list(&request, target)?;
@@ -182,7 +190,7 @@ impl WorkloadOptions {
         request.follow = self.follow.unwrap_or_default();
         request.expected_body = self.expect_body.clone().map(String::into_bytes);
         if let Some(expected) = &self.expect {
-            request.expected.clone_from(expected);
+            request.expected = expected.parse().map_err(|error| format!("--expect {expected:?}: {error}"))?;
         }
         if let Some(path) = &self.body_file {
             request.body = read_file("--body-file", path, BODY_MAX_BYTES)?;
@@ -203,7 +211,7 @@ impl WorkloadOptions {
         let user = self.user.as_deref().map(Header::basic_auth).transpose();
         let user = user.map_err(|error| format!("--user: {error}"))?;
         let of_target = match target {
-            Target::Http(target) => target.user().cloned(),
+            Target::Http(target) | Target::WebSocket(target) => target.user().cloned(),
             _ => None,
         };
         let headers: Vec<Header> = self.header.iter().cloned().chain(user).chain(of_target).collect();
@@ -213,6 +221,52 @@ impl WorkloadOptions {
                       --header"
                 .to_string()),
         }
+    }
+
+    fn websocket_request(&self, target: &Target) -> Result<WebSocketRequest, String> {
+        let kind = self.workload.unwrap_or(Kind::Echo);
+        if !matches!(kind, Kind::Echo | Kind::Request) {
+            let (kind, target) = (kind.name(), target.without_query());
+            return Err(format!("--workload {kind} cannot be used with {target}: expected echo or request"));
+        }
+        let flags = [
+            ("--response", self.response.is_some()),
+            ("--response-end", self.response_end.is_some()),
+            ("--method", self.method.is_some()),
+            ("--requests", self.requests.is_some()),
+            ("--follow", self.follow.is_some()),
+            ("--expect-body", self.expect_body.is_some()),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+            let target = target.without_query();
+            return Err(format!("{flag} cannot be used with {target}: expected other targets"));
+        }
+        let body = match (&self.body, &self.body_file) {
+            (Some(body), _) => Some(body.clone().into_bytes()),
+            (None, Some(path)) => Some(read_file("--body-file", path, MESSAGE_MAX_BYTES)?),
+            (None, None) => None,
+        };
+        let payload = match (body, self.given_payload()?) {
+            (Some(_), Some(_)) => {
+                return Err("a message was given twice: expected --payload, --payload-file, --body or \
+                            --body-file"
+                    .to_string());
+            }
+            (Some(body), None) => Some(Payload::Given(body)),
+            (None, payload) => payload,
+        };
+        let expected = match (&self.expect, kind) {
+            (Some(text), _) => WebSocketAnswer::Text(text.clone()),
+            (None, Kind::Request) => WebSocketAnswer::Any,
+            (None, _) => WebSocketAnswer::Echo,
+        };
+        let headers = self.headers(target)?;
+        Ok(self.websocket.request(Messages {
+            payload,
+            is_given_text: self.body.is_some(),
+            expected,
+            headers,
+        }))
     }
 
     fn byte_workload(&self, target: &Target) -> Result<Workload, String> {
@@ -306,6 +360,8 @@ pub fn describe(plan: &Plan) -> String {
         Workload::Http(_) if plan.requests.is_some() => {
             let count = plan.requests.as_ref().map_or(0, |list| list.requests.len());
             format!("{} listed request{}", format_count(count as u64), if count == 1 { "" } else { "s" })
+        Workload::WebSocket(request) => {
+            format!("{} {}", show_payload(&request.payload), websocket::describe(request))
         }
         Workload::Http(request) if request.body.is_empty() => request.method.clone(),
         Workload::Http(request) => format!("{} of {}", request.method, counted_bytes(request.body.len())),
@@ -331,7 +387,9 @@ fn counted_bytes(bytes: usize) -> String {
 /// The unit of the rate.
 pub fn rate_unit(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => "answered requests/s",
+        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_) => {
+            "answered requests/s"
+        }
         Workload::Send { .. } => "messages/s accepted by the kernel",
         Workload::Receive { .. } => "arrivals/s",
         Workload::Churn { .. } => "connections/s",
@@ -341,7 +399,7 @@ pub fn rate_unit(workload: &Workload) -> &'static str {
 /// What a service time measures.
 pub fn service_span(workload: &Workload) -> &'static str {
     match workload {
-        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) => {
+        Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_) => {
             "from sending a request to its response"
         }
         Workload::Send { .. } => "from sending a message until the kernel accepted it",

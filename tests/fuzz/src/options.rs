@@ -22,6 +22,9 @@ mod requests;
 #[path = "../../../src/cli/load/tls.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod tls;
+#[path = "../../../src/cli/load/websocket.rs"]
+#[expect(dead_code, reason = "the words in the results are the command's")]
+mod websocket;
 #[path = "../../../src/cli/load/whole.rs"]
 mod whole;
 #[path = "../../../src/cli/load/workload.rs"]
