@@ -1,6 +1,7 @@
 //! `ringspun load`: what it measures, what it prints and writes, and what it exits with.
 
 mod abort;
+mod counts;
 mod faults;
 mod find;
 mod hosts;
