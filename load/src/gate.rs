@@ -61,11 +61,6 @@ pub struct Verdict {
 }
 
 impl Gate {
-    /// The condition under which it fails.
-    pub fn condition(&self) -> &Condition {
-        &self.0
-    }
-
     /// Evaluates the gate. A gate also breaks if nothing was measured that could tell, such as one on times if
     /// nothing was answered: there is no evidence that the target is fast enough.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {

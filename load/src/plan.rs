@@ -361,9 +361,11 @@ impl Plan {
             (Workload::Http(request), Target::Http(target)) => {
                 request.check()?;
                 if request.follow > 0 && (self.pipeline > 1 || self.requests.is_some()) {
-                    return Err("redirects are followed for a single request without pipelining: expected neither a \
+                    return Err(
+                        "redirects are followed for a single request without pipelining: expected neither a \
                                 list of requests nor a pipeline"
-                        .to_string());
+                            .to_string(),
+                    );
                 }
                 self.requests.as_ref().map_or(Ok(()), |list| list.check(target))?;
             }

@@ -1,6 +1,6 @@
 //! What is sent over WebSocket, and what is expected back.
 
-use crate::http::Header;
+use crate::header::Header;
 use crate::payload::Payload;
 
 /// Headers that the handshake has of itself.

@@ -360,6 +360,7 @@ pub fn describe(plan: &Plan) -> String {
         Workload::Http(_) if plan.requests.is_some() => {
             let count = plan.requests.as_ref().map_or(0, |list| list.requests.len());
             format!("{} listed request{}", format_count(count as u64), if count == 1 { "" } else { "s" })
+        }
         Workload::WebSocket(request) => {
             format!("{} {}", show_payload(&request.payload), websocket::describe(request))
         }
