@@ -30,8 +30,8 @@ impl ThreadProgress {
         Self { thread, ran_for: ran_for(thread) }
     }
 
-    /// Whether the thread is ready to run, and has run for less than half of `time`, which has passed since: others have
-    /// the processors. False if nothing is known of it, as on systems other than Linux.
+    /// Whether the thread is ready to run, and has run for less than half of `time`, which has passed since: others
+    /// have the processors. False if nothing is known of it, as on systems other than Linux.
     pub fn is_starved(&self, time: Duration) -> bool {
         let ran_since = ran_for(self.thread).zip(self.ran_for).map(|(now, then)| now.saturating_sub(then));
         ran_since.is_some_and(|ran| ran < time / 2) && is_ready(self.thread)
