@@ -190,7 +190,8 @@ impl WorkloadOptions {
         request.follow = self.follow.unwrap_or_default();
         request.expected_body = self.expect_body.clone().map(String::into_bytes);
         if let Some(expected) = &self.expect {
-            request.expected = expected.parse().map_err(|error| format!("--expect {expected:?}: {error}"))?;
+            let invalid = |error| format!("invalid value '{expected}' for '--expect <STATUSES>': {error}");
+            request.expected = expected.parse().map_err(invalid)?;
         }
         if let Some(path) = &self.body_file {
             request.body = read_file("--body-file", path, BODY_MAX_BYTES)?;
