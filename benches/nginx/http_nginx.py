@@ -1,4 +1,9 @@
-"""Becomes nginx with one worker, which answers as examples/http/main.rs does, and prints the address it listens on."""
+"""Becomes nginx with one worker, which answers as examples/http/main.rs does, and prints the address it listens on.
+
+    http_nginx.py SCRATCH [FOLDER]
+
+With a FOLDER, it serves the files there.
+"""
 
 import os
 import socket
@@ -22,7 +27,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        location / {{ return 200 "$request_method $uri\\n"; }}
+        location / {{ {content} }}
     }}
 }}
 """
@@ -30,12 +35,15 @@ http {{
 
 def main():
     folder = sys.argv[1]
+    # As the administrator's guide of nginx advises for files.
+    files = f"root {sys.argv[2]}; sendfile on; tcp_nopush on;" if len(sys.argv) > 2 else ""
+    content = files or 'return 200 "$request_method $uri\\n";'
     os.makedirs(folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     path = f"{folder}/nginx.conf"
     with open(path, "w") as file:
-        file.write(CONFIGURATION.format(folder=folder, port=port))
+        file.write(CONFIGURATION.format(folder=folder, port=port, content=content))
     print(f"listening on 127.0.0.1:{port} (nginx)", flush=True)
     os.execvp("nginx", ["nginx", "-p", folder, "-c", path])
 

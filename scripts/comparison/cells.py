@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from servers import BENCHES, EXAMPLES, LOAD_CORE, RINGSPUN, SERVER_CORE, STOCK, Server
+from servers import BENCHES, EXAMPLES, LOAD_CORE, RINGSPUN, SERVER_CORE, STOCK, TARGET, Server
 
 OURS = "ringspun"
 # The least that any server on io_uring can cost, written for this one purpose: shown, and no peer.
@@ -22,6 +22,7 @@ VARIANTS = {
     NO_SPIN: {"RINGSPUN_SPIN": "off"},
     POLL: {"RINGSPUN_BACKEND": "poll"},
 }
+FILE_SIZES = (4_096, 65_536)
 # A client cannot use a port again for a minute, and an address has 28,000: churn takes several in turn.
 MANY_ADDRESSES = ",".join(f"127.0.0.{last}" for last in range(2, 34))
 
@@ -92,6 +93,17 @@ def http_servers():
     return (*found, Server("nginx", ("python3", "benches/nginx/http_nginx.py", "SOCKET"), "http"))
 
 
+def file_servers():
+    """Servers of a folder with a file for each size, named after it: our example, and nginx with sendfile(2)."""
+    folder = os.path.abspath(f"{TARGET}/comparison-files")
+    os.makedirs(folder, exist_ok=True)
+    for size in FILE_SIZES:
+        with open(f"{folder}/{size}", "wb") as file:
+            file.write(b"w" * size)
+    nginx = ("python3", "benches/nginx/http_nginx.py", "SOCKET", folder)
+    return (Server(OURS, (f"{EXAMPLES}/http", "127.0.0.1:0", folder), "http"), Server("nginx", nginx, "http"))
+
+
 def on_two_workers(servers):
     """Servers with a worker for each of two cores, and ours with one; without the bare loop, which has one."""
     ours, one_worker, *peers_and_limits = with_variants(servers, ONE_WORKER)
@@ -133,6 +145,8 @@ def all_cells():
         close = ("--header", "Connection: close", "--bind", MANY_ADDRESSES)
         title = "HTTP/1.1, a connection for each request"
         add(f"http-close-{connections}", f"{connections:,}", title, connections, http_servers(), *close, path="/")
+    for size in FILE_SIZES:
+        add(f"http-file-{size // 1024}k", "64", f"HTTP/1.1, a file of {size // 1024} KiB", 64, file_servers(), path=f"/{size}")
     for connections in (64, 1_000, 10_000):
         janet = janet_servers("examples/echo.janet")
         add(f"janet-echo-{connections}", f"{connections:,}", "Janet: TCP echo, 64 bytes", connections, janet)
