@@ -92,6 +92,27 @@ typedef struct {
     Janet slots[LOOK_SLOTS];
 } LookFiber;
 
+/* Whether a frame is of a function, and at an instruction of it. */
+static int is_of_function(const JanetStackFrame *frame) {
+    JanetFunction function;
+    JanetFuncDef def;
+    if (!frame->func) return frame->pc != NULL;
+    if (!look_at(frame->func, &function, sizeof(function)) || !look_at(function.def, &def, sizeof(def))) return 0;
+    return frame->pc >= def.bytecode && frame->pc - def.bytecode < def.bytecode_length;
+}
+
+/* Whether each of the frames that were copied is one, and leads to an older one: not so while a call begins. */
+static int has_whole_chain(const LookFiber *seen) {
+    int32_t at = seen->fiber.frame;
+    while (at >= seen->begin + JANET_FRAME_SIZE) {
+        JanetStackFrame frame;
+        memcpy(&frame, seen->slots + (at - JANET_FRAME_SIZE - seen->begin), sizeof(frame));
+        if (frame.prevframe >= at || frame.prevframe < 0 || !is_of_function(&frame)) return 0;
+        at = frame.prevframe;
+    }
+    return 1;
+}
+
 /* Copies a fiber between two of its calls, if one of some looks finds it so: 0 if it is not there. */
 static int look_at_fiber(const JanetFiber *from, LookFiber *to) {
     for (int tries = 0; tries < LOOK_TRIES; tries++) {
@@ -102,7 +123,8 @@ static int look_at_fiber(const JanetFiber *from, LookFiber *to) {
         to->begin = end > LOOK_SLOTS ? end - LOOK_SLOTS : 0;
         if (!look_at(to->fiber.data + to->begin, to->slots, (size_t) (end - to->begin) * sizeof(Janet))) continue;
         if (!look_at(from, &after, sizeof(after))) return 0;
-        if (after.data == to->fiber.data && after.frame == end && after.child == to->fiber.child) return 1;
+        int is_same = after.data == to->fiber.data && after.frame == end && after.child == to->fiber.child;
+        if (is_same && has_whole_chain(to)) return 1;
     }
     /* It calls all the time. What is older than its newest frame may be right all the same. */
     return 1;

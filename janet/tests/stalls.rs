@@ -8,6 +8,8 @@ use std::time::Duration;
 use ringspun_janet::{StallWatch, Vm};
 
 const LIMIT: Duration = Duration::from_millis(20);
+/// Far longer than anything here takes; only a hang comes to it.
+const HANG: Duration = Duration::from_secs(60);
 /// How many stalls of each kind are planted.
 const PLANTED: usize = 25;
 
@@ -66,12 +68,13 @@ fn every_planted_stall_is_told_with_its_stack() {
             let text = thread::scope(|scope| {
                 let told = scope.spawn(move || {
                     // What comes before, such as the compiler, may be told as well.
-                    let text = told.iter().find(|text| text.contains(&format!("in {name} ")));
+                    let mut texts = std::iter::from_fn(|| told.recv_timeout(HANG).ok());
+                    let text = texts.find(|text| text.contains(&format!("in {name} ")));
                     fs::write(noted, "").unwrap();
                     text
                 });
                 vm.run_string(&format!("({name} (fn [] (os/stat {stop:?} :mode)))")).unwrap();
-                told.join().unwrap().unwrap()
+                told.join().unwrap().unwrap_or_else(|| panic!("{name}: nothing like it is told"))
             });
             assert!(has_in_order(&text, frames), "{name}: {text}");
             assert!(
@@ -101,11 +104,9 @@ fn only_the_vm_that_stalls_is_told() {
     others.join().unwrap();
     drop(watch);
     let told: Vec<_> = told.iter().collect();
-    assert!(
-        !told.is_empty()
-            && told.iter().all(|text| text.contains("in os/sleep") && text.contains("in stalls")),
-        "{told:?}"
-    );
+    // The watch also sees what other tests plant.
+    assert!(told.iter().any(|text| text.contains("in os/sleep") && text.contains("in stalls")), "{told:?}");
+    assert!(!told.iter().any(|text| text.contains("in turns")), "{told:?}");
 }
 
 #[test]

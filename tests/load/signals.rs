@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -17,6 +18,9 @@ use crate::support::measuring::{check_sums, error_text, measure, number, tcp_ser
 /// A run that nothing but a signal ends.
 fn start(program: &mut Command, target: &str, arguments: &[&str]) -> Child {
     program.args(["load", target, "--json", "-"]).args(arguments);
+    // Under nohup(1), SIGHUP is ignored.
+    // SAFETY: async-signal-safe.
+    unsafe { program.pre_exec(|| Ok(signal(Signal::SIGHUP, SigHandler::SigDfl).map(drop)?)) };
     program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
