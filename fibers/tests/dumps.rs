@@ -5,12 +5,13 @@ mod common;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::settle;
+use common::{mappings_max, settle};
 use ringspun_fibers::sync::{Barrier, Mutex, Notify, RwLock, Semaphore, watch};
 use ringspun_fibers::{
     self as fibers, Channel, Dump, FiberBuilder, FiberReport, FiberState, Interrupt, JoinHandle, Runtime,
     Select, SharedChannel,
 };
+use ringspun_runtime::probe;
 
 fn named<T: 'static>(name: &str, function: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     FiberBuilder::new().name(name).spawn(function).unwrap()
@@ -239,9 +240,14 @@ fn fibers_that_have_not_run_or_are_about_to_are_told_apart() {
 
 #[test]
 fn a_dump_of_100_000_fibers_takes_seconds_and_is_grouped() {
-    let run = Runtime::new().stack_size_bytes(32 * 1024).run(|| {
+    let mut count = 100_000;
+    if cfg!(target_os = "linux") && !probe::stack_guards().available && mappings_max() < 2 * count {
+        println!("SKIPPED: before Linux 6.13, {count} stacks take sysctl vm.max_map_count={}", 3 * count);
+        count = 10_000;
+    }
+    let run = Runtime::new().stack_size_bytes(32 * 1024).run(move || {
         let channel = Channel::<u8>::bounded(1);
-        for _ in 0..100_000 {
+        for _ in 0..count {
             let channel = channel.clone();
             fibers::spawn(move || channel.take()).unwrap();
         }
@@ -259,9 +265,9 @@ fn a_dump_of_100_000_fibers_takes_seconds_and_is_grouped() {
         let dump = fibers::dump();
         let text = dump.to_string();
         println!("{:?}, {} turns", before.elapsed(), turns.get());
-        assert_eq!(dump.fibers().len(), 100_002);
-        assert!(turns.get() >= 300, "{}", turns.get());
-        assert!(text.contains("\n100000 fibers, parked:") && text.lines().count() < 60, "{text}");
+        assert_eq!(dump.fibers().len(), count + 2);
+        assert!(turns.get() >= count * 3 / 1000, "{}", turns.get());
+        assert!(text.contains(&format!("\n{count} fibers, parked:")) && text.lines().count() < 60, "{text}");
     });
     run.unwrap();
 }

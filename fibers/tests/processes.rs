@@ -1,8 +1,11 @@
 //! What takes a process of its own: dying of an overflow, and the memory of a million fibers.
 
+mod common;
+
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use common::mappings_max;
 use ringspun_fibers::{self as fibers, FiberBuilder, Runtime};
 use ringspun_runtime::probe;
 
@@ -215,12 +218,6 @@ fn available_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
-
-/// How many mappings a process may have; each guard takes one where the kernel has no other guards.
-fn mappings_max() -> usize {
-    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
 }
 
 #[test]

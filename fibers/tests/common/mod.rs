@@ -25,6 +25,12 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> JoinHandle<T
     fibers::spawn(function).unwrap()
 }
 
+/// How many mappings a process may have; each guard takes one where the kernel has no other guards.
+pub fn mappings_max() -> usize {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 /// The same numbers for the same seed.
 pub struct Chance(u64);
 
