@@ -1,5 +1,5 @@
-//! Sends a part of a file over a socket, and bytes before it, piece by piece: a piece is first brought into memory, then
-//! sent by calls that do not block.
+//! Sends bytes and a part of a file over a socket, piece by piece: a piece is first brought into memory, then sent by
+//! calls that do not block.
 
 use std::io;
 use std::ops::Range;

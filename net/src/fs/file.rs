@@ -196,8 +196,8 @@ impl File {
     }
 
     /// What is known of the file, such as its size in bytes. Of the usual local file systems of Linux the kernel has it
-    /// in memory, and the call is made at once; of others, such as NFS and FUSE, on another thread, and so for the first
-    /// file of each file system.
+    /// in memory, and the call is made at once; of others, such as NFS and FUSE, on another thread. So it is for the
+    /// first file of each file system.
     ///
     /// # Errors
     ///

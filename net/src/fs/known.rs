@@ -10,8 +10,8 @@ use nix::sys::statfs::{
     fstatfs,
 };
 
-/// File systems of this machine alone, which keep in memory what `fstat(2)` says of an open file. Those of a server, and
-/// of FUSE, may ask for it. ext2 and ext3 have the number of ext4.
+/// File systems of this machine alone, which keep in memory what `fstat(2)` says of an open file. Those of a server and
+/// of FUSE may ask for it. ext2 and ext3 have the number of ext4.
 const LOCAL: [FsType; 6] = [
     BTRFS_SUPER_MAGIC,
     EXT4_SUPER_MAGIC,
@@ -25,8 +25,8 @@ const LOCAL: [FsType; 6] = [
 const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 
 thread_local! {
-    /// The devices of local file systems that have been met. One that is unmounted may leave its number to a file system
-    /// of a server: then a call for its metadata can block the loop, and is right.
+    /// The devices of local file systems that have been met. One that is unmounted may leave its number to that of a
+    /// server: then a call for its metadata can block the loop, and is right.
     static LOCAL_DEVICES: RefCell<Vec<(u32, u32)>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -1,4 +1,5 @@
-# Functions that look names up, which C code or a fiber that keeps waits for itself calls: they cannot wait, and need not.
+# Functions that look names up, called by C code or in a fiber that keeps waits for itself: they cannot wait, and need
+# not.
 
 (import ./calling)
 
