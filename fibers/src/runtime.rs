@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringspun_runtime::{Configuration, EventLoop};
 
@@ -280,6 +280,9 @@ pub struct RuntimeStatistics {
     pub event_loop: ringspun_runtime::LoopStatistics,
     /// How its event loop has waited.
     pub waits: ringspun_runtime::SpinStatistics,
+    /// How long the thread took to come to this question: about what whatever happens at this moment waits for its turn,
+    /// such as the end of an operation.
+    pub queue_time: Duration,
 }
 
 /// Counts of each runtime of the process. Blocks the thread until all have answered, or until `patience` is over, so it
@@ -300,7 +303,8 @@ pub struct RuntimeStatistics {
 /// .unwrap();
 /// ```
 pub fn statistics_of_process(patience: Duration) -> Vec<RuntimeStatistics> {
-    let (statistics, _) = ask_all(patience, |reply| {
+    let asked = Instant::now();
+    let (statistics, _) = ask_all(patience, move |reply| {
         if let (Some(fibers), Some(event_loop)) = (statistics(), event_loop()) {
             reply.send(RuntimeStatistics {
                 thread: thread_name(),
@@ -308,6 +312,7 @@ pub fn statistics_of_process(patience: Duration) -> Vec<RuntimeStatistics> {
                 fibers,
                 event_loop: event_loop.statistics(),
                 waits: event_loop.spin_statistics(),
+                queue_time: asked.elapsed(),
             });
         }
     });

@@ -7,13 +7,13 @@ use ringspun::Metrics;
 use ringspun_load::{Observer, Progress};
 
 use crate::cli::inspection::Sources;
-use crate::cli::metrics::Counts;
+use crate::cli::metrics::Source;
 
 /// Keeps the last progress for those who ask, and hands it on.
 pub fn observe(sources: &Sources, mut shown: Option<Observer>) -> Observer {
     let last = Arc::new(Mutex::new(None));
     let asked = last.clone();
-    sources.set_counts(Counts::new(move |metrics| {
+    sources.set_counts(Source::new(move |metrics| {
         if let Some(progress) = &*asked.lock().unwrap_or_else(PoisonError::into_inner) {
             add_to(metrics, progress);
         }
