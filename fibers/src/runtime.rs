@@ -280,8 +280,8 @@ pub struct RuntimeStatistics {
     pub event_loop: ringspun_runtime::LoopStatistics,
     /// How its event loop has waited.
     pub waits: ringspun_runtime::SpinStatistics,
-    /// How long the thread took to come to this question: about what whatever happens at this moment waits for its turn,
-    /// such as the end of an operation.
+    /// How long the thread took to come to this question: about what everything that happens at this moment waits, such
+    /// as the end of an operation.
     pub queue_time: Duration,
 }
 
