@@ -7,6 +7,7 @@ mod find;
 mod hosts;
 mod http;
 mod http2;
+mod live;
 mod pace;
 mod page;
 mod pipeline;
