@@ -47,8 +47,8 @@ impl Snapshot {
     }
 }
 
-/// Receives the progress of a run once a second. It delays the run's requests for as long as it takes, so that it should
-/// hand on what takes time, such as printing.
+/// Receives the progress of a run once a second. It delays the run's requests for as long as it takes: what takes time,
+/// such as printing, is for another thread.
 pub type Observer = Box<dyn FnMut(Progress)>;
 
 /// Runs in a fiber during the run; when it returns, the run ends early.
