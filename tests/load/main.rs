@@ -2,6 +2,7 @@
 
 mod abort;
 mod counts;
+mod early;
 mod faults;
 mod find;
 mod hosts;
