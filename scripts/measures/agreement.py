@@ -19,14 +19,24 @@ HERE = os.path.dirname(__file__)
 OURS = "ringspun load"
 # How far apart ratios may be where the server is what limits, and how busy it is there at least.
 APART, LIMITED_PERCENT = 0.1, 90
+# How much longer than planned a generator may take, and how often one is tried that does not end: h2load 1.52 hangs now and
+# then after the time of --duration.
+END_S, TRIES = 15, 3
 GZIP = "accept-encoding: gzip"
 
 
-def run(command):
+class Hangs(Failure):
+    """A generator that did not end."""
+
+
+def run(command, seconds):
     """Runs a generator on its core. Returns what it printed, its processor time, and how long it took, in seconds."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     pinned = lambda: os.sched_setaffinity(0, {LOAD_CORE})
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, preexec_fn=pinned)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + END_S, preexec_fn=pinned)
+    except subprocess.TimeoutExpired:
+        raise Hangs(f"{' '.join(command)}: did not end within {seconds + END_S} s") from None
     after, took_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begun
     if done.returncode:
         raise Failure(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -47,7 +57,7 @@ def figures(answered, seconds, p50_us, errors, processor_s, took_s):
 
 def ours(url, options, *flags):
     plan = ("--connections", str(options.connections), "--duration", f"{options.seconds}s", "--header", GZIP, "--json", "-")
-    text, *times = run([RINGSPUN, "load", url, *plan, *flags])
+    text, *times = run([RINGSPUN, "load", url, *plan, *flags], options.seconds)
     seen = json.loads(text)
     answered, p50_us = seen["requests"]["answered"], seen["service_time"]["p50_us"]
     return figures(answered, answered / seen["rate_per_s"], p50_us, seen["errors"]["total"], *times)
@@ -55,14 +65,14 @@ def ours(url, options, *flags):
 
 def wrk(url, options):
     plan = ("-t1", "-c", str(options.connections), "-d", f"{options.seconds}s", "-H", GZIP)
-    text, *times = run(["wrk", *plan, "-s", f"{HERE}/wrk_report.lua", url])
+    text, *times = run(["wrk", *plan, "-s", f"{HERE}/wrk_report.lua", url], options.seconds)
     seen = json.loads(text.splitlines()[-1])
     return figures(seen["answered"], seen["seconds"], seen["p50_us"], seen["errors"], *times)
 
 
 def h2load(url, options):
     plan = ["h2load", "-t1", "-c", str(options.connections), "-m", str(options.streams), "-D", str(options.seconds), "-H", GZIP, url]
-    text, *times = run(plan)
+    text, *times = run(plan, options.seconds)
     count = {}
     for line in text.splitlines():
         if line.startswith("requests:"):
@@ -71,7 +81,7 @@ def h2load(url, options):
     if not count.get("succeeded"):
         raise Failure(f"h2load told no counts: {text}")
     with tempfile.NamedTemporaryFile("r") as log:
-        run([*plan[:-1], f"--log-file={log.name}", url])
+        run([*plan[:-1], f"--log-file={log.name}", url], options.seconds)
         times_us = [int(line.split("\t")[2]) for line in log]
     errors = count["failed"] + count["errored"] + count["timeout"]
     return figures(count["succeeded"], options.seconds, median(times_us), errors, *times)
@@ -80,7 +90,7 @@ def h2load(url, options):
 def oha(url, options):
     plan = ("-z", f"{options.seconds}s", "-c", str(options.connections), "-H", GZIP, "--http-version", "1.1", "--insecure")
     os.environ["TOKIO_WORKER_THREADS"] = "1"
-    text, *times = run(["oha", *plan, "--no-tui", "--output-format", "json", url])
+    text, *times = run(["oha", *plan, "--no-tui", "--output-format", "json", url], options.seconds)
     seen = json.loads(text)
     statuses = seen["statusCodeDistribution"]
     answered = statuses.get("200", 0)
@@ -109,6 +119,16 @@ def sample(name, path, generator, options):
         found = ours(url, options, *flags(options)) if generator == OURS else other(url, options)
         found["server_busy_percent"] = 100 * (server.processor_s() - before) / (time.monotonic() - begun)
     return found
+
+
+def sample_that_ends(name, path, generator, options):
+    for tries in range(1, TRIES + 1):
+        try:
+            return sample(name, path, generator, options)
+        except Hangs as hangs:
+            if generator == OURS or tries == TRIES:
+                raise
+            print(f"tried again: {hangs}", file=sys.stderr)
 
 
 def wait_until_answered(address):
@@ -178,7 +198,7 @@ def main():
                     if sys.stderr.isatty():
                         print(f"\r\x1b[Kround {turn + 1} of {options.rounds}: {name}, /{path}, {generator}", end="", file=sys.stderr, flush=True)
                     try:
-                        found = sample(name, path, generator, options)
+                        found = sample_that_ends(name, path, generator, options)
                     except Failure as failure:
                         sys.exit(str(failure))
                     samples.append({"round": turn + 1, "other": name, "path": path, "generator": generator, **found})
