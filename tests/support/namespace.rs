@@ -38,8 +38,8 @@ pub fn in_namespace(test: &str, prepare: &str, body: impl FnOnce()) -> bool {
     true
 }
 
-/// As [`in_namespace`], where `127.0.0.1:53` is the only name server, and takes a minute to be given up. Prints why, where
-/// that is not allowed.
+/// As [`in_namespace`], where `127.0.0.1:53` is the only name server, and takes a minute to be given up. Prints why,
+/// where that is not allowed.
 pub fn as_name_server(test: &str, body: impl FnOnce()) {
     // One for each test, as a file that is bound into a namespace must not change.
     let name = test.replace("::", "-");

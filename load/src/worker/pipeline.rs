@@ -167,7 +167,8 @@ impl Worker {
         }
     }
 
-    /// Bytes have come before the requests that were to be sent: the first one fails, the others have another connection.
+    /// Bytes have come before the requests that were to be sent: the first one fails, the others take another
+    /// connection.
     #[cold]
     fn note_early_bytes(&self, clock: &Clock, pipeline: &mut Pipeline<'_>) -> Option<Connection> {
         pipeline.batch.clear();

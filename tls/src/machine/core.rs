@@ -119,8 +119,8 @@ impl TlsCore {
         }
     }
 
-    /// Reads what has arrived, without waiting, and returns how much; 0 after the peer's close_notify, or if the buffer is
-    /// empty.
+    /// Reads what has arrived, without waiting, and returns how much; 0 after the peer's close_notify, or if the buffer
+    /// is empty.
     ///
     /// # Errors
     ///
