@@ -79,6 +79,9 @@ impl Metrics {
         ] {
             self.add(name, MetricKind::Gauge, help, &labels, value as f64);
         }
+        let (name, help) =
+            ("ringspun_queue_time_seconds", "How long the thread took to come to this question.");
+        self.add(name, MetricKind::Gauge, help, &labels, runtime.queue_time.as_secs_f64());
         self.add_loop(&runtime.thread, runtime.backend, &runtime.event_loop, &runtime.waits);
     }
 

@@ -13,8 +13,10 @@ const HEADERS_MAX: usize = 64;
 /// A client cannot make the server keep more of a request than this, and a little.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 const BODY_MAX_BYTES: usize = 1024 * 1024;
-/// Answers that are longer leave before the next; files that are longer are sent from the kernel's memory.
+/// Answers that are longer leave before the next.
 const COLLECTED_MAX_BYTES: usize = 64 * 1024;
+/// Files that are longer are sent from the kernel's memory.
+const COPIED_MAX_BYTES: u64 = 16 * 1024;
 const BUSY_MAX: Duration = Duration::from_millis(1);
 
 /// The answers of a connection that have not been sent.
@@ -141,9 +143,9 @@ impl<'a> Answers<'a> {
         if method == "HEAD" {
             return Ok(());
         }
-        let sent = if length > COLLECTED_MAX_BYTES as u64 {
-            self.send()?;
-            self.stream.send_file(&file, 0..length)?
+        let sent = if length > COPIED_MAX_BYTES {
+            let head = std::mem::take(&mut self.bytes);
+            self.stream.send_file_after(&head, &file, 0..length)? - head.len() as u64
         } else {
             let start = self.bytes.len();
             self.bytes.resize(start + length as usize, 0);

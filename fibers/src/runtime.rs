@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringspun_runtime::{Configuration, EventLoop};
 
@@ -41,7 +41,8 @@ const RECORD_WAITS: &str = "RINGSPUN_RECORD_WAITS";
 pub struct Runtime {
     configuration: Configuration,
     stack_size_bytes: usize,
-    records_waits: bool,
+    /// `None` takes the environment variable.
+    records_waits: Option<bool>,
 }
 
 impl Default for Runtime {
@@ -49,7 +50,7 @@ impl Default for Runtime {
         Self {
             configuration: Configuration::default(),
             stack_size_bytes: DEFAULT_STACK_SIZE_BYTES,
-            records_waits: std::env::var_os(RECORD_WAITS).is_some_and(|value| value == "1"),
+            records_waits: None,
         }
     }
 }
@@ -88,10 +89,11 @@ impl Runtime {
         self
     }
 
-    /// Sets whether a [dump](crate::dump) tells since when each fiber has been waiting: off by default, unless
-    /// `RINGSPUN_RECORD_WAITS=1` is set in the environment. It costs some ten instructions each time a fiber runs.
+    /// Sets whether a [dump](crate::dump) tells since when each fiber has been waiting. By default the environment
+    /// variable `RINGSPUN_RECORD_WAITS` does, by 1 or 0; without it, it is off. It costs some ten instructions each
+    /// time a fiber runs.
     pub fn record_waits(mut self, on: bool) -> Self {
-        self.records_waits = on;
+        self.records_waits = Some(on);
         self
     }
 
@@ -127,7 +129,8 @@ impl Runtime {
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or if the loop
     /// fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may still use their memory,
     /// and connections that they wait for are shut down ([`EventLoop::abandon`]). In a forked child, as above.
-    /// `Unsupported` on a thread on which a fiber had to be stopped while it unwound.
+    /// `Unsupported` on a thread on which a fiber had to be stopped while it unwound. `InvalidInput` if an environment
+    /// variable that counts has an invalid value.
     ///
     /// # Panics
     ///
@@ -153,8 +156,9 @@ impl Runtime {
             let _entered = in_main.as_deref().map(Reentered::new);
             main()
         };
+        let records_waits = self.records_waits.map_or_else(records_waits_by_environment, Ok)?;
         let event_loop = EventLoop::new(&self.configuration)?;
-        let scheduler = Scheduler::new(event_loop, self.stack_size_bytes, self.records_waits, pulse)?;
+        let scheduler = Scheduler::new(event_loop, self.stack_size_bytes, records_waits, pulse)?;
         let _entered = scheduler.enter();
         let _listed = Listed::new(scheduler.remote().sender());
         let packet = FiberBuilder::new().name("main").spawn(main)?.into_packet();
@@ -181,6 +185,17 @@ impl Runtime {
             Some(Err(payload)) => std::panic::resume_unwind(payload),
             None => Err(io::Error::other("the main fiber ended without a result")),
         }
+    }
+}
+
+fn records_waits_by_environment() -> io::Result<bool> {
+    match std::env::var_os(RECORD_WAITS) {
+        Some(value) if value == "1" => Ok(true),
+        Some(value) if !value.is_empty() && value != "0" => {
+            let text = format!("{RECORD_WAITS}={}: expected 1 or 0", value.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        _ => Ok(false),
     }
 }
 
@@ -265,6 +280,9 @@ pub struct RuntimeStatistics {
     pub event_loop: ringspun_runtime::LoopStatistics,
     /// How its event loop has waited.
     pub waits: ringspun_runtime::SpinStatistics,
+    /// How long the thread took to come to this question: about what whatever happens at this moment waits for its turn,
+    /// such as the end of an operation.
+    pub queue_time: Duration,
 }
 
 /// Counts of each runtime of the process. Blocks the thread until all have answered, or until `patience` is over, so it
@@ -285,7 +303,8 @@ pub struct RuntimeStatistics {
 /// .unwrap();
 /// ```
 pub fn statistics_of_process(patience: Duration) -> Vec<RuntimeStatistics> {
-    let (statistics, _) = ask_all(patience, |reply| {
+    let asked = Instant::now();
+    let (statistics, _) = ask_all(patience, move |reply| {
         if let (Some(fibers), Some(event_loop)) = (statistics(), event_loop()) {
             reply.send(RuntimeStatistics {
                 thread: thread_name(),
@@ -293,6 +312,7 @@ pub fn statistics_of_process(patience: Duration) -> Vec<RuntimeStatistics> {
                 fibers,
                 event_loop: event_loop.statistics(),
                 waits: event_loop.spin_statistics(),
+                queue_time: asked.elapsed(),
             });
         }
     });

@@ -446,6 +446,7 @@ int ringspun_fflush(FILE *file) {
 #include "native.c"
 #include "inquiry.c"
 #include "look.c"
+#include "waits.c"
 
 /*
  * Where modules are by default. The image of the core environment names a folder of the machine on which it was made.

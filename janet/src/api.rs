@@ -262,6 +262,7 @@ unsafe extern "C" {
     pub(crate) fn ringspun_vm_epoll() -> c_int;
     pub(crate) fn ringspun_vm_post(vm: *mut c_void, call: extern "C" fn(i32), number: i32);
     pub(crate) fn ringspun_vm_tasks() -> i32;
+    pub(crate) fn ringspun_vm_can_wait() -> c_int;
     pub(crate) fn ringspun_vm_look_errno() -> c_int;
     pub(crate) fn ringspun_vm_run(
         vm: *const c_void,
@@ -317,6 +318,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_schedule_signal(fiber: *mut JanetFiber, value: Janet, signal: JanetSignal);
     pub(crate) fn janet_ev_inc_refcount();
     pub(crate) fn janet_ev_dec_refcount();
+    pub(crate) fn janet_async_end(fiber: *mut JanetFiber);
     pub(crate) fn janet_stream_flags(stream: *mut JanetStream, flags: u32);
 
     pub(crate) fn janet_gcroot(root: Janet);

@@ -1,7 +1,7 @@
 //! Making sockets for Janet: `net/listen`, `net/connect`, `net/socket`, `net/address`, and options.
 //!
 //! The fiber parks during the lookup of a name on another thread; everything else is immediate, as in the VM's own
-//! functions.
+//! functions, and so is a lookup in a fiber that cannot wait, because C code has called the function.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::BorrowedFd;
@@ -101,7 +101,16 @@ unsafe fn resolve(place: Place, kind: SocketKind, passive: bool, purpose: Purpos
         }
     } else {
         // SAFETY: as above.
-        Resolve::new(bridge.event_loop(), unsafe { query(place, kind, passive) })
+        let query = unsafe { query(place, kind, passive) };
+        // SAFETY: only looks at the VM of this thread, which calls us.
+        match unsafe { janet::ringspun_vm_can_wait() } {
+            0 => {
+                // As in the VM's own functions.
+                bridge.flush();
+                Resolve::blocking(&query)
+            }
+            _ => Resolve::new(bridge.event_loop(), query),
+        }
     };
     // SAFETY: called by a shim.
     unsafe { start_or_return(&bridge, Work::Resolve { machine, purpose: Box::new(purpose) }) }

@@ -84,6 +84,10 @@ fn prepare(bridge: &Rc<Bridge>, stream: *mut JanetStream, work: Work, timeout_s:
     // SAFETY: the VM runs a fiber on this thread, so there is a root fiber.
     let (fiber, schedule_id) = unsafe {
         let fiber = janet::janet_root_fiber();
+        if (*fiber).ev_callback.is_some() {
+            // C code has called a function that had to wait, has taken that for an error, and went on.
+            janet::janet_async_end(fiber);
+        }
         (fiber, (*fiber).sched_id)
     };
     let deadline = deadline_after(bridge, timeout_s);
@@ -156,11 +160,10 @@ impl Parked {
         let bridge = self.bridge.clone();
         let index = bridge.park(self.clone());
         self.index.set(index);
-        // SAFETY: the root fiber of this thread's VM, which is running and so has no operation. The
+        // SAFETY: the root fiber of this thread's VM, which has no operation: see `prepare`. The
         // VM marks `ev_stream` and reads two of its fields when the operation ends, so it must be there
         // even while there is no stream yet.
         unsafe {
-            debug_assert!((*self.fiber).ev_callback.is_none());
             (*self.fiber).ev_callback = Some(fiber_event);
             (*self.fiber).ev_stream = if self.stream.is_null() { bridge.anchor() } else { self.stream };
             (*self.fiber).ev_state = std::ptr::without_provenance_mut(index + 1);

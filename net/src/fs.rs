@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 use ringspun_fibers as fibers;
 
 mod file;
+#[cfg(target_os = "linux")]
+mod known;
 mod open;
 
 pub use file::File;

@@ -1,5 +1,5 @@
-//! Sends a part of a file over a socket, piece by piece: a piece is first brought into memory, then sent by calls that
-//! do not block.
+//! Sends bytes and a part of a file over a socket, piece by piece: a piece is first brought into memory, then sent by
+//! calls that do not block.
 
 use std::io;
 use std::ops::Range;
@@ -16,9 +16,12 @@ pub(crate) const SENT_AT_ONCE_MAX_BYTES: usize = 128 * 1024;
 
 /// A part of a file that is being sent.
 pub(crate) struct FileSender<'a> {
+    /// What is to go first.
+    head: &'a [u8],
     file: BorrowedFd<'a>,
     offset: u64,
     end: u64,
+    sent_bytes: u64,
     /// What is in memory: bytes that have been read, or pages that the kernel has.
     source: Source,
 }
@@ -31,20 +34,20 @@ enum Source {
 }
 
 impl<'a> FileSender<'a> {
-    pub(crate) fn new(file: BorrowedFd<'a>, range: Range<u64>) -> Self {
+    pub(crate) fn new(head: &'a [u8], file: BorrowedFd<'a>, range: Range<u64>) -> Self {
         let source = match cfg!(target_os = "linux") {
             true => Source::Pages { until: 0 },
             false => Source::Bytes { bytes: Vec::new(), sent: 0 },
         };
-        Self { file, offset: range.start, end: range.end, source }
+        Self { head, file, offset: range.start, end: range.end, sent_bytes: 0, source }
     }
 
-    /// The offset in the file up to which bytes have been sent.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
+    /// How many bytes have been sent, of the head and of the file.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
-    /// Whether something is in memory that has not been sent.
+    /// Whether something of the file is in memory that has not been sent.
     pub(crate) fn is_prepared(&self) -> bool {
         match &self.source {
             Source::Pages { until } => self.offset < *until,
@@ -52,7 +55,7 @@ impl<'a> FileSender<'a> {
         }
     }
 
-    /// Brings the next piece into memory, by a parked wait if it is not there; false if there is none.
+    /// Brings the next piece into memory, by a parked wait if it is not there; false if nothing is left to send.
     ///
     /// # Errors
     ///
@@ -63,7 +66,7 @@ impl<'a> FileSender<'a> {
         }
         let length = self.end.saturating_sub(self.offset).min(SENT_AT_ONCE_MAX_BYTES as u64) as usize;
         if length == 0 {
-            return Ok(false);
+            return Ok(!self.head.is_empty());
         }
         if let Source::Pages { until } = &mut self.source
             && is_in_memory(self.file, self.offset, length)
@@ -72,7 +75,7 @@ impl<'a> FileSender<'a> {
             return Ok(true);
         }
         let bytes = read_elsewhere(self.file.try_clone_to_owned()?, self.offset, length)?;
-        let has_some = !bytes.is_empty();
+        let has_some = !bytes.is_empty() || !self.head.is_empty();
         match &mut self.source {
             Source::Pages { until } => *until = self.offset + bytes.len() as u64,
             Source::Bytes { bytes: prepared, sent } => (*prepared, *sent) = (bytes, 0),
@@ -86,6 +89,19 @@ impl<'a> FileSender<'a> {
     ///
     /// The socket's, including `EAGAIN`.
     pub(crate) fn send_to(&mut self, event_loop: &EventLoop, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let count = match self.head.is_empty() {
+            true => self.send_file_to(event_loop, socket)?,
+            false => {
+                let count = send_head(event_loop, socket, self.head, self.is_prepared())?;
+                self.head = &self.head[count..];
+                count
+            }
+        };
+        self.sent_bytes += count as u64;
+        Ok(count)
+    }
+
+    fn send_file_to(&mut self, event_loop: &EventLoop, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let count = match &mut self.source {
             Source::Pages { until } => {
                 let length = (*until - self.offset) as usize;
@@ -128,6 +144,26 @@ fn is_simulated() -> bool {
     return ringspun_runtime::simulation::current().is_some();
     #[cfg(not(feature = "simulation"))]
     false
+}
+
+/// Sends bytes that more follow, or not: then the kernel keeps what does not fill a segment for that (`MSG_MORE` in
+/// `send(2)`), and the receiver wakes up once.
+fn send_head(
+    event_loop: &EventLoop,
+    socket: BorrowedFd<'_>,
+    head: &[u8],
+    more_follow: bool,
+) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    if more_follow && !event_loop.is_shut_down() && !is_simulated() {
+        use nix::sys::socket::{MsgFlags, send};
+
+        let flags =
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE);
+        return Ok(send(socket.as_raw_fd(), head, flags)?);
+    }
+    let _ = more_follow;
+    event_loop.try_send(socket, head)
 }
 
 /// Whether calls on the descriptor may block.

@@ -3,8 +3,9 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -319,6 +320,32 @@ fn a_call_that_borrows_is_waited_for_and_one_that_has_not_begun_never_does() {
         assert!(matches!(panicked, Err(BlockingError::Panicked(payload)) if payload.is::<i32>()));
     })
     .unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_the_kernel_has_in_memory_of_a_file_is_told_at_once() {
+    run(|| {
+        let in_memory = nix::sys::memfd::memfd_create(c"numbers", nix::sys::memfd::MFdFlags::empty())?;
+        let file = File::from(in_memory);
+        file.write_all_at(b"12345", 0)?;
+        // Of which kind the file system is has to be asked once, on a thread that may block.
+        file.metadata()?;
+        let others_ran = Rc::new(Cell::new(false));
+        let seen = others_ran.clone();
+        fibers::spawn(move || others_ran.set(true))?;
+        for size_bytes in [5, 6, 4] {
+            file.as_fd().try_clone_to_owned().map(std::fs::File::from)?.set_len(size_bytes)?;
+            assert_eq!(file.metadata()?.len(), size_bytes);
+        }
+        assert!(!seen.get());
+        // Of others it may have to be asked each time.
+        let of_proc = File::open("/proc/self/status")?;
+        assert!(of_proc.metadata()?.is_file() && of_proc.metadata()?.is_file());
+        let late = fibers::with_deadline(Duration::ZERO, || file.metadata()).unwrap_err();
+        assert_eq!(net::interrupt_of(&late), Some(Interrupt::DeadlineExpired));
+        Ok(())
+    });
 }
 
 #[test]

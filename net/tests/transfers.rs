@@ -262,6 +262,43 @@ fn a_part_of_a_file_is_sent() {
 }
 
 #[test]
+fn bytes_go_before_a_file_and_are_counted() {
+    run(|| {
+        for (client, server) in pairs()? {
+            let data = pattern(300_001);
+            let (file, head) = (file_of(&data), pattern(1_000_003));
+            let reading = fibers::spawn(move || read_to_end(&server))?;
+            assert_eq!(client.send_file_after(b"small", &file, 1..100_001)?, 100_005);
+            assert_eq!(client.send_file_after(&head, &file, 0..1 << 40)?, 1_300_004);
+            // Of nothing, and of a file of which the kernel does not say what it has in memory.
+            assert_eq!(client.send_file_after(b"alone", &file, 400_000..500_000)?, 5);
+            assert_eq!(client.send_file_after(b"alone", &file, 0..0)?, 5);
+            assert_eq!(client.send_file_after(b"", &file, 0..0)?, 0);
+            assert_eq!(client.send_file_after(b"proc", File::open("/proc/self/status")?, 0..5)?, 9);
+            client.shutdown(Shutdown::Write)?;
+            let expected = [b"small", &data[1..100_001], &head, &data, b"alonealoneprocName:"].concat();
+            assert!(reading.join()?? == expected);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_head_of_a_file_says_how_much_went() {
+    run(|| {
+        for (client, server) in pairs()? {
+            let (file, head) = (file_of(&[7; 10]), pattern(16 << 20));
+            let late =
+                fibers::with_deadline(SOON, || client.send_file_after(&head, &file, 0..10)).unwrap_err();
+            assert_eq!(net::interrupt_of(&late.error), Some(Interrupt::DeadlineExpired));
+            client.shutdown(Shutdown::Write)?;
+            assert!(read_to_end(&server)? == head[..late.transferred_bytes as usize]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_file_goes_to_a_blocking_socket_and_one_of_proc_goes_too() {
     run(|| {
         let (ours, theirs) = UnixStream::pair()?;

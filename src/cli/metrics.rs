@@ -9,6 +9,7 @@ use ringspun::janet::VmStatistics;
 use ringspun::net::{self, Address, Endpoint, ServerHandle, Stream};
 use ringspun::{MetricKind, Metrics};
 
+use super::echoes::Counts;
 use super::output;
 
 const STACK_SIZE_BYTES: usize = 256 * 1024;
@@ -20,9 +21,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Counts that a server adds to those of the process.
 #[derive(Clone)]
-pub struct Counts(Arc<dyn Fn(&mut Metrics) + Send + Sync>);
+pub struct Source(Arc<dyn Fn(&mut Metrics) + Send + Sync>);
 
-impl Counts {
+impl Source {
     pub fn new(add: impl Fn(&mut Metrics) + Send + Sync + 'static) -> Self {
         Self(Arc::new(add))
     }
@@ -33,12 +34,12 @@ impl Counts {
 }
 
 /// Serves the counts of the process at `endpoint`, until the runtime ends. Returns the address.
-pub fn serve(endpoint: &Endpoint, counts: Counts) -> io::Result<Address> {
+pub fn serve(endpoint: &Endpoint, source: Source) -> io::Result<Address> {
     let listener = net::listen(endpoint)?;
     let address = listener.localname()?;
     let text = move || {
         let mut metrics = ringspun::metrics();
-        counts.add_to(&mut metrics);
+        source.add_to(&mut metrics);
         metrics.to_string()
     };
     FiberBuilder::new().name("metrics").stack_size_bytes(STACK_SIZE_BYTES).spawn(move || {
@@ -61,9 +62,9 @@ pub fn serve(endpoint: &Endpoint, counts: Counts) -> io::Result<Address> {
     Ok(address)
 }
 
-/// Adds the counts of a server's workers; `datagrams` are what each has received.
-pub fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u64]) {
-    for (index, worker) in server.statistics().iter().enumerate() {
+/// Adds the counts of a server's workers.
+pub fn add_workers(metrics: &mut Metrics, server: &ServerHandle, counts: &[Counts], counts_bytes: bool) {
+    for (index, (worker, counts)) in server.statistics().iter().zip(counts).enumerate() {
         let index_text = index.to_string();
         let labels = [("worker", &*index_text)];
         let mut add = |name, kind, help, value| metrics.add(name, kind, help, &labels, value);
@@ -77,8 +78,13 @@ pub fn add_workers(metrics: &mut Metrics, server: &ServerHandle, datagrams: &[u6
         );
         let help = "Connections accepted for other workers.";
         add("ringspun_connections_handed_over_total", Counter, help, worker.handed_over as f64);
-        let received = datagrams.get(index).copied().unwrap_or_default();
-        add("ringspun_datagrams_total", Counter, "Datagrams received.", received as f64);
+        let help = "Connections that an error ended, such as a reset.";
+        add("ringspun_connections_failed_total", Counter, help, counts.failures.get() as f64);
+        add("ringspun_datagrams_total", Counter, "Datagrams received.", counts.datagrams.get() as f64);
+        if counts_bytes {
+            let help = "Bytes received over connections.";
+            add("ringspun_received_bytes_total", Counter, help, counts.bytes.get() as f64);
+        }
         if let Some(time) = worker.processor_time {
             let help = "Processor time of the worker's thread.";
             add("ringspun_processor_time_seconds_total", Counter, help, time.as_secs_f64());

@@ -6,6 +6,7 @@ mod address;
 mod choice;
 mod doctor;
 mod dumps;
+mod echoes;
 mod editor;
 mod history;
 mod inspection;

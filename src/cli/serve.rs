@@ -4,19 +4,19 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use ringspun::fibers::{self, Signal, Signals, Workers, WorkersBuilder};
 use ringspun::net::{
-    self as net, Address, DatagramSocket, Drained, Endpoint, InheritedSocket, Server as Serving,
-    ServerBuilder, SocketOption, Stream, WorkerStatistics, interrupt_of, is_closed,
+    self as net, Address, Drained, Endpoint, InheritedSocket, Server as Serving, ServerBuilder,
+    WorkerStatistics,
 };
-use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
+use ringspun::tls::{Identity, ServerConfig};
 use ringspun_load::parse_duration;
 
 use super::dumps::Quit;
+use super::echoes::{Counts, Echoes};
 use super::load::whole::whole;
 use super::{address, inspection, limits, metrics, output, stalls, unix_sockets};
 
@@ -101,24 +101,6 @@ pub struct Places {
     /// Accept connections on this Unix socket: a path, or @ and an abstract name
     #[arg(long, value_name = "PATH", value_parser = address::parse_unix)]
     unix: Vec<Address>,
-}
-
-/// The datagrams that each worker has served, in cache lines of their own.
-type Datagrams = Arc<[Counter]>;
-
-#[derive(Default)]
-#[repr(align(128))]
-struct Counter(AtomicU64);
-
-impl Counter {
-    /// Only for the thread that it belongs to.
-    fn add_one(&self) {
-        self.0.store(self.get() + 1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// Counts of what was served, and how that ended.
@@ -216,32 +198,33 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
     }
     let (quit, inspected) = (Quit::take(), inspection::start());
     builder.run(move |workers| {
-        let datagrams: Datagrams = workers.iter().map(|_| Counter::default()).collect();
+        let counts: Arc<[Counts]> = workers.iter().map(|_| Counts::default()).collect();
+        let (of_workers, counts_bytes) = (counts.clone(), metrics.is_some());
+        let echoes = move |worker| Echoes::new(of_workers.clone(), worker, counts_bytes);
         let kinds = kinds(&places, &inherited);
-        let builder = server_at(&places, inherited, tls.as_ref(), datagrams.clone())?;
+        let builder = server_at(&places, inherited, tls.as_ref(), echoes)?;
         let claims = unix_sockets::claim(&unix_paths(&places))?;
         let server = builder.shares_port(share_port).start_on(workers)?;
         drop(claims);
         let signals = Signals::new(&[Signal::INT, Signal::TERM])?;
         let _dumps = quit.dump();
-        let (handle, of_server) = (server.handle(), datagrams.clone());
-        let counts = metrics::Counts::new(move |metrics| {
-            let datagrams: Vec<u64> = of_server.iter().map(Counter::get).collect();
-            metrics::add_workers(metrics, &handle, &datagrams);
+        let (handle, of_server) = (server.handle(), counts.clone());
+        let source = metrics::Source::new(move |metrics| {
+            metrics::add_workers(metrics, &handle, &of_server, counts_bytes);
         });
-        let metrics = metrics.map(|endpoint| metrics::serve(&endpoint, counts.clone()));
-        inspected.set_counts(counts);
+        let metrics = metrics.map(|endpoint| metrics::serve(&endpoint, source.clone()));
+        inspected.set_counts(source);
         announce(&kinds, &server, metrics.transpose()?)?;
         compare_backends(workers);
         if statistics {
-            tell_statistics(&server, &datagrams, workers);
+            tell_statistics(&server, &counts, workers);
         }
         let signal = signals.wait()?;
         // Another one ends the process.
         drop(signals);
         let drained = end(&server, signal, drain)?;
         let connections = server.statistics().iter().map(|worker| worker.served).sum();
-        Ok(Served { connections, datagrams: datagrams.iter().map(Counter::get).sum(), drained })
+        Ok(Served { connections, datagrams: counts.iter().map(|it| it.datagrams.get()).sum(), drained })
     })?
 }
 
@@ -273,40 +256,28 @@ fn server_at(
     places: &Places,
     inherited: Vec<InheritedSocket>,
     tls: Option<&ServerConfig>,
-    datagrams: Datagrams,
-) -> io::Result<ServerBuilder<(Datagrams, usize)>> {
-    let mut builder = ServerBuilder::with_state(move |worker| (datagrams.clone(), worker));
+    echoes: impl Fn(usize) -> Echoes + Send + Sync + 'static,
+) -> io::Result<ServerBuilder<Echoes>> {
+    let mut builder = ServerBuilder::with_state(echoes);
     for endpoint in &places.tcp {
-        builder = builder.serve(endpoint, echo_tcp);
+        builder = builder.serve_with(endpoint, |stream, echoes: &Echoes| echoes.tcp(&stream));
     }
     for (endpoint, config) in places.tls.iter().zip(tls.into_iter().cycle()) {
-        let handler = tls::handler(config, |stream| {
-            let _ = echo_tls(&stream);
-        });
-        builder = builder.serve(endpoint, move |stream| {
-            let _ = stream.set_option(SocketOption::NoDelay(true));
-            handler(stream);
-        });
+        let config = config.clone();
+        builder = builder.serve_with(endpoint, move |stream, echoes| echoes.tls(stream, &config));
     }
     for endpoint in &places.udp {
-        builder =
-            builder.serve_datagrams_with(endpoint, |socket, (datagrams, worker): &(Datagrams, usize)| {
-                echo_datagrams(socket, &datagrams[*worker]);
-            });
+        builder = builder.serve_datagrams_with(endpoint, |socket, echoes: &Echoes| echoes.datagrams(socket));
     }
     for address in &places.unix {
-        builder = builder.serve(*address, |stream| {
-            let _ = echo(&stream);
-        });
+        builder = builder.serve_with(*address, |stream, echoes: &Echoes| echoes.stream(&stream));
     }
     for socket in inherited {
         builder = match (socket.is_listener(), socket.localname()?.is_unix()) {
-            (true, true) => builder.serve_on(socket, |stream, _| drop(echo(&stream))),
-            (true, false) => builder.serve_on(socket, |stream, _| echo_tcp(stream)),
+            (true, true) => builder.serve_on(socket, |stream, echoes: &Echoes| echoes.stream(&stream)),
+            (true, false) => builder.serve_on(socket, |stream, echoes: &Echoes| echoes.tcp(&stream)),
             (false, _) => {
-                builder.serve_datagrams_on(socket, |socket, (datagrams, worker): &(Datagrams, usize)| {
-                    echo_datagrams(socket, &datagrams[*worker]);
-                })
+                builder.serve_datagrams_on(socket, |socket, echoes: &Echoes| echoes.datagrams(socket))
             }
         };
     }
@@ -314,14 +285,14 @@ fn server_at(
 }
 
 /// Reports what each worker has served and holds while it runs, which reveals leaks early.
-fn tell_statistics(server: &Serving, datagrams: &Datagrams, workers: &Workers) {
+fn tell_statistics(server: &Serving, counts: &Arc<[Counts]>, workers: &Workers) {
     for worker in workers.iter() {
-        let (server, datagrams, index) = (server.handle(), datagrams.clone(), worker.index());
+        let (server, of_workers, index) = (server.handle(), counts.clone(), worker.index());
         let telling = worker.spawn(move || {
             // An error means that the runtime is ending.
             while fibers::sleep(STATISTICS_EVERY).is_ok() {
                 let counts = server.statistics()[index];
-                tell_worker(index, &counts, datagrams[index].get());
+                tell_worker(index, &counts, of_workers[index].datagrams.get());
             }
         });
         if telling.is_err() {
@@ -405,45 +376,4 @@ fn announce(kinds: &[&str], server: &Serving, metrics: Option<Address>) -> io::R
         output::print(&format!("metrics at http://{address}/metrics\n"))?;
     }
     Ok(())
-}
-
-fn echo_tcp(stream: Stream) {
-    // Without it, the end of a long response would wait for the acknowledgement of its beginning. If this fails, so
-    // does the echo.
-    let _ = stream.set_option(SocketOption::NoDelay(true));
-    // A broken connection is only of interest to its peer.
-    let _ = echo(&stream);
-}
-
-/// Has a small frame of its own: with many connections, each cache line of a parked fiber's stack is a cache miss.
-#[inline(never)]
-fn echo(stream: &Stream) -> io::Result<()> {
-    stream.set_write_behind(true);
-    while let Some(bytes) = stream.receive()? {
-        stream.write(&bytes)?;
-    }
-    Ok(())
-}
-
-fn echo_tls(stream: &TlsStream) -> io::Result<()> {
-    stream.set_write_behind(true);
-    while let Some(bytes) = stream.receive()? {
-        stream.write(&bytes)?;
-    }
-    Ok(())
-}
-
-/// Until the socket is closed.
-fn echo_datagrams(socket: &DatagramSocket, served: &Counter) {
-    loop {
-        match socket.receive() {
-            Ok((bytes, source)) => {
-                served.add_one();
-                // Datagrams may be lost; so may this response.
-                let _ = socket.send_to(&source, &bytes);
-            }
-            Err(error) if is_closed(&error) || interrupt_of(&error).is_some() => return,
-            Err(error) => return output::complain(error),
-        }
-    }
 }

@@ -400,21 +400,20 @@ fn a_backend_that_does_not_exist_is_named_with_what_was_expected() {
 }
 
 #[test]
-fn an_invalid_choice_of_busy_polling_is_named_with_what_was_expected() {
-    for arguments in
-        [&["serve", "echo", "--tcp", "127.0.0.1:0"][..], &["janet", "-e", "(net/listen `127.0.0.1` `0`)"]]
-    {
-        for (name, value, expected) in
-            [("RINGSPUN_SPIN_MAX_US", "50us", "microseconds"), ("RINGSPUN_SPIN", "on", "cpu, latency or off")]
-        {
-            let output = ringspun(arguments).env(name, value).output().unwrap();
-            let errors = error_text(&output);
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
-            assert!(
-                errors.contains(&format!("{name}={value}: expected {expected}")),
-                "{arguments:?}: {errors}"
-            );
-        }
+fn an_invalid_environment_variable_is_named_with_what_was_expected() {
+    let serve = &["serve", "echo", "--tcp", "127.0.0.1:0"][..];
+    let janet = &["janet", "-e", "(net/listen `127.0.0.1` `0`)"][..];
+    for (arguments, name, value, expected) in [
+        (serve, "RINGSPUN_SPIN_MAX_US", "50us", "microseconds"),
+        (janet, "RINGSPUN_SPIN_MAX_US", "50us", "microseconds"),
+        (serve, "RINGSPUN_SPIN", "on", "cpu, latency or off"),
+        (janet, "RINGSPUN_SPIN", "on", "cpu, latency or off"),
+        (serve, "RINGSPUN_RECORD_WAITS", "yes", "1 or 0"),
+    ] {
+        let output = ringspun(arguments).env(name, value).output().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains(&format!("{name}={value}: expected {expected}")), "{arguments:?}: {errors}");
     }
 }
 

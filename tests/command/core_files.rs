@@ -74,7 +74,7 @@ fn the_fibers_of_a_core_file_are_listed_with_their_stacks() {
             .unwrap();
         let text = text_of(&listed);
         let groups: Vec<&str> = text.split("\n\n").collect();
-        let group = groups.iter().find(|group| group.contains("ringspun::cli::serve::echo at"));
+        let group = groups.iter().find(|group| group.contains("ringspun::cli::echoes::echo<"));
         let group = group.unwrap_or_else(|| panic!("{text}\n{}", error_text(&listed)));
         assert!(group.starts_with("3 fibers, parked at 0x"), "{text}");
         assert!(group.contains("ringspun_net::stream::Stream::receive"), "{text}");

@@ -7,6 +7,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Child, Command, Stdio};
 
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::support::backend;
 
 /// By name and labels, in the order of the text.
@@ -174,12 +177,33 @@ fn the_metrics_of_a_server_are_in_the_format_and_count_what_was_served() {
         };
         assert_eq!(sum("ringspun_connections_total"), 5.0, "{body}");
         assert_eq!(sum("ringspun_datagrams_total"), 1.0, "{body}");
+        assert_eq!(sum("ringspun_received_bytes_total"), 5.0, "{body}");
+        assert_eq!(sum("ringspun_connections_failed_total"), 0.0, "{body}");
+        let queue_times = samples.iter().filter(|(key, _)| key.starts_with("ringspun_queue_time_seconds{"));
+        assert!(
+            queue_times.clone().count() == 2 && queue_times.clone().all(|(_, time)| *time > 0.0),
+            "{body}"
+        );
         // The ends of the two may be noticed later than this.
         assert!((3.0..=5.0).contains(&sum("ringspun_connections")), "{body}");
         assert!(sum("ringspun_fibers") >= 5.0 && sum("ringspun_waits_total") > 0.0, "{body}");
         let name = if backend == "poll" { "backend=\"poll\"" } else { "backend=\"" };
         let fibers = samples.keys().filter(|key| key.starts_with("ringspun_fibers{") && key.contains(name));
         assert_eq!(fibers.count(), 2, "one of each worker: {body}");
+
+        for peer in peers {
+            // Its close is a reset.
+            setsockopt(&peer, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+        }
+        // The server may notice them later.
+        let failed = |body: &str| {
+            let of_name = |(key, _): &(&String, &f64)| key.starts_with("ringspun_connections_failed_total{");
+            parse(body).unwrap().iter().filter(of_name).map(|(_, value)| value).sum::<f64>()
+        };
+        let body_now = || {
+            request(metrics, "GET /metrics HTTP/1.1\r\n\r\n").split_once("\r\n\r\n").unwrap().1.to_string()
+        };
+        while failed(&body_now()) < 3.0 {}
 
         assert!(request(metrics, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(request(metrics, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));

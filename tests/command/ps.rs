@@ -65,7 +65,7 @@ fn a_server_tells_what_its_fibers_wait_for() {
             (Some("parked"), Some("read from"))
         );
         let stack = &thread["stacks"][usize::try_from(fiber["stack"].as_u64().unwrap()).unwrap()];
-        assert!(stack.to_string().contains("ringspun::cli::serve::echo"), "{stack:#}");
+        assert!(stack.to_string().contains("ringspun::cli::echoes::echo"), "{stack:#}");
         // The fiber goes on.
         peer.write_all(b"y").unwrap();
         peer.read_exact(&mut [0]).unwrap();

@@ -166,6 +166,11 @@ fn c_code_takes_part_in_the_loop_alike() {
 }
 
 #[test]
+fn functions_that_c_code_calls_look_names_up_alike() {
+    compare(&["lookups.janet"], 22);
+}
+
+#[test]
 fn a_module_may_be_loaded_when_streams_are_busy() {
     compare(&["late.janet"], 18);
 }
@@ -177,7 +182,7 @@ fn modules_in_the_style_of_real_ones_work_alike_under_load() {
 
 #[test]
 fn c_code_gets_what_the_vms_own_code_loses() {
-    check("ours.janet", 121);
+    check("ours.janet", 125);
 }
 
 /// The functions and variables that the header declares for modules, in this configuration.

@@ -9,6 +9,8 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::{FileOperation, LentBuffer, LentBytes, SendData};
 
 use super::elsewhere;
+#[cfg(target_os = "linux")]
+use super::known;
 use crate::system::{self, read_now};
 use crate::waiting::current_loop;
 
@@ -70,7 +72,8 @@ impl File {
         fibers::perform(FileOperation::Read { file, buffer, offset }).map(|count| count as usize)
     }
 
-    /// As [`read_at`](Self::read_at), until the buffer is full or the file ends; returns the number of bytes.
+    /// As [`read_at`](Self::read_at), until the buffer is full or the file ends; returns the number of bytes. A call
+    /// that a signal interrupts (`EINTR`) is made again, as by [`std::io::Read::read_exact`].
     ///
     /// # Errors
     ///
@@ -82,9 +85,11 @@ impl File {
     pub fn chunk_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
-                0 => break,
-                count => filled += count,
+            match self.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(filled)
@@ -114,7 +119,8 @@ impl File {
         written
     }
 
-    /// As [`write_at`](Self::write_at), until all of the bytes have been written.
+    /// As [`write_at`](Self::write_at), until all of the bytes have been written. A call that a signal interrupts
+    /// (`EINTR`) is made again, as by [`std::io::Write::write_all`].
     ///
     /// # Errors
     ///
@@ -145,9 +151,11 @@ impl File {
     pub fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let mut written = 0;
         while written < data.len() {
-            match self.write_at(&data[written..], offset + written as u64)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => written += count,
+            match self.write_at(&data[written..], offset + written as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -187,8 +195,9 @@ impl File {
         fibers::perform(FileOperation::Synchronize { file, data_only }).map(drop)
     }
 
-    /// What is known of the file, such as its size in bytes. On another thread: io_uring also has one of its own for
-    /// that.
+    /// What is known of the file, such as its size in bytes. Of the usual local file systems of Linux the kernel has it
+    /// in memory, and the call is made at once; of others, such as NFS and FUSE, on another thread. So it is for the
+    /// first file of each file system.
     ///
     /// # Errors
     ///
@@ -198,6 +207,19 @@ impl File {
     ///
     /// Outside of a fiber.
     pub fn metadata(&self) -> io::Result<Metadata> {
+        #[cfg(target_os = "linux")]
+        {
+            fibers::check()?;
+            if let Some(metadata) = known::metadata_now(&self.file) {
+                return metadata;
+            }
+            let (metadata, is_local) = with_file(&self.file, known::metadata_and_kind)?;
+            if is_local {
+                known::note_local(&self.file);
+            }
+            Ok(metadata)
+        }
+        #[cfg(not(target_os = "linux"))]
         with_file(&self.file, std::fs::File::metadata)
     }
 

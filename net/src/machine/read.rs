@@ -46,6 +46,7 @@ impl Read {
     /// # Panics
     ///
     /// If the sink reads from the stream or closes it.
+    #[inline(always)]
     pub fn poll(&mut self, waiter: &Rc<dyn Wake>, sink: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         if self.stream.is_quiet() {
             self.stream.wait_for_input(waiter);

@@ -157,6 +157,11 @@ impl Resolve {
         Self { state }
     }
 
+    /// Makes a lookup on this thread, which it may block.
+    pub fn blocking(query: &Query) -> Self {
+        Self { state: State::Answered(query.numeric().map_or_else(|| query.ask(), |it| Ok(vec![it]))) }
+    }
+
     /// A lookup whose result is known.
     pub fn known(address: Address) -> Self {
         Self { state: State::Answered(Ok(vec![address])) }

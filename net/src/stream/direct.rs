@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ringspun_fibers as fibers;
@@ -249,11 +250,48 @@ impl Stream {
     /// .unwrap()
     /// .unwrap();
     /// ```
-    pub fn send_file(&self, file: impl AsFd, range: std::ops::Range<u64>) -> Result<u64, TransferError> {
-        let mut sender = FileSender::new(file.as_fd(), range);
-        let start = sender.offset();
+    pub fn send_file(&self, file: impl AsFd, range: Range<u64>) -> Result<u64, TransferError> {
+        self.send_file_after(&[], file, range)
+    }
+
+    /// As [`send_file`](Self::send_file), with `head` before the part of the file, and counts its bytes, too. On Linux,
+    /// both leave in the same segments, as far as they fit: a header and what it announces.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_file`](Self::send_file).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a fiber.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_fibers as fibers;
+    /// use ringspun_net as net;
+    ///
+    /// fibers::run(|| -> std::io::Result<()> {
+    ///     let (client, server) = net::Stream::pair()?;
+    ///     let file = std::fs::File::open("/etc/passwd")?;
+    ///     assert_eq!(server.send_file_after(b"10 bytes: ", &file, 0..10)?, 20);
+    ///     let mut received = [0; 20];
+    ///     client.chunk(&mut received)?;
+    ///     assert_eq!(&received[..15], b"10 bytes: root:");
+    ///     Ok(())
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    pub fn send_file_after(
+        &self,
+        head: &[u8],
+        file: impl AsFd,
+        range: Range<u64>,
+    ) -> Result<u64, TransferError> {
+        let mut sender = FileSender::new(head, file.as_fd(), range);
         let sent = self.send_file_rest(&mut sender);
-        let transferred_bytes = sender.offset() - start;
+        let transferred_bytes = sender.sent_bytes();
         sent.map(|()| transferred_bytes).map_err(|error| TransferError { transferred_bytes, error })
     }
 

@@ -18,7 +18,7 @@ use ringspun::fibers::dump_process;
 use ringspun::janet::Inquirer;
 
 use self::dump::OfVm;
-use super::metrics::{self, Counts};
+use super::metrics::{self, Source};
 
 /// How long a process has for its answer. One with a million fibers takes some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,13 +59,13 @@ pub struct Sources(Arc<Mutex<Answerers>>);
 
 #[derive(Clone, Default)]
 struct Answerers {
-    counts: Option<Counts>,
+    counts: Option<Source>,
     vm: Option<Inquirer>,
 }
 
 impl Sources {
     /// Adds counts of the process's own.
-    pub fn set_counts(&self, counts: Counts) {
+    pub fn set_counts(&self, counts: Source) {
         self.lock().counts = Some(counts);
     }
 

@@ -8,13 +8,13 @@ use ringspun_load::{Observer, Progress};
 
 use super::live::Screen;
 use crate::cli::inspection::Sources;
-use crate::cli::metrics::Counts;
+use crate::cli::metrics::Source;
 
 /// Keeps the last progress for those who ask, and for the screen.
 pub fn observe(sources: &Sources, screen: Option<Screen>) -> Observer {
     let last = Arc::new(Mutex::new(None::<Arc<Progress>>));
     let asked = last.clone();
-    sources.set_counts(Counts::new(move |metrics| {
+    sources.set_counts(Source::new(move |metrics| {
         let progress = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(progress) = progress {
             add_to(metrics, &progress);

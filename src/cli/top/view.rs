@@ -22,10 +22,12 @@ use Shows::{Now, PerSecond, Percent, Time};
 type Column = (&'static str, &'static str, Shows);
 
 /// Of a worker of a server.
-const OF_WORKERS: [Column; 5] = [
+const OF_WORKERS: [Column; 7] = [
     ("connections", "ringspun_connections", Now),
     ("new/s", "ringspun_connections_total", PerSecond),
     ("handed over/s", "ringspun_connections_handed_over_total", PerSecond),
+    ("failed", "ringspun_connections_failed_total", Now),
+    ("bytes/s", "ringspun_received_bytes_total", PerSecond),
     ("datagrams/s", "ringspun_datagrams_total", PerSecond),
     ("cpu", "ringspun_processor_time_seconds_total", Percent),
 ];
@@ -162,11 +164,11 @@ mod tests {
         println!("{}", lines.join("\n"));
         assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() < 80), "{lines:?}");
         assert!(lines[2].starts_with("worker  connections  new/s  handed over/s"), "{}", lines[2]);
-        let expected = ["0", "100,001", "1", "1", "1", "100%"];
+        let expected = ["0", "100,001", "1", "1", "100,001", "1", "1", "100%"];
         assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), expected);
         assert_eq!(
             lines[6].split_whitespace().collect::<Vec<_>>(),
-            ["all", "300,003", "3", "3", "3", "300%"]
+            ["all", "300,003", "3", "3", "300,003", "3", "3", "300%"]
         );
         assert!(lines[9].starts_with("main       io_uring"), "{}", lines[9]);
         let small = screen("process 1", (20, 5));

@@ -2,6 +2,7 @@
 # children, bytes of reads that were cancelled, descriptors that C code takes over. Each line starts with `ok` if it is
 # as it has to be.
 
+(import ./calling)
 (import ./events)
 (use ./matrix)
 
@@ -277,6 +278,18 @@
     (repeat 3 (gccollect) (settle))
     # What is still on the stack may be one.
     (<= (events/registrations) (+ 2 before))))
+
+# The VM's own code ends the process here.
+(each [kind make] kinds
+  (check (string kind ", a wait after one that C code has left behind")
+    [false "by" "tes"]
+    (closing make (fn [&])
+             (fn [near far]
+               (def waiting
+                 (started (def [returned] (calling/try (fn [] (net/read near 5))))
+                          [returned (string (net/read near 2)) (string (net/read near 5))]))
+               (net/write far "bytes")
+               (result waiting)))))
 
 (:close tcp)
 (:close unix)
