@@ -7,7 +7,7 @@ use crate::latencies::Latencies;
 
 /// The progress of a run.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     /// The time since the first request.
     pub elapsed: Duration,
@@ -19,10 +19,8 @@ pub struct Progress {
     pub errors: u64,
     /// The number of open connections.
     pub connections_open: usize,
-    /// The median of the response times so far, if there are any.
-    pub p50: Option<Duration>,
-    /// The 99th percentile of the response times so far, if there are any.
-    pub p99: Option<Duration>,
+    /// The response times so far; in a closed loop, the service times. Without those of the warm-up.
+    pub response_times: Latencies,
 }
 
 /// The progress of a thread's share of a run, in a form that can be merged.
@@ -37,24 +35,21 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn progress(&self) -> Progress {
-        let percentile = |percentile| {
-            (self.response_times.count() > 0).then(|| self.response_times.percentile(percentile))
-        };
+    pub(crate) fn into_progress(self) -> Progress {
         Progress {
             elapsed: self.elapsed,
             is_warming_up: self.is_warming_up,
             rate_per_s: self.rate_per_s,
             errors: self.errors,
             connections_open: self.connections_open,
-            p50: percentile(50.0),
-            p99: percentile(99.0),
+            response_times: self.response_times,
         }
     }
 }
 
-/// Receives the progress of a run once a second.
-pub type Observer = Box<dyn FnMut(&Progress)>;
+/// Receives the progress of a run once a second. It delays the run's requests for as long as it takes: what takes time,
+/// such as printing, is for another thread.
+pub type Observer = Box<dyn FnMut(Progress)>;
 
 /// Runs in a fiber during the run; when it returns, the run ends early.
 pub type Stopper = Box<dyn FnOnce()>;
@@ -82,7 +77,7 @@ impl From<Hooks> for WorkerHooks {
     fn from(hooks: Hooks) -> Self {
         let Hooks { observer, stopper, recorder } = hooks;
         let observer = observer.map(|mut observer| {
-            Box::new(move |snapshot: Snapshot| observer(&snapshot.progress())) as Box<dyn FnMut(Snapshot)>
+            Box::new(move |snapshot: Snapshot| observer(snapshot.into_progress())) as Box<dyn FnMut(Snapshot)>
         });
         Self { observer, stopper, recorder }
     }

@@ -82,6 +82,25 @@ impl Link {
         }
     }
 
+    /// Whether bytes have arrived that nobody waits for. An end of the stream is left to the next receive.
+    ///
+    /// # Errors
+    ///
+    /// Those of a receive.
+    #[inline]
+    pub(crate) fn has_early_bytes(&self) -> io::Result<bool> {
+        let mut byte = [0];
+        let tried = match self {
+            Self::Plain(stream) => stream.try_read(&mut byte),
+            Self::Tls(secured) => secured.stream.try_read(&mut byte),
+        };
+        match tried {
+            Ok(count) => Ok(count > 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn set_write_behind(&self, on: bool) {
         match self {
             Self::Plain(stream) => stream.set_write_behind(on),

@@ -203,7 +203,7 @@ impl SnapshotMerger {
                 sum
             });
             if let Some(sum) = sum {
-                (self.observer)(&sum.progress());
+                (self.observer)(sum.into_progress());
             }
         }
     }

@@ -26,7 +26,7 @@ pub enum ErrorKind {
     /// A request was not answered within the timeout. Without HTTP/2, its connection is replaced, as a late
     /// response could be mistaken for the next one.
     TimedOut,
-    /// A response had unexpected bytes, or was not valid HTTP.
+    /// A response had unexpected bytes, was not valid HTTP, or came before its request was sent.
     Wrong,
     /// An HTTP response had an unexpected status ([`HttpRequest::expected`](crate::HttpRequest::expected)).
     Status,
@@ -145,7 +145,7 @@ pub struct Requests {
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
-    /// How many got unexpected bytes, or an invalid HTTP response.
+    /// How many got unexpected bytes, or an invalid HTTP response; or were not sent, as bytes had come before.
     pub wrong: u64,
     /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,

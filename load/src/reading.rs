@@ -183,6 +183,14 @@ pub(crate) fn describe_surplus(bytes: &[u8]) -> String {
     format!("surplus data after the response: {} B, expected none", bytes.len())
 }
 
+/// The answer to a request that was not sent, as its answer, or something else, had come before it. It counts as sent,
+/// so that each request has an end.
+#[cold]
+pub(crate) fn early_answer() -> Answer {
+    let text = "bytes before a request: expected none until it is sent".to_string();
+    Answer::Wrong { text, in_sync: false }
+}
+
 /// Describes the first byte that differs; `start` is the position of the bytes in the message.
 #[cold]
 pub(crate) fn describe_difference(received: &[u8], expected: &[u8], start: usize) -> String {

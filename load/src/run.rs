@@ -1,5 +1,9 @@
 //! Runs a plan: checks that it fits this machine, then runs it on this thread or on several.
 
+use std::rc::Rc;
+
+use ringspun_fibers::{self as fibers, SharedChannel};
+
 use crate::capacity;
 use crate::error::RunError;
 use crate::hooks::Hooks;
@@ -55,11 +59,43 @@ pub fn run(plan: &Plan, hooks: Hooks) -> Result<Outcome, RunError> {
     worker::runtime().run(move || run_in_fiber(plan, hooks)).map_err(RunError::Failed)?
 }
 
-fn run_in_fiber(plan: Plan, hooks: Hooks) -> Result<Outcome, RunError> {
-    let destination = Destination::resolve(&plan).map_err(RunError::Unreachable)?;
+fn run_in_fiber(plan: Plan, mut hooks: Hooks) -> Result<Outcome, RunError> {
+    let Some(destination) = resolve(&plan, &mut hooks)? else {
+        // Opens nothing, and ends at once, with results as of any run that is stopped before its first request.
+        let plan = Plan { workers: 1, ..plan };
+        return worker::run(plan, Destination::nowhere(), Share::whole(), hooks.into());
+    };
     capacity::check(&plan, destination.address_count()).map_err(RunError::DoesNotFit)?;
     match plan.workers {
         1 => worker::run(plan, destination, Share::whole(), hooks.into()),
         _ => workers::run(&plan, &destination, hooks),
+    }
+}
+
+/// Looks the target up; `None` if the run is stopped meanwhile. From here on, its stopper runs.
+fn resolve(plan: &Plan, hooks: &mut Hooks) -> Result<Option<Destination>, RunError> {
+    let Some(stopper) = hooks.stopper.take() else {
+        return Destination::resolve(plan).map(Some).map_err(RunError::Unreachable);
+    };
+    let looked_up = plan.clone();
+    let lookup = Rc::new(fibers::spawn(move || Destination::resolve(&looked_up)).map_err(RunError::Failed)?);
+    let stop = SharedChannel::<()>::bounded(1);
+    let (stopping, stopped) = (lookup.clone(), stop.clone());
+    let run_stopper = move || {
+        stopper();
+        stopped.close();
+        stopping.cancel();
+    };
+    fibers::spawn(run_stopper).map_err(RunError::Failed)?;
+    let waiting = stop.clone();
+    // Returns when it is closed, or when interrupted at the end of the run.
+    hooks.stopper = Some(Box::new(move || {
+        let _ = waiting.take();
+    }));
+    match lookup.join() {
+        Ok(Ok(destination)) => Ok(Some(destination)),
+        _ if stop.is_closed() => Ok(None),
+        Ok(Err(error)) => Err(RunError::Unreachable(error)),
+        Err(error) => Err(RunError::Failed(error.into())),
     }
 }

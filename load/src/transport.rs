@@ -70,6 +70,19 @@ impl Destination {
         Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source, tls })
     }
 
+    /// No address, for a run that is stopped before its target was found.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            kind: Kind::Tcp,
+            addresses: Vec::new(),
+            next_address: Cell::new(0),
+            is_failing: Vec::new(),
+            sources: Vec::new(),
+            next_source: Cell::new(0),
+            tls: None,
+        }
+    }
+
     /// Starts with another source address; each thread starts with a different one.
     pub(crate) fn starting_with_source(self, number: usize) -> Self {
         self.next_source.set(number.checked_rem(self.sources.len()).unwrap_or(0));

@@ -1,7 +1,7 @@
 //! Performs requests: sends a message, and reads the response.
 
 use std::io;
-#[cfg(feature = "http2")]
+#[cfg(any(test, feature = "http2"))]
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::link::{Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
-use crate::reading::{Answer, Reading, describe_difference, describe_surplus};
+use crate::reading::{Answer, Reading, describe_difference, describe_surplus, early_answer};
 use crate::redirect::{Follow, Hop, is_redirect};
 use crate::request_list::{Chosen, List};
 use crate::target::Target;
@@ -231,6 +231,9 @@ impl Exchange {
 
     #[inline(always)]
     fn perform_over_stream(&self, stream: &Link, message: &[u8]) -> io::Result<Answer> {
+        if stream.has_early_bytes()? {
+            return Ok(early_answer());
+        }
         stream.write(message)?;
         let received = stream.receive()?;
         // Fast path: nearly all echoes arrive in one piece.
@@ -304,6 +307,9 @@ fn read_answer(
 /// Performs a request of a list.
 fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Result<Answer> {
     let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
+    if stream.has_early_bytes()? {
+        return Ok(early_answer());
+    }
     let (written, sent_bytes) = list.with_bytes(chosen, |bytes| stream.write(bytes));
     written?;
     let received = stream.receive()?;
@@ -316,6 +322,9 @@ fn perform_following(prepared: &Prepared, follow: &Follow, transport: &Transport
     let (mut hop, mut redirects, mut total): (Option<Hop>, _, _) = (None, 0, Traffic::default());
     loop {
         let request = hop.as_ref().map_or(prepared, |hop| &hop.prepared);
+        if stream.has_early_bytes()? {
+            return Ok(early_answer());
+        }
         stream.write(&request.bytes)?;
         let received = stream.receive()?;
         let mut reading = Reading::following(request);
@@ -372,4 +381,57 @@ fn receive(transport: &Transport) -> io::Result<Answer> {
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     Ok(Answer::Correct(traffic(0, received_bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringspun_net::Stream;
+
+    use super::*;
+
+    /// In one order: the bytes are there when the request is to be sent.
+    #[test]
+    fn a_request_is_not_answered_by_what_came_before_it() {
+        for (target, answer) in [
+            ("http://127.0.0.1:1/", &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..]),
+            ("tcp://127.0.0.1:1", b"+PONG\r\n"),
+        ] {
+            let mut plan = Plan::new(target.parse().unwrap());
+            if let Target::Tcp(_) = plan.target {
+                let framing = Framing::Delimiter(b"\r\n".to_vec());
+                plan.workload = Workload::Request { payload: 6.into(), framing };
+            }
+            fibers::run(move || -> io::Result<()> {
+                let work = Work::of(&plan)?;
+                let (ours, theirs) = Stream::pair()?;
+                let transport =
+                    work.prepare(Transport::Stream(Link::Plain(ours)), Duration::from_secs(60))?;
+                let theirs = Rc::new(theirs);
+                let answering = theirs.clone();
+                // Enough of them that the loop receives ahead.
+                let answers = fibers::spawn(move || {
+                    for _ in 0..10 {
+                        answering.receive().unwrap();
+                        answering.write(answer).unwrap();
+                    }
+                })?;
+                let is_right = |answer: Answer| matches!(answer, Answer::Correct(_) | Answer::Response(..));
+                for request in 0..10 {
+                    assert!(is_right(work.perform(&transport, request, Chosen::default())?));
+                }
+                answers.join().map_err(io::Error::from)?;
+                theirs.write(answer)?;
+                fibers::sleep(Duration::from_millis(1))?;
+                let Answer::Wrong { text, in_sync: false } =
+                    work.perform(&transport, 10, Chosen::default())?
+                else {
+                    panic!("{target}: it was taken for the answer");
+                };
+                assert!(text.starts_with("bytes before a request"), "{text}");
+                Ok(())
+            })
+            .unwrap()
+            .unwrap();
+        }
+    }
 }

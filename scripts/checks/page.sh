@@ -2,12 +2,13 @@
 #
 #     ./scripts/check page [FOLDER]
 #
-# Measures `ringspun serve echo`, and makes the pages of a run in an open loop, of one in a closed loop, and of a report on
-# their logs. Opens each as it is, with dark colours, and 360 pixels wide. Fails if the browser logs an error or uses
-# the network, if a part of the page is missing, a chart is empty, or the page is wider than its window. As a control, two
-# pages with such faults have to be caught first.
+# Makes the pages of runs in an open and in a closed loop, with steps, of a search, of repeats, over HTTP/2, over WebSocket, of a list
+# of requests, and of a report on logs. Opens each as it is, and 400, 800 and 1,280 pixels wide. Fails if the browser logs an
+# error or uses the network, if a part of the page is missing, a chart is empty, the page is wider than its window, labels are
+# cut off or overlap, or an axis is wrong: its labels have to be in proportion, and lines and bars where it has what their
+# tooltips say. As controls, pages with such faults have to be caught first.
 #
-# Pages and screenshots are left in FOLDER (target/pages by default). Chromium is installed if it is missing.
+# Pages and screenshots are left in FOLDER (target/pages by default). Chromium, nginx and openssl are installed if they are missing.
 
 [ $# -le 1 ] || refuse "$2: expected one FOLDER"
 ensure_build_tools
@@ -17,6 +18,9 @@ if [ -z "$browser" ]; then
     ensure_program chromium
     browser=$(find_browser)
 fi
+ensure_python
+ensure_program nginx
+ensure_program openssl
 cargo build --quiet --bin ringspun
 ringspun=${CARGO_TARGET_DIR:-target}/debug/ringspun
 pages=$(realpath -m "${CARGO_TARGET_DIR:-target}/pages")
@@ -44,29 +48,39 @@ faults() {
         grep -oE '"url":"(https?|wss?|ftp):[^"]*"' | sort -u | sed 's/^/network: /' || true
 }
 
-# A page that shows another one in a frame of some width, and writes down whether it fits, and what is empty.
-frame() { # PAGE WIDTH HEIGHT
-    cat >"$work/frame.html" <<FRAME
-<!DOCTYPE html><html><body style="margin:0"><iframe src="file://$1" width="$2" height="$3" style="border:0"></iframe>
-<pre id="found"></pre><script>
-document.querySelector('iframe').addEventListener('load', event => {
-    const page = event.target.contentDocument, found = [];
-    const width = page.documentElement.scrollWidth;
-    if (width > $2) found.push('FAULT the page is ' + width + ' pixels wide in a window of $2');
-    for (const path of page.querySelectorAll('.plot path')) {
-        const box = path.getBoundingClientRect();
-        if (box.width < 50) found.push('FAULT a line of ' + path.closest('figure').id + ' is ' + box.width + ' wide');
+# A page that shows another one in frames of some widths, and writes down what is wrong with it.
+frames() { # PAGE HEIGHT WIDTHS...
+    local page=$1 height=$2 width
+    shift 2
+    {
+        printf '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body style="margin:0">'
+        for width in "$@"; do
+            printf '<iframe src="file://%s" width="%s" height="%s" style="border:0"></iframe>' "$page" "$width" "$height"
+        done
+        printf '<pre id="found"></pre><script>\n'
+        cat scripts/checks/page.js
+        cat <<'SCRIPT'
+addEventListener('load', () => {
+    const found = [];
+    for (const frame of document.querySelectorAll('iframe')) {
+        const page = frame.contentDocument, width = Number(frame.width);
+        for (const fault of faultsOf(page, width)) found.push(fault + ' (' + width + ' pixels)');
+        found.push('FIGURES ' + page.querySelectorAll('figure').length);
     }
-    for (const figure of page.querySelectorAll('figure')) {
-        if (!figure.querySelector('path, .bar')) found.push('FAULT the drawing ' + figure.id + ' is empty');
-        if (figure.querySelector('svg').getBoundingClientRect().height < 100) found.push('FAULT ' + figure.id + ' is flat');
-        if (!figure.querySelector('tbody tr')) found.push('FAULT the table of ' + figure.id + ' is empty');
-    }
-    found.push('FIGURES ' + page.querySelectorAll('figure').length);
     document.getElementById('found').textContent = found.join('\n');
 });
 </script></body></html>
-FRAME
+SCRIPT
+    } >"$work/frame.html"
+}
+
+# Prints what is wrong with a page in frames, and how many drawings it has.
+look_at() { # PAGE WIDTHS...
+    local page=$1
+    shift
+    frames "$page" 6000 "$@"
+    open_page "file://$work/frame.html" --dump-dom
+    sed 's/<pre id="found">/\n/; s/<\/pre>/\n/' "$work/dom" | grep -E '^(FAULT|FIGURES)' || true
 }
 
 status=0
@@ -80,37 +94,76 @@ for control in console network; do
     faults | grep -q "^$control:.*control" || fail "control: the fault of $control.html was not caught"
 done
 
+load() { # PAGE ARGUMENTS...
+    local page=$1
+    shift
+    "$ringspun" load "$@" --html "$pages/$page.html" >"$work/printed" 2>&1 || [ $? -eq 3 ] || { say "$page: $(cat "$work/printed")"; exit 1; }
+}
+
 start_server "$ringspun" serve echo --tcp 127.0.0.1:0
 target=tcp://$address
 "$ringspun" load "$target" --connections 4 --rate 1k --duration 6s --hdr "$work/other.hdr" >/dev/null &
 other=$!
-"$ringspun" load "$target" --connections 16 --rate 5k --duration 8s --warmup 200ms --fail-if 'p99>5s' \
-    --html "$pages/open.html" --hdr "$work/open.hdr" >/dev/null
-"$ringspun" load "$target" --connections 64 --duration 3s --html "$pages/closed.html" >/dev/null
+load open "$target" --connections 16 --rate 5k --duration 8s --warmup 200ms --fail-if 'p99>5s' --hdr "$work/open.hdr"
+load closed "$target" --connections 64 --duration 3s
 wait "$other"
+load steps "$target" --connections 16 --steps 500:2s,1k..3k:3s,1500:2s
+load repeats "$target" --connections 16 --rate 2k --duration 2s --repeat 3
+load search "$target" --connections 16 --duration 1s --find 'p99<300ms' --find-from 500 --find-to 4k --find-confirm 3
 "$ringspun" load report "$work/open.hdr" "$work/other.hdr" --html "$pages/report.html" >/dev/null
+stop_server
 
-for page in open closed report; do
-    parts="tiles percentiles latency rate histogram machine"
-    [ $page = report ] && parts="$parts logs" || parts="$parts errors requests connections plan generator"
+start_server python3 scripts/checks/websocket_echo.py
+load websocket "ws://$address/echo" --connections 8 --rate 500 --duration 3s --message-type text
+stop_server
+
+start_server python3 scripts/measures/slow_nginx.py "$work/nginx" tls
+# It says where it listens before it does.
+until (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null || ! kill -0 "$server" 2>/dev/null; do sleep 0.05; done
+load http2 "https://$address/fast" --connections 4 --http2 --streams 8 --duration 3s --insecure
+cat >"$work/list.jsonl" <<'LIST'
+{"name": "a page that is often looked at", "path": "/fast", "weight": 5}
+{"name": "compressed", "path": "/slow", "headers": {"Accept-Encoding": "gzip"}, "weight": 2}
+{"path": "/missing/with/a/path/that/is/long/enough/to/need/more/than/a/line/on/a/telephone", "weight": 1}
+LIST
+load list "https://$address/" --connections 8 --rate 500 --duration 3s --insecure --requests "$work/list.jsonl"
+stop_server
+
+widths="400 800 1280"
+# Controls: a label that is not where it belongs, an axis that is not the lines', and a page that is too wide.
+sed '/<figure id="rate"/,/<\/figure>/ { s/>4,000</>3,000</; s/>5k</>3k</ }' "$pages/open.html" >"$work/label.html"
+sed 's/\(<text class="y"[^>]*>[0-9.]* \)ms</\1s</; s/\(<text class="y"[^>]*>[0-9.]* \)µs</\1ms</' "$pages/open.html" >"$work/axis.html"
+sed 's/<main>/<main><p style="width:900px">wide<\/p>/' "$pages/open.html" >"$work/wide.html"
+look_at "$work/label.html" 800 | grep -q 'FAULT rate, axis y: 3.*belongs' || fail "control: a wrong label was not caught"
+look_at "$work/axis.html" 800 | grep -q 'FAULT latency: .* is drawn at' || fail "control: a wrong axis was not caught"
+look_at "$work/wide.html" 800 | grep -q 'FAULT the page is .* wide' || fail "control: a page that is too wide was not caught"
+
+for page in open closed report steps repeats search websocket http2 list; do
+    parts="tiles percentiles latency rate histogram machine" figures=4
+    case $page in
+    report) parts="$parts logs" ;;
+    *) parts="$parts errors requests connections plan generator" ;;
+    esac
+    case $page in
+    search) parts="$parts search trials" figures=5 ;;
+    steps | repeats) parts="$parts $page" ;;
+    list) parts="$parts names" ;;
+    esac
     file=$pages/$page.html
     open_page "file://$file" --dump-dom
     [ -z "$(faults)" ] || fail "$page: $(faults)"
     for part in $parts; do
         grep -q "id=\"$part\"" "$work/dom" || fail "$page: the part $part is missing"
     done
-    for width in 360 1000; do
-        frame "$file" $width 6000
-        open_page "file://$work/frame.html" --dump-dom
-        grep -q 'FIGURES 4' "$work/dom" || fail "$page: not all drawings are there with $width pixels"
-        sed 's/<pre id="found">/\n/' "$work/dom" | grep '^FAULT' >"$work/faults" || true
-        [ ! -s "$work/faults" ] || fail "$page with $width pixels: $(cat "$work/faults")"
+    look_at "$file" $widths >"$work/found"
+    [ "$(grep -c "FIGURES $figures" "$work/found")" -eq 3 ] || fail "$page: not all drawings are there: $(grep FIGURES "$work/found")"
+    ! grep -q FAULT "$work/found" || fail "$page: $(grep FAULT "$work/found")"
+    for width in $widths; do
+        frames "$file" 4600 "$width"
+        open_page "file://$work/frame.html" --window-size="$((width > 500 ? width : 500)),4600" --screenshot="$pages/$page-$width.png"
     done
-    open_page "file://$file" --window-size=1000,3200 --screenshot="$pages/$page-light.png"
-    open_page "file://$file" --window-size=1000,3200 --screenshot="$pages/$page-dark.png" --blink-settings=preferredColorScheme=0
-    ! cmp -s "$pages/$page-light.png" "$pages/$page-dark.png" || fail "$page: dark colours change nothing"
-    frame "$file" 360 4200
-    open_page "file://$work/frame.html" --window-size=500,4200 --screenshot="$pages/$page-narrow.png"
 done
+open_page "file://$pages/open.html" --window-size=1280,4600 --screenshot="$pages/open-dark.png" --blink-settings=preferredColorScheme=0
+! cmp -s "$pages/open-1280.png" "$pages/open-dark.png" || fail "dark colours change nothing"
 [ $status -ne 0 ] || say "all pages are as they should be; their pictures: $pages/*.png"
 exit $status

@@ -21,15 +21,6 @@ cargo build --release --quiet --bin ringspun --example http
 ringspun=$target/release/ringspun http=$target/release/examples/http
 prepare_measurement
 
-# wrk has a true count of microseconds only for a script.
-cat >"$work/report.lua" <<'LUA'
-done = function(summary, latency)
-    io.write(string.format('{"answered":%d,"seconds":%.6f,"p50_us":%d,"p99_us":%d,"errors":%d}\n', summary.requests,
-        summary.duration / 1e6, latency:percentile(50), latency:percentile(99), summary.errors.connect +
-        summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
-end
-LUA
-
 # Runs a generator, and prints its requests per second, p50 and p99 in microseconds, errors, and how busy it and the server
 # were in percent.
 generate() { # NAME PATH CONNECTIONS
@@ -43,7 +34,7 @@ generate() { # NAME PATH CONNECTIONS
         line="$(grep -oE '"rate_per_s":[0-9.]+' "$work/line" | tail -1 | cut -d: -f2)"
         line="$line $(field p50_us <"$work/line") $(field p99_us <"$work/line") $(field total <"$work/line")" ;;
     wrk)
-        { time taskset -c 1 wrk -t1 -c "$3" -d "${seconds}s" -s "$work/report.lua" "http://$address/$2" >"$work/printed" \
+        { time taskset -c 1 wrk -t1 -c "$3" -d "${seconds}s" -s scripts/measures/wrk_report.lua "http://$address/$2" >"$work/printed" \
             2>"$work/errors"; } 2>"$work/time"
         line=$(awk -v a="$(field answered <"$work/printed")" -v s="$(field seconds <"$work/printed")" 'BEGIN { print a / s }')
         line="$line $(field p50_us <"$work/printed") $(field p99_us <"$work/printed") $(field errors <"$work/printed")" ;;

@@ -21,6 +21,7 @@ mod output;
 mod ps;
 mod serve;
 mod stalls;
+mod terminal;
 mod top;
 mod unix_sockets;
 

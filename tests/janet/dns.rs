@@ -6,7 +6,6 @@
 
 use std::io::Read;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,19 +83,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
 
 /// Runs a test where it can be the only name server.
 fn as_name_server(test: &str, body: impl FnOnce()) {
-    // One for each test, as a file that is bound into a namespace must not change.
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{}", std::process::id())).join(test);
-    std::fs::create_dir_all(&folder).unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
-    write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:60 attempts:1\n");
-    write("nsswitch.conf", "hosts: files dns\n");
-    write("hosts", "127.0.0.1 localhost\n");
-    let mount = |name: &str| format!("mount --bind '{0}/{name}' /etc/{name}", folder.display());
-    let prepare = ["resolv.conf", "nsswitch.conf", "hosts"].map(mount).join(" && ");
-    if !namespace::in_namespace(&format!("{}::{test}", module_path!()), &prepare, body) {
-        println!("SKIPPED {test}: files of /etc cannot be replaced in a namespace here");
-    }
+    namespace::as_name_server(&format!("{}::{test}", module_path!()), body);
 }
 
 fn echo_server() -> Rc<net::Listener> {

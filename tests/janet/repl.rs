@@ -1,28 +1,14 @@
 //! The REPL at a terminal: what a user types, and what the screen shows of it.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::mem;
+use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::pty::{Winsize, openpty};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use std::process::Command;
 
 use crate::support::scratch::scratch_path;
-
-/// Far longer than anything here takes; only a hang comes to it.
-const HANG: Duration = Duration::from_secs(60);
-
-/// Held while a terminal is made: a program that another test starts meanwhile would keep it open.
-static STARTING: Mutex<()> = Mutex::new(());
+use crate::support::terminal::Session;
 
 const UP: &str = "\x1b[A";
 const CTRL_C: &str = "\x03";
@@ -30,117 +16,19 @@ const CTRL_D: &str = "\x04";
 const CTRL_G: &str = "\x07";
 const CTRL_Q: &str = "\x11";
 
-/// A REPL and the terminal that it runs at.
-struct Session {
-    child: Child,
-    keyboard: File,
-    screen: Receiver<Vec<u8>>,
-    /// What the screen has shown and no `shows` has looked at.
-    unseen: String,
-}
-
-impl Session {
-    /// None, and the reason is printed, where there are no terminals.
-    fn start(terminal: &str, arguments: &[&str]) -> Option<Self> {
-        Self::start_with_history(terminal, arguments, None)
-    }
-
-    fn start_with_history(terminal: &str, arguments: &[&str], history: Option<&Path>) -> Option<Self> {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let (master, slave) = match openpty(&size, None) {
-            // The copies are closed in what is started, unlike these.
-            Ok(pair) => (pair.master.try_clone().unwrap(), pair.slave.try_clone().unwrap()),
-            Err(error) => {
-                println!("SKIPPED: no pseudoterminal: {error}");
-                return None;
-            }
-        };
-        let side = || Stdio::from(slave.try_clone().unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
-        command.args([&["janet", "-q", "-n"], arguments].concat()).env("TERM", terminal);
-        command.env_remove("JANET_HISTFILE");
-        command.envs(history.map(|path| ("JANET_HISTFILE", path)));
-        command.env_remove("JANET_PROFILE").stdin(side()).stdout(side()).stderr(side());
-        // Who starts tests in the background has them ignore it.
-        // SAFETY: between fork and exec, nothing but a system call that is safe there.
-        unsafe { command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?)) };
-        let child = command.spawn().unwrap();
-        drop((command, slave, starting));
-        let keyboard = File::from(master);
-        let mut output = keyboard.try_clone().unwrap();
-        let (send, screen) = channel();
-        // Reading fails when the last program has left the terminal.
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                if send.send(bytes[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Some(Self { child, keyboard, screen, unseen: String::new() })
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits for a text, and gives what came before it.
-    #[track_caller]
-    fn shows(&mut self, text: &str) -> String {
-        let start = Instant::now();
-        loop {
-            if let Some((before, after)) = self.unseen.split_once(text) {
-                let before = before.to_string();
-                self.unseen = after.to_string();
-                return before;
-            }
-            match self.screen.recv_timeout(HANG.saturating_sub(start.elapsed())) {
-                Ok(bytes) => self.unseen += &String::from_utf8_lossy(&bytes),
-                Err(error) => {
-                    panic!("{error}: expected {text:?}, shown is {:?}", self.unseen);
-                }
-            }
-        }
-    }
-
-    /// Types a line and waits for its value and the prompt after it.
-    #[track_caller]
-    fn answers(&mut self, keys: &str, value: &str, prompt: &str) {
-        self.types(keys);
-        self.types("\r");
-        self.shows(&format!("\r\n{value}\r\n"));
-        self.shows(prompt);
-    }
-
-    /// Waits for the end, and gives the rest of what is shown.
-    fn ends(mut self) -> (ExitStatus, String) {
-        let start = Instant::now();
-        loop {
-            match self.screen.recv_timeout(HANG.saturating_sub(start.elapsed())) {
-                Ok(bytes) => self.unseen += &String::from_utf8_lossy(&bytes),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("it does not end: {:?}", self.unseen);
-                }
-            }
-        }
-        (self.child.wait().unwrap(), mem::take(&mut self.unseen))
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Most have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// None, and the reason is printed, where there are no terminals.
+fn start(terminal: &str, history: Option<&Path>) -> Option<Session> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+    command.args(["janet", "-q", "-n"]).env("TERM", terminal);
+    command.env_remove("JANET_HISTFILE");
+    command.envs(history.map(|path| ("JANET_HISTFILE", path)));
+    command.env_remove("JANET_PROFILE");
+    Session::start(command, 80)
 }
 
 #[test]
 fn lines_are_edited_and_called_back() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.answers("(+ 1 2)", "3", "repl:2:> ");
     session.answers(UP, "3", "repl:3:> ");
@@ -157,7 +45,7 @@ fn lines_are_edited_and_called_back() {
 
 #[test]
 fn symbols_are_completed_and_explained() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.answers("(def unmistakable 42)", "42", "repl:2:> ");
     session.answers("(+ 1 unmist\t)", "43", "repl:3:> ");
@@ -184,7 +72,7 @@ fn symbols_are_completed_and_explained() {
 
 #[test]
 fn a_form_takes_lines_until_it_is_whole_or_given_up() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.types("(* 6\r");
     session.shows("repl:2:(> ");
@@ -199,7 +87,7 @@ fn a_form_takes_lines_until_it_is_whole_or_given_up() {
 
 #[test]
 fn what_is_typed_ahead_is_not_lost() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.types("(print `one`)\r(print `two`)\r(print `three`)\r");
     for text in ["\r\none\r\n", "\r\ntwo\r\n", "\r\nthree\r\n", "repl:4:> "] {
@@ -213,7 +101,7 @@ fn what_is_typed_ahead_is_not_lost() {
 
 #[test]
 fn an_interrupt_is_a_signal() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.types(&format!("(no form{CTRL_C}"));
     let (status, _) = session.ends();
@@ -222,7 +110,7 @@ fn an_interrupt_is_a_signal() {
 
 #[test]
 fn a_program_that_handles_the_interrupt_goes_on() {
-    let Some(mut session) = Session::start("xterm", &[]) else { return };
+    let Some(mut session) = start("xterm", None) else { return };
     session.shows("repl:1:> ");
     session.types("(os/sigaction :int (fn [] (print `handled`)))\r");
     session.shows("repl:2:> ");
@@ -238,7 +126,7 @@ fn a_program_that_handles_the_interrupt_goes_on() {
 fn lines_are_kept_for_the_next_session() {
     let path = scratch_path("history");
     let start = || {
-        let mut session = Session::start_with_history("xterm", &[], Some(&path))?;
+        let mut session = start("xterm", Some(&path))?;
         session.shows("repl:1:> ");
         Some(session)
     };
@@ -274,7 +162,7 @@ fn a_history_of_any_kind_does_no_harm() {
     // The last line has no end, and is not UTF-8.
     bytes.extend(b":\xff");
     fs::write(&path, bytes).unwrap();
-    let Some(mut session) = Session::start_with_history("xterm", &[], Some(&path)) else { return };
+    let Some(mut session) = start("xterm", Some(&path)) else { return };
     session.shows("repl:1:> ");
     session.answers(&format!("{UP}{UP}"), "299", "repl:2:> ");
     // The first of the last hundred.
@@ -290,7 +178,7 @@ fn a_history_of_any_kind_does_no_harm() {
     for (path, reason) in
         [(folder.as_path(), "Is a directory"), (Path::new("/dev/zero"), "expected a regular file")]
     {
-        let Some(mut session) = Session::start_with_history("xterm", &[], Some(path)) else { return };
+        let Some(mut session) = start("xterm", Some(path)) else { return };
         let told = session.shows("repl:1:> ");
         assert!(told.contains("ringspun: JANET_HISTFILE=") && told.contains(reason), "{told:?}");
         session.answers("(+ 1 2)", "3", "repl:2:> ");
@@ -301,7 +189,7 @@ fn a_history_of_any_kind_does_no_harm() {
 #[test]
 fn a_terminal_that_can_nothing_is_a_pipe() {
     for terminal in ["dumb", "emacs"] {
-        let Some(mut session) = Session::start(terminal, &[]) else { return };
+        let Some(mut session) = start(terminal, None) else { return };
         session.types("(+ 1 2)\n");
         // What the terminal echoes, and no prompt.
         assert_eq!(session.shows("(+ 1 2)\r\n3\r\n"), "");

@@ -2,11 +2,13 @@
 
 mod abort;
 mod counts;
+mod early;
 mod faults;
 mod find;
 mod hosts;
 mod http;
 mod http2;
+mod live;
 mod pace;
 mod page;
 mod pipeline;

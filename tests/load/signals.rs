@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::support::answering::{counts, errors};
 use crate::support::measuring::{check_sums, error_text, measure, number, tcp_server};
+use crate::support::namespace;
 
 /// A run that nothing but a signal ends.
 fn start(program: &mut Command, target: &str, arguments: &[&str]) -> Child {
@@ -30,14 +31,14 @@ fn echo(stream: &TcpStream) {
     let _ = io::copy(&mut from, &mut to);
 }
 
-/// Sends a signal, once the process handles SIGINT.
+/// Sends a signal, once the process handles SIGINT, as ours: a shell that becomes it handles the signal, too.
 fn send(signal: Signal, running: &Child) {
     let handles =
         |mask: &str| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (Signal::SIGINT as u64 - 1) != 0;
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        if handles(caught) {
+        if handles(caught) && status.starts_with("Name:\tringspun\n") {
             break;
         }
         thread::yield_now();
@@ -138,4 +139,29 @@ fn a_signal_at_the_end_of_a_run_ends_those_that_were_to_follow() {
         assert_ne!(output.status.code(), Some(0), "{report}");
         assert_eq!(report["stopped_by"], "SIGTERM");
     }
+}
+
+/// The name server does not answer, and the lookup would go on for a minute.
+#[test]
+fn a_signal_ends_a_run_whose_target_is_being_looked_up() {
+    namespace::as_name_server(
+        concat!(module_path!(), "::a_signal_ends_a_run_whose_target_is_being_looked_up"),
+        || {
+            let server = UdpSocket::bind("127.0.0.1:53").unwrap();
+            for arguments in [
+                &["--timeout", "1h"][..],
+                &["--timeout", "1h", "--workers", "2", "--connections", "4", "--rate", "5"],
+                &["--timeout", "1h", "--repeat", "3"],
+            ] {
+                let mut program = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+                let running = start(&mut program, "http://nowhere.test:1/", arguments);
+                server.recv_from(&mut [0; 512]).unwrap();
+                let asked_at = Instant::now();
+                send(Signal::SIGINT, &running);
+                let report = check_stopped(&running.wait_with_output().unwrap(), Signal::SIGINT);
+                assert_eq!(counts(&report, ["sent", "answered", "lost"]), [0; 3], "{arguments:?}");
+                assert!(asked_at.elapsed() < Duration::from_secs(50), "it waited for the lookup");
+            }
+        },
+    );
 }

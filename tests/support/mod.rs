@@ -11,3 +11,5 @@ pub mod namespace;
 pub mod pem;
 pub mod scratch;
 pub mod serving;
+#[cfg(feature = "cli")]
+pub mod terminal;

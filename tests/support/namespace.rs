@@ -2,6 +2,8 @@
 //! process in namespaces of its own (`unshare(1)`).
 
 use std::env;
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Set in a test that runs in its own namespaces.
@@ -34,4 +36,23 @@ pub fn in_namespace(test: &str, prepare: &str, body: impl FnOnce()) -> bool {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "in a namespace:\n{text}\n{errors}");
     true
+}
+
+/// As [`in_namespace`], where `127.0.0.1:53` is the only name server, and takes a minute to be given up. Prints why,
+/// where that is not allowed.
+pub fn as_name_server(test: &str, body: impl FnOnce()) {
+    // One for each test, as a file that is bound into a namespace must not change.
+    let name = test.replace("::", "-");
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{}", std::process::id())).join(name);
+    fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:60 attempts:1\n");
+    write("nsswitch.conf", "hosts: files dns\n");
+    write("hosts", "127.0.0.1 localhost\n");
+    let mount = |name: &str| format!("mount --bind '{0}/{name}' /etc/{name}", folder.display());
+    let prepare = ["resolv.conf", "nsswitch.conf", "hosts"].map(mount).join(" && ");
+    if !in_namespace(test, &prepare, body) {
+        println!("SKIPPED {test}: files of /etc cannot be replaced in a namespace here");
+    }
 }

@@ -141,6 +141,18 @@ impl TlsStream {
         self.read_amount(Amount::Exactly(buffer.len()), buffer)
     }
 
+    /// As [`read`](Self::read), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing is there yet; otherwise as [`read`](Self::read).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.try_read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => error,
+            _ => self.failed("read from", error),
+        })
+    }
+
     fn read_amount(&self, amount: Amount, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net as net;
-use ringspun_tls::{self as tls, ClientAuth, ClientConfig, ServerConfig, Versions};
+use ringspun_tls::{self as tls, ClientAuth, ClientConfig, ServerConfig, TlsStream, Versions};
 
 mod common;
 
@@ -46,6 +46,41 @@ fn both_directions_flow_at_once_in_both_versions() {
             assert!(read_all(&left)? == pattern(2_450_001));
             assert!(reading.join().unwrap() == pattern(1_300_007));
             fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+            Ok(())
+        });
+    }
+}
+
+/// What a read that does not wait gives, once it gives something: TCP may take its time.
+fn once_there(stream: &TlsStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                fibers::sleep(Duration::from_millis(1))?
+            }
+            read => return read,
+        }
+    }
+}
+
+#[test]
+fn a_read_that_does_not_wait_takes_what_is_there() {
+    for version in VERSIONS {
+        run(move || {
+            let authority = Authority::new("authority");
+            let (_, server) = authority.configs();
+            let client = ClientConfig::builder().roots(authority.roots()).versions(version).build()?;
+            let (left, right) = pair(&client, &server)?;
+            let mut two = [0; 2];
+            // With TLS 1.3, tickets have come, which are no bytes of the server's.
+            assert_eq!(left.try_read(&mut two).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            right.write(b"abc")?;
+            assert_eq!((once_there(&left, &mut two)?, &two), (2, b"ab"));
+            assert_eq!(left.try_read(&mut [])?, 0);
+            assert_eq!(left.try_read(&mut two)?, 1);
+            assert_eq!(left.try_read(&mut two).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            right.close();
+            assert_eq!(once_there(&left, &mut two)?, 0, "the end");
             Ok(())
         });
     }

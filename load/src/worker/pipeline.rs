@@ -14,7 +14,7 @@ use ringspun_net as net;
 use super::{Clock, Connection, IDLE_WATCH_MIN, REOPEN_PAUSE, Request, Wait, Worker};
 use crate::link::Link;
 use crate::outcome::ErrorKind;
-use crate::reading::{Answer, Reading, describe_surplus};
+use crate::reading::{Answer, Reading, describe_surplus, early_answer};
 use crate::transport::{self, Transport};
 use crate::work::Exchange;
 
@@ -112,7 +112,15 @@ impl Worker {
         let waiting_since = &self.waiting_since[pipeline.index];
         let mut now = Instant::now();
         loop {
+            let was_idle = pipeline.flights.is_empty();
             let next = self.fill(clock, pipeline, now);
+            if was_idle && !pipeline.flights.is_empty() {
+                match stream.has_early_bytes() {
+                    Ok(false) => {}
+                    Ok(true) => return self.note_early_bytes(clock, pipeline),
+                    Err(error) => return self.end_connection(clock, pipeline, Err(error), Instant::now()),
+                }
+            }
             waiting_since.set(pipeline.flights.front().map(|flight| flight.sent));
             if !pipeline.batch.is_empty() {
                 let written = stream.write(&pipeline.batch);
@@ -157,6 +165,15 @@ impl Worker {
                 Err(error) => return self.end_connection(clock, pipeline, Err(error), now),
             }
         }
+    }
+
+    /// Bytes have come before the requests that were to be sent: the first one fails, the others take another
+    /// connection.
+    #[cold]
+    fn note_early_bytes(&self, clock: &Clock, pipeline: &mut Pipeline<'_>) -> Option<Connection> {
+        pipeline.batch.clear();
+        pipeline.flights.drain(1..).for_each(|flight| self.take_back(flight.request));
+        self.note_answer(clock, pipeline, Ok(early_answer()), Instant::now())
     }
 
     /// Whether requests in flight are sent again on the next connection, as [`Worker::may_resend`] has it.

@@ -87,13 +87,17 @@ impl Worker {
         is_untouched && self.work.is_idempotent(request.chosen) && !self.is_over(clock, now)
     }
 
-    /// Takes a request back, for the next free connection.
+    /// Takes a request back that its connection may have sent, for the next free connection.
     #[cold]
     pub(super) fn resend(&self, request: Request) {
-        self.count(request, |requests| {
-            requests.sent -= 1;
-            requests.resent += 1;
-        });
+        self.count(request, |requests| requests.resent += 1);
+        self.take_back(request);
+    }
+
+    /// Takes a request back, for the next free connection.
+    #[cold]
+    pub(super) fn take_back(&self, request: Request) {
+        self.count(request, |requests| requests.sent -= 1);
         self.return_request(request);
     }
 

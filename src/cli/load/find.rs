@@ -103,7 +103,7 @@ pub fn find(goal: Goal, plan: &Plan, measuring: &Measuring) -> Result<(Search, M
         let mut plan = plan.clone();
         plan.pace = Pace::Open { rate };
         plan.seed = plan.seed.wrapping_add(trials.len() as u64);
-        let measured = match measuring.run(plan) {
+        let measured = match measuring.run(plan, format!("trial {}", trials.len() + 1)) {
             Ok(measured) => measured,
             Err(message) => {
                 error = Some(message);

@@ -1,7 +1,6 @@
 //! A text histogram of times, 80 columns wide, for terminals and CI logs.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use ringspun_load::{Bin, Latencies, format_count, format_duration};
 
@@ -57,17 +56,31 @@ fn bar(count: u64, most: u64) -> String {
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-/// A progress bar of ten columns.
-pub fn progress_bar(done: Duration, total: Duration) -> String {
+/// Counts as columns of two lines, the upper one first; non-zero counts are always visible.
+pub fn columns(counts: &[u64]) -> [String; 2] {
+    const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let level = |count: u64| {
+        let eighths = (16.0 * count as f64 / most as f64).round() as usize;
+        eighths.max(usize::from(count > 0))
+    };
+    let upper = counts.iter().map(|count| LEVELS[level(*count).saturating_sub(8)]);
+    let lower = counts.iter().map(|count| LEVELS[level(*count).min(8)]);
+    [upper.collect(), lower.collect()]
+}
+
+/// A progress bar of ten columns, for a share from 0 to 1.
+pub fn progress_bar(share: f64) -> String {
     const COLUMNS: usize = 10;
-    let part = done.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
-    let eighths = (part.min(1.0) * (8 * COLUMNS) as f64) as usize;
+    let eighths = (share.min(1.0) * (8 * COLUMNS) as f64) as usize;
     let bar = "█".repeat(eighths / 8) + EIGHTHS[eighths % 8];
     format!("▕{bar:<COLUMNS$}▏")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -92,9 +105,14 @@ mod tests {
 
     #[test]
     fn progress_fills_its_bar() {
-        let bar = |tenths: u64| progress_bar(Duration::from_millis(100 * tenths), Duration::from_secs(1));
-        assert_eq!(bar(0), format!("▕{}▏", " ".repeat(10)));
-        assert_eq!(bar(5), format!("▕{}{}▏", "█".repeat(5), " ".repeat(5)));
-        assert_eq!(bar(20), format!("▕{}▏", "█".repeat(10)));
+        assert_eq!(progress_bar(0.0), format!("▕{}▏", " ".repeat(10)));
+        assert_eq!(progress_bar(0.5), format!("▕{}{}▏", "█".repeat(5), " ".repeat(5)));
+        assert_eq!(progress_bar(2.0), format!("▕{}▏", "█".repeat(10)));
+    }
+
+    #[test]
+    fn columns_are_as_high_as_their_counts() {
+        assert_eq!(columns(&[0, 1, 500, 1000, 750]), ["   █▄", " ▁███"]);
+        assert_eq!(columns(&[0, 0]), ["  ", "  "]);
     }
 }

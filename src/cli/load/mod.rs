@@ -9,6 +9,7 @@ mod goal;
 mod histogram;
 mod http2;
 mod json;
+mod live;
 mod names;
 mod options;
 mod pace;
@@ -42,7 +43,7 @@ use ringspun_load::{
 use serde_json::Value;
 
 use super::inspection::{self, Sources};
-use super::{CommandLine, limits, output};
+use super::{CommandLine, limits, output, terminal};
 
 /// The exit status for a failed gate.
 const GATE_BROKEN: u8 = 3;
@@ -52,6 +53,7 @@ const SIGNAL_STATUS: u8 = 128;
 const BUSY_PERCENT: f64 = 90.0;
 
 use files::{IntervalFiles, ResultFile, is_standard_output};
+use live::{LiveView, Screen};
 use options::Options;
 use stopping::Stopping;
 
@@ -175,20 +177,20 @@ struct Measuring {
     stopping: Stopping,
     /// What others may ask the process for.
     sources: Sources,
-    /// Whether progress is shown on a terminal.
-    is_live: bool,
+    /// Whether somebody looks on, at a terminal.
+    is_watched: bool,
     has_page: bool,
 }
 
 impl Measuring {
-    /// Makes a run, and collects the points for a page.
-    fn run(&self, plan: Plan) -> Result<Measured, String> {
+    /// Makes a run of a series, and collects the points for a page. `which` one it is is shown.
+    fn run(&self, plan: Plan, which: String) -> Result<Measured, String> {
         let files = IntervalFiles::create(None, None, self.has_page).map_err(|error| error.to_string())?;
-        self.run_into(plan, files)
+        self.run_into(plan, files, Some(which))
     }
 
     /// Makes a run that writes files.
-    fn run_into(&self, plan: Plan, files: IntervalFiles) -> Result<Measured, String> {
+    fn run_into(&self, plan: Plan, files: IntervalFiles, which: Option<String>) -> Result<Measured, String> {
         let (abort, breach) = (SharedChannel::bounded(1), Rc::new(RefCell::new(None)));
         let watching = (!self.abort_if.is_empty()).then(|| {
             stopping::watch(
@@ -197,17 +199,17 @@ impl Measuring {
                 breach.clone(),
             )
         });
+        let view = terminal::can_redraw(&io::stderr()).then(|| LiveView::start(&plan, which)).flatten();
+        let screen = view.as_ref().map(LiveView::screen);
         let hooks = Hooks {
-            observer: Some(counts::observe(&self.sources, self.is_live.then(|| text::progress_line(&plan)))),
-            stopper: self.stopping.stopper(abort),
+            observer: Some(counts::observe(&self.sources, screen.clone())),
+            stopper: self.stopping.stopper(abort, move || screen.iter().for_each(Screen::stop)),
             recorder: both(files.recorder(), watching),
         };
         let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
         let measured = load::run(&plan, hooks);
         let written = files.finish();
-        if self.is_live {
-            text::clear_progress_line();
-        }
+        drop(view);
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.shown_target()))?;
         let points = written.map_err(|error| error.to_string());
         let verdicts = self.gates.iter().map(|gate| (gate.clone(), gate.judge(&outcome))).collect();
@@ -216,9 +218,9 @@ impl Measuring {
         Ok(Measured { plan, outcome, verdicts, breach, began_at, points })
     }
 
-    /// Shows a line on a terminal.
+    /// Shows a line to whoever looks on.
     fn tell(&self, line: impl FnOnce() -> String) {
-        if self.is_live {
+        if self.is_watched {
             output::tell(line());
         }
     }
@@ -272,7 +274,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         abort_window: options.abort_window,
         stopping: Stopping::new(),
         sources: inspection::start(),
-        is_live: io::stderr().is_terminal(),
+        is_watched: io::stderr().is_terminal(),
         has_page: options.html.is_some(),
     };
     let measured = open_files(&options).map_err(|error| error.to_string()).and_then(|(files, results)| {
@@ -281,7 +283,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
                 .map(|(search, measured)| (measured, Some(Together::Search(search))))?,
             (None, Some(count)) => repeat::repeat(count, &plan, &measuring)
                 .map(|(repeats, measured)| (measured, Some(Together::Repeats(repeats))))?,
-            (None, None) => (measuring.run_into(plan, files)?, None),
+            (None, None) => (measuring.run_into(plan, files, None)?, None),
         };
         Ok((measured, together, results))
     });

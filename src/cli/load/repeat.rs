@@ -86,7 +86,7 @@ pub fn repeat(wanted: u32, plan: &Plan, measuring: &Measuring) -> Result<(Repeat
     loop {
         let mut plan = plan.clone();
         plan.seed = plan.seed.wrapping_add(repeats.seeds.len() as u64);
-        let mut measured = measuring.run(plan)?;
+        let mut measured = measuring.run(plan, format!("run {} of {wanted}", repeats.seeds.len() + 1))?;
         // A gate that breaks in one of the runs is broken.
         let so_far = verdicts.get_or_insert_with(|| measured.verdicts.clone());
         for (known, new) in so_far.iter_mut().zip(&measured.verdicts) {

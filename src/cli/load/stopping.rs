@@ -47,8 +47,8 @@ impl Stopping {
     }
 
     /// For the hooks of a run, which also ends when `abort` is closed. A signal that arrived before stops it at once,
-    /// also one that came too late for the run before.
-    pub fn stopper(&self, abort: SharedChannel<()>) -> Option<Stopper> {
+    /// also one that came too late for the run before. `notify` is called when a signal arrives.
+    pub fn stopper(&self, abort: SharedChannel<()>, notify: impl FnOnce() + 'static) -> Option<Stopper> {
         if self.signal().is_some() {
             return Some(Box::new(|| {}));
         }
@@ -61,7 +61,10 @@ impl Stopping {
             // An error means that the runtime is ending.
             if let Ok(Some(Ok(signal))) = event {
                 arrived.set(Some(signal));
+                // From here on, another one ends the process.
                 signals.take();
+                drop(waiting);
+                notify();
             }
         }))
     }

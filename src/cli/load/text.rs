@@ -1,56 +1,17 @@
-//! The results as text: a progress line during the run, and a table at its end.
+//! The results as text.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::time::Duration;
 
 use ringspun_load::{
-    Arrivals, Breach, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic,
-    Workload, format_bytes, format_count, format_duration, format_per_s,
+    Arrivals, Breach, ErrorKind, Latencies, Outcome, Pace, Plan, Traffic, Workload, format_bytes,
+    format_count, format_duration, format_per_s,
 };
 
 use super::{BUSY_PERCENT, histogram, http2, names, steps, workload};
 
 /// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
-
-/// Returns to the beginning of the terminal's line, and clears it.
-const CLEAR_LINE: &str = "\r\x1b[2K";
-/// Disables wrapping around the progress line: a wrapped line could not be cleared.
-const UNWRAPPED: [&str; 2] = ["\x1b[?7l", "\x1b[?7h"];
-
-/// Shows progress by rewriting a line on standard error.
-pub fn progress_line(plan: &Plan) -> Observer {
-    let total = match plan.length {
-        Length::Duration(duration) => Some(plan.ramp_up + plan.warmup + duration),
-        Length::Count(_) => None,
-    };
-    Box::new(move |progress: &Progress| {
-        let times = match (progress.p50, progress.p99) {
-            (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", format_duration(p50), format_duration(p99)),
-            _ if progress.is_warming_up => "warming up".to_string(),
-            _ => "no response yet".to_string(),
-        };
-        let (bar, of_total) = total.map_or_else(Default::default, |total| {
-            let bar = histogram::progress_bar(progress.elapsed, total) + " ";
-            (bar, format!("/{:.0}", total.as_secs_f64()))
-        });
-        let line = format!(
-            "{bar}{:.0}{of_total} s  {}/s  {times}  {}  {}",
-            progress.elapsed.as_secs_f64(),
-            format_per_s(progress.rate_per_s),
-            counted(progress.connections_open as u64, "connection"),
-            counted(progress.errors, "error"),
-        );
-        // Failing to show progress is no reason to end the run.
-        let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{}{line}{}", UNWRAPPED[0], UNWRAPPED[1]);
-    })
-}
-
-/// Clears the progress line.
-pub fn clear_progress_line() {
-    let _ = write!(io::stderr().lock(), "{CLEAR_LINE}");
-}
 
 fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", format_count(count), if count == 1 { "" } else { "s" })

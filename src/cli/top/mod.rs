@@ -4,7 +4,7 @@ mod samples;
 mod source;
 mod view;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use clap::Args;
 use ringspun_load::parse_duration;
 
 use super::load::whole::whole;
-use super::output;
+use super::{output, terminal};
 use samples::Samples;
 use source::Source;
 
@@ -62,15 +62,18 @@ pub fn top(options: &Top) -> ExitCode {
 }
 
 fn run(options: &Top) -> Result<(), String> {
-    let is_terminal = io::stdout().is_terminal();
+    let is_screen = terminal::can_redraw(&io::stdout());
     let (mut last, mut taken_at) = (take(&options.source)?, Instant::now());
     let mut shown = 0;
     while options.count.is_none_or(|count| shown < count) {
         thread::sleep(options.interval);
         let (now, now_at) = (take(&options.source)?, Instant::now());
         let counts = samples::Change { last: &last, now: &now, over: now_at - taken_at };
-        let text = match is_terminal {
-            true => view::screen(&options.source.to_string(), &counts, view::terminal_size()),
+        let text = match is_screen {
+            true => {
+                let lines = view::lines(&options.source.to_string(), &counts, terminal::size(&io::stdout()));
+                terminal::redraw_screen(&lines)
+            }
             false => view::line(&counts) + "\n",
         };
         match write(&text) {

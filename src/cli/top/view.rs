@@ -5,11 +5,7 @@ use std::time::Duration;
 use ringspun_load::{format_count, format_duration};
 
 use super::samples::Change;
-
-/// To the first line, and clears the rest.
-const CLEAR: &str = "\x1b[H\x1b[J";
-/// Where the terminal does not say: columns and rows.
-const SIZE: (usize, usize) = (80, 24);
+use crate::cli::terminal;
 
 /// What a column shows.
 enum Shows {
@@ -83,8 +79,8 @@ pub fn line(change: &Change) -> String {
     counts.collect::<Vec<_>>().join(" ")
 }
 
-/// A screen of so many columns and rows, with what clears the last one.
-pub fn screen(source: &str, change: &Change, (columns, rows): (usize, usize)) -> String {
+/// The lines of a screen of so many columns and rows.
+pub fn lines(source: &str, change: &Change, (columns, rows): (usize, usize)) -> Vec<String> {
     let mut lines = vec![format!("ringspun top: {source}, rates over {:.1} s", change.over.as_secs_f64())];
     let of_process: Vec<String> = OF_PROCESS
         .iter()
@@ -100,8 +96,8 @@ pub fn screen(source: &str, change: &Change, (columns, rows): (usize, usize)) ->
         lines.truncate(rows.saturating_sub(1));
         lines.push(format!("{hidden} more lines"));
     }
-    let cut = lines.iter().map(|line| line.chars().take(columns).collect::<String>());
-    CLEAR.to_string() + &cut.collect::<Vec<_>>().join("\n")
+    // A terminal may wrap a line that fills it.
+    lines.iter().map(|line| terminal::cut(line, columns.saturating_sub(1))).collect()
 }
 
 /// A row for each text of a label, and the sums; nothing if there is none.
@@ -140,19 +136,6 @@ fn table(change: &Change, label: &str, other: Option<&str>, columns: &[Column]) 
     [String::new()].into_iter().chain(aligned).collect()
 }
 
-/// The columns and rows of the terminal.
-pub fn terminal_size() -> (usize, usize) {
-    // SAFETY: the kernel fills in the structure, which is valid as zeros.
-    let size = unsafe {
-        let mut size: libc::winsize = std::mem::zeroed();
-        (libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) == 0).then_some(size)
-    };
-    match size {
-        Some(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-        _ => SIZE,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::samples::Samples;
@@ -176,10 +159,10 @@ mod tests {
     fn a_busy_server_fits_into_80_columns_and_the_rows_there_are() {
         let (last, now) = (server(100_000), server(100_001));
         let change = Change { last: &last, now: &now, over: Duration::from_secs(1) };
-        let screen_text = screen("process 4294967295", &change, SIZE);
-        let lines: Vec<&str> = screen_text.strip_prefix(CLEAR).unwrap().lines().collect();
+        let screen = |source, size| super::lines(source, &change, size);
+        let lines = screen("process 4294967295", terminal::SIZE);
         println!("{}", lines.join("\n"));
-        assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() < 80), "{screen_text}");
+        assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() < 80), "{lines:?}");
         assert!(lines[2].starts_with("worker  connections  new/s  handed over/s"), "{}", lines[2]);
         let expected = ["0", "100,001", "1", "1", "100,001", "1", "1", "100%"];
         assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), expected);
@@ -188,10 +171,9 @@ mod tests {
             ["all", "300,003", "3", "3", "300,003", "3", "3", "300%"]
         );
         assert!(lines[9].starts_with("main       io_uring"), "{}", lines[9]);
-        let small = screen("process 1", &change, (20, 5));
-        let lines: Vec<&str> = small.strip_prefix(CLEAR).unwrap().lines().collect();
-        assert_eq!((lines.len(), lines[4]), (5, "9 more lines"));
-        assert!(lines.iter().all(|line| line.len() <= 20), "{small}");
+        let small = screen("process 1", (20, 5));
+        assert_eq!((small.len(), small[4].as_str()), (5, "9 more lines"));
+        assert!(small.iter().all(|line| line.len() < 20), "{small:?}");
     }
 
     #[test]

@@ -119,6 +119,41 @@ impl TlsCore {
         }
     }
 
+    /// Reads what has arrived, without waiting, and returns how much; 0 after the peer's close_notify, or if the buffer
+    /// is empty.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing is there yet; otherwise as [`Read::poll`](super::Read::poll).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.check_open()?;
+        let (limit, mut count) = (buffer.len(), 0);
+        let mut fill = |bytes: &[u8]| {
+            buffer[count..count + bytes.len()].copy_from_slice(bytes);
+            count += bytes.len();
+        };
+        if limit == 0 || self.drain(limit, &mut fill) > 0 {
+            return Ok(count);
+        }
+        loop {
+            // Also looks into the kernel, unlike `advance`.
+            if let Some(piece) = self.stream.try_take(PIECE_MAX_BYTES) {
+                self.stream.put_back(piece.kept());
+            }
+            let mut passed = 0;
+            let advanced = self.advance(limit, &mut |bytes| {
+                passed += bytes.len();
+                fill(bytes);
+            });
+            match advanced? {
+                _ if passed > 0 => return Ok(count),
+                Advance::More => {}
+                Advance::Nothing => return Err(io::ErrorKind::WouldBlock.into()),
+                Advance::End => return Ok(0),
+            }
+        }
+    }
+
     /// Takes what the stream has received, decrypts it, and passes up to `limit` bytes to the sink, or with a limit of
     /// zero decrypts until there is something to read; answers what needs an answer.
     ///

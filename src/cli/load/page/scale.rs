@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringspun_load::format_duration;
+use ringspun_load::{format_count, format_duration};
 
 /// A tick of an axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +112,7 @@ impl LinearScale {
         let count = (self.high / self.step).round() as u32;
         let tick = |number| {
             let value = f64::from(number) * self.step;
-            Tick { at: self.position(value), label: short_count(value, self.step) + unit }
+            Tick { at: self.position(value), label: short_count(value, self.step, self.high) + unit }
         };
         (0..=count).map(tick).collect()
     }
@@ -163,15 +163,21 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-/// Formats a number briefly, such as `150k`, with enough decimals to distinguish multiples of `step`.
-fn short_count(count: f64, step: f64) -> String {
-    let (divisor, suffix) = match count {
+/// Formats a multiple of `step` up to `high`, briefly if they are large, such as `150k`. All up to `high` have the same
+/// unit, and enough decimals to be distinguished.
+fn short_count(count: f64, step: f64, high: f64) -> String {
+    let (divisor, suffix) = match high {
         ..1e4 => (1.0, ""),
         ..1e6 => (1e3, "k"),
         _ => (1e6, "M"),
     };
     let decimals = (-(step / divisor).log10()).ceil().clamp(0.0, 12.0) as usize;
-    trimmed(count / divisor, decimals) + suffix
+    let count = count / divisor;
+    match count {
+        0.0 => "0".to_string(),
+        1000.0.. => format_count(count.round() as u64) + suffix,
+        _ => trimmed(count, decimals) + suffix,
+    }
 }
 
 #[cfg(test)]
@@ -207,9 +213,11 @@ mod tests {
     fn rates_begin_at_zero() {
         let scale = LinearScale::up_to(151_000.0);
         assert_eq!(labels(&scale.ticks("")), ["0", "50k", "100k", "150k", "200k"]);
+        assert_eq!(labels(&LinearScale::up_to(7000.0).ticks("")), ["0", "2,000", "4,000", "6,000", "8,000"]);
+        assert_eq!(labels(&LinearScale::up_to(12_345.0).ticks("")), ["0", "5k", "10k", "15k"]);
         assert_eq!(
             labels(&LinearScale::up_to(2_400_000.0).ticks("/s")),
-            ["0/s", "500k/s", "1M/s", "1.5M/s", "2M/s", "2.5M/s"]
+            ["0/s", "0.5M/s", "1M/s", "1.5M/s", "2M/s", "2.5M/s"]
         );
     }
 
