@@ -51,6 +51,7 @@ mod request_list;
 mod run;
 mod schedule;
 mod search;
+mod sessions;
 mod share;
 #[cfg(test)]
 mod simulated;
@@ -86,7 +87,8 @@ pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
 pub use outcome::{
-    Connections, ErrorKind, Errors, NamedOutcome, Outcome, Requests, StepOutcome, TargetLoss, Traffic,
+    Connections, ErrorKind, Errors, NamedOutcome, Outcome, Requests, SessionCounts, StepOutcome, TargetLoss,
+    Traffic,
 };
 pub use payload::{Payload, Sizes};
 pub use plan::{
@@ -98,6 +100,7 @@ pub use rate::Rate;
 pub use request_list::{ListedRequest, RequestList};
 pub use run::run;
 pub use search::{Found, SearchBounds, SearchResult, TrialPurpose, search};
+pub use sessions::{SESSION_MAX, Sessions};
 pub use status::{StatusCounts, StatusSet};
 pub use steps::{Rates, STEP_MAX, Step, parse_steps};
 pub use target::{Detour, HttpTarget, Target};

@@ -249,6 +249,18 @@ pub struct NamedOutcome {
     pub response_times: Latencies,
 }
 
+/// Counts of sessions, without those that began in the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// The planned number; `None` for a closed loop limited by duration, and for a run that was stopped early.
+    pub planned: Option<u64>,
+    /// How many have sent a request.
+    pub begun: u64,
+    /// How many of those have made all of their requests, whatever became of them. The end of the run cuts the others
+    /// off.
+    pub completed: u64,
+}
+
 /// The loss of the target: from some time on nothing was answered, and connections could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetLoss {
@@ -280,8 +292,11 @@ pub struct Outcome {
     pub started_late: Duration,
     /// Counts of connections.
     pub connections: Connections,
-    /// Counts of requests.
+    /// Counts of requests. With sessions, their later requests are not planned: the planned ones are those that were
+    /// sent, and the first one of each planned session that did not begin.
     pub requests: Requests,
+    /// Counts of sessions; `None` without [`Plan::sessions`](crate::Plan::sessions).
+    pub sessions: Option<SessionCounts>,
     /// Bytes of the requests that were answered as expected during the measurement, and of their responses.
     pub traffic: Traffic,
     /// Errors by kind.
@@ -308,6 +323,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The planned requests, from the counts of sessions of all threads.
+    pub(crate) fn with_planned_requests(mut self) -> Self {
+        if let Some(sessions) = &self.sessions {
+            let unbegun = sessions.planned.map(|planned| planned.saturating_sub(sessions.begun));
+            self.requests.planned = unbegun.map(|unbegun| self.requests.sent + unbegun);
+        }
+        self
+    }
+
     /// Requests answered per second of the measurement.
     pub fn rate_per_s(&self) -> f64 {
         self.per_s(self.requests.answered - self.requests.answered_after_end)

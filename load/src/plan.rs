@@ -11,6 +11,7 @@ use crate::http::HttpRequest;
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::request_list::RequestList;
+use crate::sessions::Sessions;
 use crate::steps::Step;
 use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
@@ -57,7 +58,7 @@ pub enum Pace {
 pub enum Length {
     /// Sends requests for this long after the warm-up, then waits for those in flight.
     Duration(Duration),
-    /// Sends this many requests after the warm-up.
+    /// Sends this many requests after the warm-up, or makes this many sessions ([`Plan::sessions`]).
     Count(u64),
 }
 
@@ -170,6 +171,13 @@ pub struct Plan {
     /// After how many requests a connection is closed and replaced; absent by default: as long as the target keeps
     /// it. For one request at a time over streams: echo, request or HTTP.
     pub requests_per_connection: Option<u64>,
+    /// Sessions of several requests, in place of single ones; none by default. For one request at a time over streams,
+    /// echo, request, HTTP/1.1 or WebSocket. Then the rate of an open loop is that at which sessions begin (a partly
+    /// open loop: later requests wait for the answers before them), and [`Length::Count`] is a number of sessions; in
+    /// a closed loop, each connection makes one session after the other. A connection is kept for the next session. If
+    /// the target closes it, the session goes on over another one. A request that fails does not end a session; the end
+    /// of the run does. A request is measured if it is due after the warm-up.
+    pub sessions: Option<Sessions>,
     /// When requests are sent; by default in a closed loop.
     pub pace: Pace,
     /// How the requests of an open loop follow each other; by default as a Poisson process.
@@ -228,6 +236,7 @@ impl Plan {
             http2: false,
             streams: 1,
             requests_per_connection: None,
+            sessions: None,
             pace: Pace::Closed,
             arrivals: Arrivals::default(),
             seed: 0,

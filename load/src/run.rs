@@ -58,8 +58,9 @@ pub fn run(plan: &Plan, hooks: Hooks) -> Result<Outcome, RunError> {
 fn run_in_fiber(plan: Plan, hooks: Hooks) -> Result<Outcome, RunError> {
     let destination = Destination::resolve(&plan).map_err(RunError::Unreachable)?;
     capacity::check(&plan, destination.address_count()).map_err(RunError::DoesNotFit)?;
-    match plan.workers {
+    let outcome = match plan.workers {
         1 => worker::run(plan, destination, Share::whole(), hooks.into()),
         _ => workers::run(&plan, &destination, hooks),
-    }
+    };
+    outcome.map(Outcome::with_planned_requests)
 }

@@ -15,6 +15,7 @@ mod report;
 mod requests;
 mod runs;
 mod scale;
+mod sessions;
 mod signals;
 mod stalls;
 #[path = "../support/mod.rs"]

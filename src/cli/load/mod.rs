@@ -19,6 +19,7 @@ mod repeat;
 mod report;
 mod requests;
 mod secrets;
+mod sessions;
 mod steps;
 mod stopping;
 mod text;
@@ -78,6 +79,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load http://127.0.0.1:8080/items --expect-body 'in stock' --user 'me:secret' --fail-if 'bad-body>0'
   ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
+  ringspun load http://127.0.0.1:8080/ -c 500 --rate 50 --session 1..20 --think 500ms..2s --requests shop.jsonl
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
@@ -127,7 +129,8 @@ With tls, https and wss, certificates are verified as browsers do it: against th
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
 stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a given
 rate, at random as from many users, whatever the target does (open loop), and response times start when a
-request is due.
+request is due. With --session, that is the rate of sessions (partly open loop): a session's first request is
+due when the session begins, each later one when its think time is over.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
 Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k), and rates with a unit (30/m).

@@ -9,7 +9,7 @@ use ringspun_load::{
     Workload, format_bytes, format_count, format_duration, format_per_s,
 };
 
-use super::{BUSY_PERCENT, histogram, http2, names, steps, workload};
+use super::{BUSY_PERCENT, histogram, http2, names, sessions, steps, workload};
 
 /// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -78,6 +78,9 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
+        Pace::Open { rate } if plan.sessions.is_some() => {
+            format!("partly open loop: sessions begin at {rate}")
+        }
         Pace::Open { rate } => format!("open loop at {rate}"),
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
@@ -87,7 +90,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         (_, Arrivals::Poisson) => format!("{pace} (Poisson)"),
         (_, Arrivals::Even) => format!("{pace} (evenly spaced)"),
     };
-    let work = workload::describe(plan) + &http2::describe(plan);
+    let work = workload::describe(plan) + &http2::describe(plan) + &sessions::describe(plan);
     let measured = format_duration(outcome.measured);
     writeln!(
         text,
@@ -104,6 +107,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
     }
     write_requests(text, plan, outcome)?;
+    if let Some(counts) = sessions::counts(outcome) {
+        write!(text, "\nsessions     {counts}")?;
+    }
     write!(
         text,
         "\nconnections  {} planned, {} opened, at most {} at a time",
@@ -265,7 +271,11 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             counted(requests.failed(), "request")
         )?;
     }
-    if requests.unsent() > 0 && outcome.target_loss.is_none() {
+    if outcome.target_loss.is_some() {
+        // That is why some were not sent.
+    } else if let Some(remark) = sessions::unbegun_remark(outcome) {
+        writeln!(text, "\n{remark}")?;
+    } else if requests.unsent() > 0 {
         writeln!(
             text,
             "\n{} of {} requests were not sent before the end: no connection was free. The times do\nnot \
