@@ -22,6 +22,7 @@ mod bins;
 mod capacity;
 mod compare;
 mod condition;
+mod cookies;
 mod error;
 mod estimate;
 mod framing;

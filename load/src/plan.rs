@@ -176,7 +176,8 @@ pub struct Plan {
     /// open loop: later requests wait for the answers before them), and [`Length::Count`] is a number of sessions; in
     /// a closed loop, each connection makes one session after the other. A connection is kept for the next session. If
     /// the target closes it, the session goes on over another one. A request that fails does not end a session; the end
-    /// of the run does. A request is measured if it is due after the warm-up.
+    /// of the run does. With HTTP, each session sends the cookies that it got (RFC 6265). A request is measured if it
+    /// is due after the warm-up.
     pub sessions: Option<Sessions>,
     /// When requests are sent; by default in a closed loop.
     pub pace: Pace,

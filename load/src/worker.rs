@@ -379,7 +379,10 @@ impl Worker {
             visit.get_or_insert_with(|| self.begin_visit(sessions, *request));
         }
         self.waiting_since[index].set(Some(sent));
-        let answer = self.work.perform(open, number, request.chosen);
+        let answer = match visit {
+            None => self.work.perform(open, number, request.chosen),
+            Some(visit) => self.work.perform_in_session(open, number, request.chosen, &mut visit.cookies),
+        };
         self.waiting_since[index].set(None);
         answer
     }

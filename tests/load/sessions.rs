@@ -231,3 +231,80 @@ fn what_sessions_cannot_be_combined_with_is_refused() {
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
 }
+
+/// The value of a header of a request, in its head.
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[test]
+fn a_session_sends_the_cookies_that_it_got_and_the_next_one_forgets_them() {
+    let next = AtomicU64::new(0);
+    let cookies = Arc::new(Mutex::new(Vec::new()));
+    let seen = cookies.clone();
+    // Who has none yet gets one, and another one for elsewhere.
+    let target = http_server(move |request| {
+        let cookie = header(&request.head, "Cookie").map(str::to_string);
+        seen.lock().unwrap().push(cookie.clone());
+        match cookie {
+            Some(_) => HELLO.to_string(),
+            None => {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let set = format!(
+                    "Set-Cookie: id={number}; Path=/; HttpOnly; Secure\r\nSet-Cookie: other=1; Path=/x\r\n"
+                );
+                HELLO.replacen("\r\n", &format!("\r\n{set}"), 1)
+            }
+        }
+    });
+    let list = scratch_path("cookies.jsonl");
+    fs::write(&list, r#"{"method":"POST","body":"{{counter}}"}"#).unwrap();
+    for (extra, pace) in [
+        (&[][..], &["--rate", "200"][..]),
+        (&["--requests", list.to_str().unwrap()], &[]),
+        (&["--follow", "1"], &[]),
+    ] {
+        cookies.lock().unwrap().clear();
+        let report = measure(
+            &[&[&target, "-c", "2", "-n", "5", "--session", "4", "--workers", "2"], extra, pace].concat(),
+            0,
+        );
+        assert_eq!((sessions(&report), number(&report["requests"]["answered"])), ([5, 5, 5], 20));
+        let mut counts = std::collections::BTreeMap::new();
+        cookies.lock().unwrap().iter().for_each(|cookie| *counts.entry(cookie.clone()).or_insert(0) += 1);
+        // Five first requests without one, and each session's own with the other three.
+        assert_eq!((counts.remove(&None), counts.len()), (Some(5), 5), "{counts:?}");
+        assert!(counts.iter().all(|(cookie, count)| {
+            *count == 3 && cookie.as_deref().is_some_and(|cookie| cookie.starts_with("id="))
+        }));
+        let sent_bytes = number(&report["traffic"]["sent_bytes"]);
+        assert!(sent_bytes > 0, "{}", report["traffic"]);
+    }
+    // Without sessions there are none.
+    cookies.lock().unwrap().clear();
+    measure(&[&target, "-n", "5"], 0);
+    assert!(cookies.lock().unwrap().iter().all(Option::is_none));
+}
+
+#[test]
+fn a_login_that_redirects_is_followed_with_its_cookie() {
+    let target = http_server(|request| {
+        let path = request.head.split(' ').nth(1).unwrap();
+        let is_known = header(&request.head, "Cookie") == Some("given=1; id=7");
+        match (path, is_known) {
+            ("/home", true) => HELLO.to_string(),
+            ("/login", _) => "HTTP/1.1 303 See Other\r\nLocation: /home\r\nSet-Cookie: id=7\r\n\
+                              Content-Length: 0\r\n\r\n"
+                .to_string(),
+            _ => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_string(),
+        }
+    });
+    let login = format!("{target}/login");
+    let base =
+        [&login, "-n", "3", "--method", "POST", "--body", "me", "--follow", "1", "-H", "Cookie: given=1"];
+    let report = measure(&[&base[..], &["--session", "2"]].concat(), 0);
+    assert_eq!(number(&report["requests"]["answered"]), 6, "{}", report["errors"]);
+    assert_eq!((number(&report["requests"]["redirects"]), &report["statuses"]["200"]), (6, &6.into()));
+    let report = measure(&base, 1);
+    assert_eq!(number(&report["requests"]["bad_status"]), 3);
+}

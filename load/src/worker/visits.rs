@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::{Clock, Request, Turn, Worker};
+use crate::cookies::Jar;
 use crate::outcome::SessionCounts;
 use crate::request_list::Chosen;
 use crate::sessions::Sessions;
@@ -15,6 +16,8 @@ pub(super) struct Visit {
     /// How many requests have been answered, or have failed.
     made: u32,
     is_measured: bool,
+    /// What it has got, with HTTP.
+    pub(super) cookies: Jar,
 }
 
 /// Counts of measured sessions.
@@ -81,6 +84,7 @@ impl Worker {
             length: sessions.length(self.plan.seed, request.number),
             made: 0,
             is_measured: request.is_measured,
+            cookies: Jar::default(),
         };
         self.count_begun(&visit, 1);
         visit
