@@ -12,9 +12,22 @@ const COOKIES_MAX: usize = 50;
 /// The longest cookie, with its name (section 6.1 asks for at least 4096 bytes); longer ones are ignored.
 const COOKIE_MAX_BYTES: usize = 4096;
 
-/// The cookies of one session, oldest first.
-#[derive(Default)]
-pub(crate) struct Jar {
+/// The cookies of one session (RFC 6265), as far as one server needs them: what
+/// [`Plan::sessions`](crate::Plan::sessions) sends.
+///
+/// # Examples
+///
+/// ```
+/// use ringspun_load::Jar;
+///
+/// let (mut jar, request) = (Jar::default(), b"GET / HTTP/1.1\r\n\r\n");
+/// assert_eq!(jar.add_to(request), None);
+/// jar.store(b"id=7; Path=/; HttpOnly", request);
+/// assert_eq!(jar.add_to(request).unwrap(), b"GET / HTTP/1.1\r\nCookie: id=7\r\n\r\n");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Jar {
+    /// Oldest first.
     cookies: Vec<Cookie>,
 }
 
@@ -27,7 +40,7 @@ struct Cookie {
 
 impl Jar {
     /// Stores the value of a header `Set-Cookie` in the answer to a request, given as it was sent (section 5.3).
-    pub(crate) fn store(&mut self, header: &[u8], request: &[u8]) {
+    pub fn store(&mut self, header: &[u8], request: &[u8]) {
         let Some((cookie, is_over)) = parse(header, path_of(request)) else { return };
         let is_same = |other: &Cookie| other.name == cookie.name && other.path == cookie.path;
         match self.cookies.iter().position(is_same) {
@@ -46,7 +59,7 @@ impl Jar {
 
     /// A request with the cookies for its path; `None` if there are none. A header `Cookie` that it has is extended, as
     /// there may only be one (section 5.4).
-    pub(crate) fn add_to(&self, request: &[u8]) -> Option<Vec<u8>> {
+    pub fn add_to(&self, request: &[u8]) -> Option<Vec<u8>> {
         let path = path_of(request);
         let mut cookies: Vec<&Cookie> =
             self.cookies.iter().filter(|cookie| matches(path, &cookie.path)).collect();

@@ -6,6 +6,11 @@
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
 //! histograms. This crate prints nothing; the command `ringspun load` is built on it.
 //!
+//! # Sessions
+//!
+//! With [`Plan::sessions`], what arrives are sessions of several requests, with think times. With [`run_driven`], a
+//! program of the caller's makes them, and this crate says when they begin, and counts their steps.
+//!
 //! # Features
 //!
 //! Off by default: `http2` for [`Plan::http2`], `websocket` for [`Workload::WebSocket`].
@@ -23,6 +28,7 @@ mod capacity;
 mod compare;
 mod condition;
 mod cookies;
+mod driven;
 mod error;
 mod estimate;
 mod framing;
@@ -77,6 +83,8 @@ pub use arrivals::Arrivals;
 pub use bins::Bin;
 pub use compare::{Comparison, Row, compare};
 pub use condition::{Condition, Finding};
+pub use cookies::Jar;
+pub use driven::{DrivenStep, Driver, DueSession, Ledger, run_driven};
 pub use error::RunError;
 pub use estimate::Estimate;
 pub use framing::{DELIMITER_MAX_BYTES, Framing};

@@ -89,10 +89,15 @@ impl Outcome {
         self.failure_times.add(&other.failure_times);
         self.handshake_times.add(&other.handshake_times);
         self.send_delays.add(&other.send_delays);
-        for (named, others) in self.named.iter_mut().zip(&other.named) {
-            named.requests.add(&others.requests);
-            named.statuses.add(&others.statuses);
-            named.response_times.add(&others.response_times);
+        for others in &other.named {
+            match self.named.iter_mut().find(|named| named.name == others.name) {
+                None => self.named.push(others.clone()),
+                Some(named) => {
+                    named.requests.add(&others.requests);
+                    named.statuses.add(&others.statuses);
+                    named.response_times.add(&others.response_times);
+                }
+            }
         }
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);

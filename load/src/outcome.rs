@@ -33,13 +33,15 @@ pub enum ErrorKind {
     /// An HTTP response had an expected status, but its body did not contain what it must
     /// ([`HttpRequest::expected_body`](crate::HttpRequest::expected_body)).
     Body,
+    /// A step of a driven run failed, or its session did between steps ([`run_driven`](crate::run_driven)).
+    Script,
     /// A request failed for another reason.
     Failed,
 }
 
 impl ErrorKind {
     /// All kinds, in display order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
@@ -51,6 +53,7 @@ impl ErrorKind {
         Self::Wrong,
         Self::Status,
         Self::Body,
+        Self::Script,
         Self::Failed,
     ];
 
@@ -68,6 +71,7 @@ impl ErrorKind {
             Self::Wrong => "wrong",
             Self::Status => "status",
             Self::Body => "body",
+            Self::Script => "script",
             Self::Failed => "failed",
         }
     }
@@ -145,7 +149,8 @@ pub struct Requests {
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
-    /// How many got unexpected bytes, or an invalid HTTP response.
+    /// How many got unexpected bytes, or an invalid HTTP response; in a driven run, how many steps failed otherwise
+    /// than with a status, by the timeout or for want of a connection.
     pub wrong: u64,
     /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
@@ -239,7 +244,8 @@ impl StepOutcome {
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct NamedOutcome {
-    /// That of [`ListedRequest::name`](crate::ListedRequest::name), or `others` for all beyond a hundred names.
+    /// That of [`ListedRequest::name`](crate::ListedRequest::name) or of [`DrivenStep::name`](crate::DrivenStep::name),
+    /// or `others` for all beyond a hundred names.
     pub name: String,
     /// Counts of the requests. Nothing is planned, as they are chosen at random.
     pub requests: Requests,
@@ -295,7 +301,7 @@ pub struct Outcome {
     /// Counts of requests. With sessions, their later requests are not planned: the planned ones are those that were
     /// sent, and the first one of each planned session that did not begin.
     pub requests: Requests,
-    /// Counts of sessions; `None` without [`Plan::sessions`](crate::Plan::sessions).
+    /// Counts of sessions; `None` without [`Plan::sessions`](crate::Plan::sessions) and outside of driven runs.
     pub sessions: Option<SessionCounts>,
     /// Bytes of the requests that were answered as expected during the measurement, and of their responses.
     pub traffic: Traffic,
@@ -316,7 +322,7 @@ pub struct Outcome {
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,
-    /// Results per name; empty without [`Plan::requests`](crate::Plan::requests).
+    /// Results per name; empty without [`Plan::requests`](crate::Plan::requests) and outside of driven runs.
     pub named: Vec<NamedOutcome>,
     /// Results per step; empty without [`Pace::Steps`](crate::Pace::Steps).
     pub steps: Vec<StepOutcome>,

@@ -98,6 +98,12 @@ pub enum Workload {
     Http(HttpRequest),
     /// Sends a message and waits for the next data message. For WebSocket, with the feature `websocket` of this crate.
     WebSocket(WebSocketRequest),
+    /// Sessions that a program of the caller's makes: [`run_driven`](crate::run_driven). A request is a step of one.
+    /// For TCP and Unix sockets and HTTP, without TLS.
+    Driven {
+        /// What the program is called.
+        name: String,
+    },
 }
 
 impl Workload {
@@ -111,6 +117,7 @@ impl Workload {
             Self::Churn { .. } => "churn",
             Self::Http(_) => "http",
             Self::WebSocket(_) => "websocket",
+            Self::Driven { .. } => "script",
         }
     }
 
@@ -120,7 +127,7 @@ impl Workload {
             Self::Echo { payload } | Self::Request { payload, .. } | Self::Send { payload } => Some(payload),
             Self::Receive { payload } | Self::Churn { payload } => payload.as_ref(),
             Self::WebSocket(request) => Some(&request.payload),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Driven { .. } => None,
         }
     }
 }
@@ -256,6 +263,18 @@ impl Plan {
     pub fn shown_target(&self) -> String {
         let target = self.target.without_query();
         self.detour.as_ref().map_or(target.clone(), |detour| format!("{target} at {detour}"))
+    }
+
+    /// Where connections go: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
+    pub fn place(&self) -> String {
+        match (&self.detour, &self.target) {
+            (Some(detour), _) => detour.to_string(),
+            (None, Target::Http(target) | Target::WebSocket(target)) => target.endpoint().to_string(),
+            (None, Target::Tcp(endpoint) | Target::Tls(endpoint) | Target::Udp(endpoint)) => {
+                endpoint.to_string()
+            }
+            (None, Target::Unix(address)) => address.to_string(),
+        }
     }
 
     /// Sets the pace to these steps, and the length to their sum.

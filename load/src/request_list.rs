@@ -9,9 +9,9 @@ use crate::target::HttpTarget;
 use crate::template::{DataRows, Place, Template};
 
 /// The names that have results of their own; later ones have them in common.
-const NAMES_MAX: usize = 100;
+pub(crate) const NAMES_MAX: usize = 100;
 /// The name of the results of those.
-const OTHERS: &str = "others";
+pub(crate) const OTHERS: &str = "others";
 
 /// An HTTP request of a [`RequestList`].
 #[non_exhaustive]

@@ -83,7 +83,7 @@ impl Work {
             (Workload::WebSocket(request), Target::WebSocket(target)) => {
                 return Ok(Self::WebSocket(Talk::new(request, target)));
             }
-            (Workload::Http(_) | Workload::WebSocket(_), _) => {
+            (Workload::Http(_) | Workload::WebSocket(_) | Workload::Driven { .. }, _) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             (Workload::Send { payload }, _) => return Ok(Self::Send(Messages::new(payload))),

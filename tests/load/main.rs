@@ -15,6 +15,7 @@ mod report;
 mod requests;
 mod runs;
 mod scale;
+mod scripts;
 mod sessions;
 mod signals;
 mod stalls;

@@ -102,6 +102,7 @@ impl Plan {
     fn check_workload(&self) -> Result<(), String> {
         let Self { workload, target, .. } = self;
         match (workload, target) {
+            (Workload::Driven { name }, _) => return self.check_driven(name),
             (Workload::Http(request), Target::Http(target)) => {
                 request.check()?;
                 if request.follow > 0 && (self.pipeline > 1 || self.requests.is_some()) {
@@ -164,6 +165,34 @@ impl Plan {
             }
         }
         self.check_pipeline()
+    }
+
+    /// What a program that makes sessions decides itself, or cannot have.
+    fn check_driven(&self, name: &str) -> Result<(), String> {
+        let target = self.target.without_query();
+        let is_fitting = match &self.target {
+            Target::Tcp(_) | Target::Unix(_) => true,
+            Target::Http(target) => target.scheme() == "http",
+            Target::Tls(_) | Target::Udp(_) | Target::WebSocket(_) => false,
+        };
+        let refused = [
+            (self.requests.is_some(), "a list of requests"),
+            (self.pipeline > 1, "pipelining"),
+            (self.sessions.is_some(), "sessions of its own"),
+            (self.requests_per_connection.is_some(), "requests per connection"),
+            (!self.sources.is_empty(), "source addresses"),
+            (!self.ramp_up.is_zero(), "a ramp-up"),
+            (matches!(self.pace, Pace::Steps(_)), "rates that change"),
+        ];
+        match refused.iter().find(|(is_given, _)| *is_given) {
+            _ if !is_fitting => {
+                Err(format!("{name} cannot be run against {target}: expected http://, tcp:// or unix:"))
+            }
+            Some((_, what)) => {
+                Err(format!("{what} with {name}: expected none, as a script makes the sessions"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_sessions(&self) -> Result<(), String> {

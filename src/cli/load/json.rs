@@ -23,7 +23,8 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         let is_broken = (verdict.is_broken || !outcome.was_stopped).then_some(verdict.is_broken);
         json!({ "gate": gate.to_string(), "broken": is_broken, "value": verdict.value })
     });
-    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| statuses_value(&outcome.statuses));
+    let has_statuses = matches!(plan.workload, Workload::Http(_)) || outcome.statuses.total() > 0;
+    let statuses = has_statuses.then(|| statuses_value(&outcome.statuses));
     json!({
         "format": "ringspun-load",
         "version": 1,
@@ -95,7 +96,7 @@ pub fn rounded(number: f64) -> f64 {
 fn plan_value(plan: &Plan) -> Value {
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
-        Pace::Open { rate } if plan.sessions.is_some() => ("partly_open", Some(self::rate(*rate))),
+        Pace::Open { rate } if sessions::are_made(plan) => ("partly_open", Some(self::rate(*rate))),
         Pace::Open { rate } => ("open", Some(self::rate(*rate))),
         Pace::Steps(_) => ("open", None),
     };

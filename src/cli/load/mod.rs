@@ -18,6 +18,7 @@ mod reference;
 mod repeat;
 mod report;
 mod requests;
+mod script;
 mod secrets;
 mod sessions;
 mod steps;
@@ -38,7 +39,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
 use ringspun::fibers::{SharedChannel, Signal};
 use ringspun_load::{
-    self as load, Breach, Condition, Gate, Hooks, Outcome, Pace, Plan, Recorder, Verdict, Watch, Workload,
+    self as load, Breach, Condition, Driver, Gate, Hooks, Outcome, Pace, Plan, Recorder, Verdict, Watch,
+    Workload,
 };
 use serde_json::Value;
 
@@ -80,6 +82,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/items --expect-body 'in stock' --user 'me:secret' --fail-if 'bad-body>0'
   ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
   ringspun load http://127.0.0.1:8080/ -c 500 --rate 50 --session 1..20 --think 500ms..2s --requests shop.jsonl
+  ringspun load http://127.0.0.1:8080/ -c 50 --script shop.janet --fail-if 'p99>50ms@login'
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
@@ -178,6 +181,8 @@ struct Measuring {
     stopping: Stopping,
     /// What others may ask the process for.
     sources: Sources,
+    /// What makes the sessions, with a script.
+    driver: Option<Driver>,
     /// Whether progress is shown on a terminal.
     is_live: bool,
     has_page: bool,
@@ -206,7 +211,10 @@ impl Measuring {
             recorder: both(files.recorder(), watching),
         };
         let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
-        let measured = load::run(&plan, hooks);
+        let measured = match &self.driver {
+            None => load::run(&plan, hooks),
+            Some(driver) => load::run_driven(&plan, hooks, driver.clone()),
+        };
         let written = files.finish();
         if self.is_live {
             text::clear_progress_line();
@@ -275,6 +283,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         abort_window: options.abort_window,
         stopping: Stopping::new(),
         sources: inspection::start(),
+        driver: options.sessions.script.as_deref().map(script::driver),
         is_live: io::stderr().is_terminal(),
         has_page: options.html.is_some(),
     };

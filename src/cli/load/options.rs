@@ -49,7 +49,7 @@ pub struct Options {
     #[command(flatten)]
     workload: WorkloadOptions,
     #[command(flatten)]
-    sessions: SessionFlags,
+    pub sessions: SessionFlags,
     #[command(flatten)]
     http2: Http2Flags,
     #[command(flatten)]

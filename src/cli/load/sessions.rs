@@ -2,33 +2,70 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use ringspun_load::{
-    Outcome, Plan, SESSION_MAX, SessionCounts, Sessions, format_count, format_duration, parse_duration,
+    Outcome, Plan, SESSION_MAX, SessionCounts, Sessions, Workload, format_count, format_duration,
+    parse_duration,
 };
 use serde_json::{Map, Value, json};
 
 use super::whole::whole;
 
-/// The flags for sessions.
+/// What a script decides itself, or what there is not for it.
+const NOT_WITH_SCRIPT: [&str; 23] = [
+    "find",
+    "steps",
+    "session",
+    "think",
+    "workload",
+    "payload",
+    "payload_file",
+    "response",
+    "response_end",
+    "pipeline",
+    "requests_per_connection",
+    "method",
+    "header",
+    "expect",
+    "expect_body",
+    "follow",
+    "user",
+    "requests",
+    "body",
+    "body_file",
+    "http2",
+    "bind",
+    "ramp_up",
+];
+
+/// The flags for sessions, and for scripts that make them.
 #[derive(Args)]
 pub struct SessionFlags {
     /// Make sessions of so many requests, one after the other on one connection: --session 5, or --session 1..20 for
     /// a number that is drawn for each session, uniformly from the range
     ///
     /// With --rate, sessions begin at that rate, whatever the target does, and --count is a number of sessions; the
-    /// connections are the most sessions at a time. Without it, each connection makes one session after the other. With
-    /// http and https, a session sends the cookies that it got.
+    /// connections are the most sessions at a time. Without it, each connection makes one session after the other.
+    /// With http and https, a session sends the cookies that it got.
     #[arg(long, value_name = "COUNT", value_parser = parse_requests, conflicts_with_all = ["find", "steps"])]
     session: Option<RangeInclusive<u32>>,
-    /// Think time between an answer and the next request of its session: --think 200ms, or --think 100ms..1s for a time
-    /// that is drawn each time, uniformly from the range
+    /// Think time between an answer and the next request of its session: --think 200ms, or --think 100ms..1s for a
+    /// time that is drawn each time, uniformly from the range
     ///
     /// It is part of no latency.
     #[arg(long, value_name = "TIME", requires = "session", value_parser = parse_think)]
     think: Option<RangeInclusive<Duration>>,
+    /// Make the sessions of a Janet program: --script shop.janet
+    ///
+    /// Its function main is called for each session, (defn main [session] ...), and makes steps with names, such as
+    /// (load/step session "login" load/request session "POST" "/login" :body "name=ann"). Each connection is a user
+    /// that makes one session after the other; with --rate, sessions begin at that rate, and --count is a number of
+    /// them. For http, tcp and unix targets. docs/load.md has more.
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_WITH_SCRIPT)]
+    pub script: Option<PathBuf>,
 }
 
 /// One value, or a range of them.
@@ -74,7 +111,15 @@ impl SessionFlags {
             sessions.think = self.think.clone().unwrap_or(sessions.think);
             sessions
         });
+        if let Some(path) = &self.script {
+            plan.workload = Workload::Driven { name: path.display().to_string() };
+        }
     }
+}
+
+/// Whether the rate is one of sessions.
+pub fn are_made(plan: &Plan) -> bool {
+    plan.sessions.is_some() || matches!(plan.workload, Workload::Driven { .. })
 }
 
 /// What follows the workload in the first line of the results.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringspun_load::{
     Arrivals, Breach, ErrorKind, Latencies, Length, Observer, Outcome, Pace, Plan, Progress, Traffic,
-    Workload, format_bytes, format_count, format_duration, format_per_s,
+    format_bytes, format_count, format_duration, format_per_s,
 };
 
 use super::{BUSY_PERCENT, histogram, http2, names, sessions, steps, workload};
@@ -78,7 +78,7 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
-        Pace::Open { rate } if plan.sessions.is_some() => {
+        Pace::Open { rate } if sessions::are_made(plan) => {
             format!("partly open loop: sessions begin at {rate}")
         }
         Pace::Open { rate } => format!("open loop at {rate}"),
@@ -106,7 +106,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(format_bytes);
         writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
     }
-    write_requests(text, plan, outcome)?;
+    write_requests(text, outcome)?;
     if let Some(counts) = sessions::counts(outcome) {
         write!(text, "\nsessions     {counts}")?;
     }
@@ -142,7 +142,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 }
 
 /// Writes what became of the requests, without the line end.
-fn write_requests(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+fn write_requests(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     write!(
         text,
@@ -164,7 +164,7 @@ fn write_requests(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt
         }
     }
     let has_statuses = outcome.statuses.iter().next().is_some();
-    if matches!(plan.workload, Workload::Http(_)) && has_statuses {
+    if has_statuses {
         write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
     Ok(())
