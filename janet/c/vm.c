@@ -494,6 +494,7 @@ _Static_assert(JANET_NANBOX_PAYLOADBITS == (1ull << 47) - 1, "values are not mad
 
 constant(JANET_NUMBER, 0);
 constant(JANET_NIL, 1);
+constant(JANET_BOOLEAN, 2);
 constant(JANET_STRING, 4);
 constant(JANET_SYMBOL, 5);
 constant(JANET_KEYWORD, 6);

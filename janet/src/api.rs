@@ -67,9 +67,9 @@ pub(crate) type JanetAsyncEvent = u32;
 pub(crate) type JanetCFunction = unsafe extern "C-unwind" fn(i32, *mut Janet) -> Janet;
 pub(crate) type JanetEVCallback = unsafe extern "C" fn(*mut JanetFiber, JanetAsyncEvent);
 
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "riscv64")), expect(dead_code))]
 pub(crate) const JANET_NUMBER: JanetType = 0;
 pub(crate) const JANET_NIL: JanetType = 1;
+pub(crate) const JANET_BOOLEAN: JanetType = 2;
 pub(crate) const JANET_STRING: JanetType = 4;
 pub(crate) const JANET_SYMBOL: JanetType = 5;
 pub(crate) const JANET_KEYWORD: JanetType = 6;
@@ -397,6 +397,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_unwrap_array(value: Janet) -> *mut JanetArray;
     pub(crate) fn janet_unwrap_cfunction(value: Janet) -> Option<JanetCFunction>;
     pub(crate) fn janet_unwrap_function(value: Janet) -> *mut JanetFunction;
+    pub(crate) fn janet_unwrap_number(value: Janet) -> f64;
     pub(crate) fn janet_unwrap_table(value: Janet) -> *mut JanetTable;
     pub(crate) fn janet_unwrap_tuple(value: Janet) -> *const Janet;
     pub(crate) fn janet_wrap_abstract(value: *mut c_void) -> Janet;
@@ -410,7 +411,6 @@ unsafe extern "C-unwind" {
     pub(crate) fn janet_wrap_integer(value: i32) -> Janet;
     pub(crate) fn janet_wrap_boolean(value: c_int) -> Janet;
     pub(crate) fn janet_wrap_number(value: f64) -> Janet;
-    #[cfg(feature = "tls")]
     pub(crate) fn janet_wrap_table(value: *mut JanetTable) -> Janet;
     pub(crate) fn janet_wrap_string(value: *const u8) -> Janet;
     pub(crate) fn janet_wrap_symbol(value: *const u8) -> Janet;
@@ -442,6 +442,7 @@ mod layout {
 
     constant!(JANET_NUMBER, 0);
     constant!(JANET_NIL, 1);
+    constant!(JANET_BOOLEAN, 2);
     constant!(JANET_STRING, 4);
     constant!(JANET_SYMBOL, 5);
     constant!(JANET_KEYWORD, 6);

@@ -45,6 +45,7 @@
 //! | `shims` | what the functions that the VM calls have in common |
 //! | `streams`, `making`, `processes`, `tls` | these functions; `replacements` lists them |
 //! | `modules` | the modules that are part of the program |
+//! | `embedded` | functions of the embedder |
 //! | `inquiry` | what other threads ask a VM |
 //! | `dump` | the module `ringspun/dump`, with `dump.janet`: what each fiber of a VM waits for |
 //! | `serving` | the module `ringspun` for Janet programs, with `serving.janet` |
@@ -58,6 +59,7 @@ mod api;
 mod bridge;
 pub mod c_api;
 mod dump;
+mod embedded;
 mod hooks;
 mod inquiry;
 mod lines;
@@ -80,6 +82,7 @@ mod values;
 mod vm;
 mod work;
 
+pub use embedded::Value;
 pub use inquiry::{Inquirer, VmLoopStatistics, VmStatistics};
 pub use lines::{Environment, Line, LineEditor};
 pub use stalls::{StallWatch, StalledVm};

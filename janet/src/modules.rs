@@ -68,19 +68,21 @@ pub(crate) fn announce(environment: *mut JanetTable) -> Result<(), &'static str>
         (*own).proto = environment;
         register(&HAS_MODULE, own, std::ptr::null());
         register(&LOAD_MODULE, own, std::ptr::null());
-        if evaluate(own, LOADER, c"ringspun") { Ok(()) } else { Err("the VM does not take our modules") }
+        evaluate(own, LOADER, c"ringspun").map(|_| ()).ok_or("the VM does not take our modules")
     }
 }
 
-/// Evaluates source text; false for an error, which has been printed.
+/// Evaluates source text; `None` for an error, which has been printed.
 ///
 /// # Safety
 ///
 /// The VM runs on this thread, with a live environment.
-unsafe fn evaluate(environment: *mut JanetTable, source: &str, name: &CStr) -> bool {
+pub(crate) unsafe fn evaluate(environment: *mut JanetTable, source: &str, name: &CStr) -> Option<Janet> {
     let (mut value, length) = (string(""), i32::try_from(source.len()).unwrap_or(0));
     // SAFETY: as the caller says; reads `length` bytes, all of which are there.
-    unsafe { janet::janet_dobytes(environment, source.as_ptr(), length, name.as_ptr(), &mut value) == 0 }
+    let status =
+        unsafe { janet::janet_dobytes(environment, source.as_ptr(), length, name.as_ptr(), &mut value) };
+    (status == 0).then_some(value)
 }
 
 /// The module of a name.
@@ -127,8 +129,8 @@ unsafe extern "C-unwind" fn load_module(count: i32, arguments: *mut Janet) -> Ja
                 }
             }
             match evaluate(environment, source, module.file) {
-                true => Verdict::Return(*arguments.add(1)),
-                false => Verdict::Raise(string(&format!("the module {} could not be compiled", module.name))),
+                Some(_) => Verdict::Return(*arguments.add(1)),
+                None => Verdict::Raise(string(&format!("the module {} could not be compiled", module.name))),
             }
         })
     }

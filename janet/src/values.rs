@@ -69,6 +69,13 @@ pub(crate) fn symbol(name: &CStr) -> Janet {
     unsafe { janet::janet_wrap_symbol(janet::janet_csymbol(name.as_ptr())) }
 }
 
+/// A Janet symbol of any text. The VM must be running on this thread.
+pub(crate) fn symbol_of(name: &str) -> Janet {
+    let Ok(length) = i32::try_from(name.len()) else { return nil() };
+    // SAFETY: copies `length` bytes, all of which are in `name`.
+    unsafe { janet::janet_wrap_symbol(janet::janet_symbol(name.as_ptr(), length)) }
+}
+
 /// A Janet keyword. The VM must be running on this thread.
 pub(crate) fn keyword(name: &str) -> Janet {
     let Ok(length) = i32::try_from(name.len()) else { return nil() };

@@ -6,11 +6,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::api as janet;
 use crate::api::{Janet, JanetFiber, JanetTable};
 
 use crate::bridge::Bridge;
+use crate::embedded::{self, Value};
 use crate::hooks;
 use crate::inquiry::{Asked, Inquirer, fiber_of};
 use crate::lines::{self, GETLINE, LineEditor};
@@ -184,6 +186,41 @@ impl Vm {
         lines::set_editor(Some(Box::new(editor)));
     }
 
+    /// Defines a function of Rust code in the core environment, for all code that is compiled after. It gets nil,
+    /// booleans, numbers and texts; an error is raised in Janet, as is a panic. It blocks the VM while it runs, and
+    /// must not use the VM.
+    ///
+    /// # Errors
+    ///
+    /// If the name is no symbol.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun_janet::{Value, Vm};
+    ///
+    /// let mut vm = Vm::new().unwrap();
+    /// let double = |arguments: &[Value]| match arguments {
+    ///     [Value::Number(number)] => Ok(Value::Number(2.0 * number)),
+    ///     other => Err(format!("expected a number, got {} arguments", other.len())),
+    /// };
+    /// vm.define("double", "(double number)\n\nTwice the number.", double).unwrap();
+    /// assert_eq!(vm.run_string("(double 21)").unwrap(), "42");
+    /// ```
+    pub fn define(
+        &mut self,
+        name: &str,
+        documentation: &str,
+        function: impl Fn(&[Value]) -> Result<Value, String> + 'static,
+    ) -> Result<(), VmError> {
+        match is_symbol(name) && embedded::define(self.environment, name, documentation, Rc::new(function)) {
+            true => Ok(()),
+            false => {
+                Err(VmError(format!("{name:?} cannot be defined: expected a symbol, such as send-mail")))
+            }
+        }
+    }
+
     /// Runs the loop until nothing is left to do: no fiber is ready, and none waits for a timer, a socket
     /// or a thread.
     pub fn run_loop(&mut self) {
@@ -224,9 +261,16 @@ impl Drop for Vm {
         unsafe { janet::janet_deinit() };
         lines::set_editor(None);
         RUNNING.set(false);
+        embedded::forget_functions();
         forget_spare();
         Bridge::end_of_vm();
     }
+}
+
+/// Whether a name can be that of a function: letters, digits, and what Janet's own names have besides.
+fn is_symbol(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_/?!*<>=+%&.".contains(&byte);
+    name.bytes().next().is_some_and(|first| !first.is_ascii_digit()) && name.bytes().all(is_part)
 }
 
 /// The folder for modules of the installation that an executable belongs to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::latencies::Latencies;
 use crate::outcome::{NamedOutcome, Outcome, Requests, StepOutcome};
-use crate::plan::{Pace, Plan};
+use crate::plan::{Pace, Plan, Workload};
 use crate::quantity::{format_count, format_duration, format_per_s, parse_count, parse_duration};
 use crate::rate::Rate;
 use crate::status::{StatusCounts, StatusSet};
@@ -363,6 +363,8 @@ impl Condition {
             Some(Part::Step(step)) if *step > steps => {
                 Err(format!("{text}: there is no step {step}: expected 1 to {steps}"))
             }
+            // Which steps there are, only the run shows.
+            Some(Part::Named(_)) if matches!(plan.workload, Workload::Driven { .. }) => Ok(()),
             Some(Part::Named(name)) => {
                 let names = plan.requests.as_ref().map_or_else(Vec::new, |list| list.names().0);
                 match names.is_empty() {

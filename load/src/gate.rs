@@ -105,6 +105,7 @@ mod tests {
                 lost: 3,
                 ..Default::default()
             },
+            sessions: None,
             errors,
             traffic: Traffic { sent_bytes: 6_400, received_bytes: 100_000 },
             statuses,

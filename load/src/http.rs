@@ -177,15 +177,15 @@ pub(crate) struct ResponseReader<'w> {
     response: Response,
     expected: Expected,
     search: BodySearch<'w>,
-    /// The header `Location`, if it is kept.
-    location: Location,
+    /// The complete head, if it is kept.
+    kept: Kept,
 }
 
-/// What becomes of the header `Location`.
+/// What becomes of a complete head.
 #[derive(Debug, PartialEq, Eq)]
-enum Location {
-    Ignored,
-    Kept(Option<String>),
+enum Kept {
+    No,
+    Head(Vec<u8>),
 }
 
 /// Looks for what a body must contain.
@@ -225,26 +225,19 @@ impl<'w> ResponseReader<'w> {
     pub(crate) fn new(is_head: bool, expected_body: Option<&'w Delimiter>) -> Self {
         let response = Response { status: 0, closes: false, has_wrong_body: false, redirects: 0 };
         let search = BodySearch { missing: expected_body, matched: 0 };
-        Self {
-            is_head,
-            head: Vec::new(),
-            response,
-            expected: Expected::Head,
-            search,
-            location: Location::Ignored,
-        }
+        Self { is_head, head: Vec::new(), response, expected: Expected::Head, search, kept: Kept::No }
     }
 
-    /// Keeps the header `Location`.
-    pub(crate) fn keep_location(&mut self) {
-        self.location = Location::Kept(None);
+    /// Keeps the head.
+    pub(crate) fn keep_head(&mut self) {
+        self.kept = Kept::Head(Vec::new());
     }
 
-    /// The header `Location`, if there is one and it is kept.
-    pub(crate) fn location(&self) -> Option<&str> {
-        match &self.location {
-            Location::Ignored => None,
-            Location::Kept(location) => location.as_deref(),
+    /// The values of the headers with this name, if the head is kept.
+    pub(crate) fn headers(&self, name: &str) -> Vec<Vec<u8>> {
+        match &self.kept {
+            Kept::No => Vec::new(),
+            Kept::Head(head) => headers_of(head, name),
         }
     }
 
@@ -307,8 +300,8 @@ impl<'w> ResponseReader<'w> {
                 return Ok(&[]);
             };
             self.begin_body(&head)?;
-            if self.location != Location::Ignored {
-                self.location = Location::Kept(location_of(&bytes[..head_bytes]));
+            if let Kept::Head(kept) = &mut self.kept {
+                *kept = bytes[..head_bytes].to_vec();
             }
             return Ok(&bytes[head_bytes..]);
         }
@@ -318,8 +311,8 @@ impl<'w> ResponseReader<'w> {
             return Ok(&[]);
         }
         let Some((head_bytes, head)) = parse_head(&self.head)? else { return Ok(&[]) };
-        if self.location != Location::Ignored {
-            self.location = Location::Kept(location_of(&self.head));
+        if let Kept::Head(kept) = &mut self.kept {
+            *kept = self.head[..head_bytes].to_vec();
         }
         self.head.clear();
         self.begin_body(&head)?;
@@ -347,14 +340,18 @@ impl<'w> ResponseReader<'w> {
     }
 }
 
-/// The header `Location` of a head, which has been parsed before.
+/// The values of the headers with a name in a head, which has been parsed before.
 #[cold]
-fn location_of(head: &[u8]) -> Option<String> {
+fn headers_of(head: &[u8], name: &str) -> Vec<Vec<u8>> {
     let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut headers);
-    parsed.parse(head).ok()?;
-    let header = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("location"))?;
-    Some(String::from_utf8_lossy(header.value).into_owned())
+    let mut config = httparse::ParserConfig::default();
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    if config.parse_response(&mut parsed, head).is_err() {
+        return Vec::new();
+    }
+    let named = parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value.to_vec()).collect()
 }
 
 /// What a head says about the rest of the response.

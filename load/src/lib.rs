@@ -6,6 +6,11 @@
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
 //! histograms. This crate prints nothing; the command `ringspun load` is built on it.
 //!
+//! # Sessions
+//!
+//! With [`Plan::sessions`], what arrives are sessions of several requests, with think times. With [`run_driven`], a
+//! program of the caller's makes them, and this crate says when they begin, and counts their steps.
+//!
 //! # Features
 //!
 //! Off by default: `http2` for [`Plan::http2`], `websocket` for [`Workload::WebSocket`].
@@ -22,6 +27,8 @@ mod bins;
 mod capacity;
 mod compare;
 mod condition;
+mod cookies;
+mod driven;
 mod error;
 mod estimate;
 mod framing;
@@ -51,6 +58,7 @@ mod request_list;
 mod run;
 mod schedule;
 mod search;
+mod sessions;
 mod share;
 #[cfg(test)]
 mod simulated;
@@ -75,6 +83,8 @@ pub use arrivals::Arrivals;
 pub use bins::Bin;
 pub use compare::{Comparison, Row, compare};
 pub use condition::{Condition, Finding};
+pub use cookies::Jar;
+pub use driven::{DrivenStep, Driver, DueSession, Ledger, run_driven};
 pub use error::RunError;
 pub use estimate::Estimate;
 pub use framing::{DELIMITER_MAX_BYTES, Framing};
@@ -86,7 +96,8 @@ pub use interval::{Interval, Recorder};
 pub use latencies::Latencies;
 pub use log::{Log, LogError, Merged, Second, write_log};
 pub use outcome::{
-    Connections, ErrorKind, Errors, NamedOutcome, Outcome, Requests, StepOutcome, TargetLoss, Traffic,
+    Connections, ErrorKind, Errors, NamedOutcome, Outcome, Requests, SessionCounts, StepOutcome, TargetLoss,
+    Traffic,
 };
 pub use payload::{Payload, Sizes};
 pub use plan::{
@@ -98,6 +109,7 @@ pub use rate::Rate;
 pub use request_list::{ListedRequest, RequestList};
 pub use run::run;
 pub use search::{Found, SearchBounds, SearchResult, TrialPurpose, search};
+pub use sessions::{SESSION_MAX, Sessions};
 pub use status::{StatusCounts, StatusSet};
 pub use steps::{Rates, STEP_MAX, Step, parse_steps};
 pub use target::{Detour, HttpTarget, Target};

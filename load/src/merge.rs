@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::hooks::{Observer, Snapshot};
 use crate::interval::{Interval, Recorder};
-use crate::outcome::{Connections, Outcome, Requests, StepOutcome, TargetLoss, Traffic};
+use crate::outcome::{Connections, Outcome, Requests, SessionCounts, StepOutcome, TargetLoss, Traffic};
 
 impl Requests {
     /// Adds the counts of another thread, or time. `planned` is that of the whole run in each of them.
@@ -43,6 +43,14 @@ impl Connections {
     }
 }
 
+impl SessionCounts {
+    fn add(&mut self, other: &Self) {
+        self.planned = self.planned.and(other.planned);
+        self.begun += other.begun;
+        self.completed += other.completed;
+    }
+}
+
 impl StepOutcome {
     fn add(&mut self, other: &Self) {
         self.measured = self.measured.max(other.measured);
@@ -70,6 +78,9 @@ impl Outcome {
         self.busiest_cpu_time = self.busiest_cpu_time.max(other.busiest_cpu_time);
         self.connections.add(&other.connections);
         self.requests.add(&other.requests);
+        for (sessions, others) in self.sessions.iter_mut().zip(&other.sessions) {
+            sessions.add(others);
+        }
         self.traffic.add(&other.traffic);
         self.errors.add(&other.errors);
         self.statuses.add(&other.statuses);
@@ -78,10 +89,15 @@ impl Outcome {
         self.failure_times.add(&other.failure_times);
         self.handshake_times.add(&other.handshake_times);
         self.send_delays.add(&other.send_delays);
-        for (named, others) in self.named.iter_mut().zip(&other.named) {
-            named.requests.add(&others.requests);
-            named.statuses.add(&others.statuses);
-            named.response_times.add(&others.response_times);
+        for others in &other.named {
+            match self.named.iter_mut().find(|named| named.name == others.name) {
+                None => self.named.push(others.clone()),
+                Some(named) => {
+                    named.requests.add(&others.requests);
+                    named.statuses.add(&others.statuses);
+                    named.response_times.add(&others.response_times);
+                }
+            }
         }
         for (step, others) in self.steps.iter_mut().zip(&other.steps) {
             step.add(others);

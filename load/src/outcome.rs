@@ -33,13 +33,15 @@ pub enum ErrorKind {
     /// An HTTP response had an expected status, but its body did not contain what it must
     /// ([`HttpRequest::expected_body`](crate::HttpRequest::expected_body)).
     Body,
+    /// A step of a driven run failed, or its session did between steps ([`run_driven`](crate::run_driven)).
+    Script,
     /// A request failed for another reason.
     Failed,
 }
 
 impl ErrorKind {
     /// All kinds, in display order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::ConnectTimedOut,
         Self::ConnectFailed,
@@ -51,6 +53,7 @@ impl ErrorKind {
         Self::Wrong,
         Self::Status,
         Self::Body,
+        Self::Script,
         Self::Failed,
     ];
 
@@ -68,6 +71,7 @@ impl ErrorKind {
             Self::Wrong => "wrong",
             Self::Status => "status",
             Self::Body => "body",
+            Self::Script => "script",
             Self::Failed => "failed",
         }
     }
@@ -145,7 +149,8 @@ pub struct Requests {
     pub answered: u64,
     /// How many of those were answered after the end of the measurement.
     pub answered_after_end: u64,
-    /// How many got unexpected bytes, or an invalid HTTP response; or were not sent, as bytes had come before.
+    /// How many got unexpected bytes, or an invalid HTTP response; or were not sent, as bytes had come before; in a
+    /// driven run, how many steps failed otherwise than with a status, by the timeout or for want of a connection.
     pub wrong: u64,
     /// How many got an HTTP response with an unexpected status.
     pub bad_status: u64,
@@ -239,7 +244,8 @@ impl StepOutcome {
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct NamedOutcome {
-    /// That of [`ListedRequest::name`](crate::ListedRequest::name), or `others` for all beyond a hundred names.
+    /// That of [`ListedRequest::name`](crate::ListedRequest::name) or of [`DrivenStep::name`](crate::DrivenStep::name),
+    /// or `others` for all beyond a hundred names.
     pub name: String,
     /// Counts of the requests. Nothing is planned, as they are chosen at random.
     pub requests: Requests,
@@ -247,6 +253,18 @@ pub struct NamedOutcome {
     pub statuses: StatusCounts,
     /// Response times of those that were answered as expected.
     pub response_times: Latencies,
+}
+
+/// Counts of sessions, without those that began in the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// The planned number; `None` for a closed loop limited by duration, and for a run that was stopped early.
+    pub planned: Option<u64>,
+    /// How many have sent a request.
+    pub begun: u64,
+    /// How many of those have made all of their requests, whatever became of them. The end of the run cuts the others
+    /// off.
+    pub completed: u64,
 }
 
 /// The loss of the target: from some time on nothing was answered, and connections could not be opened.
@@ -280,8 +298,11 @@ pub struct Outcome {
     pub started_late: Duration,
     /// Counts of connections.
     pub connections: Connections,
-    /// Counts of requests.
+    /// Counts of requests. With sessions, their later requests are not planned: the planned ones are those that were
+    /// sent, and the first one of each planned session that did not begin.
     pub requests: Requests,
+    /// Counts of sessions; `None` without [`Plan::sessions`](crate::Plan::sessions) and outside of driven runs.
+    pub sessions: Option<SessionCounts>,
     /// Bytes of the requests that were answered as expected during the measurement, and of their responses.
     pub traffic: Traffic,
     /// Errors by kind.
@@ -301,13 +322,22 @@ pub struct Outcome {
     /// Delays of the generator itself, which the response times include: how much later than due requests were
     /// sent although their connection was free. Empty in a closed loop.
     pub send_delays: Latencies,
-    /// Results per name; empty without [`Plan::requests`](crate::Plan::requests).
+    /// Results per name; empty without [`Plan::requests`](crate::Plan::requests) and outside of driven runs.
     pub named: Vec<NamedOutcome>,
     /// Results per step; empty without [`Pace::Steps`](crate::Pace::Steps).
     pub steps: Vec<StepOutcome>,
 }
 
 impl Outcome {
+    /// The planned requests, from the counts of sessions of all threads.
+    pub(crate) fn with_planned_requests(mut self) -> Self {
+        if let Some(sessions) = &self.sessions {
+            let unbegun = sessions.planned.map(|planned| planned.saturating_sub(sessions.begun));
+            self.requests.planned = unbegun.map(|unbegun| self.requests.sent + unbegun);
+        }
+        self
+    }
+
     /// Requests answered per second of the measurement.
     pub fn rate_per_s(&self) -> f64 {
         self.per_s(self.requests.answered - self.requests.answered_after_end)

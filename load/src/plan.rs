@@ -11,6 +11,7 @@ use crate::http::HttpRequest;
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::request_list::RequestList;
+use crate::sessions::Sessions;
 use crate::steps::Step;
 use crate::target::{Detour, Target};
 use crate::tls::TlsOptions;
@@ -57,7 +58,7 @@ pub enum Pace {
 pub enum Length {
     /// Sends requests for this long after the warm-up, then waits for those in flight.
     Duration(Duration),
-    /// Sends this many requests after the warm-up.
+    /// Sends this many requests after the warm-up, or makes this many sessions ([`Plan::sessions`]).
     Count(u64),
 }
 
@@ -97,6 +98,12 @@ pub enum Workload {
     Http(HttpRequest),
     /// Sends a message and waits for the next data message. For WebSocket, with the feature `websocket` of this crate.
     WebSocket(WebSocketRequest),
+    /// Sessions that a program of the caller's makes: [`run_driven`](crate::run_driven). A request is a step of one.
+    /// For TCP and Unix sockets and HTTP, without TLS.
+    Driven {
+        /// What the program is called.
+        name: String,
+    },
 }
 
 impl Workload {
@@ -110,6 +117,7 @@ impl Workload {
             Self::Churn { .. } => "churn",
             Self::Http(_) => "http",
             Self::WebSocket(_) => "websocket",
+            Self::Driven { .. } => "script",
         }
     }
 
@@ -119,7 +127,7 @@ impl Workload {
             Self::Echo { payload } | Self::Request { payload, .. } | Self::Send { payload } => Some(payload),
             Self::Receive { payload } | Self::Churn { payload } => payload.as_ref(),
             Self::WebSocket(request) => Some(&request.payload),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Driven { .. } => None,
         }
     }
 }
@@ -170,6 +178,14 @@ pub struct Plan {
     /// After how many requests a connection is closed and replaced; absent by default: as long as the target keeps
     /// it. For one request at a time over streams: echo, request or HTTP.
     pub requests_per_connection: Option<u64>,
+    /// Sessions of several requests, in place of single ones; none by default. For one request at a time over streams,
+    /// echo, request, HTTP/1.1 or WebSocket. Then the rate of an open loop is that at which sessions begin (a partly
+    /// open loop: later requests wait for the answers before them), and [`Length::Count`] is a number of sessions; in
+    /// a closed loop, each connection makes one session after the other. A connection is kept for the next session. If
+    /// the target closes it, the session goes on over another one. A request that fails does not end a session; the end
+    /// of the run does. With HTTP, each session sends the cookies that it got (RFC 6265). A request is measured if it
+    /// is due after the warm-up.
+    pub sessions: Option<Sessions>,
     /// When requests are sent; by default in a closed loop.
     pub pace: Pace,
     /// How the requests of an open loop follow each other; by default as a Poisson process.
@@ -228,6 +244,7 @@ impl Plan {
             http2: false,
             streams: 1,
             requests_per_connection: None,
+            sessions: None,
             pace: Pace::Closed,
             arrivals: Arrivals::default(),
             seed: 0,
@@ -246,6 +263,18 @@ impl Plan {
     pub fn shown_target(&self) -> String {
         let target = self.target.without_query();
         self.detour.as_ref().map_or(target.clone(), |detour| format!("{target} at {detour}"))
+    }
+
+    /// Where connections go: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
+    pub fn place(&self) -> String {
+        match (&self.detour, &self.target) {
+            (Some(detour), _) => detour.to_string(),
+            (None, Target::Http(target) | Target::WebSocket(target)) => target.endpoint().to_string(),
+            (None, Target::Tcp(endpoint) | Target::Tls(endpoint) | Target::Udp(endpoint)) => {
+                endpoint.to_string()
+            }
+            (None, Target::Unix(address)) => address.to_string(),
+        }
     }
 
     /// Sets the pace to these steps, and the length to their sum.

@@ -66,20 +66,20 @@ impl<'w> Reading<'w> {
         Self::new(Expected::Http { reader, closes: request.closes }, request.bytes.len())
     }
 
-    /// Expects an HTTP response whose header `Location` is kept.
-    pub(crate) fn following(request: &'w Prepared) -> Self {
-        let mut reading = Self::http(request);
+    /// Expects an HTTP response whose head is kept, to a request of this many bytes.
+    pub(crate) fn keeping_head(request: &'w Prepared, sent_bytes: usize) -> Self {
+        let mut reading = Self::listed(request, sent_bytes);
         if let Expected::Http { reader, .. } = &mut reading.expected {
-            reader.keep_location();
+            reader.keep_head();
         }
         reading
     }
 
-    /// The header `Location` of an HTTP response, if it is kept.
-    pub(crate) fn location(&self) -> Option<&str> {
+    /// The values of the headers with this name in an HTTP response whose head is kept.
+    pub(crate) fn headers(&self, name: &str) -> Vec<Vec<u8>> {
         match &self.expected {
-            Expected::Http { reader, .. } => reader.location(),
-            _ => None,
+            Expected::Http { reader, .. } => reader.headers(name),
+            _ => Vec::new(),
         }
     }
 

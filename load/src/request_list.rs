@@ -9,9 +9,9 @@ use crate::target::HttpTarget;
 use crate::template::{DataRows, Place, Template};
 
 /// The names that have results of their own; later ones have them in common.
-const NAMES_MAX: usize = 100;
+pub(crate) const NAMES_MAX: usize = 100;
 /// The name of the results of those.
-const OTHERS: &str = "others";
+pub(crate) const OTHERS: &str = "others";
 
 /// An HTTP request of a [`RequestList`].
 #[non_exhaustive]
@@ -112,11 +112,12 @@ impl RequestList {
     }
 }
 
-/// Which request of a list is sent, and its number in the run.
+/// Which request of a list is sent, its number in the run, and the row of data that its templates have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) entry: u32,
     pub(crate) number: u64,
+    pub(crate) row: u64,
 }
 
 /// A list that has been prepared.
@@ -171,7 +172,7 @@ impl List {
         // Below the total.
         let place = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         // A list has fewer entries than bytes in memory, and at most 2^32 weights.
-        Chosen { entry: self.sums.partition_point(|sum| *sum <= place) as u32, number }
+        Chosen { entry: self.sums.partition_point(|sum| *sum <= place) as u32, number, row: number }
     }
 
     fn entry(&self, chosen: Chosen) -> &Entry {
@@ -194,7 +195,7 @@ impl List {
             return bytes.extend_from_slice(&entry.prepared.bytes);
         };
         let write = |template: &Template, to: &mut Vec<u8>| {
-            template.write(to, chosen.number, self.seed, self.data.as_ref());
+            template.write(to, (chosen.number, chosen.row), self.seed, self.data.as_ref());
         };
         write(head, bytes);
         let mut content = Vec::new();

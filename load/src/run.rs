@@ -8,11 +8,11 @@ use crate::capacity;
 use crate::error::RunError;
 use crate::hooks::Hooks;
 use crate::outcome::Outcome;
-use crate::plan::Plan;
+use crate::plan::{Plan, Workload};
 use crate::share::Share;
 use crate::transport::Destination;
 use crate::worker;
-use crate::workers;
+use crate::workers::{self, Job};
 
 /// Runs a plan on this thread, with its own event loop, or on several threads ([`Plan::workers`]). Blocks until
 /// the run ends, and returns its results.
@@ -55,6 +55,9 @@ use crate::workers;
 /// ```
 pub fn run(plan: &Plan, hooks: Hooks) -> Result<Outcome, RunError> {
     plan.check().map_err(RunError::BadPlan)?;
+    if matches!(plan.workload, Workload::Driven { .. }) {
+        return Err(RunError::BadPlan("a driven run has no driver: expected run_driven".to_string()));
+    }
     let plan = plan.clone();
     worker::runtime().run(move || run_in_fiber(plan, hooks)).map_err(RunError::Failed)?
 }
@@ -66,9 +69,22 @@ fn run_in_fiber(plan: Plan, mut hooks: Hooks) -> Result<Outcome, RunError> {
         return worker::run(plan, Destination::nowhere(), Share::whole(), hooks.into());
     };
     capacity::check(&plan, destination.address_count()).map_err(RunError::DoesNotFit)?;
-    match plan.workers {
+    let outcome = match plan.workers {
         1 => worker::run(plan, destination, Share::whole(), hooks.into()),
-        _ => workers::run(&plan, &destination, hooks),
+        _ => workers::run(&plan, hooks, of_share(plan.clone(), destination)),
+    };
+    outcome.map(Outcome::with_planned_requests)
+}
+
+/// What each of several threads does.
+fn of_share(
+    plan: Plan,
+    destination: Destination,
+) -> impl Fn(Job) -> Result<Outcome, RunError> + Clone + Send + 'static {
+    move |job| {
+        let (plan, destination) = (plan.clone(), destination.clone().starting_with_source(job.worker));
+        let run = move || worker::run(plan, destination, job.share, (job.hooks)());
+        worker::runtime().run(run).unwrap_or_else(|error| Err(RunError::Failed(error)))
     }
 }
 

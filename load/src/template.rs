@@ -53,9 +53,9 @@ impl DataRows {
         self.rows.len()
     }
 
-    fn field(&self, column: usize, request: u64) -> &str {
+    fn field(&self, column: usize, row: u64) -> &str {
         // Cannot truncate: a remainder of the count.
-        &self.rows[(request % self.rows.len() as u64) as usize][column]
+        &self.rows[(row % self.rows.len() as u64) as usize][column]
     }
 }
 
@@ -144,8 +144,14 @@ impl Template {
         })
     }
 
-    /// Appends the text with the values for a request.
-    pub(crate) fn write(&self, to: &mut Vec<u8>, request: u64, seed: u64, data: Option<&DataRows>) {
+    /// Appends the text with the values for a request, which has a number and a row of data.
+    pub(crate) fn write(
+        &self,
+        to: &mut Vec<u8>,
+        (request, row): (u64, u64),
+        seed: u64,
+        data: Option<&DataRows>,
+    ) {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => to.extend_from_slice(text),
@@ -158,7 +164,7 @@ impl Template {
                     to.extend_from_slice((low + above).to_string().as_bytes());
                 }
                 Piece::Column { column, place } => {
-                    let field = data.map_or("", |data| data.field(*column, request));
+                    let field = data.map_or("", |data| data.field(*column, row));
                     match place {
                         Place::Path => write_encoded(to, field),
                         Place::Header | Place::Body => to.extend_from_slice(field.as_bytes()),
@@ -236,7 +242,7 @@ mod tests {
     fn written(text: &str, place: Place, request: u64, seed: u64) -> String {
         let template = Template::parse(text.as_bytes(), place, Some(&data())).unwrap();
         let mut bytes = Vec::new();
-        template.write(&mut bytes, request, seed, Some(&data()));
+        template.write(&mut bytes, (request, request), seed, Some(&data()));
         assert!(bytes.len() <= template.max_bytes(Some(&data())), "{text}");
         String::from_utf8(bytes).unwrap()
     }

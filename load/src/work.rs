@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringspun_fibers as fibers;
 use ringspun_net::{self as net, DatagramSocket};
 
+use crate::cookies::Jar;
 use crate::framing::{Delimiter, Framing};
 use crate::http::{Prepared, Response};
 #[cfg(feature = "http2")]
@@ -82,7 +83,7 @@ impl Work {
             (Workload::WebSocket(request), Target::WebSocket(target)) => {
                 return Ok(Self::WebSocket(Talk::new(request, target)));
             }
-            (Workload::Http(_) | Workload::WebSocket(_), _) => {
+            (Workload::Http(_) | Workload::WebSocket(_) | Workload::Driven { .. }, _) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             (Workload::Send { payload }, _) => return Ok(Self::Send(Messages::new(payload))),
@@ -158,7 +159,7 @@ impl Work {
         match self {
             Self::Exchange(Exchange::List(list)) => perform_listed(list, transport, chosen),
             Self::Exchange(Exchange::Following(prepared, follow)) => {
-                perform_following(prepared, follow, transport)
+                perform_following(prepared, follow, transport, None)
             }
             Self::Exchange(exchange) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
@@ -174,6 +175,32 @@ impl Work {
                 Transport::WebSocket(conversation) => conversation.perform(talk, request),
                 _ => Err(io::ErrorKind::InvalidInput.into()),
             },
+        }
+    }
+}
+
+impl Work {
+    /// Performs a request of a session, with its cookies where it is one of HTTP.
+    pub(crate) fn perform_in_session(
+        &self,
+        transport: &Transport,
+        request: usize,
+        chosen: Chosen,
+        jar: &mut Jar,
+    ) -> io::Result<Answer> {
+        match (self, transport) {
+            (Self::Exchange(Exchange::Http(prepared)), Transport::Stream(stream)) => {
+                converse(stream, prepared, &prepared.bytes, Some(jar)).map(|(answer, _)| answer)
+            }
+            (Self::Exchange(Exchange::List(list)), Transport::Stream(stream)) => {
+                let prepared = list.prepared(chosen);
+                let converse = |bytes: &[u8]| converse(stream, prepared, bytes, Some(jar));
+                list.with_bytes(chosen, converse).0.map(|(answer, _)| answer)
+            }
+            (Self::Exchange(Exchange::Following(prepared, follow)), _) => {
+                perform_following(prepared, follow, transport, Some(jar))
+            }
+            _ => self.perform(transport, request, chosen),
         }
     }
 }
@@ -316,32 +343,56 @@ fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Res
     read_answer(stream, &mut Reading::listed(list.prepared(chosen), sent_bytes), received)
 }
 
+/// Performs an HTTP request, with the cookies of its session, and stores those of the answer. The headers can be read.
+fn converse<'w>(
+    stream: &Link,
+    request: &'w Prepared,
+    bytes: &[u8],
+    jar: Option<&mut Jar>,
+) -> io::Result<(Answer, Reading<'w>)> {
+    let with_cookies = jar.as_ref().and_then(|jar| jar.add_to(bytes));
+    let bytes = with_cookies.as_deref().unwrap_or(bytes);
+    let mut reading = Reading::keeping_head(request, bytes.len());
+    if stream.has_early_bytes()? {
+        return Ok((early_answer(), reading));
+    }
+    stream.write(bytes)?;
+    let received = stream.receive()?;
+    let answer = read_answer(stream, &mut reading, received)?;
+    if let (Some(jar), Answer::Response(..)) = (jar, &answer) {
+        reading.headers("set-cookie").iter().for_each(|header| jar.store(header, bytes));
+    }
+    Ok((answer, reading))
+}
+
 /// Performs a request, and those that redirects ask for.
-fn perform_following(prepared: &Prepared, follow: &Follow, transport: &Transport) -> io::Result<Answer> {
+fn perform_following(
+    prepared: &Prepared,
+    follow: &Follow,
+    transport: &Transport,
+    mut jar: Option<&mut Jar>,
+) -> io::Result<Answer> {
     let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
     let (mut hop, mut redirects, mut total): (Option<Hop>, _, _) = (None, 0, Traffic::default());
     loop {
         let request = hop.as_ref().map_or(prepared, |hop| &hop.prepared);
-        if stream.has_early_bytes()? {
-            return Ok(early_answer());
-        }
-        stream.write(&request.bytes)?;
-        let received = stream.receive()?;
-        let mut reading = Reading::following(request);
-        let (response, traffic) = match read_answer(stream, &mut reading, received)? {
+        let (answer, reading) = converse(stream, request, &request.bytes, jar.as_deref_mut())?;
+        let (response, traffic) = match answer {
             Answer::Response(response, traffic) => (response, traffic),
             other => return Ok(other),
         };
         total.add(&traffic);
-        let Some(location) = reading.location().filter(|_| is_redirect(response.status)) else {
+        let location = reading.headers("location").into_iter().next();
+        let Some(location) = location.filter(|_| is_redirect(response.status)) else {
             return Ok(Answer::Response(Response { redirects, ..response }, total));
         };
+        let location = String::from_utf8_lossy(&location);
         let next = match redirects == follow.max {
             true => Err(format!("more than {redirects} redirects: expected at most that many")),
             false if response.closes => {
                 Err("the target closed the connection after a redirect: expected to follow it".to_string())
             }
-            false => follow.next(hop.as_ref(), response.status, location),
+            false => follow.next(hop.as_ref(), response.status, &location),
         };
         match next {
             Ok(next) => hop = Some(next),

@@ -16,6 +16,7 @@ mod pipeline;
 mod results;
 mod settling;
 mod taking;
+mod visits;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use crate::interval::Cutter;
 use crate::name_tally::NameTally;
 use crate::outcome::{Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
+use crate::reading::Answer;
 use crate::request_list::Chosen;
 use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
@@ -40,6 +42,7 @@ use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::transport::{Destination, LARGE_STACK_SIZE_BYTES, Transport};
 use crate::work::Work;
+use visits::{Visit, VisitTally};
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -164,11 +167,25 @@ struct CpuTimes {
 #[derive(Clone, Copy)]
 struct Request {
     due: Instant,
+    /// Its number in the run; with sessions, that of its session.
+    number: u64,
     is_measured: bool,
     /// The step in which it is due, if there are steps.
     step: Option<usize>,
+    turn: Turn,
     /// Which one of a list it is.
     chosen: Chosen,
+}
+
+/// Where in a session a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// In none.
+    Single,
+    /// The first: any connection can send it.
+    First,
+    /// A later one, which belongs to the connection that runs the session.
+    Later,
 }
 
 /// How the wait for a request's due time ended.
@@ -192,11 +209,12 @@ struct Worker {
     tally: Tally,
     steps: StepTally,
     names: NameTally,
+    visits: VisitTally,
     /// Absent without a recorder.
     cutter: RefCell<Option<Cutter>>,
     /// Absent in a closed loop.
     numbers: Option<Numbers>,
-    /// How many requests of the schedule, or in a closed loop of a list, this thread has taken.
+    /// How many requests, or sessions, this thread has taken.
     taken: Cell<u64>,
     /// The fraction of a request that the ramp-up has still to skip, as a part of the open connections.
     skip_remainder: Cell<usize>,
@@ -257,6 +275,7 @@ impl Worker {
             tally,
             steps,
             names,
+            visits: VisitTally::default(),
             cutter: RefCell::default(),
         }
     }
@@ -340,6 +359,34 @@ impl Worker {
         }
     }
 
+    /// Sends a request that is due, over the connection with this index, and waits for the answer.
+    // Inlined, as a part of the path of each request.
+    #[inline(always)]
+    fn ask(
+        &self,
+        open: &Transport,
+        (index, number): (usize, usize),
+        request: &mut Request,
+        sent: Instant,
+        visit: &mut Option<Visit>,
+    ) -> io::Result<Answer> {
+        self.note_sent(*request);
+        if let Some(sessions) = &self.plan.sessions {
+            // In a closed loop, a pause ends when it does.
+            if self.numbers.is_none() {
+                request.due = sent;
+            }
+            visit.get_or_insert_with(|| self.begin_visit(sessions, *request));
+        }
+        self.waiting_since[index].set(Some(sent));
+        let answer = match visit {
+            None => self.work.perform(open, number, request.chosen),
+            Some(visit) => self.work.perform_in_session(open, number, request.chosen, &mut visit.cookies),
+        };
+        self.waiting_since[index].set(None);
+        answer
+    }
+
     /// Sends requests over one connection, one at a time, until the run is over. `transport` is absent if the
     /// connection could not be opened yet.
     fn drive(&self, index: usize, mut transport: Option<Transport>) {
@@ -350,13 +397,14 @@ impl Worker {
         let (mut sent_count, mut sent_before) = (0_u64, 0);
         // A request that waits for the connection to be reopened.
         let mut held = None;
+        let mut visit: Option<Visit> = None;
         loop {
             let open = match transport.take() {
                 Some(open) => open,
                 None => {
-                    if pause.is_zero() && held.is_none() {
+                    if (pause.is_zero() || visit.is_some()) && held.is_none() {
                         // No connection is opened without a request for it.
-                        held = self.take_request(&clock, now);
+                        held = self.next_request(visit.as_ref(), &clock, now);
                     }
                     let Some(open) = self.reopen(pause, &mut held) else { return };
                     now = Instant::now();
@@ -364,7 +412,8 @@ impl Worker {
                     open
                 }
             };
-            let Some(request) = held.take().or_else(|| self.take_request(&clock, now)) else { return };
+            let next = held.take().or_else(|| self.next_request(visit.as_ref(), &clock, now));
+            let Some(mut request) = next else { return };
             let sent = match self.wait_until_due(Some(&open), request, now) {
                 Wait::Due(now) => now,
                 Wait::Closed => {
@@ -374,11 +423,9 @@ impl Worker {
                 }
                 Wait::Stopped => return,
             };
-            self.note_sent(request);
-            self.waiting_since[index].set(Some(sent));
             // Neighbouring connections have different messages, too.
-            let answer = self.work.perform(&open, index + sent_count as usize, request.chosen);
-            self.waiting_since[index].set(None);
+            let number = index + sent_count as usize;
+            let answer = self.ask(&open, (index, number), &mut request, sent, &mut visit);
             now = Instant::now();
             let service_time = now - sent;
             let next = match self.settle(&clock, request, now, (service_time, service_time), &answer) {
@@ -388,7 +435,7 @@ impl Worker {
                     Connection::Reopen
                 }
                 None if sent_count > sent_before && self.may_resend(&clock, request, now, &answer) => {
-                    self.resend(request);
+                    held = self.resend_of_visit(request, &mut visit);
                     Connection::Reopen
                 }
                 None => {
@@ -412,6 +459,7 @@ impl Worker {
                 // interrupt must not reach the next request.
                 let _ = fibers::check();
             }
+            self.end_turn(&mut visit, held.as_ref());
             sent_count += 1;
         }
     }

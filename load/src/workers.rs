@@ -15,8 +15,6 @@ use crate::merge::{IntervalMerger, SnapshotMerger};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::share::Share;
-use crate::transport::Destination;
-use crate::worker;
 
 /// A message from a thread.
 enum Message {
@@ -87,8 +85,23 @@ impl Drop for StopAll {
     }
 }
 
-/// Runs a plan on several threads. Must be called in a fiber.
-pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Result<Outcome, RunError> {
+/// What one of the threads gets.
+pub(crate) struct Job {
+    /// The index of the thread.
+    pub(crate) worker: usize,
+    pub(crate) share: Share,
+    /// Makes the hooks, on the thread.
+    pub(crate) hooks: Box<dyn FnOnce() -> WorkerHooks + Send>,
+    /// Closed to stop the run early, which the hooks also wait for.
+    pub(crate) stop: SharedChannel<()>,
+}
+
+/// Runs a plan on several threads, each of which calls `work` with its share. Must be called in a fiber.
+pub(crate) fn run(
+    plan: &Plan,
+    hooks: Hooks,
+    work: impl Fn(Job) -> Result<Outcome, RunError> + Clone + Send + 'static,
+) -> Result<Outcome, RunError> {
     let Hooks { observer, stopper, recorder } = hooks;
     let (messages, stop) = (SharedChannel::bounded(usize::MAX), SharedChannel::bounded(1));
     // However this ends.
@@ -97,14 +110,14 @@ pub(crate) fn run(plan: &Plan, destination: &Destination, hooks: Hooks) -> Resul
     let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
     let mut snapshots = observer.map(|observer| SnapshotMerger::new(observer, plan.workers));
     for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
-        let (plan, destination) = (plan.clone(), destination.clone().starting_with_source(worker));
         let (reporter, stop) = (Reporter { worker, messages: messages.clone() }, stop.clone());
         let (is_recorded, is_watched) = (intervals.is_some(), snapshots.is_some());
+        let work = work.clone();
         let work = move || {
             let mut ending = Ending::new(reporter.clone());
-            let watch = move || reporter.hooks(is_recorded, is_watched, stop);
-            let outcome = worker::runtime().run(move || worker::run(plan, destination, share, watch()));
-            ending.outcome = outcome.unwrap_or_else(|error| Err(RunError::Failed(error)));
+            let closed = stop.clone();
+            let hooks = Box::new(move || reporter.hooks(is_recorded, is_watched, closed));
+            ending.outcome = work(Job { worker, share, hooks, stop });
         };
         let thread = thread::Builder::new().name(format!("load {worker}"));
         threads.push(thread.spawn(work).map_err(RunError::Failed)?);

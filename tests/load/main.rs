@@ -17,6 +17,8 @@ mod report;
 mod requests;
 mod runs;
 mod scale;
+mod scripts;
+mod sessions;
 mod signals;
 mod stalls;
 #[path = "../support/mod.rs"]

@@ -216,6 +216,20 @@ fn a_message_without_an_answer_times_out_and_its_connection_is_replaced() {
 }
 
 #[test]
+fn sessions_send_their_messages_over_one_connection() {
+    let (target, seen) = server(Box::new(echo));
+    let base = [&target, "-c", "2", "-n", "6", "--session", "3", "--think", "1ms..2ms"];
+    for pace in [&[][..], &["--rate", "200"]] {
+        let report = measure(&[&base, pace].concat(), 0);
+        let sessions = &report["sessions"];
+        assert_eq!((number(&sessions["begun"]), number(&sessions["completed"])), (6, 6));
+        assert_eq!(number(&report["requests"]["answered"]), 18);
+        assert_eq!(seen.messages.swap(0, Ordering::Relaxed), 18);
+        assert_eq!(seen.opened.swap(0, Ordering::Relaxed), 2);
+    }
+}
+
+#[test]
 fn connections_end_with_a_close_frame() {
     let (target, seen) = server(Box::new(echo));
     let report = measure(&[&target, "--count", "20", "--requests-per-connection", "6"], 0);

@@ -41,6 +41,7 @@ impl Plan {
         }
         self.check_requests_per_connection()?;
         self.check_http2()?;
+        self.check_sessions()?;
         self.check_pace()?;
         if self.timeout.is_zero() {
             return Err("the timeout is 0: expected more".to_string());
@@ -101,6 +102,7 @@ impl Plan {
     fn check_workload(&self) -> Result<(), String> {
         let Self { workload, target, .. } = self;
         match (workload, target) {
+            (Workload::Driven { name }, _) => return self.check_driven(name),
             (Workload::Http(request), Target::Http(target)) => {
                 request.check()?;
                 if request.follow > 0 && (self.pipeline > 1 || self.requests.is_some()) {
@@ -165,15 +167,75 @@ impl Plan {
         self.check_pipeline()
     }
 
-    fn check_requests_per_connection(&self) -> Result<(), String> {
-        let Some(count) = self.requests_per_connection else { return Ok(()) };
-        let has_answers = matches!(
+    /// What a program that makes sessions decides itself, or cannot have.
+    fn check_driven(&self, name: &str) -> Result<(), String> {
+        let target = self.target.without_query();
+        let is_fitting = match &self.target {
+            Target::Tcp(_) | Target::Unix(_) => true,
+            Target::Http(target) => target.scheme() == "http",
+            Target::Tls(_) | Target::Udp(_) | Target::WebSocket(_) => false,
+        };
+        let refused = [
+            (self.requests.is_some(), "a list of requests"),
+            (self.pipeline > 1, "pipelining"),
+            (self.sessions.is_some(), "sessions of its own"),
+            (self.requests_per_connection.is_some(), "requests per connection"),
+            (!self.sources.is_empty(), "source addresses"),
+            (!self.ramp_up.is_zero(), "a ramp-up"),
+            (matches!(self.pace, Pace::Steps(_)), "rates that change"),
+        ];
+        match refused.iter().find(|(is_given, _)| *is_given) {
+            _ if !is_fitting => {
+                Err(format!("{name} cannot be run against {target}: expected http://, tcp:// or unix:"))
+            }
+            Some((_, what)) => {
+                Err(format!("{what} with {name}: expected none, as a script makes the sessions"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_sessions(&self) -> Result<(), String> {
+        let Some(sessions) = &self.sessions else { return Ok(()) };
+        sessions.check(DURATION_MAX)?;
+        let refuse = |what: String, expected: &str| Err(format!("sessions {what}: expected {expected}"));
+        if !self.has_answers() || matches!(self.target, Target::Udp(_)) {
+            return refuse(
+                format!("with the workload {} for {}", self.workload.name(), self.target.without_query()),
+                "echo, request, HTTP or WebSocket over a stream",
+            );
+        }
+        if self.pipeline > 1 {
+            return refuse(format!("with a pipeline of {}", self.pipeline), "one request at a time");
+        }
+        if self.http2 {
+            return refuse("over HTTP/2".to_string(), "HTTP/1.1");
+        }
+        if let Some(count) = self.requests_per_connection {
+            return refuse(format!("with {count} requests per connection"), "connections that are kept");
+        }
+        match &self.pace {
+            Pace::Steps(steps) => {
+                let shown: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                refuse(format!("at rates that change ({})", shown.join(", ")), "a constant rate")
+            }
+            Pace::Closed | Pace::Open { .. } => Ok(()),
+        }
+    }
+
+    /// Whether each request has an answer.
+    fn has_answers(&self) -> bool {
+        matches!(
             self.workload,
             Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_)
-        );
+        )
+    }
+
+    fn check_requests_per_connection(&self) -> Result<(), String> {
+        let Some(count) = self.requests_per_connection else { return Ok(()) };
         if count == 0 {
             Err("0 requests per connection: expected 1 or more".to_string())
-        } else if !has_answers || matches!(self.target, Target::Udp(_)) {
+        } else if !self.has_answers() || matches!(self.target, Target::Udp(_)) {
             Err(format!("requests per connection ({count}): expected echo, request or HTTP over a stream"))
         } else if self.pipeline > 1 {
             let depth = self.pipeline;

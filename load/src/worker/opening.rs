@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringspun_fibers as fibers;
 use ringspun_net as net;
 
-use super::{IDLE_WATCH_MIN, REOPEN_PAUSE, Request, RunError, Wait, Worker};
+use super::{IDLE_WATCH_MIN, REOPEN_PAUSE, Request, RunError, Turn, Wait, Worker};
 use crate::transport::{self, Transport};
 use crate::work::Work;
 
@@ -129,7 +129,8 @@ impl Worker {
     }
 
     /// Opens a replacement of a lost connection; `None` if there is no use for one any more, or if it is given up.
-    /// A request that is held for the connection is returned to the others if the first attempt fails.
+    /// A request that is held for the connection is returned to the others if the first attempt fails, unless it is one
+    /// of a session that has begun.
     pub(super) fn reopen(&self, mut pause: Duration, held: &mut Option<Request>) -> Option<Transport> {
         let mut begun = None;
         loop {
@@ -147,7 +148,7 @@ impl Worker {
             if let Ok(transport) = self.open() {
                 return Some(transport);
             }
-            if let Some(request) = held.take() {
+            if let Some(request) = held.take_if(|request| request.turn != Turn::Later) {
                 self.return_request(request);
             }
             pause = REOPEN_PAUSE;

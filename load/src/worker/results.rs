@@ -33,12 +33,14 @@ impl Worker {
         let start = self.clock.get().start;
         let was_stopped = self.is_stopped();
         let mut requests = self.tally.requests();
-        requests.planned = match (&self.numbers, self.plan.length) {
+        let planned = match (&self.numbers, self.plan.length) {
             _ if was_stopped => None,
             (_, Length::Count(count)) => Some(count),
             (Some(numbers), Length::Duration(_)) => Some(numbers.end - numbers.first_measured),
             (None, Length::Duration(_)) => None,
         };
+        let sessions = self.plan.sessions.is_some().then(|| self.visits.outcome(planned));
+        requests.planned = planned.filter(|_| sessions.is_none());
         Outcome {
             backend,
             measured,
@@ -50,6 +52,7 @@ impl Worker {
             started_late: self.started_late.get(),
             connections: self.tally.connections(),
             requests,
+            sessions,
             traffic: self.tally.traffic(),
             errors: self.tally.errors(),
             statuses: self.tally.statuses(),

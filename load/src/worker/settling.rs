@@ -90,15 +90,23 @@ impl Worker {
     /// Takes a request back that its connection may have sent, for the next free connection.
     #[cold]
     pub(super) fn resend(&self, request: Request) {
-        self.count(request, |requests| requests.resent += 1);
-        self.take_back(request);
+        self.uncount_sent(request);
+        self.return_request(request);
     }
 
-    /// Takes a request back, for the next free connection.
+    /// Takes a request back that was not sent, for the next free connection.
     #[cold]
     pub(super) fn take_back(&self, request: Request) {
         self.count(request, |requests| requests.sent -= 1);
         self.return_request(request);
+    }
+
+    /// Counts a request that was sent as one that is sent again.
+    pub(super) fn uncount_sent(&self, request: Request) {
+        self.count(request, |requests| {
+            requests.sent -= 1;
+            requests.resent += 1;
+        });
     }
 
     /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.

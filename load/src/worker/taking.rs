@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net as net;
 
-use super::{Clock, IDLE_WATCH_MIN, Request, Wait, Worker};
+use super::{Clock, IDLE_WATCH_MIN, Request, Turn, Wait, Worker};
 use crate::link::Link;
 use crate::outcome::ErrorKind;
 use crate::reading::describe_surplus;
@@ -37,12 +37,10 @@ impl Worker {
             if is_measured {
                 self.remaining.set(self.remaining.get().checked_sub(1)?);
             }
-            let chosen = self.work.list().map_or_else(Chosen::default, |list| {
-                let number = self.share.global_number(self.taken.get());
-                self.taken.set(self.taken.get() + 1);
-                list.choose(number)
-            });
-            return Some(Request { due: now, is_measured, step: None, chosen });
+            let number = self.share.global_number(self.taken.get());
+            self.taken.set(self.taken.get() + 1);
+            let chosen = self.work.list().map_or_else(Chosen::default, |list| list.choose(number));
+            return Some(Request { due: now, number, is_measured, step: None, turn: Turn::Single, chosen });
         };
         if let Some(request) = self.returned.borrow_mut().pop_front() {
             return Some(request);
@@ -57,8 +55,10 @@ impl Worker {
         self.taken.set(self.taken.get() + 1);
         Some(Request {
             due: clock.start + numbers.schedule.due_after(number),
+            number,
             is_measured: number >= numbers.first_measured,
             step: numbers.step_of(number),
+            turn: Turn::Single,
             chosen: self.work.list().map_or_else(Chosen::default, |list| list.choose(number)),
         })
     }
@@ -76,8 +76,12 @@ impl Worker {
         self.taken.set(skipped.min(first_measured).max(self.taken.get()));
     }
 
-    /// Returns a request that has not been sent, so that another connection takes it.
+    /// Returns a request that has not been sent, so that another connection takes it. A session that has begun stays
+    /// with its connection.
     pub(super) fn return_request(&self, request: Request) {
+        if request.turn == Turn::Later {
+            return;
+        }
         if self.numbers.is_some() {
             self.returned.borrow_mut().push_back(request);
         } else if request.is_measured {
@@ -114,7 +118,8 @@ impl Worker {
             return Wait::Stopped;
         }
         let now = Instant::now();
-        if request.is_measured {
+        // In a closed loop, a session pauses before a request, which is due when it is sent.
+        if request.is_measured && self.numbers.is_some() {
             self.tally.sent_late(now.saturating_duration_since(request.due));
         }
         Wait::Due(now)

@@ -10,7 +10,7 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
-use super::{Verdicts, http2, tls, websocket, workload};
+use super::{Verdicts, http2, sessions, tls, websocket, workload};
 
 /// The results as one JSON object.
 pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal: Option<Signal>) -> Value {
@@ -23,7 +23,8 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         let is_broken = (verdict.is_broken || !outcome.was_stopped).then_some(verdict.is_broken);
         json!({ "gate": gate.to_string(), "broken": is_broken, "value": verdict.value })
     });
-    let statuses = matches!(plan.workload, Workload::Http(_)).then(|| statuses_value(&outcome.statuses));
+    let has_statuses = matches!(plan.workload, Workload::Http(_)) || outcome.statuses.total() > 0;
+    let statuses = has_statuses.then(|| statuses_value(&outcome.statuses));
     json!({
         "format": "ringspun-load",
         "version": 1,
@@ -45,6 +46,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         },
         "connections": connections_value(outcome),
         "requests": requests_value(requests),
+        "sessions": sessions::value(outcome),
         "traffic": {
             "sent_bytes": outcome.traffic.sent_bytes,
             "received_bytes": outcome.traffic.received_bytes,
@@ -94,11 +96,13 @@ pub fn rounded(number: f64) -> f64 {
 fn plan_value(plan: &Plan) -> Value {
     let (loop_name, rate_per_s) = match &plan.pace {
         Pace::Closed => ("closed", None),
+        Pace::Open { rate } if sessions::are_made(plan) => ("partly_open", Some(self::rate(*rate))),
         Pace::Open { rate } => ("open", Some(self::rate(*rate))),
         Pace::Steps(_) => ("open", None),
     };
     let is_open = plan.pace != Pace::Closed;
-    let is_random = is_open && plan.arrivals == Arrivals::Poisson || plan.requests.is_some();
+    let is_random =
+        is_open && plan.arrivals == Arrivals::Poisson || plan.requests.is_some() || plan.sessions.is_some();
     let (duration_s, count) = match plan.length {
         Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
         Length::Count(count) => (None, Some(count)),
@@ -126,6 +130,7 @@ fn plan_value(plan: &Plan) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.append(&mut workload::fields(plan));
         fields.append(&mut http2::fields(plan));
+        fields.append(&mut sessions::fields(plan));
     }
     value
 }

@@ -19,7 +19,9 @@ mod reference;
 mod repeat;
 mod report;
 mod requests;
+mod script;
 mod secrets;
+mod sessions;
 mod steps;
 mod stopping;
 mod text;
@@ -38,7 +40,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, Subcommand, error::ErrorKind};
 use ringspun::fibers::{SharedChannel, Signal};
 use ringspun_load::{
-    self as load, Breach, Condition, Gate, Hooks, Outcome, Pace, Plan, Recorder, Verdict, Watch, Workload,
+    self as load, Breach, Condition, Driver, Gate, Hooks, Outcome, Pace, Plan, Recorder, Verdict, Watch,
+    Workload,
 };
 use serde_json::Value;
 
@@ -80,6 +83,8 @@ Examples:
   ringspun load http://127.0.0.1:8080/missing --expect 404
   ringspun load http://127.0.0.1:8080/items --expect-body 'in stock' --user 'me:secret' --fail-if 'bad-body>0'
   ringspun load http://127.0.0.1:8080/ -c 64 -r 1k --requests shop.jsonl --data users.csv
+  ringspun load http://127.0.0.1:8080/ -c 500 --rate 50 --session 1..20 --think 500ms..2s --requests shop.jsonl
+  ringspun load http://127.0.0.1:8080/ -c 50 --script shop.janet --fail-if 'p99>50ms@login'
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
@@ -129,7 +134,8 @@ With tls, https and wss, certificates are verified as browsers do it: against th
 Without --rate, each connection sends its next request when the previous one is answered (closed loop). A
 stalled target then gets fewer requests, which hides the stall. With --rate, requests are due at a given
 rate, at random as from many users, whatever the target does (open loop), and response times start when a
-request is due.
+request is due. With --session, that is the rate of sessions (partly open loop): a session's first request is
+due when the session begins, each later one when its think time is over.
 docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and many connections.
 
 Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k), and rates with a unit (30/m).
@@ -177,6 +183,8 @@ struct Measuring {
     stopping: Stopping,
     /// What others may ask the process for.
     sources: Sources,
+    /// What makes the sessions, with a script.
+    driver: Option<Driver>,
     /// Whether somebody looks on, at a terminal.
     is_watched: bool,
     has_page: bool,
@@ -207,7 +215,10 @@ impl Measuring {
             recorder: both(files.recorder(), watching),
         };
         let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
-        let measured = load::run(&plan, hooks);
+        let measured = match &self.driver {
+            None => load::run(&plan, hooks),
+            Some(driver) => load::run_driven(&plan, hooks, driver.clone()),
+        };
         let written = files.finish();
         drop(view);
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.shown_target()))?;
@@ -274,6 +285,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         abort_window: options.abort_window,
         stopping: Stopping::new(),
         sources: inspection::start(),
+        driver: options.sessions.script.as_deref().map(script::driver),
         is_watched: io::stderr().is_terminal(),
         has_page: options.html.is_some(),
     };

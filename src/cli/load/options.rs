@@ -11,6 +11,7 @@ use ringspun_load::{self as load, Condition, Detour, Gate, Length, Plan, Target}
 use super::goal::FindFlags;
 use super::http2::Http2Flags;
 use super::pace::PaceFlags;
+use super::sessions::SessionFlags;
 use super::tls::TlsFlags;
 use super::whole::whole;
 use super::workload::WorkloadOptions;
@@ -31,7 +32,7 @@ pub struct Options {
     /// How long to send requests after the warm-up [default without --count: 10s]
     #[arg(short, long, value_name = "TIME", conflicts_with = "count", value_parser = load::parse_duration)]
     duration: Option<Duration>,
-    /// Number of requests to send after the warm-up, over all connections
+    /// Number of requests to send after the warm-up, over all connections; with --session, of sessions to make
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = load::parse_count)]
     count: Option<u64>,
     #[command(flatten)]
@@ -47,6 +48,8 @@ pub struct Options {
     pub repeat: Option<u32>,
     #[command(flatten)]
     workload: WorkloadOptions,
+    #[command(flatten)]
+    pub sessions: SessionFlags,
     #[command(flatten)]
     http2: Http2Flags,
     #[command(flatten)]
@@ -162,6 +165,7 @@ impl Options {
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
         self.http2.apply(&mut plan);
+        self.sessions.apply(&mut plan);
         self.tls.apply(&mut plan)?;
         plan.timeout = self.timeout;
         match (self.count, self.duration) {

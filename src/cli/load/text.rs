@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use ringspun_load::{
-    Arrivals, Breach, ErrorKind, Latencies, Outcome, Pace, Plan, Traffic, Workload, format_bytes,
-    format_count, format_duration, format_per_s,
+    Arrivals, Breach, ErrorKind, Latencies, Outcome, Pace, Plan, Traffic, format_bytes, format_count,
+    format_duration, format_per_s,
 };
 
-use super::{BUSY_PERCENT, histogram, http2, names, steps, workload};
+use super::{BUSY_PERCENT, histogram, http2, names, sessions, steps, workload};
 
 /// Smaller delays of sending are normal for timers on a busy machine.
 const LATE: Duration = Duration::from_millis(1);
@@ -39,6 +39,9 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let pace = match &plan.pace {
         Pace::Closed => "closed loop".to_string(),
+        Pace::Open { rate } if sessions::are_made(plan) => {
+            format!("partly open loop: sessions begin at {rate}")
+        }
         Pace::Open { rate } => format!("open loop at {rate}"),
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
@@ -48,7 +51,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         (_, Arrivals::Poisson) => format!("{pace} (Poisson)"),
         (_, Arrivals::Even) => format!("{pace} (evenly spaced)"),
     };
-    let work = workload::describe(plan) + &http2::describe(plan);
+    let work = workload::describe(plan) + &http2::describe(plan) + &sessions::describe(plan);
     let measured = format_duration(outcome.measured);
     writeln!(
         text,
@@ -64,7 +67,10 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         let [sent, received] = [outcome.sent_bytes_per_s(), outcome.received_bytes_per_s()].map(format_bytes);
         writeln!(text, "traffic      {sent}/s sent, {received}/s received")?;
     }
-    write_requests(text, plan, outcome)?;
+    write_requests(text, outcome)?;
+    if let Some(counts) = sessions::counts(outcome) {
+        write!(text, "\nsessions     {counts}")?;
+    }
     write!(
         text,
         "\nconnections  {} planned, {} opened, at most {} at a time",
@@ -97,7 +103,7 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
 }
 
 /// Writes what became of the requests, without the line end.
-fn write_requests(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
+fn write_requests(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     write!(
         text,
@@ -119,7 +125,7 @@ fn write_requests(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt
         }
     }
     let has_statuses = outcome.statuses.iter().next().is_some();
-    if matches!(plan.workload, Workload::Http(_)) && has_statuses {
+    if has_statuses {
         write!(text, "\nstatuses     {}", outcome.statuses)?;
     }
     Ok(())
@@ -226,7 +232,11 @@ fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt:
             counted(requests.failed(), "request")
         )?;
     }
-    if requests.unsent() > 0 && outcome.target_loss.is_none() {
+    if outcome.target_loss.is_some() {
+        // That is why some were not sent.
+    } else if let Some(remark) = sessions::unbegun_remark(outcome) {
+        writeln!(text, "\n{remark}")?;
+    } else if requests.unsent() > 0 {
         writeln!(
             text,
             "\n{} of {} requests were not sent before the end: no connection was free. The times do\nnot \

@@ -365,6 +365,7 @@ pub fn describe(plan: &Plan) -> String {
         Workload::WebSocket(request) => {
             format!("{} {}", show_payload(&request.payload), websocket::describe(request))
         }
+        Workload::Driven { name } => format!("sessions of {name}"),
         Workload::Http(request) if request.body.is_empty() => request.method.clone(),
         Workload::Http(request) => format!("{} of {}", request.method, counted_bytes(request.body.len())),
     };
@@ -392,6 +393,7 @@ pub fn rate_unit(workload: &Workload) -> &'static str {
         Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_) => {
             "answered requests/s"
         }
+        Workload::Driven { .. } => "successful steps/s",
         Workload::Send { .. } => "messages/s accepted by the kernel",
         Workload::Receive { .. } => "arrivals/s",
         Workload::Churn { .. } => "connections/s",
@@ -404,6 +406,7 @@ pub fn service_span(workload: &Workload) -> &'static str {
         Workload::Echo { .. } | Workload::Request { .. } | Workload::Http(_) | Workload::WebSocket(_) => {
             "from sending a request to its response"
         }
+        Workload::Driven { .. } => "from the beginning of a step to its end",
         Workload::Send { .. } => "from sending a message until the kernel accepted it",
         Workload::Receive { .. } => "from one arrival to the next",
         Workload::Churn { payload: None } => "from connecting until connected",
@@ -444,6 +447,10 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
         }
         _ => None,
     };
+    let script = match &plan.workload {
+        Workload::Driven { name } => Some(name),
+        _ => None,
+    };
     let fields = [
         ("workload", json!(plan.workload.name())),
         ("payload_bytes", json!(payload_bytes)),
@@ -453,6 +460,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
         ("pipeline", json!(plan.pipeline)),
         ("requests_per_connection", json!(plan.requests_per_connection)),
         ("http", json!(http)),
+        ("script", json!(script)),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }

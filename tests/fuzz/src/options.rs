@@ -19,6 +19,9 @@ mod http2;
 mod pace;
 #[path = "../../../src/cli/load/requests.rs"]
 mod requests;
+#[path = "../../../src/cli/load/sessions.rs"]
+#[expect(dead_code, reason = "the fuzzer shows no results")]
+mod sessions;
 #[path = "../../../src/cli/load/tls.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod tls;

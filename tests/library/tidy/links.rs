@@ -111,7 +111,7 @@ fn is_dead(tree: &Tree, path: &str, is_document: bool) -> bool {
         return false;
     }
     // Janet's functions have such names, and its sources are called src/core/FILE.
-    let is_function = ["net", "tls", "janet"].contains(&top) && !rest.contains(['/', '.']);
+    let is_function = ["net", "tls", "janet", "load"].contains(&top) && !rest.contains(['/', '.']);
     !is_function && !path.starts_with("src/core/")
 }
 

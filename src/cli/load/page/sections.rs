@@ -495,6 +495,7 @@ pub fn add_counts(html: &mut String, value: &Value) {
     html.push_str("<div class=\"pair\">\n");
     for (name, heading) in [
         ("requests", "Requests"),
+        ("sessions", "Sessions"),
         ("connections", "Connections"),
         ("statuses", "Responses by status"),
         ("traffic", "Bytes"),
