@@ -4,9 +4,9 @@
 #
 # Counts the user instructions of `ringspun serve echo` and of `ringspun janet examples/echo.janet` (release build) per
 # 64-byte echo, with 64 and with 1,000 connections, 64 of them active, on each backend, and the distinct cache lines of data
-# that they touch with 1,000 (tests/launchers/count_instructions; x86-64). Counts are the same on every machine as long as the compilers are. Of Janet
-# the median of the rounds counts, because some of them have a garbage collection in them. The bounds are in the table
-# below: lower them when the path becomes shorter. Linux only.
+# that they touch with 1,000 (tests/launchers/count_instructions; x86-64). Counts are the same on every machine as long as the compilers are. The
+# median of the rounds counts: some of Janet's have a garbage collection in them, and beside a load a round may be cut in
+# two. The bounds are in the table below: lower them when the path becomes shorter. Linux only.
 
 # server backend connections rounds bound, and that of cache lines or -
 bounds="
@@ -44,8 +44,8 @@ while read -r server backend connections rounds bound lines_bound; do
     [ -n "$backend" ] || continue
     options=() lines_count=-
     [ "$lines_bound" = - ] || [ "$(uname -m)" != x86_64 ] || options=(--lines /dev/null)
-    command=("$target/release/ringspun" serve echo --workers 1 --tcp 127.0.0.1:0) count_of=instructions_per_echo
-    [ "$server" != janet ] || command=("$target/release/ringspun" janet examples/echo.janet) count_of=median_per_echo
+    command=("$target/release/ringspun" serve echo --workers 1 --tcp 127.0.0.1:0)
+    [ "$server" != janet ] || command=("$target/release/ringspun" janet examples/echo.janet)
     if [ "$backend" = uring ] && [ "$allowed" -eq 0 ]; then
         say "SKIPPED $backend with $connections connections: io_uring cannot be used here"
         continue
@@ -60,7 +60,7 @@ while read -r server backend connections rounds bound lines_bound; do
         cat "$errors" >&2
         exit 1
     fi
-    count=$(field "$count_of" <<<"$line")
+    count=$(field median_per_echo <<<"$line")
     [ ${#options[@]} -eq 0 ] || lines_count=$(field lines_per_echo <<<"$line")
     verdict=
     if is_above "$count" "$bound" || is_above "$lines_count" "$lines_bound"; then
