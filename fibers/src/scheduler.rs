@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringspun_runtime::{EventLoop, Wait};
+use ringspun_runtime::{EventLoop, Wait, trace_point};
 use slab::Slab;
 
 use crate::channel::Channel;
@@ -74,6 +74,12 @@ impl Drop for Entered {
             scheduler.remote.end();
         }
     }
+}
+
+/// In one place, whatever functions fibers are made of: tracers also find those that the linker has left out.
+#[inline(never)]
+fn note_start(id: u64) {
+    trace_point!(fiber_start, id);
 }
 
 impl Scheduler {
@@ -177,6 +183,7 @@ impl Scheduler {
     ) -> Rc<Fiber> {
         let mut fibers = self.fibers.borrow_mut();
         let entry = fibers.vacant_entry();
+        note_start(identity.0);
         let fiber = Fiber::new(self.queue.clone(), identity, entry.key(), stack, function);
         if let Some(member) = &member {
             member.join(&fiber);
@@ -206,6 +213,7 @@ impl Scheduler {
         let event_loop: &EventLoop = self.event_loop();
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
+                trace_point!(fiber_end, fiber.identity().0);
                 drop(self.remove(&fiber));
             }
             // In a forked child the others must not run.

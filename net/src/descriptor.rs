@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use ringspun_runtime::trace_point;
+
 use crate::address::Address;
 use crate::machine::SocketKind;
 use crate::system;
@@ -66,6 +68,7 @@ impl Descriptor {
     /// Closes the descriptor, once. No operation may be in flight on it.
     pub(crate) fn close(&self) {
         if !self.closed.replace(true) && !self.stays_open.get() {
+            trace_point!(socket_close, self.raw);
             // SAFETY: the descriptor came from an `OwnedFd`, and the flag makes this run once. Linux frees the number
             // whatever close returns, so it must not be retried.
             unsafe { libc::close(self.raw) };

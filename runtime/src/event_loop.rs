@@ -253,6 +253,7 @@ impl EventLoop {
             Wait::Block => self.longest_wait(),
         };
         self.reap(timeout)?;
+        crate::trace_point!(turn, self.ready.borrow().len());
         let is_idle = wait == Wait::Block && self.ready.borrow().is_empty();
         self.dispatch();
         if !self.swept.borrow().is_empty() {

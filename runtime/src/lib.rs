@@ -99,6 +99,8 @@ mod sys;
 #[cfg(unix)]
 mod thread_progress;
 mod timers;
+#[doc(hidden)]
+pub mod trace_points;
 #[cfg(unix)]
 mod wake;
 

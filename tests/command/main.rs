@@ -27,4 +27,5 @@ mod support;
 mod system_calls;
 mod tls;
 mod top;
+mod trace_points;
 mod unix_sockets;

@@ -2,9 +2,10 @@
 //! closing.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use ringspun_runtime::trace_point;
 use ringspun_runtime::{Completion, EventLoop, Interest, Operation, OperationKind, Owner, Sweep, Wake};
 
 use super::budget::Budget;
@@ -144,6 +145,7 @@ impl<K: Kind> Socket<K> {
         descriptor: OwnedFd,
         left_behind: Option<LeftBehind<K::Detached>>,
     ) -> Rc<Self> {
+        trace_point!(socket_open, descriptor.as_raw_fd());
         Rc::new(Self {
             event_loop,
             output: K::output_of(&descriptor),
