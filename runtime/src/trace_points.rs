@@ -1,5 +1,5 @@
-//! Places that tracers such as bpftrace, perf, SystemTap and gdb can watch in a running process: static probes (USDT) of
-//! the provider `ringspun`. Each is one instruction that does nothing, and a note in the program's file.
+//! Places that tracers such as bpftrace, perf, SystemTap and gdb can watch in a running process: static probes (USDT)
+//! of the provider `ringspun`. Each is one instruction that does nothing, and a note in the program's file.
 
 #[doc(hidden)]
 pub use ::probe::probe as usdt;
