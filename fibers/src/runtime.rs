@@ -122,7 +122,8 @@ impl Runtime {
     /// If a fiber calls `fork(2)`, only that fiber continues in the child. It cannot wait there, and no runtime
     /// counts as running, so it may start one. When it waits or ends, the child's copy of this call returns: the
     /// result of `main` if `main` has ended, an error otherwise. The other fibers are leaked. The parent is not
-    /// affected.
+    /// affected. A child of a process with several threads is best ended by `_exit(2)` or `exec`:
+    /// [`std::process::exit`] waits forever if another thread was starting or ending during the fork.
     ///
     /// # Errors
     ///

@@ -253,18 +253,24 @@ fn a_dump_of_100_000_fibers_takes_seconds_and_is_grouped() {
         }
         fibers::yield_now().unwrap();
         // Others run meanwhile.
-        let turns = Rc::new(std::cell::Cell::new(0));
-        let counted = turns.clone();
+        let (turns, longest) =
+            (Rc::new(std::cell::Cell::new(0)), Rc::new(std::cell::Cell::new(Duration::ZERO)));
+        let (counted, pause) = (turns.clone(), longest.clone());
         fibers::spawn(move || {
+            let mut last = Instant::now();
             while fibers::yield_now().is_ok() {
                 counted.set(counted.get() + 1);
+                pause.set(pause.get().max(last.elapsed()));
+                last = Instant::now();
             }
         })
         .unwrap();
         let before = Instant::now();
         let dump = fibers::dump();
+        let asked = before.elapsed();
         let text = dump.to_string();
-        println!("{:?}, {} turns", before.elapsed(), turns.get());
+        let (took, turns_taken, longest) = (before.elapsed(), turns.get(), longest.get());
+        println!("asked for {asked:?}, {took:?} with the text, {turns_taken} turns, the longest {longest:?}");
         assert_eq!(dump.fibers().len(), count + 2);
         assert!(turns.get() >= count * 3 / 1000, "{}", turns.get());
         assert!(text.contains(&format!("\n{count} fibers, parked:")) && text.lines().count() < 60, "{text}");

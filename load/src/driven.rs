@@ -12,7 +12,7 @@ use ringspun_fibers::SharedChannel;
 
 use crate::capacity;
 use crate::error::RunError;
-use crate::hooks::{Hooks, Snapshot};
+use crate::hooks::{Hooks, Observer};
 use crate::interval::{Cutter, Recorder};
 use crate::latencies::Latencies;
 use crate::outcome::{ErrorKind, NamedOutcome, Outcome, Requests, SessionCounts, TargetLoss};
@@ -22,11 +22,10 @@ use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusCounts;
 use crate::tally::Tally;
+use crate::telling::Telling;
 use crate::worker;
 use crate::workers::{self, Job};
 
-/// How often progress is reported.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// A target is lost if connecting failed for at least this long before the end.
 const LOSS_MIN: Duration = Duration::from_millis(100);
 
@@ -141,9 +140,9 @@ pub struct Ledger {
     backend: Cell<&'static str>,
     recorder: Cell<Option<Recorder>>,
     cutter: RefCell<Option<Cutter>>,
-    observer: RefCell<Option<Observe>>,
-    /// When progress was last reported, and how many steps had been answered by then.
-    told: Cell<Option<(Instant, u64)>>,
+    /// Until the run begins, and has `telling`.
+    observer: Cell<Option<Observer>>,
+    telling: RefCell<Option<Telling>>,
     /// Closed to stop the run early.
     stop: SharedChannel<()>,
     stopped_at: Cell<Option<Instant>>,
@@ -153,7 +152,6 @@ pub struct Ledger {
 }
 
 /// Receives the progress of the thread.
-type Observe = Box<dyn FnMut(Snapshot)>;
 
 #[derive(Clone, Copy)]
 struct Clock {
@@ -182,8 +180,8 @@ impl Ledger {
             backend: Cell::new("none"),
             recorder: Cell::new(hooks.recorder),
             cutter: RefCell::default(),
-            observer: RefCell::new(hooks.observer),
-            told: Cell::new(None),
+            observer: Cell::new(hooks.observer),
+            telling: RefCell::default(),
             stop,
             stopped_at: Cell::new(None),
             started_late: Cell::default(),
@@ -232,7 +230,8 @@ impl Ledger {
         };
         self.clock.set(Some(Clock { start, measure_from, end }));
         self.cpu_begin.set(Some(cpu_time()));
-        self.told.set(Some((start, 0)));
+        let telling = self.observer.take().map(|observer| Telling::new(observer, start, measure_from));
+        *self.telling.borrow_mut() = telling;
         if let Some(recorder) = self.recorder.take() {
             *self.cutter.borrow_mut() = Some(Cutter::new(recorder, measure_from, None, &self.tally));
         }
@@ -382,20 +381,8 @@ impl Ledger {
         if is_over && self.cpu_end.get().is_none() {
             self.cpu_end.set(Some(cpu_time()));
         }
-        let (told_at, told_answers) = self.told.get().unwrap_or((now, 0));
-        if let Some(observer) = &mut *self.observer.borrow_mut()
-            && now.saturating_duration_since(told_at) >= PROGRESS_EVERY
-        {
-            let answers = self.tally.answered_ever();
-            observer(Snapshot {
-                elapsed: now - clock.start,
-                is_warming_up: now < clock.measure_from,
-                rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
-                errors: self.tally.error_count(),
-                connections_open: self.tally.open_now(),
-                response_times: self.tally.response_times(),
-            });
-            self.told.set(Some((now, answers)));
+        if let Some(telling) = &mut *self.telling.borrow_mut() {
+            telling.look(&self.tally, now);
         }
         is_over
     }
@@ -427,27 +414,16 @@ impl Ledger {
             measured: ended_at.saturating_duration_since(clock.measure_from),
             was_stopped,
             target_loss,
-            workers: 1,
             cpu_time,
             busiest_cpu_time: cpu_time,
             started_late: self.started_late.get(),
-            connections: self.tally.connections(),
-            requests: self.tally.requests(),
             sessions: Some(SessionCounts {
                 planned,
                 begun: self.begun.get(),
                 completed: self.completed.get(),
             }),
-            traffic: self.tally.traffic(),
-            errors: self.tally.errors(),
-            statuses: self.tally.statuses(),
-            response_times: self.tally.response_times(),
-            service_times: self.tally.service_times(),
-            failure_times: self.tally.failure_times(),
-            handshake_times: self.tally.handshake_times(),
-            send_delays: self.tally.send_delays(),
             named: self.named.borrow().clone(),
-            steps: Vec::new(),
+            ..self.tally.outcome()
         })
     }
 }

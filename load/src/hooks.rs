@@ -23,30 +23,6 @@ pub struct Progress {
     pub response_times: Latencies,
 }
 
-/// The progress of a thread's share of a run, in a form that can be merged.
-#[derive(Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) elapsed: Duration,
-    pub(crate) is_warming_up: bool,
-    pub(crate) rate_per_s: f64,
-    pub(crate) errors: u64,
-    pub(crate) connections_open: usize,
-    pub(crate) response_times: Latencies,
-}
-
-impl Snapshot {
-    pub(crate) fn into_progress(self) -> Progress {
-        Progress {
-            elapsed: self.elapsed,
-            is_warming_up: self.is_warming_up,
-            rate_per_s: self.rate_per_s,
-            errors: self.errors,
-            connections_open: self.connections_open,
-            response_times: self.response_times,
-        }
-    }
-}
-
 /// Receives the progress of a run once a second. It delays the run's requests for as long as it takes: what takes time,
 /// such as printing, is for another thread.
 pub type Observer = Box<dyn FnMut(Progress)>;
@@ -64,21 +40,4 @@ pub struct Hooks {
     pub stopper: Option<Stopper>,
     /// Receives the results of each second of the measurement.
     pub recorder: Option<Recorder>,
-}
-
-/// The hooks of one thread's share of a run.
-pub(crate) struct WorkerHooks {
-    pub(crate) observer: Option<Box<dyn FnMut(Snapshot)>>,
-    pub(crate) stopper: Option<Stopper>,
-    pub(crate) recorder: Option<Recorder>,
-}
-
-impl From<Hooks> for WorkerHooks {
-    fn from(hooks: Hooks) -> Self {
-        let Hooks { observer, stopper, recorder } = hooks;
-        let observer = observer.map(|mut observer| {
-            Box::new(move |snapshot: Snapshot| observer(snapshot.into_progress())) as Box<dyn FnMut(Snapshot)>
-        });
-        Self { observer, stopper, recorder }
-    }
 }

@@ -67,6 +67,7 @@ mod step_tally;
 mod steps;
 mod tally;
 mod target;
+mod telling;
 mod template;
 mod tls;
 mod transport;

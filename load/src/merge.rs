@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::hooks::{Observer, Snapshot};
+use crate::hooks::{Observer, Progress};
 use crate::interval::{Interval, Recorder};
 use crate::outcome::{Connections, Outcome, Requests, SessionCounts, StepOutcome, TargetLoss, Traffic};
 
@@ -189,29 +189,29 @@ impl IntervalMerger {
 }
 
 /// Merges the progress of several threads.
-pub(crate) struct SnapshotMerger {
+pub(crate) struct ProgressMerger {
     observer: Observer,
-    /// The latest snapshot of each thread, and whether it is newer than the last report.
-    latest: Vec<(Option<Snapshot>, bool)>,
+    /// The latest progress of each thread, and whether it is newer than the last report.
+    latest: Vec<(Option<Progress>, bool)>,
     has_ended: Vec<bool>,
 }
 
-impl SnapshotMerger {
+impl ProgressMerger {
     pub(crate) fn new(observer: Observer, workers: usize) -> Self {
         let latest = (0..workers).map(|_| (None, false)).collect();
         Self { observer, latest, has_ended: vec![false; workers] }
     }
 
-    /// Reports once all running threads have a new snapshot.
-    pub(crate) fn take(&mut self, worker: usize, snapshot: Snapshot) {
-        self.latest[worker] = (Some(snapshot), true);
+    /// Reports once all running threads have told theirs anew.
+    pub(crate) fn take(&mut self, worker: usize, progress: Progress) {
+        self.latest[worker] = (Some(progress), true);
         let is_fresh = |((_, is_fresh), has_ended): (&(_, bool), &bool)| *is_fresh || *has_ended;
         if self.latest.iter().zip(&self.has_ended).all(is_fresh) {
-            let snapshots = self.latest.iter_mut().filter_map(|(snapshot, is_fresh)| {
+            let parts = self.latest.iter_mut().filter_map(|(progress, is_fresh)| {
                 *is_fresh = false;
-                snapshot.clone()
+                progress.clone()
             });
-            let sum = snapshots.reduce(|mut sum, part| {
+            let sum = parts.reduce(|mut sum, part| {
                 sum.rate_per_s += part.rate_per_s;
                 sum.errors += part.errors;
                 sum.connections_open += part.connections_open;
@@ -219,7 +219,7 @@ impl SnapshotMerger {
                 sum
             });
             if let Some(sum) = sum {
-                (self.observer)(sum.into_progress());
+                (self.observer)(sum);
             }
         }
     }
@@ -227,8 +227,8 @@ impl SnapshotMerger {
     /// A thread has ended, and contributes no rate and no connections from now on.
     pub(crate) fn end(&mut self, worker: usize) {
         self.has_ended[worker] = true;
-        if let (Some(snapshot), _) = &mut self.latest[worker] {
-            (snapshot.rate_per_s, snapshot.connections_open) = (0.0, 0);
+        if let (Some(progress), _) = &mut self.latest[worker] {
+            (progress.rate_per_s, progress.connections_open) = (0.0, 0);
         }
     }
 }

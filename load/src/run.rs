@@ -66,11 +66,11 @@ fn run_in_fiber(plan: Plan, mut hooks: Hooks) -> Result<Outcome, RunError> {
     let Some(destination) = resolve(&plan, &mut hooks)? else {
         // Opens nothing, and ends at once, with results as of any run that is stopped before its first request.
         let plan = Plan { workers: 1, ..plan };
-        return worker::run(plan, Destination::nowhere(), Share::whole(), hooks.into());
+        return worker::run(plan, Destination::nowhere(), Share::whole(), hooks);
     };
     capacity::check(&plan, destination.address_count()).map_err(RunError::DoesNotFit)?;
     let outcome = match plan.workers {
-        1 => worker::run(plan, destination, Share::whole(), hooks.into()),
+        1 => worker::run(plan, destination, Share::whole(), hooks),
         _ => workers::run(&plan, hooks, of_share(plan.clone(), destination)),
     };
     outcome.map(Outcome::with_planned_requests)

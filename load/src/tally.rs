@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
 use crate::link::Handshake;
-use crate::outcome::{Connections, ErrorKind, Errors, Requests, Traffic};
+use crate::outcome::{Connections, ErrorKind, Errors, Outcome, Requests, Traffic};
 use crate::status::StatusCounts;
 
 /// Counts and times of one thread's share of a run.
@@ -220,6 +220,33 @@ impl Tally {
 
     pub(crate) fn send_delays(&self) -> Latencies {
         self.send_delays.borrow().clone()
+    }
+
+    /// The results of a thread, as far as they are counted here.
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome {
+            backend: "none",
+            measured: Duration::ZERO,
+            was_stopped: false,
+            target_loss: None,
+            workers: 1,
+            cpu_time: Duration::ZERO,
+            busiest_cpu_time: Duration::ZERO,
+            started_late: Duration::ZERO,
+            connections: self.connections(),
+            requests: self.requests(),
+            sessions: None,
+            traffic: self.traffic(),
+            errors: self.errors(),
+            statuses: self.statuses(),
+            response_times: self.response_times(),
+            service_times: self.service_times(),
+            failure_times: self.failure_times(),
+            handshake_times: self.handshake_times(),
+            send_delays: self.send_delays(),
+            named: Vec::new(),
+            steps: Vec::new(),
+        }
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind, example: impl FnOnce() -> String) {

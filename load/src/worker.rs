@@ -28,7 +28,7 @@ use ringspun_fibers::{self as fibers, FiberBuilder, JoinHandle, Runtime};
 use ringspun_runtime::Configuration;
 
 use crate::error::RunError;
-use crate::hooks::WorkerHooks;
+use crate::hooks::Hooks;
 use crate::interval::Cutter;
 use crate::name_tally::NameTally;
 use crate::outcome::{Outcome, Requests};
@@ -62,7 +62,7 @@ pub(crate) fn run(
     plan: Plan,
     destination: Destination,
     share: Share,
-    hooks: WorkerHooks,
+    hooks: Hooks,
 ) -> Result<Outcome, RunError> {
     let backend = fibers::event_loop().map_or("none", |event_loop| event_loop.backend_name());
     let is_open_loop = plan.pace != Pace::Closed;

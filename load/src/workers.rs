@@ -9,9 +9,9 @@ use std::thread;
 use ringspun_fibers::{self as fibers, SharedChannel};
 
 use crate::error::RunError;
-use crate::hooks::{Hooks, Snapshot, WorkerHooks};
+use crate::hooks::{Hooks, Progress};
 use crate::interval::Interval;
-use crate::merge::{IntervalMerger, SnapshotMerger};
+use crate::merge::{IntervalMerger, ProgressMerger};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::share::Share;
@@ -19,7 +19,7 @@ use crate::share::Share;
 /// A message from a thread.
 enum Message {
     Interval(Box<Interval>),
-    Snapshot(Snapshot),
+    Progress(Progress),
     Ended(Box<Result<Outcome, RunError>>),
 }
 
@@ -37,15 +37,15 @@ impl Reporter {
     }
 
     /// The hooks of the thread's share of the run, which stops early when `stop` is closed.
-    fn hooks(self, is_recorded: bool, is_watched: bool, stop: SharedChannel<()>) -> WorkerHooks {
-        let mut hooks = WorkerHooks { observer: None, stopper: None, recorder: None };
+    fn hooks(self, is_recorded: bool, is_watched: bool, stop: SharedChannel<()>) -> Hooks {
+        let mut hooks = Hooks::default();
         if is_recorded {
             let reporter = self.clone();
             hooks.recorder =
                 Some(Box::new(move |interval| reporter.tell(Message::Interval(Box::new(interval)))));
         }
         if is_watched {
-            hooks.observer = Some(Box::new(move |snapshot| self.tell(Message::Snapshot(snapshot))));
+            hooks.observer = Some(Box::new(move |progress| self.tell(Message::Progress(progress))));
         }
         // Returns when it is closed, or when interrupted at the end of the run.
         hooks.stopper = Some(Box::new(move || {
@@ -91,7 +91,7 @@ pub(crate) struct Job {
     pub(crate) worker: usize,
     pub(crate) share: Share,
     /// Makes the hooks, on the thread.
-    pub(crate) hooks: Box<dyn FnOnce() -> WorkerHooks + Send>,
+    pub(crate) hooks: Box<dyn FnOnce() -> Hooks + Send>,
     /// Closed to stop the run early, which the hooks also wait for.
     pub(crate) stop: SharedChannel<()>,
 }
@@ -108,10 +108,10 @@ pub(crate) fn run(
     let _stop_all = StopAll(stop.clone());
     let mut threads = Vec::new();
     let mut intervals = recorder.map(|recorder| IntervalMerger::new(recorder, plan.workers));
-    let mut snapshots = observer.map(|observer| SnapshotMerger::new(observer, plan.workers));
+    let mut progresses = observer.map(|observer| ProgressMerger::new(observer, plan.workers));
     for (worker, share) in Share::split(plan.workers).into_iter().enumerate() {
         let (reporter, stop) = (Reporter { worker, messages: messages.clone() }, stop.clone());
-        let (is_recorded, is_watched) = (intervals.is_some(), snapshots.is_some());
+        let (is_recorded, is_watched) = (intervals.is_some(), progresses.is_some());
         let work = work.clone();
         let work = move || {
             let mut ending = Ending::new(reporter.clone());
@@ -144,15 +144,15 @@ pub(crate) fn run(
                     intervals.take(worker, *interval);
                 }
             }
-            Message::Snapshot(snapshot) => {
-                if let Some(snapshots) = &mut snapshots {
-                    snapshots.take(worker, snapshot);
+            Message::Progress(progress) => {
+                if let Some(progresses) = &mut progresses {
+                    progresses.take(worker, progress);
                 }
             }
             Message::Ended(outcome) => {
                 running -= 1;
                 intervals.iter_mut().for_each(|intervals| intervals.end(worker));
-                snapshots.iter_mut().for_each(|snapshots| snapshots.end(worker));
+                progresses.iter_mut().for_each(|progresses| progresses.end(worker));
                 merged = merge(merged, *outcome);
                 if merged.is_err() {
                     stop.close();

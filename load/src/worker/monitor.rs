@@ -5,24 +5,23 @@ use std::time::{Duration, Instant};
 use ringspun_fibers::{self as fibers, JoinHandle};
 
 use super::Worker;
-use crate::hooks::Snapshot;
+use crate::hooks::Observer;
 use crate::interval::Cutter;
+use crate::telling::Telling;
 use crate::work::Work;
 
 /// The period of looking for requests that exceed the timeout; it depends on the timeout.
 const MONITOR_PERIOD_MIN: Duration = Duration::from_millis(1);
 const MONITOR_PERIOD_MAX: Duration = Duration::from_millis(100);
-/// The period of progress reports.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Interrupts requests that exceed the timeout, records the CPU time at the beginning and the end of the
     /// measurement, ends intervals, and reports progress. Ends with the runtime.
-    pub(super) fn monitor(&self, drivers: &[JoinHandle<()>], mut observer: Option<Box<dyn FnMut(Snapshot)>>) {
+    pub(super) fn monitor(&self, drivers: &[JoinHandle<()>], observer: Option<Observer>) {
         let clock = self.clock.get();
         let period = (self.plan.timeout / 8).clamp(MONITOR_PERIOD_MIN, MONITOR_PERIOD_MAX);
-        let (mut now, mut has_warmed_up, mut told_at, mut told_answers) =
-            (clock.start, false, clock.start, 0);
+        let mut telling = observer.map(|observer| Telling::new(observer, clock.start, clock.measure_from));
+        let (mut now, mut has_warmed_up) = (clock.start, false);
         loop {
             let cut_at = self.cutter.borrow().as_ref().map(Cutter::next_at);
             let edges = [Some(clock.measure_from), clock.end, cut_at].into_iter().flatten();
@@ -50,19 +49,8 @@ impl Worker {
             }
             self.cpu.set(cpu);
             self.interrupt_waiting(drivers, now, self.plan.timeout);
-            if let Some(observer) = &mut observer
-                && now - told_at >= PROGRESS_EVERY
-            {
-                let answers = self.tally.answered_ever();
-                observer(Snapshot {
-                    elapsed: now - clock.start,
-                    is_warming_up: now < clock.measure_from,
-                    rate_per_s: (answers - told_answers) as f64 / (now - told_at).as_secs_f64(),
-                    errors: self.tally.error_count(),
-                    connections_open: self.tally.open_now(),
-                    response_times: self.tally.response_times(),
-                });
-                (told_at, told_answers) = (now, answers);
+            if let Some(telling) = &mut telling {
+                telling.look(&self.tally, now);
             }
         }
     }

@@ -46,23 +46,14 @@ impl Worker {
             measured,
             was_stopped,
             target_loss,
-            workers: 1,
             cpu_time,
             busiest_cpu_time: cpu_time,
             started_late: self.started_late.get(),
-            connections: self.tally.connections(),
             requests,
             sessions,
-            traffic: self.tally.traffic(),
-            errors: self.tally.errors(),
-            statuses: self.tally.statuses(),
-            response_times: self.tally.response_times(),
-            service_times: self.tally.service_times(),
-            failure_times: self.tally.failure_times(),
-            handshake_times: self.tally.handshake_times(),
-            send_delays: self.tally.send_delays(),
             named: self.names.outcome(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
+            ..self.tally.outcome()
         }
     }
 }
