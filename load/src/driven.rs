@@ -151,8 +151,6 @@ pub struct Ledger {
     cpu_end: Cell<Option<Duration>>,
 }
 
-/// Receives the progress of the thread.
-
 #[derive(Clone, Copy)]
 struct Clock {
     start: Instant,
