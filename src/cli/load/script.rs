@@ -52,9 +52,9 @@ struct Begun {
 impl Users {
     /// Calls a function with the user that the first argument names.
     fn with<T>(&self, arguments: &[Value], call: impl FnOnce(&mut User) -> T) -> Result<T, String> {
-        let index = arguments.first().and_then(Value::as_number);
+        // A script can call what its loop calls, too, with anything.
+        let index = arguments.first().and_then(Value::as_number).filter(|index| *index >= 0.0);
         let mut users = self.users.borrow_mut();
-        // A negative or fractional number is none of the indices of users that the script's loop has.
         let user = index.and_then(|index| users.get_mut(index as usize)).ok_or("there is no such user")?;
         Ok(call(user))
     }
@@ -84,7 +84,7 @@ impl Users {
 
     fn end(&self, arguments: &[Value]) -> Result<Value, String> {
         self.with(arguments, |user| {
-            if let Some((kind, text)) = failure(&arguments[1..]) {
+            if let Some((kind, text)) = failure(arguments.get(1..).unwrap_or_default()) {
                 self.ledger.fail(kind, text);
             }
             if let Some(session) = user.session.take() {
