@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringspun_runtime::{EventLoop, Wait, trace_point};
+use ringspun_runtime::{EventLoop, Wait, contained, trace_point};
 use slab::Slab;
 
 use crate::channel::Channel;
@@ -265,7 +265,7 @@ impl Scheduler {
             let wait = if self.queue.is_empty() && self.stacks.trim() { Wait::Block } else { Wait::No };
             self.turn(wait)?;
             for task in self.remote.take() {
-                contain_panic(task);
+                contained(task);
             }
         }
     }
@@ -337,15 +337,5 @@ fn report_stopped(fiber: &Fiber) {
         tracing::error!("{text}");
     } else {
         let _ = writeln!(io::stderr(), "ringspun: {text}");
-    }
-}
-
-/// Runs a detached task; the hook has reported its panic.
-pub(crate) fn contain_panic(function: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(function)) {
-        // If dropping the payload panics too, leak it.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(again);
-        }
     }
 }

@@ -3,9 +3,9 @@
 //! A subscriber keeps the entered spans of each *thread*. So what a future does by `tracing::Instrument`, a fiber does
 //! at every wait: its spans are exited before it parks, and entered again when it resumes.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ringspun_runtime::contained;
 use tracing::dispatcher::{Dispatch, get_default};
 use tracing::level_filters::LevelFilter;
 use tracing::span::Id;
@@ -39,6 +39,7 @@ pub(crate) fn look() {
 /// Exits all spans that have been entered on this thread; `None` if there are none.
 #[cold]
 pub(crate) fn leave() -> Option<LeftSpans> {
+    // A panic of a subscriber must not unwind a fiber whose memory the kernel uses.
     contained(|| {
         // What a subscriber does at an exit may look for the default itself, which it would not find inside of this
         // closure.
@@ -53,7 +54,7 @@ pub(crate) fn leave() -> Option<LeftSpans> {
             }
         }
         Some(LeftSpans { dispatch, ids })
-    })
+    })?
 }
 
 /// More than any program nests.
@@ -62,27 +63,11 @@ const LEFT_MAX: usize = 1000;
 impl LeftSpans {
     /// Enters the spans again, in the order in which they were entered first.
     pub(crate) fn enter(&self) {
-        contained(|| {
-            self.ids.iter().rev().for_each(|id| self.dispatch.enter(id));
-            Some(())
-        });
+        contained(|| self.ids.iter().rev().for_each(|id| self.dispatch.enter(id)));
     }
 
     /// Exits them once more.
     pub(crate) fn exit(&self) {
-        contained(|| {
-            self.ids.iter().for_each(|id| self.dispatch.exit(id));
-            Some(())
-        });
+        contained(|| self.ids.iter().for_each(|id| self.dispatch.exit(id)));
     }
-}
-
-/// Calls code of a subscriber. Its panic, which the hook has reported, must not unwind a fiber whose memory the kernel
-/// uses.
-fn contained<T>(function: impl FnOnce() -> Option<T>) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(function)).unwrap_or_else(|payload| {
-        // Dropping it may panic, too.
-        std::mem::forget(payload);
-        None
-    })
 }

@@ -3,13 +3,15 @@
 use std::io;
 use std::rc::Rc;
 
+use ringspun_runtime::contained;
+
 use crate::channel::Channel;
 use crate::current::with_running;
 use crate::event::FiberEvent;
 use crate::fiber::Fiber;
 use crate::group::Member;
 use crate::join::{JoinHandle, Packet};
-use crate::scheduler::{Scheduler, contain_panic};
+use crate::scheduler::Scheduler;
 use crate::spans;
 use crate::stack::FiberStack;
 use crate::wait::failed_at_once;
@@ -147,12 +149,12 @@ fn body<T>(
             let _span = span().entered();
             function()
         });
-        contain_panic(clear_locals);
+        contained(clear_locals);
         if let Some(supervisor) = supervisor {
             supervisor.give_at_once(FiberEvent::of_running(ending));
         }
         // Drops the result here if the handle is gone.
-        contain_panic(|| drop(result));
+        contained(|| drop(result));
         // Last: from here on, nothing that the function borrowed is used.
         if let Some(member) = member {
             member.leave();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringspun_runtime::ThreadProgress;
+use ringspun_runtime::{ThreadProgress, contained};
 
 use crate::affinity::pin_to;
 use crate::join::panic_text;
@@ -272,10 +272,7 @@ impl Set {
 
     fn tell(&self, event: &WorkerEvent) {
         if let Some(observer) = &self.settings.observer {
-            // The hook reports its panic.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer(event))) {
-                std::mem::forget(payload);
-            }
+            contained(|| observer(event));
         }
     }
 

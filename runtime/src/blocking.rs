@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::contained::contained;
 use crate::process::ProcessMark;
 use crate::wake::{RemoteWaker, Wake};
 
@@ -222,11 +223,8 @@ impl Pool {
             }
             let Some((_, job)) = state.queue.pop_first() else { break };
             drop(state);
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
-                // Only the drop of an abandoned result panics here. If dropping the payload panics too, the thread
-                // would end: leak it.
-                std::mem::forget(payload);
-            }
+            // Only the drop of an abandoned result panics here.
+            contained(job);
             state = self.lock();
         }
         state.threads -= 1;
@@ -329,9 +327,7 @@ impl BlockingCalls {
             if let Err((error, job)) = pool.submit(ticket, job) {
                 // Its caller has been told that it would be made.
                 tracing::error!(%error, "a call that was held back blocks the event loop");
-                if let Some(payload) = job.and_then(|job| catch_unwind(AssertUnwindSafe(job)).err()) {
-                    std::mem::forget(payload);
-                }
+                job.and_then(contained);
             }
         }
     }

@@ -71,6 +71,7 @@ mod buffers;
 mod completion;
 #[cfg(unix)]
 mod configuration;
+mod contained;
 #[cfg(unix)]
 mod event_loop;
 #[cfg(feature = "mutations")]
@@ -110,6 +111,7 @@ pub use blocking::{BlockingCall, BlockingKind};
 pub use buffers::Buffer;
 #[cfg(unix)]
 pub use configuration::{Configuration, SpinFor};
+pub use contained::contained;
 #[cfg(unix)]
 pub use event_loop::{EventLoop, LoopStatistics, Wait};
 #[cfg(unix)]

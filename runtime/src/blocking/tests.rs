@@ -180,7 +180,6 @@ fn a_call_is_withdrawn_only_before_it_begins_whoever_holds_it() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "leaks what panics when dropped, on purpose")]
 fn a_thread_outlives_a_result_whose_drop_panics() {
     struct Bomb(mpsc::Sender<thread::ThreadId>);
     impl Drop for Bomb {
