@@ -12,6 +12,7 @@ mod live;
 mod pace;
 mod page;
 mod pipeline;
+mod prometheus;
 mod repeat;
 mod report;
 mod requests;

@@ -2,15 +2,15 @@
 //!
 //! Each file has its own thread, so that compressing and writing do not delay requests.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::{mem, process};
 
 use ringspun_load::{Interval, Recorder, write_log};
 
@@ -50,6 +50,74 @@ impl ResultFile {
         // Pipes and devices have no length to set.
         let _ = self.file.set_len(0);
         self.file.write_all(text.as_bytes()).map_err(|error| super::cannot_write(&self.shown_path, &error))
+    }
+}
+
+/// A file that takes the place of an earlier one at once, so that nobody reads a part of it.
+pub struct ReplacedFile {
+    path: PathBuf,
+    shown_path: String,
+}
+
+impl ReplacedFile {
+    /// Checks that the file can be written, before the run.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let shown_path = path.display().to_string();
+        // What a link leads to is replaced, not the link.
+        let file = Self { path: path.canonicalize().unwrap_or_else(|_| path.to_path_buf()), shown_path };
+        let checked = match file.is_replaced() {
+            true => file.create_beside().and_then(|(_, beside)| fs::remove_file(beside)),
+            false => Ok(()),
+        };
+        match checked {
+            Ok(()) => Ok(file),
+            Err(error) => Err(super::cannot_write(&file.shown_path, &error)),
+        }
+    }
+
+    /// Writes the content to a file in the same folder, which then gets the name.
+    pub fn write(self, text: &str) -> io::Result<()> {
+        let written = match self.is_replaced() {
+            true => self.replace(text),
+            false => File::options()
+                .write(true)
+                .open(&self.path)
+                .and_then(|mut file| file.write_all(text.as_bytes())),
+        };
+        written.map_err(|error| super::cannot_write(&self.shown_path, &error))
+    }
+
+    /// Pipes and devices are written to as they are.
+    fn is_replaced(&self) -> bool {
+        self.path.metadata().map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
+    }
+
+    /// Creates a file in the same folder, with the permissions of the one that it is to replace.
+    fn create_beside(&self) -> io::Result<(File, PathBuf)> {
+        let earlier = self.path.metadata().ok();
+        let name = self.path.file_name().filter(|_| !earlier.as_ref().is_some_and(Metadata::is_dir));
+        let name = name.ok_or_else(|| io::Error::other("it is a folder: expected a file"))?;
+        // Collectors read files that end with .prom.
+        let beside = self.path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), process::id()));
+        let file = File::options().write(true).create_new(true).open(&beside)?;
+        let kept = earlier.map_or(Ok(()), |earlier| file.set_permissions(earlier.permissions()));
+        match kept {
+            Ok(()) => Ok((file, beside)),
+            Err(error) => {
+                let _ = fs::remove_file(&beside);
+                Err(error)
+            }
+        }
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let (mut file, beside) = self.create_beside()?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let replaced = written.and_then(|()| fs::rename(&beside, &self.path));
+        if replaced.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
     }
 }
 

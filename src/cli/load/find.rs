@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use ringspun::{MetricKind, Metrics};
 use ringspun_load::{
     Condition, Finding, Outcome, Pace, Plan, Rate, SearchResult, TrialPurpose, format_per_s, search,
 };
@@ -194,6 +195,24 @@ impl Search {
             table.push('\n');
         }
         table
+    }
+
+    /// Adds the result for `--prometheus`.
+    pub fn add_to(&self, metrics: &mut Metrics) {
+        let mut add = |name, help, value| metrics.add(name, MetricKind::Gauge, help, &[], value);
+        let help = "Whether a rate was found at which the conditions of --find hold.";
+        add("ringspun_load_find_found", help, f64::from(self.result.found.is_some()));
+        add("ringspun_load_find_trials", "Trials of the search.", self.trials.len() as f64);
+        if let Some(found) = self.result.found {
+            let help = "Highest rate at which the conditions of --find hold.";
+            add("ringspun_load_find_rate_per_second", help, found.rate.as_per_s());
+            let help = "Confidence that trials at that rate hold more often than not.";
+            add("ringspun_load_find_confidence_ratio", help, found.confidence_percent() / 100.0);
+        }
+        if let Some(rate) = self.result.fails_at {
+            let help = "Lowest rate that was tried and at which the conditions of --find fail.";
+            add("ringspun_load_find_fails_at_per_second", help, rate.as_per_s());
+        }
     }
 
     /// The field `search` of the results.
