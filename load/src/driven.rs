@@ -15,6 +15,7 @@ use crate::error::RunError;
 use crate::hooks::{Hooks, Observer};
 use crate::interval::{Cutter, Recorder};
 use crate::latencies::Latencies;
+use crate::link::Handshake;
 use crate::outcome::{ErrorKind, NamedOutcome, Outcome, Requests, SessionCounts, TargetLoss};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::request_list::{NAMES_MAX, OTHERS};
@@ -82,6 +83,10 @@ pub fn run_driven(plan: &Plan, hooks: Hooks, driver: Driver) -> Result<Outcome, 
         )));
     }
     capacity::check(plan, 1).map_err(RunError::DoesNotFit)?;
+    if plan.target.tls_host().is_some() {
+        // Certificates and keys that are none are the same error as in other runs.
+        plan.tls.config(&[]).map_err(RunError::Failed)?;
+    }
     let plan = plan.clone();
     let run = move || {
         let shared = plan.clone();
@@ -300,6 +305,11 @@ impl Ledger {
         self.tally.opened();
     }
 
+    /// Records how long the TLS handshake of a connection took, and whether it resumed an earlier session.
+    pub fn secured(&self, time: Duration, is_resumed: bool) {
+        self.tally.shook_hands(Some(Handshake { time, is_resumed }));
+    }
+
     /// Counts a connection as closed.
     pub fn closed(&self) {
         self.tally.closed();
@@ -430,7 +440,7 @@ fn count_failure(requests: &mut Requests, kind: ErrorKind) {
     match kind {
         ErrorKind::TimedOut => requests.timed_out += 1,
         ErrorKind::Status => requests.bad_status += 1,
-        ErrorKind::ConnectFailed => requests.lost += 1,
+        ErrorKind::ConnectFailed | ErrorKind::HandshakeFailed => requests.lost += 1,
         _ => requests.wrong += 1,
     }
 }

@@ -99,7 +99,7 @@ pub enum Workload {
     /// Sends a message and waits for the next data message. For WebSocket, with the feature `websocket` of this crate.
     WebSocket(WebSocketRequest),
     /// Sessions that a program of the caller's makes: [`run_driven`](crate::run_driven). A request is a step of one.
-    /// For TCP and Unix sockets and HTTP, without TLS.
+    /// Not for WebSocket, whose program may speak it over `http` or `https` itself.
     Driven {
         /// What the program is called.
         name: String,

@@ -19,6 +19,7 @@ mod requests;
 mod runs;
 mod scale;
 mod scripts;
+mod secured_scripts;
 mod sessions;
 mod signals;
 mod stalls;

@@ -170,11 +170,7 @@ impl Plan {
     /// What a program that makes sessions decides itself, or cannot have.
     fn check_driven(&self, name: &str) -> Result<(), String> {
         let target = self.target.without_query();
-        let is_fitting = match &self.target {
-            Target::Tcp(_) | Target::Unix(_) => true,
-            Target::Http(target) => target.scheme() == "http",
-            Target::Tls(_) | Target::Udp(_) | Target::WebSocket(_) => false,
-        };
+        let is_fitting = !matches!(self.target, Target::WebSocket(_));
         let refused = [
             (self.requests.is_some(), "a list of requests"),
             (self.pipeline > 1, "pipelining"),
@@ -185,9 +181,10 @@ impl Plan {
             (matches!(self.pace, Pace::Steps(_)), "rates that change"),
         ];
         match refused.iter().find(|(is_given, _)| *is_given) {
-            _ if !is_fitting => {
-                Err(format!("{name} cannot be run against {target}: expected http://, tcp:// or unix:"))
-            }
+            _ if !is_fitting => Err(format!(
+                "{name} cannot be run against {target}: expected http://, https://, tcp://, tls://, udp:// or \
+                     unix:"
+            )),
             Some((_, what)) => {
                 Err(format!("{what} with {name}: expected none, as a script makes the sessions"))
             }

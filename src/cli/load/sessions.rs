@@ -63,7 +63,7 @@ pub struct SessionFlags {
     /// Its function main is called for each session, (defn main [session] ...), and makes steps with names, such as
     /// (load/step session "login" load/request session "POST" "/login" :body "name=ann"). Each connection is a user
     /// that makes one session after the other; with --rate, sessions begin at that rate, and --count is a number of
-    /// them. For http, tcp and unix targets. docs/load.md has more.
+    /// them. Not for ws and wss targets. docs/load.md has more.
     #[arg(long, value_name = "FILE", conflicts_with_all = NOT_WITH_SCRIPT)]
     pub script: Option<PathBuf>,
 }
