@@ -56,6 +56,9 @@ impl StepOutcome {
         self.measured = self.measured.max(other.measured);
         self.answered_in_time += other.answered_in_time;
         self.requests.add(&other.requests);
+        for (sessions, others) in self.sessions.iter_mut().zip(&other.sessions) {
+            sessions.add(others);
+        }
         self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);

@@ -223,6 +223,8 @@ pub struct StepOutcome {
     /// Counts of the requests that were due in the step. `answered_after_end` refers to the end of the whole
     /// measurement.
     pub requests: Requests,
+    /// Counts of the sessions that were due in the step; `None` but in driven runs.
+    pub sessions: Option<SessionCounts>,
     /// How many of those requests were answered with each HTTP status.
     pub statuses: StatusCounts,
     /// Response times of those requests.
@@ -331,9 +333,12 @@ pub struct Outcome {
 impl Outcome {
     /// The planned requests, from the counts of sessions of all threads.
     pub(crate) fn with_planned_requests(mut self) -> Self {
-        if let Some(sessions) = &self.sessions {
-            let unbegun = sessions.planned.map(|planned| planned.saturating_sub(sessions.begun));
-            self.requests.planned = unbegun.map(|unbegun| self.requests.sent + unbegun);
+        let steps = self.steps.iter_mut().map(|step| (step.sessions, &mut step.requests));
+        for (sessions, requests) in steps.chain([(self.sessions, &mut self.requests)]) {
+            if let Some(SessionCounts { planned, begun, .. }) = sessions {
+                let unbegun = planned.map(|planned| planned.saturating_sub(begun));
+                requests.planned = unbegun.map(|unbegun| requests.sent + unbegun);
+            }
         }
         self
     }

@@ -18,6 +18,7 @@ mod report;
 mod requests;
 mod runs;
 mod scale;
+mod script_rates;
 mod scripts;
 mod secured_scripts;
 mod sessions;

@@ -178,7 +178,6 @@ impl Plan {
             (self.requests_per_connection.is_some(), "requests per connection"),
             (!self.sources.is_empty(), "source addresses"),
             (!self.ramp_up.is_zero(), "a ramp-up"),
-            (matches!(self.pace, Pace::Steps(_)), "rates that change"),
         ];
         match refused.iter().find(|(is_given, _)| *is_given) {
             _ if !is_fitting => Err(format!(

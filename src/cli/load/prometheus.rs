@@ -214,6 +214,13 @@ fn add_steps(metrics: &mut Metrics, outcome: &Outcome) {
         metrics.add(name, Gauge, help, &labels, step.rate_per_s());
         let help = "Requests of a step that were sent, by what became of them.";
         add_by_result(metrics, "ringspun_load_step_requests_total", help, &labels, &step.requests);
+        if let Some(sessions) = step.sessions {
+            let (name, help) = ("ringspun_load_step_sessions_begun_total", "Sessions of a step that began.");
+            metrics.add(name, Counter, help, &labels, sessions.begun as f64);
+            let help = "Sessions of a step that made all of their requests.";
+            let name = "ringspun_load_step_sessions_completed_total";
+            metrics.add(name, Counter, help, &labels, sessions.completed as f64);
+        }
         let (name, help) = ("ringspun_load_step_responses_total", "Responses by step and HTTP status.");
         add_statuses(metrics, name, help, &labels, &step.statuses);
         let (name, help) = ("ringspun_load_step_response_time_seconds", "Response times by step.");

@@ -43,6 +43,10 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             format!("partly open loop: sessions begin at {rate}")
         }
         Pace::Open { rate } => format!("open loop at {rate}"),
+        Pace::Steps(steps) if sessions::are_made(plan) => match steps.as_slice() {
+            [step] => format!("partly open loop: sessions begin at {step}"),
+            steps => format!("partly open loop: sessions begin in {} steps", steps.len()),
+        },
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
