@@ -37,6 +37,7 @@ impl Connections {
         self.opened += other.opened;
         self.open_max += other.open_max;
         self.closed_idle += other.closed_idle;
+        self.elsewhere += other.elsewhere;
         self.resumed += other.resumed;
         let allowed = [self.streams_allowed, other.streams_allowed].into_iter().flatten();
         self.streams_allowed = allowed.min();

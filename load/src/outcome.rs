@@ -131,7 +131,10 @@ pub struct Connections {
     pub open_max: usize,
     /// How many the target closed while they were idle, which is not an error; they were reopened.
     pub closed_idle: u64,
-    /// How many of the opened ones resumed an earlier TLS session.
+    /// How many were opened to other servers, to follow redirects there ([`Plan::follow_to`](crate::Plan::follow_to));
+    /// not among the opened ones.
+    pub elsewhere: u64,
+    /// How many of all of these resumed an earlier TLS session.
     pub resumed: u64,
     /// How many streams the target allowed on a connection, where those were fewer than planned; with HTTP/2.
     pub streams_allowed: Option<usize>,

@@ -456,7 +456,8 @@ fn a_response_to_no_request_is_an_error_and_takes_no_request_with_it() {
     let report = measure(&[&[target.as_str()], &pace[..]].concat(), 0);
     let [answered, wrong] = ["answered", "wrong"].map(|name| number(&report["requests"][name]));
     assert_eq!(answered + wrong, 4, "{}", report["requests"]);
-    // Each costs the connection; after the last request, none is opened. On a busy machine, it may come with the next one.
+    // Each costs the connection; after the last request, none is opened. On a busy machine, it may come with the
+    // next one.
     let [total, opened] = [&report["errors"]["total"], &report["connections"]["opened"]].map(number);
     assert!(total >= 1 && opened.abs_diff(total) <= 1, "{}", report["errors"]);
     assert_eq!(number(&report["connections"]["closed_idle"]), 0, "{}", report["connections"]);

@@ -13,6 +13,7 @@ mod pace;
 mod page;
 mod pipeline;
 mod prometheus;
+mod redirects;
 mod repeat;
 mod report;
 mod requests;

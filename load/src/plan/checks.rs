@@ -36,8 +36,14 @@ impl Plan {
                 self.shown_target()
             ));
         }
-        if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {
+        if self.tls != TlsOptions::default() && !self.speaks_tls() {
             return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
+        }
+        if !self.follow_to.is_empty() && !self.follows() {
+            return Err(format!(
+                "redirects to other servers ({}): expected HTTP requests with redirects to follow",
+                self.follow_to.iter().map(HttpTarget::origin).collect::<Vec<_>>().join(", ")
+            ));
         }
         self.check_requests_per_connection()?;
         self.check_http2()?;
@@ -217,6 +223,11 @@ impl Plan {
             }
             Pace::Closed | Pace::Open { .. } => Ok(()),
         }
+    }
+
+    /// Whether redirects are followed.
+    fn follows(&self) -> bool {
+        matches!(&self.workload, Workload::Http(request) if request.follow > 0)
     }
 
     /// Whether each request has an answer.

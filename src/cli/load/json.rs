@@ -199,6 +199,7 @@ fn connections_value(outcome: &Outcome) -> Value {
         "opened": connections.opened,
         "open_max": connections.open_max,
         "closed_idle": connections.closed_idle,
+        "elsewhere": connections.elsewhere,
         "resumed": connections.resumed,
         "streams_allowed": connections.streams_allowed,
         "refused": errors.count(ErrorKind::Refused),

@@ -87,6 +87,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/ -c 500 --rate 50 --session 1..20 --think 500ms..2s --requests shop.jsonl
   ringspun load http://127.0.0.1:8080/ -c 50 --script shop.janet --fail-if 'p99>50ms@login'
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
+  ringspun load http://localhost:8080/ --follow 1 --follow-to https://localhost:8443
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
   ringspun load ws://127.0.0.1:8080/echo -c 64 --payload 1k --message-type text

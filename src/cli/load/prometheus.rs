@@ -161,6 +161,11 @@ fn add_connections(metrics: &mut Metrics, outcome: &Outcome) {
             connections.closed_idle,
         ),
         (
+            "ringspun_load_connections_elsewhere_total",
+            "Connections to other servers, to follow redirects.",
+            connections.elsewhere,
+        ),
+        (
             "ringspun_load_connections_resumed_total",
             "Connections that resumed an earlier TLS session.",
             connections.resumed,

@@ -85,6 +85,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     if connections.closed_idle > 0 {
         write!(text, ", {} closed while idle", format_count(connections.closed_idle))?;
     }
+    if connections.elsewhere > 0 {
+        write!(text, ", {} to other servers", format_count(connections.elsewhere))?;
+    }
     if connections.resumed > 0 {
         write!(text, ", {} resumed a session", format_count(connections.resumed))?;
     }
