@@ -178,6 +178,10 @@ fn flags_for_tls_are_refused_without_it() {
         (&["tls://localhost:1", "--cert", "x"], "--key <FILE>"),
         (&["tls://localhost:1", "--cacert", "/nonexistent"], "--cacert: cannot read /nonexistent"),
         (&["tls://localhost:1", "--cacert", "x", "--insecure"], "cannot be used with"),
+        (
+            &["tls://localhost:1", "--alpn", "h2,"],
+            "a protocol to offer in TLS has 0 bytes: expected 1 to 255",
+        ),
     ] {
         let output = load(arguments);
         assert_eq!(output.status.code(), Some(2));

@@ -18,8 +18,10 @@ impl Plan {
         if !(1..=self.connections.min(WORKERS_MAX)).contains(&self.workers) {
             let max = self.connections.min(WORKERS_MAX);
             return Err(format!(
-                "{} workers for {} connections: expected 1 to {max}",
-                self.workers, self.connections
+                "{} workers for {} connection{}: expected 1 to {max}",
+                self.workers,
+                self.connections,
+                if self.connections == 1 { "" } else { "s" }
             ));
         }
         if let (Target::Udp(_) | Target::Unix(_), Some(detour)) = (&self.target, &self.detour) {
@@ -38,6 +40,9 @@ impl Plan {
         }
         if self.tls != TlsOptions::default() && !self.speaks_tls() {
             return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
+        }
+        if let Some(name) = self.tls.alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
+            return Err(format!("a protocol to offer in TLS has {} bytes: expected 1 to 255", name.len()));
         }
         if !self.follow_to.is_empty() && !self.follows() {
             return Err(format!(
