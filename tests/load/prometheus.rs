@@ -132,9 +132,11 @@ fn steps_names_repeats_and_searches_have_theirs() {
     }
 
     let find = ["--find", "errors>=0", "--find-from", "50", "--find-to", "50", "--find-confirm", "1"];
-    let (_, samples) = results(&[&[echo.as_str(), "-d", "300ms", "-c", "4"], &find[..]].concat(), 0);
+    let (report, samples) = results(&[&[echo.as_str(), "-d", "300ms", "-c", "4"], &find[..]].concat(), 0);
     assert_eq!(sample(&samples, "find_found"), 1.0);
-    assert_eq!(sample(&samples, "find_rate_per_second"), 50.0);
+    // A slow machine may find less.
+    let rate = report["search"]["rate_per_s"].as_f64();
+    assert_eq!(Some(sample(&samples, "find_rate_per_second")), rate);
 }
 
 #[test]
@@ -152,22 +154,38 @@ fn the_file_is_replaced_at_once_and_nothing_else_is_left() {
     assert_ne!(before.ino(), after.ino(), "a reader could have read a part");
     assert_eq!(after.mode() & 0o777, 0o640);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // To a file that is not there yet, and a name as long as they get.
+    let (new, later, long) =
+        (folder.file("new.prom"), folder.file("later.prom"), folder.file(&"n".repeat(255)));
+    symlink("new.prom", &later).unwrap();
+    for path in [&later, &long] {
+        let output = load(&[&target, "-n", "10", "--prometheus", path]);
+        assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+        assert!(parse(&fs::read_to_string(path).unwrap()).is_ok());
+    }
+    assert!(
+        fs::symlink_metadata(&later).unwrap().is_symlink() && fs::symlink_metadata(&new).unwrap().is_file()
+    );
     // Who had opened the earlier one reads all of it.
     assert_eq!(std::io::read_to_string(earlier).unwrap(), "earlier\n");
     assert!(parse(&fs::read_to_string(&file).unwrap()).is_ok());
     assert!(text_of(&output).starts_with("tcp://"), "the table is printed as well");
     let files: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
 }
 
 #[test]
 fn what_cannot_be_written_is_known_before_the_run() {
     let (target, folder) = (echo_server(), ScratchFolder::new("unwritable"));
-    let missing = folder.file("missing/load.prom");
-    for (path, why) in
-        [(missing.as_str(), "No such file"), (folder.path().to_str().unwrap(), "expected a file")]
-    {
+    let (missing, slash, ring) = (folder.file("missing/load.prom"), folder.file("new/"), folder.file("ring"));
+    symlink("ring", &ring).unwrap();
+    for (path, why) in [
+        (missing.as_str(), "No such file"),
+        (&slash, "expected a file"),
+        (&ring, "symbolic links"),
+        (folder.path().to_str().unwrap(), "expected a file"),
+    ] {
         // An hour would not end in time.
         let output = load(&[&target, "-d", "1h", "--prometheus", path]);
         let errors = error_text(&output);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{mem, process};
 
 use ringspun_load::{Interval, Recorder, write_log};
@@ -63,16 +64,15 @@ impl ReplacedFile {
     /// Checks that the file can be written, before the run.
     pub fn open(path: &Path) -> io::Result<Self> {
         let shown_path = path.display().to_string();
-        // What a link leads to is replaced, not the link.
-        let file = Self { path: path.canonicalize().unwrap_or_else(|_| path.to_path_buf()), shown_path };
-        let checked = match file.is_replaced() {
-            true => file.create_beside().and_then(|(_, beside)| fs::remove_file(beside)),
-            false => Ok(()),
-        };
-        match checked {
-            Ok(()) => Ok(file),
-            Err(error) => Err(super::cannot_write(&file.shown_path, &error)),
-        }
+        let checked = destination(path).and_then(|path| {
+            let file = Self { path, shown_path: shown_path.clone() };
+            if file.is_replaced() {
+                let (_, beside) = file.create_beside()?;
+                fs::remove_file(beside)?;
+            }
+            Ok(file)
+        });
+        checked.map_err(|error| super::cannot_write(&shown_path, &error))
     }
 
     /// Writes the content to a file in the same folder, which then gets the name.
@@ -95,10 +95,14 @@ impl ReplacedFile {
     /// Creates a file in the same folder, with the permissions of the one that it is to replace.
     fn create_beside(&self) -> io::Result<(File, PathBuf)> {
         let earlier = self.path.metadata().ok();
-        let name = self.path.file_name().filter(|_| !earlier.as_ref().is_some_and(Metadata::is_dir));
-        let name = name.ok_or_else(|| io::Error::other("it is a folder: expected a file"))?;
-        // Collectors read files that end with .prom.
-        let beside = self.path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), process::id()));
+        let is_folder = earlier.as_ref().is_some_and(Metadata::is_dir)
+            || self.path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if is_folder || self.path.file_name().is_none() {
+            return Err(io::Error::other("it is a folder: expected a file"));
+        }
+        // Collectors read files that end with .prom. Processes in several containers may have the same number.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let beside = self.path.with_file_name(format!(".ringspun-{}-{}.tmp", process::id(), now.as_nanos()));
         let file = File::options().write(true).create_new(true).open(&beside)?;
         let kept = earlier.map_or(Ok(()), |earlier| file.set_permissions(earlier.permissions()));
         match kept {
@@ -119,6 +123,23 @@ impl ReplacedFile {
         }
         replaced
     }
+}
+
+/// Where a path leads, by links also to what does not exist yet.
+fn destination(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.read_link()) {
+        (Ok(path), _) => Ok(path),
+        // The system follows no rings of links.
+        (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
+            destination(&folder_of(path).join(target))
+        }
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_path_buf()),
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether a path stands for standard output.
@@ -166,7 +187,7 @@ fn place_of(path: &Path) -> Place {
         true => io::stdout().as_fd().try_clone_to_owned().and_then(|output| File::from(output).metadata()),
         false => path.metadata(),
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match (metadata, path.read_link()) {
         (Ok(metadata), _) => metadata.into(),
         // A link to a file that does not exist yet, and is created through it. The system follows no rings of links.
