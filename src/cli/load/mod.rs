@@ -63,7 +63,11 @@ use stopping::Stopping;
 
 /// The command line of `ringspun load`.
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    allow_negative_numbers = true
+)]
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
