@@ -40,7 +40,7 @@ mod tutorial {}
 
 mod metrics;
 
-pub use metrics::{MetricKind, Metrics, metrics};
+pub use metrics::{MetricKind, Metrics, Summary, metrics};
 pub use ringspun_fibers as fibers;
 pub use ringspun_fibers::{Runtime, run};
 #[cfg(feature = "janet")]

@@ -24,12 +24,32 @@ pub enum MetricKind {
     Gauge,
 }
 
+/// The distribution of a measure, for [`Metrics::add_summary`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Values by quantile, from 0 (the least value) to 1 (the greatest).
+    pub quantiles: Vec<(f64, f64)>,
+    /// The sum of all values.
+    pub sum: f64,
+    /// How many values there are.
+    pub count: u64,
+}
+
 #[derive(Clone, Debug)]
 struct Family {
     name: &'static str,
-    kind: MetricKind,
+    /// As in the text.
+    kind: &'static str,
     help: &'static str,
-    samples: Vec<(Vec<(&'static str, String)>, f64)>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Debug)]
+struct Sample {
+    /// What follows the name of the metric.
+    suffix: &'static str,
+    labels: Vec<(&'static str, String)>,
+    value: f64,
 }
 
 impl Metrics {
@@ -61,13 +81,82 @@ impl Metrics {
         labels: &[(&'static str, &str)],
         value: f64,
     ) {
-        for name in labels.iter().map(|(label, _)| *label).chain([name]) {
-            assert!(is_name(name), "{name:?} is no name of a metric or a label");
-        }
-        let labels = labels.iter().map(|(label, text)| (*label, text.to_string())).collect();
-        match self.families.iter_mut().find(|family| family.name == name) {
-            Some(family) => family.samples.push((labels, value)),
-            None => self.families.push(Family { name, kind, help, samples: vec![(labels, value)] }),
+        let kind = match kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+        };
+        self.add_samples(name, kind, help, [Sample { suffix: "", labels: owned(labels), value }]);
+    }
+
+    /// Adds a summary to the metric of a name, which keeps the help of its first one: a sample for each quantile, and
+    /// the sum and the count of the values, with `_sum` and `_count` behind the name.
+    ///
+    /// # Panics
+    ///
+    /// As [`Metrics::add`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringspun::{Metrics, Summary};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// let times = Summary { quantiles: vec![(0.5, 0.25), (0.99, 2.0)], sum: 120.0, count: 300 };
+    /// metrics.add_summary("job_time_seconds", "How long jobs took.", &[("queue", "mail")], &times);
+    /// assert_eq!(
+    ///     metrics.to_string(),
+    ///     "# HELP job_time_seconds How long jobs took.\n\
+    ///      ## TYPE job_time_seconds summary\n\
+    ///      job_time_seconds{queue=\"mail\",quantile=\"0.5\"} 0.25\n\
+    ///      job_time_seconds{queue=\"mail\",quantile=\"0.99\"} 2\n\
+    ///      job_time_seconds_sum{queue=\"mail\"} 120\n\
+    ///      job_time_seconds_count{queue=\"mail\"} 300\n"
+    /// );
+    /// ```
+    pub fn add_summary(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        summary: &Summary,
+    ) {
+        let with_quantile = |quantile: &f64| {
+            let mut labels = owned(labels);
+            labels.push(("quantile", quantile.to_string()));
+            labels
+        };
+        let quantiles = summary.quantiles.iter().map(|(quantile, value)| Sample {
+            suffix: "",
+            labels: with_quantile(quantile),
+            value: *value,
+        });
+        let ends = [("_sum", summary.sum), ("_count", summary.count as f64)].map(|(suffix, value)| Sample {
+            suffix,
+            labels: owned(labels),
+            value,
+        });
+        self.add_samples(name, "summary", help, quantiles.chain(ends));
+    }
+
+    fn add_samples(
+        &mut self,
+        name: &'static str,
+        kind: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = Sample>,
+    ) {
+        let index = match self.families.iter().position(|family| family.name == name) {
+            Some(index) => index,
+            None => {
+                self.families.push(Family { name, kind, help, samples: Vec::new() });
+                self.families.len() - 1
+            }
+        };
+        for sample in samples {
+            for name in sample.labels.iter().map(|(label, _)| *label).chain([name]) {
+                assert!(is_name(name), "{name:?} is no name of a metric or a label");
+            }
+            self.families[index].samples.push(sample);
         }
     }
 
@@ -139,6 +228,10 @@ pub fn metrics() -> Metrics {
     metrics
 }
 
+fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    labels.iter().map(|(label, text)| (*label, text.to_string())).collect()
+}
+
 fn is_name(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     name.bytes().all(is_inner) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
@@ -147,14 +240,10 @@ fn is_name(name: &str) -> bool {
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Family { name, kind, help, samples } in &self.families {
-            let kind = match kind {
-                MetricKind::Counter => "counter",
-                MetricKind::Gauge => "gauge",
-            };
             let help = help.replace('\\', r"\\").replace('\n', r"\n");
             writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
-            for (labels, value) in samples {
-                f.write_str(name)?;
+            for Sample { suffix, labels, value } in samples {
+                write!(f, "{name}{suffix}")?;
                 for (number, (label, text)) in labels.iter().enumerate() {
                     let separator = if number == 0 { '{' } else { ',' };
                     let text = text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");

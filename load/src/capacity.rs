@@ -26,6 +26,8 @@ pub(crate) fn check(plan: &Plan, target_addresses: usize) -> Result<(), String> 
     let connections = plan.connections as u64;
     // A limit that cannot be read is not checked.
     if let (Ok((limit, _)), Ok(open)) = (getrlimit(Resource::RLIMIT_NOFILE), open_files()) {
+        // Each may have one to each of the other servers as well.
+        let connections = connections.saturating_mul(1 + plan.follow_to.len() as u64);
         check_files(connections, limit, open + LOOP_FILES * plan.workers as u64)?;
     }
     if let (false, Ok(ports)) = (matches!(plan.target, Target::Unix(_)), local_ports()) {

@@ -15,12 +15,14 @@ use crate::error::RunError;
 use crate::hooks::{Hooks, Observer};
 use crate::interval::{Cutter, Recorder};
 use crate::latencies::Latencies;
+use crate::link::Handshake;
 use crate::outcome::{ErrorKind, NamedOutcome, Outcome, Requests, SessionCounts, TargetLoss};
 use crate::plan::{Length, Pace, Plan, Workload};
 use crate::request_list::{NAMES_MAX, OTHERS};
 use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
 use crate::status::StatusCounts;
+use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::telling::Telling;
 use crate::worker;
@@ -82,6 +84,10 @@ pub fn run_driven(plan: &Plan, hooks: Hooks, driver: Driver) -> Result<Outcome, 
         )));
     }
     capacity::check(plan, 1).map_err(RunError::DoesNotFit)?;
+    if plan.target.tls_host().is_some() {
+        // Certificates and keys that are none are the same error as in other runs.
+        plan.tls.config(&[]).map_err(RunError::Failed)?;
+    }
     let plan = plan.clone();
     let run = move || {
         let shared = plan.clone();
@@ -123,12 +129,23 @@ pub struct DrivenStep<'a> {
     pub failure: Option<(ErrorKind, String)>,
 }
 
+/// When a step ended.
+struct Ending {
+    response_time: Duration,
+    service_time: Duration,
+    /// Since the start of the run.
+    elapsed: Duration,
+    /// Whether the measurement was over.
+    is_after_end: bool,
+}
+
 /// What one thread of a driven run has to do, and its results.
 pub struct Ledger {
     plan: Plan,
     share: Share,
     numbers: Option<Numbers>,
     tally: Tally,
+    steps: StepTally,
     named: RefCell<Vec<NamedOutcome>>,
     /// How many sessions this thread has taken.
     taken: Cell<u64>,
@@ -163,8 +180,10 @@ impl Ledger {
     fn new(plan: Plan, job: Job) -> io::Result<Self> {
         let Job { share, hooks, stop, .. } = job;
         let hooks = hooks();
+        let numbers = Numbers::new(&plan);
         Ok(Self {
-            numbers: Numbers::new(&plan),
+            steps: StepTally::of(&plan, numbers.as_ref())?,
+            numbers,
             tally: Tally::new(share.of(plan.connections as u64) as usize, plan.pace != Pace::Closed)?,
             named: RefCell::default(),
             taken: Cell::new(0),
@@ -231,7 +250,9 @@ impl Ledger {
         let telling = self.observer.take().map(|observer| Telling::new(observer, start, measure_from));
         *self.telling.borrow_mut() = telling;
         if let Some(recorder) = self.recorder.take() {
-            *self.cutter.borrow_mut() = Some(Cutter::new(recorder, measure_from, None, &self.tally));
+            let step_ends = matches!(self.plan.pace, Pace::Steps(_))
+                .then(|| self.steps.edges().map(|edge| start + edge).collect());
+            *self.cutter.borrow_mut() = Some(Cutter::new(recorder, measure_from, step_ends, &self.tally));
         }
         Ok(())
     }
@@ -279,6 +300,7 @@ impl Ledger {
     pub fn begin_session(&self, session: &DueSession, has_waited: bool) {
         if session.is_measured {
             self.begun.set(self.begun.get() + 1);
+            self.step_of(session.due).into_iter().for_each(|step| self.steps.began_session(step));
             if has_waited && self.numbers.is_some() {
                 self.tally.sent_late(session.due.elapsed());
             }
@@ -287,7 +309,15 @@ impl Ledger {
 
     /// Counts a session as ended; `is_completed` if nothing cut it off.
     pub fn end_session(&self, session: &DueSession, is_completed: bool) {
-        self.completed.set(self.completed.get() + u64::from(session.is_measured && is_completed));
+        if session.is_measured && is_completed {
+            self.completed.set(self.completed.get() + 1);
+            self.step_of(session.due).into_iter().for_each(|step| self.steps.completed_session(step));
+        }
+    }
+
+    /// The step of the rate in which something was due; `None` without such steps.
+    fn step_of(&self, due: Instant) -> Option<usize> {
+        self.steps.at(due.saturating_duration_since(self.clock.get()?.start))
     }
 
     /// Counts an error that is not one of a step.
@@ -298,6 +328,11 @@ impl Ledger {
     /// Counts a connection as opened.
     pub fn opened(&self) {
         self.tally.opened();
+    }
+
+    /// Records how long the TLS handshake of a connection took, and whether it resumed an earlier session.
+    pub fn secured(&self, time: Duration, is_resumed: bool) {
+        self.tally.shook_hands(Some(Handshake { time, is_resumed }));
     }
 
     /// Counts a connection as closed.
@@ -317,26 +352,45 @@ impl Ledger {
             }
             return;
         }
-        let is_after_end = self.ended_at().is_some_and(|end| now >= end);
         // In a closed loop, a step is due when it begins.
         let due = if self.numbers.is_some() { step.due } else { step.began };
+        let ending = Ending {
+            response_time: now.saturating_duration_since(due),
+            service_time: now.saturating_duration_since(step.began),
+            elapsed: now.saturating_duration_since(clock.start),
+            is_after_end: self.ended_at().is_some_and(|end| now >= end),
+        };
         self.tally.count(|requests| requests.sent += 1);
         if let Some(status) = step.status {
             self.tally.got_status(status);
         }
         match &step.failure {
             None => self.tally.answered(
-                now.saturating_duration_since(step.began),
-                || now.saturating_duration_since(due),
-                is_after_end,
+                ending.service_time,
+                || ending.response_time,
+                ending.is_after_end,
                 crate::Traffic::default(),
             ),
             Some((kind, _)) => {
                 self.tally.count(|requests| count_failure(requests, *kind));
-                self.tally.failed_after(now.saturating_duration_since(due));
+                self.tally.failed_after(ending.response_time);
             }
         }
-        self.count_by_name(step, now.saturating_duration_since(due), is_after_end);
+        if let Some(of_rate) = self.step_of(due) {
+            self.count_by_rate(step, of_rate, &ending);
+        }
+        self.count_by_name(step, ending.response_time, ending.is_after_end);
+    }
+
+    /// Counts a step as one that was due in a step of the rate.
+    fn count_by_rate(&self, step: &DrivenStep<'_>, of_rate: usize, ending: &Ending) {
+        let Ending { response_time, service_time, elapsed, is_after_end } = *ending;
+        self.steps.count(of_rate, |requests| requests.sent += 1);
+        step.status.into_iter().for_each(|status| self.steps.got_status(of_rate, status));
+        match &step.failure {
+            None => self.steps.answered(of_rate, (response_time, service_time), elapsed, is_after_end),
+            Some((kind, _)) => self.steps.count(of_rate, |requests| count_failure(requests, *kind)),
+        }
     }
 
     fn count_by_name(&self, step: &DrivenStep<'_>, response_time: Duration, is_after_end: bool) {
@@ -421,6 +475,7 @@ impl Ledger {
                 completed: self.completed.get(),
             }),
             named: self.named.borrow().clone(),
+            steps: self.steps.outcome(ended_at.saturating_duration_since(clock.start), was_stopped),
             ..self.tally.outcome()
         })
     }
@@ -430,7 +485,7 @@ fn count_failure(requests: &mut Requests, kind: ErrorKind) {
     match kind {
         ErrorKind::TimedOut => requests.timed_out += 1,
         ErrorKind::Status => requests.bad_status += 1,
-        ErrorKind::ConnectFailed => requests.lost += 1,
+        ErrorKind::ConnectFailed | ErrorKind::HandshakeFailed => requests.lost += 1,
         _ => requests.wrong += 1,
     }
 }

@@ -189,6 +189,7 @@ mod tests {
             measured: Duration::from_secs(1),
             answered_in_time: 8,
             requests: Requests { sent: 11, answered: 10, lost: 1, ..Requests::default() },
+            sessions: None,
             statuses: statuses.clone(),
             response_times: slow.clone(),
             service_times: slow.clone(),

@@ -85,6 +85,12 @@ impl Header {
         self.name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"))
     }
 
+    /// Whether it is for the server of the target alone: credentials, cookies and the name of that server.
+    pub(crate) fn is_of_server(&self) -> bool {
+        let names = [AUTHORIZATION, "cookie", "proxy-authorization", "host"];
+        names.iter().any(|name| self.name.eq_ignore_ascii_case(name))
+    }
+
     /// Whether it is the header `Authorization`.
     pub fn is_authorization(&self) -> bool {
         self.name.eq_ignore_ascii_case(AUTHORIZATION)

@@ -38,11 +38,11 @@ pub struct HttpRequest {
     /// What the body of a response must contain, at least one byte; nothing by default. Otherwise the response is an
     /// error, even if its status is expected.
     pub expected_body: Option<Vec<u8>>,
-    /// How many redirects on the same server are followed for a request, up to [`FOLLOW_MAX`]; 0 by default: a redirect
-    /// is the response. The connection is kept, the times and the timeout are those of all requests together, and only
-    /// the last response counts. A redirect that is not followed is a wrong response: one too many, to another server,
-    /// or after which the target closes the connection. As browsers do it, statuses 301 and 302 turn `POST` into `GET`,
-    /// and 303 all but `HEAD`.
+    /// How many redirects on the same server, or to those of [`Plan::follow_to`](crate::Plan::follow_to), are followed
+    /// for a request, up to [`FOLLOW_MAX`]; 0 by default: a redirect is the response. The connection is kept, the times
+    /// and the timeout are those of all requests together, and only the last response counts. A redirect that is not
+    /// followed is a wrong response: one too many, to another server, or after which the target closes the connection.
+    /// As browsers do it, statuses 301 and 302 turn `POST` into `GET`, and 303 all but `HEAD`.
     pub follow: u32,
     /// The body, up to [`BODY_MAX_BYTES`]; empty by default. It is sent completely before the response is read.
     pub body: Vec<u8>,

@@ -104,6 +104,8 @@ struct State {
     has_ended: Cell<bool>,
     /// It ended while nothing was in flight.
     ended_idle: Cell<bool>,
+    /// How the target violated HTTP/2, if that ended the connection.
+    fault: Cell<Option<String>>,
     /// The target has closed its side, rather than reset it.
     was_closed: Rc<Cell<bool>>,
     /// The end of the connection, or another number of streams.
@@ -171,6 +173,11 @@ impl Session {
     /// Whether the target closed it while nothing was in flight.
     pub(crate) fn ended_idle(&self) -> bool {
         self.state.ended_idle.get()
+    }
+
+    /// How the target violated HTTP/2, if that ended the connection and no request told of it.
+    pub(crate) fn take_fault(&self) -> Option<String> {
+        self.state.fault.take().filter(|_| !self.state.is_told.replace(true))
     }
 
     /// Whether a request has been answered on it.
@@ -295,10 +302,15 @@ impl State {
             }
             polled
         };
-        // Those who wait for responses get the error, too.
-        let _ = block_on(poll_fn(turn));
+        let ended = block_on(poll_fn(turn));
         self.has_ended.set(true);
-        self.ended_idle.set(!was_busy && !self.is_leaving.get());
+        // Those who wait for responses get the error, too.
+        match ended {
+            Ok(Err(error)) if error.get_io().is_none() && !error.is_remote() => {
+                self.fault.set(Some(format!("expected valid HTTP/2: {error}")));
+            }
+            _ => self.ended_idle.set(!was_busy && !self.is_leaving.get()),
+        }
         self.changed.notify_all();
     }
 }

@@ -29,6 +29,7 @@ mod compare;
 mod condition;
 mod cookies;
 mod driven;
+mod elsewhere;
 mod error;
 mod estimate;
 mod framing;

@@ -82,6 +82,15 @@ impl Link {
         }
     }
 
+    /// Reads what has arrived, without waiting; `WouldBlock` if nothing has.
+    #[inline]
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_read(buffer),
+            Self::Tls(secured) => secured.stream.try_read(buffer),
+        }
+    }
+
     /// Whether bytes have arrived that nobody waits for. An end of the stream is left to the next receive.
     ///
     /// # Errors
@@ -89,12 +98,7 @@ impl Link {
     /// Those of a receive.
     #[inline]
     pub(crate) fn has_early_bytes(&self) -> io::Result<bool> {
-        let mut byte = [0];
-        let tried = match self {
-            Self::Plain(stream) => stream.try_read(&mut byte),
-            Self::Tls(secured) => secured.stream.try_read(&mut byte),
-        };
-        match tried {
+        match self.try_read(&mut [0]) {
             Ok(count) => Ok(count > 0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),

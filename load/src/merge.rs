@@ -37,6 +37,7 @@ impl Connections {
         self.opened += other.opened;
         self.open_max += other.open_max;
         self.closed_idle += other.closed_idle;
+        self.elsewhere += other.elsewhere;
         self.resumed += other.resumed;
         let allowed = [self.streams_allowed, other.streams_allowed].into_iter().flatten();
         self.streams_allowed = allowed.min();
@@ -56,6 +57,9 @@ impl StepOutcome {
         self.measured = self.measured.max(other.measured);
         self.answered_in_time += other.answered_in_time;
         self.requests.add(&other.requests);
+        for (sessions, others) in self.sessions.iter_mut().zip(&other.sessions) {
+            sessions.add(others);
+        }
         self.statuses.add(&other.statuses);
         self.response_times.add(&other.response_times);
         self.service_times.add(&other.service_times);

@@ -131,7 +131,10 @@ pub struct Connections {
     pub open_max: usize,
     /// How many the target closed while they were idle, which is not an error; they were reopened.
     pub closed_idle: u64,
-    /// How many of the opened ones resumed an earlier TLS session.
+    /// How many were opened to other servers, to follow redirects there ([`Plan::follow_to`](crate::Plan::follow_to));
+    /// not among the opened ones.
+    pub elsewhere: u64,
+    /// How many of all of these resumed an earlier TLS session.
     pub resumed: u64,
     /// How many streams the target allowed on a connection, where those were fewer than planned; with HTTP/2.
     pub streams_allowed: Option<usize>,
@@ -223,6 +226,8 @@ pub struct StepOutcome {
     /// Counts of the requests that were due in the step. `answered_after_end` refers to the end of the whole
     /// measurement.
     pub requests: Requests,
+    /// Counts of the sessions that were due in the step; `None` but in driven runs.
+    pub sessions: Option<SessionCounts>,
     /// How many of those requests were answered with each HTTP status.
     pub statuses: StatusCounts,
     /// Response times of those requests.
@@ -331,9 +336,12 @@ pub struct Outcome {
 impl Outcome {
     /// The planned requests, from the counts of sessions of all threads.
     pub(crate) fn with_planned_requests(mut self) -> Self {
-        if let Some(sessions) = &self.sessions {
-            let unbegun = sessions.planned.map(|planned| planned.saturating_sub(sessions.begun));
-            self.requests.planned = unbegun.map(|unbegun| self.requests.sent + unbegun);
+        let steps = self.steps.iter_mut().map(|step| (step.sessions, &mut step.requests));
+        for (sessions, requests) in steps.chain([(self.sessions, &mut self.requests)]) {
+            if let Some(SessionCounts { planned, begun, .. }) = sessions {
+                let unbegun = planned.map(|planned| planned.saturating_sub(begun));
+                requests.planned = unbegun.map(|unbegun| requests.sent + unbegun);
+            }
         }
         self
     }

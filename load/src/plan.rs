@@ -13,7 +13,7 @@ use crate::rate::Rate;
 use crate::request_list::RequestList;
 use crate::sessions::Sessions;
 use crate::steps::Step;
-use crate::target::{Detour, Target};
+use crate::target::{Detour, HttpTarget, Target};
 use crate::tls::TlsOptions;
 use crate::websocket::WebSocketRequest;
 
@@ -99,7 +99,7 @@ pub enum Workload {
     /// Sends a message and waits for the next data message. For WebSocket, with the feature `websocket` of this crate.
     WebSocket(WebSocketRequest),
     /// Sessions that a program of the caller's makes: [`run_driven`](crate::run_driven). A request is a step of one.
-    /// For TCP and Unix sockets and HTTP, without TLS.
+    /// Not for WebSocket, whose program may speak it over `http` or `https` itself.
     Driven {
         /// What the program is called.
         name: String,
@@ -163,6 +163,11 @@ pub struct Plan {
     /// The HTTP requests to send in place of that of the workload; none by default. For [`Workload::Http`], whose own
     /// request is not sent.
     pub requests: Option<RequestList>,
+    /// Other servers that redirects may lead to ([`HttpRequest::follow`]), besides that of the target; none by default.
+    /// What the URLs have besides scheme, host and port is of no meaning. A connection to such a server is kept for
+    /// the next request that is led there. `Authorization`, `Cookie` and `Host` are left out of what is sent there, and
+    /// the cookies of sessions; other headers, and bodies where a redirect keeps them, are not.
+    pub follow_to: Vec<HttpTarget>,
     /// The maximum number of unanswered requests per connection; 1 by default. More than 1 requires a workload
     /// with responses over streams: echo, request or HTTP. A closed loop keeps this many in flight; in an open
     /// loop, requests wait if this many are. Together they may have [`STREAM_PAYLOAD_MAX_BYTES`]. A lost
@@ -240,6 +245,7 @@ impl Plan {
             connections: 1,
             workload,
             requests: None,
+            follow_to: Vec::new(),
             pipeline: 1,
             http2: false,
             streams: 1,
@@ -281,6 +287,11 @@ impl Plan {
     pub fn set_steps(&mut self, steps: Vec<Step>) {
         self.length = Length::Duration(total(&steps));
         self.pace = Pace::Steps(steps);
+    }
+
+    /// Whether any connection is secured.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.target.tls_host().is_some() || self.follow_to.iter().any(HttpTarget::is_secure)
     }
 
     /// Whether messages go over WebSocket.

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::outcome::{Requests, StepOutcome};
-use crate::plan::{Pace, Plan};
+use crate::outcome::{Requests, SessionCounts, StepOutcome};
+use crate::plan::{Pace, Plan, Workload};
 use crate::schedule::Numbers;
 use crate::status::StatusCounts;
 use crate::steps::Step;
@@ -14,6 +14,8 @@ use crate::steps::Step;
 /// Counts and times per step; empty without steps.
 pub(crate) struct StepTally {
     steps: Vec<StepCounts>,
+    /// Whether what is planned are sessions.
+    has_sessions: bool,
     /// The step during which the last response arrived.
     current: Cell<usize>,
 }
@@ -22,8 +24,11 @@ struct StepCounts {
     step: Step,
     /// When it ends, relative to the start of the run.
     end: Duration,
-    /// The number of requests that are due in it.
+    /// The number of requests that are due in it, or of sessions.
     planned: u64,
+    /// Sessions that were due in it.
+    begun: Cell<u64>,
+    completed: Cell<u64>,
     answered_in_time: Cell<u64>,
     requests: Cell<Requests>,
     statuses: RefCell<StatusCounts>,
@@ -34,7 +39,10 @@ impl StepTally {
     /// Counts for a checked plan.
     pub(crate) fn of(plan: &Plan, numbers: Option<&Numbers>) -> io::Result<Self> {
         match (&plan.pace, numbers) {
-            (Pace::Steps(steps), Some(numbers)) => Self::new(steps, &numbers.planned_by_step(), plan.lead()),
+            (Pace::Steps(steps), Some(numbers)) => {
+                let has_sessions = matches!(plan.workload, Workload::Driven { .. });
+                Ok(Self { has_sessions, ..Self::new(steps, &numbers.planned_by_step(), plan.lead())? })
+            }
             _ => Self::new(&[], &[], Duration::ZERO),
         }
     }
@@ -48,13 +56,33 @@ impl StepTally {
                 step: *step,
                 end,
                 planned: *planned,
+                begun: Cell::new(0),
+                completed: Cell::new(0),
                 answered_in_time: Cell::new(0),
                 requests: Cell::default(),
                 statuses: RefCell::default(),
                 times: RefCell::new((Latencies::new()?, Latencies::new()?)),
             })
         });
-        Ok(Self { steps: steps.collect::<io::Result<_>>()?, current: Cell::new(0) })
+        Ok(Self { steps: steps.collect::<io::Result<_>>()?, has_sessions: false, current: Cell::new(0) })
+    }
+
+    /// The step of a time, since the start of the run and not before the measurement; `None` without steps.
+    pub(crate) fn at(&self, elapsed: Duration) -> Option<usize> {
+        let last = self.steps.len().checked_sub(1)?;
+        Some(self.steps.partition_point(|counts| counts.end <= elapsed).min(last))
+    }
+
+    /// Counts a session that was due in a step as begun.
+    pub(crate) fn began_session(&self, step: usize) {
+        let begun = &self.steps[step].begun;
+        begun.set(begun.get() + 1);
+    }
+
+    /// Counts a session that was due in a step as completed.
+    pub(crate) fn completed_session(&self, step: usize) {
+        let completed = &self.steps[step].completed;
+        completed.set(completed.get() + 1);
     }
 
     /// Updates the counts of requests that were due in a step.
@@ -106,13 +134,21 @@ impl StepTally {
         let outcomes = self.steps.iter().map(|counts| {
             let start = counts.end - counts.step.duration;
             let mut requests = counts.requests.get();
-            requests.planned = (!was_stopped).then_some(counts.planned);
+            let planned = (!was_stopped).then_some(counts.planned);
+            // With sessions, what they are made of is planned when all have ended.
+            requests.planned = planned.filter(|_| !self.has_sessions);
+            let sessions = self.has_sessions.then(|| SessionCounts {
+                planned,
+                begun: counts.begun.get(),
+                completed: counts.completed.get(),
+            });
             let (response_times, service_times) = counts.times.borrow().clone();
             StepOutcome {
                 step: counts.step,
                 measured: elapsed.saturating_sub(start).min(counts.step.duration),
                 answered_in_time: counts.answered_in_time.get(),
                 requests,
+                sessions,
                 statuses: counts.statuses.borrow().clone(),
                 response_times,
                 service_times,

@@ -311,6 +311,7 @@ impl Tally {
             opened: self.opened.get(),
             open_max: self.open_max.get(),
             closed_idle: self.closed_idle.get(),
+            elsewhere: 0,
             resumed: self.resumed.get(),
             streams_allowed: self.streams_allowed.get(),
         }

@@ -103,8 +103,19 @@ impl HttpTarget {
         self.scheme
     }
 
-    fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         is_secure(self.scheme)
+    }
+
+    /// Scheme, host and port, such as `https://shop.example` or `http://127.0.0.1:8080`.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
+
+    /// Whether the scheme, the host and the port are the same; a default port may be given or not.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        let [host, others] = [self, other].map(|target| target.endpoint.to_string());
+        self.scheme == other.scheme && host.eq_ignore_ascii_case(&others)
     }
 
     /// The host with the port if given, as in the header `Host`.

@@ -39,6 +39,8 @@ pub(crate) struct Destination {
     next_source: Cell<usize>,
     /// With TLS: the configuration, and the name that certificates must be for.
     tls: Option<(ClientConfig, String)>,
+    /// The other servers that redirects may lead to.
+    pub(crate) others: Vec<Destination>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,8 +53,14 @@ enum Kind {
 impl Destination {
     /// Resolves the target, within the timeout.
     pub(crate) fn resolve(plan: &Plan) -> io::Result<Self> {
-        let Plan { target, detour, timeout, sources, .. } = plan;
-        let timeout = *timeout;
+        let mut destination = Self::of(plan, plan.detour.as_ref(), &plan.target)?;
+        let others = plan.follow_to.iter().map(|other| Self::of(plan, None, &Target::Http(other.clone())));
+        destination.others = others.collect::<io::Result<_>>()?;
+        Ok(destination)
+    }
+
+    fn of(plan: &Plan, detour: Option<&Detour>, target: &Target) -> io::Result<Self> {
+        let (timeout, sources) = (plan.timeout, &plan.sources);
         let look_up = |endpoint: &Endpoint| fibers::with_time_limit(timeout, || net::addresses(endpoint));
         let (kind, addresses) = match (detour, target) {
             (Some(Detour::Unix(address)), _) | (None, Target::Unix(address)) => (Kind::Unix, vec![*address]),
@@ -61,13 +69,15 @@ impl Destination {
             (None, Target::Tcp(endpoint) | Target::Tls(endpoint)) => (Kind::Tcp, look_up(endpoint)?),
             (None, Target::Http(http) | Target::WebSocket(http)) => (Kind::Tcp, look_up(http.endpoint())?),
         };
+        let others = Vec::new();
         let tls = match target.tls_host() {
             Some(host) => Some((plan.tls.config(if plan.http2 { &["h2"] } else { &[] })?, host)),
             None => None,
         };
         let (next_address, next_source) = (Cell::new(0), Cell::new(0));
         let is_failing = addresses.iter().map(|_| Cell::new(false)).collect();
-        Ok(Self { kind, addresses, next_address, is_failing, sources: sources.clone(), next_source, tls })
+        let sources = sources.clone();
+        Ok(Self { kind, addresses, next_address, is_failing, sources, next_source, tls, others })
     }
 
     /// No address, for a run that is stopped before its target was found.
@@ -80,12 +90,15 @@ impl Destination {
             sources: Vec::new(),
             next_source: Cell::new(0),
             tls: None,
+            others: Vec::new(),
         }
     }
 
     /// Starts with another source address; each thread starts with a different one.
     pub(crate) fn starting_with_source(self, number: usize) -> Self {
-        self.next_source.set(number.checked_rem(self.sources.len()).unwrap_or(0));
+        for destination in self.others.iter().chain([&self]) {
+            destination.next_source.set(number.checked_rem(self.sources.len()).unwrap_or(0));
+        }
         self
     }
 
@@ -285,6 +298,7 @@ mod tests {
                 sources: Vec::new(),
                 next_source: Cell::new(0),
                 tls: None,
+                others: Vec::new(),
             };
             let open = |_| match destination.open(Duration::from_secs(60)).unwrap() {
                 Transport::Stream(Link::Plain(stream)) => stream.peername().unwrap(),

@@ -16,7 +16,7 @@ use crate::link::{Handshake, Link, NotAgreed};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::MESSAGE_MAX_BYTES;
-use crate::reading::{Answer, describe_difference, describe_surplus};
+use crate::reading::{Answer, describe_difference, describe_surplus, early_answer};
 use crate::target::HttpTarget;
 use crate::websocket::{WebSocketAnswer, WebSocketRequest};
 
@@ -107,9 +107,32 @@ impl Talk {
     }
 }
 
+/// The stream below a connection.
+struct Wire {
+    link: Link,
+    /// Reads do not wait.
+    is_trying: bool,
+}
+
+impl io::Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_trying { self.link.try_read(buffer) } else { self.link.read(buffer) }
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut self.link, data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::Write::flush(&mut self.link)
+    }
+}
+
 /// A connection.
 pub(crate) struct Conversation {
-    socket: RefCell<tungstenite::WebSocket<Link>>,
+    socket: RefCell<tungstenite::WebSocket<Wire>>,
     handshake: Option<Handshake>,
     /// Nothing is under way, so that it can be closed in order.
     is_idle: Cell<bool>,
@@ -126,7 +149,8 @@ impl Conversation {
             .max_message_size(Some(MESSAGE_MAX_BYTES))
             .max_frame_size(Some(MESSAGE_MAX_BYTES));
         let upgrade = talk.upgrade().map_err(not_spoken)?;
-        match tungstenite::client::client_with_config(upgrade, link, Some(config)) {
+        let wire = Wire { link, is_trying: false };
+        match tungstenite::client::client_with_config(upgrade, wire, Some(config)) {
             Ok((socket, _)) => Ok(Self { socket: RefCell::new(socket), handshake, is_idle: Cell::new(true) }),
             Err(HandshakeError::Failure(error)) => Err(not_spoken(error)),
             // Streams that park never ask to be called again.
@@ -141,6 +165,9 @@ impl Conversation {
 
     /// Sends the message with this number, and waits for the next data message.
     pub(crate) fn perform(&self, talk: &Talk, number: usize) -> io::Result<Answer> {
+        if let Some(answer) = self.early()? {
+            return Ok(answer);
+        }
         let mut socket = self.socket.borrow_mut();
         self.is_idle.set(false);
         let message = talk.message(number);
@@ -163,6 +190,24 @@ impl Conversation {
             // It may be the answer to an earlier message.
             Some(text) => Answer::Wrong { text, in_sync: talk.request.expected != WebSocketAnswer::Echo },
         })
+    }
+
+    /// What has come before a message was sent, and is no answer to it: a data message, or the end of the connection.
+    /// Pings are answered.
+    fn early(&self) -> io::Result<Option<Answer>> {
+        let mut socket = self.socket.borrow_mut();
+        socket.get_mut().is_trying = true;
+        let early = loop {
+            match socket.read() {
+                Ok(Message::Text(_) | Message::Binary(_)) => break Ok(Some(early_answer())),
+                Ok(Message::Close(frame)) => break Ok(Some(ended(describe_close(frame.as_ref())))),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Ok(None),
+                Err(error) => break failure(error).map(Some),
+            }
+        };
+        socket.get_mut().is_trying = false;
+        early
     }
 
     /// Answers pings while no answer is awaited. Returns a description of a data message, or `None` at the end of the

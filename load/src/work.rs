@@ -9,6 +9,7 @@ use ringspun_fibers as fibers;
 use ringspun_net::{self as net, DatagramSocket};
 
 use crate::cookies::Jar;
+use crate::elsewhere::Elsewhere;
 use crate::framing::{Delimiter, Framing};
 use crate::http::{Prepared, Response};
 #[cfg(feature = "http2")]
@@ -21,7 +22,7 @@ use crate::reading::{Answer, Reading, describe_difference, describe_surplus, ear
 use crate::redirect::{Follow, Hop, is_redirect};
 use crate::request_list::{Chosen, List};
 use crate::target::Target;
-use crate::transport::{Sink, Transport};
+use crate::transport::{Destination, Sink, Transport};
 #[cfg(feature = "websocket")]
 use crate::websocket_client::{Conversation, Talk};
 
@@ -52,14 +53,14 @@ pub(crate) enum Exchange {
     Delimiter(Messages, Delimiter),
     Http(Prepared),
     /// The same, with redirects that are followed.
-    Following(Prepared, Box<Follow>),
+    Following(Prepared, Box<Follow>, Elsewhere),
     /// HTTP requests that differ.
     List(List),
 }
 
 impl Work {
-    /// Prepares the work of a checked plan.
-    pub(crate) fn of(plan: &Plan) -> io::Result<Self> {
+    /// Prepares the work of a checked plan. `others` are the other servers that redirects may lead to.
+    pub(crate) fn of(plan: &Plan, others: Vec<Destination>) -> io::Result<Self> {
         let exchange = match (&plan.workload, &plan.target) {
             (Workload::Echo { payload }, _) => Exchange::Echo(Messages::new(payload)),
             (Workload::Request { payload, framing: Framing::Length(bytes) }, _) => {
@@ -73,9 +74,12 @@ impl Work {
                 return http2::Prepared::new(request, target).map(Self::Http2);
             }
             (Workload::Http(request), Target::Http(target)) => match &plan.requests {
-                None => match Follow::of(request, target) {
+                None => match Follow::of(request, target, &plan.follow_to) {
                     None => Exchange::Http(Prepared::new(request, target)),
-                    Some(follow) => Exchange::Following(Prepared::new(request, target), follow),
+                    Some(follow) => {
+                        let elsewhere = Elsewhere::new(others, plan.timeout)?;
+                        Exchange::Following(Prepared::new(request, target), follow, elsewhere)
+                    }
                 },
                 Some(list) => Exchange::List(List::new(list, target, plan.seed).map_err(io::Error::other)?),
             },
@@ -128,13 +132,21 @@ impl Work {
     /// Whether a request may be sent again if its connection was closed before a response.
     pub(crate) fn is_idempotent(&self, chosen: Chosen) -> bool {
         match self {
-            Self::Exchange(Exchange::Http(prepared) | Exchange::Following(prepared, _)) => {
+            Self::Exchange(Exchange::Http(prepared) | Exchange::Following(prepared, ..)) => {
                 prepared.is_idempotent
             }
             Self::Exchange(Exchange::List(list)) => list.prepared(chosen).is_idempotent,
             #[cfg(feature = "http2")]
             Self::Http2(prepared) => prepared.is_idempotent,
             _ => false,
+        }
+    }
+
+    /// The connections to other servers, if redirects are followed.
+    pub(crate) fn elsewhere(&self) -> Option<&Elsewhere> {
+        match self {
+            Self::Exchange(Exchange::Following(.., elsewhere)) => Some(elsewhere),
+            _ => None,
         }
     }
 
@@ -158,8 +170,8 @@ impl Work {
     ) -> io::Result<Answer> {
         match self {
             Self::Exchange(Exchange::List(list)) => perform_listed(list, transport, chosen),
-            Self::Exchange(Exchange::Following(prepared, follow)) => {
-                perform_following(prepared, follow, transport, None)
+            Self::Exchange(Exchange::Following(prepared, follow, elsewhere)) => {
+                perform_following((prepared, follow, elsewhere), transport, None)
             }
             Self::Exchange(exchange) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
@@ -197,8 +209,8 @@ impl Work {
                 let converse = |bytes: &[u8]| converse(stream, prepared, bytes, Some(jar));
                 list.with_bytes(chosen, converse).0.map(|(answer, _)| answer)
             }
-            (Self::Exchange(Exchange::Following(prepared, follow)), _) => {
-                perform_following(prepared, follow, transport, Some(jar))
+            (Self::Exchange(Exchange::Following(prepared, follow, elsewhere)), _) => {
+                perform_following((prepared, follow, elsewhere), transport, Some(jar))
             }
             _ => self.perform(transport, request, chosen),
         }
@@ -213,7 +225,7 @@ impl Exchange {
             Self::Echo(messages) | Self::Length(messages, _) | Self::Delimiter(messages, _) => {
                 messages.message(request)
             }
-            Self::Http(prepared) | Self::Following(prepared, _) => &prepared.bytes,
+            Self::Http(prepared) | Self::Following(prepared, ..) => &prepared.bytes,
             // It has no bytes without a choice.
             Self::List(_) => &[],
         }
@@ -239,7 +251,7 @@ impl Exchange {
             Self::Echo(_) => Reading::echo(message),
             Self::Length(_, bytes) => Reading::length(*bytes, message.len()),
             Self::Delimiter(_, delimiter) => Reading::delimiter(delimiter, message.len()),
-            Self::Http(prepared) | Self::Following(prepared, _) => Reading::http(prepared),
+            Self::Http(prepared) | Self::Following(prepared, ..) => Reading::http(prepared),
             Self::List(list) => Reading::http(list.prepared(Chosen::default())),
         }
     }
@@ -367,38 +379,90 @@ fn converse<'w>(
 
 /// Performs a request, and those that redirects ask for.
 fn perform_following(
-    prepared: &Prepared,
-    follow: &Follow,
+    (prepared, follow, elsewhere): (&Prepared, &Follow, &Elsewhere),
     transport: &Transport,
     mut jar: Option<&mut Jar>,
 ) -> io::Result<Answer> {
     let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
     let (mut hop, mut redirects, mut total): (Option<Hop>, _, _) = (None, 0, Traffic::default());
+    // Whether the target closes its connection, wherever the request has been led since.
+    let mut closes = false;
     loop {
         let request = hop.as_ref().map_or(prepared, |hop| &hop.prepared);
-        let (answer, reading) = converse(stream, request, &request.bytes, jar.as_deref_mut())?;
+        let server = hop.as_ref().and_then(|hop| hop.server);
+        let (answer, reading) = match server {
+            None => converse(stream, request, &request.bytes, jar.as_deref_mut())?,
+            Some(index) => match converse_elsewhere(elsewhere, index, request)? {
+                Ok(answered) => answered,
+                Err(text) => {
+                    let text = format!("after a redirect to {}: {text}", follow.server(server).origin());
+                    return Ok(Answer::Wrong { text, in_sync: !closes });
+                }
+            },
+        };
         let (response, traffic) = match answer {
             Answer::Response(response, traffic) => (response, traffic),
             other => return Ok(other),
         };
+        if server.is_none() {
+            closes = response.closes;
+        }
         total.add(&traffic);
         let location = reading.headers("location").into_iter().next();
         let Some(location) = location.filter(|_| is_redirect(response.status)) else {
-            return Ok(Answer::Response(Response { redirects, ..response }, total));
+            return Ok(Answer::Response(Response { redirects, closes, ..response }, total));
         };
         let location = String::from_utf8_lossy(&location);
         let next = match redirects == follow.max {
             true => Err(format!("more than {redirects} redirects: expected at most that many")),
-            false if response.closes => {
-                Err("the target closed the connection after a redirect: expected to follow it".to_string())
-            }
             false => follow.next(hop.as_ref(), response.status, &location),
         };
+        let next = next.and_then(|next| match next.server {
+            None if closes => {
+                Err("the target closed the connection after a redirect: expected to follow it".to_string())
+            }
+            _ => Ok(next),
+        });
         match next {
             Ok(next) => hop = Some(next),
-            Err(text) => return Ok(Answer::Wrong { text, in_sync: !response.closes }),
+            Err(text) => return Ok(Answer::Wrong { text, in_sync: !closes }),
         }
         redirects += 1;
+    }
+}
+
+/// Performs a request to another server, over a connection that is kept for the next one. The inner error says why
+/// there is no response; the outer one is an interrupt.
+fn converse_elsewhere<'w>(
+    elsewhere: &Elsewhere,
+    index: usize,
+    request: &'w Prepared,
+) -> io::Result<Result<(Answer, Reading<'w>), String>> {
+    loop {
+        let (link, is_reused) = match elsewhere.take(index) {
+            Ok(taken) => taken,
+            Err(error) if net::interrupt_of(&error).is_some() => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let text = match converse(&link, request, &request.bytes, None) {
+            Ok((Answer::Response(response, traffic), reading)) => {
+                if !response.closes {
+                    elsewhere.give_back(index, link);
+                }
+                return Ok(Ok((Answer::Response(response, traffic), reading)));
+            }
+            Err(error) if net::interrupt_of(&error).is_some() => return Err(error),
+            // It was closed while it was idle, or may have been.
+            Ok((Answer::Ended { has_begun: false, .. }, _)) | Err(_)
+                if is_reused && request.is_idempotent =>
+            {
+                continue;
+            }
+            Ok((Answer::Wrong { text, .. } | Answer::Ended { text, .. }, _)) => text,
+            Ok((Answer::Broken(error), _)) | Err(error) => error.to_string(),
+            Ok((Answer::Correct(_), _)) => "expected a response over HTTP".to_string(),
+        };
+        return Ok(Err(text));
     }
 }
 
@@ -453,7 +517,7 @@ mod tests {
                 plan.workload = Workload::Request { payload: 6.into(), framing };
             }
             fibers::run(move || -> io::Result<()> {
-                let work = Work::of(&plan)?;
+                let work = Work::of(&plan, Vec::new())?;
                 let (ours, theirs) = Stream::pair()?;
                 let transport =
                     work.prepare(Transport::Stream(Link::Plain(ours)), Duration::from_secs(60))?;

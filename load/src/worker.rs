@@ -68,7 +68,7 @@ pub(crate) fn run(
     let is_open_loop = plan.pace != Pace::Closed;
     let tally =
         Tally::new(share.of(plan.connections as u64) as usize, is_open_loop).map_err(RunError::Failed)?;
-    let work = Work::of(&plan).map_err(RunError::Failed)?;
+    let work = Work::of(&plan, destination.others.clone()).map_err(RunError::Failed)?;
     let numbers = Numbers::new(&plan);
     let steps = StepTally::of(&plan, numbers.as_ref()).map_err(RunError::Failed)?;
     let names = NameTally::of(plan.requests.as_ref()).map_err(RunError::Failed)?;
@@ -140,8 +140,7 @@ impl Worker {
         &self,
         function: impl FnOnce() -> T + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        let is_large =
-            self.plan.target.tls_host().is_some() || self.plan.http2 || self.plan.speaks_websocket();
+        let is_large = self.plan.speaks_tls() || self.plan.http2 || self.plan.speaks_websocket();
         let stack = if is_large { LARGE_STACK_SIZE_BYTES } else { CONNECTION_STACK_SIZE_BYTES };
         FiberBuilder::new().stack_size_bytes(stack).spawn(function)
     }

@@ -16,7 +16,7 @@
 # although it should have been, or if a request failed. h2load tells no p50: it is that of a run of its own, with a log.
 #
 # Needs two cores. nginx, openssl, wrk and h2load are installed if they are missing and a package manager can do that. oha is in few
-# distributions: `cargo install oha`. Pairs without a program are skipped, which a line with SKIPPED says.
+# distributions: `cargo install oha --locked` (tried with 1.16). Pairs without a program are skipped, which a line with SKIPPED says.
 
 ensure_build_tools
 ensure_python

@@ -1,6 +1,5 @@
 //! `serve echo --metrics`: the text is parsed as Prometheus does, and the counts are those of what was done.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -11,94 +10,25 @@ use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::support::backend;
-
-/// By name and labels, in the order of the text.
-type Samples = BTreeMap<String, f64>;
-
-/// Parses the text format, version 0.0.4, strictly: each metric has a help and a type, its samples follow them and
-/// nothing is there twice.
-fn parse(text: &str) -> Result<Samples, String> {
-    let mut samples = Samples::new();
-    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut current = None;
-    let mut helped = None;
-    if !text.ends_with('\n') {
-        return Err("the last line does not end".to_string());
-    }
-    for line in text.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            let (name, help) = help.split_once(' ').ok_or(format!("no help: {line}"))?;
-            if help.is_empty() || types.contains_key(name) {
-                return Err(format!("twice, or empty: {line}"));
-            }
-            helped = Some(name);
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = kind.split_once(' ').ok_or(format!("no type: {line}"))?;
-            if helped != Some(name)
-                || !["counter", "gauge"].contains(&kind)
-                || types.insert(name, kind).is_some()
-            {
-                return Err(format!("not after its help, unknown, or twice: {line}"));
-            }
-            if (kind == "counter") != name.ends_with("_total") {
-                return Err(format!("counters end with _total: {line}"));
-            }
-            current = Some(name);
-        } else {
-            let (key, value) = sample(line)?;
-            let name = key.split('{').next().unwrap_or_default();
-            if current != Some(name) {
-                return Err(format!("not after its type: {line}"));
-            }
-            if samples.insert(key, value).is_some() {
-                return Err(format!("twice: {line}"));
-            }
-        }
-    }
-    Ok(samples)
-}
-
-/// A name with its labels, and a value.
-fn sample(line: &str) -> Result<(String, f64), String> {
-    let wrong = |what: &str| format!("{what}: {line}");
-    let is_name = |name: &str| {
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        !name.is_empty() && name.chars().all(is_inner) && !name.starts_with(|c: char| c.is_ascii_digit())
-    };
-    let (key, value) = match line.split_once('{') {
-        None => line.split_once(' ').ok_or(wrong("no value"))?,
-        Some(_) => {
-            let end = line.rfind("} ").ok_or(wrong("no end of the labels"))?;
-            (&line[..=end], &line[end + 2..])
-        }
-    };
-    let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
-    if !is_name(name) {
-        return Err(wrong("no name"));
-    }
-    let mut rest = labels.strip_suffix('}').ok_or(wrong("no end of the labels"))?;
-    while !rest.is_empty() {
-        let (label, value) = rest.split_once("=\"").ok_or(wrong("no value of a label"))?;
-        if !is_name(label) {
-            return Err(wrong("no name of a label"));
-        }
-        let mut escaped = false;
-        let end = value.find(|c| {
-            let ends = c == '"' && !escaped;
-            escaped = c == '\\' && !escaped;
-            ends
-        });
-        rest = &value[end.ok_or(wrong("no end of a label"))? + 1..];
-        rest = rest.strip_prefix(',').unwrap_or(rest);
-    }
-    Ok((key.to_string(), value.parse().map_err(|_| wrong("no number"))?))
-}
+use crate::support::prometheus::{Samples, parse};
 
 #[test]
 fn the_parser_refuses_what_is_not_in_the_format() {
     let right =
         "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\\\"}\",y=\"\"} 2\na_total 3.5\n";
     assert_eq!(parse(right).unwrap().len(), 2);
+    let times = "# HELP t_seconds Times.\n# TYPE t_seconds summary\nt_seconds{a=\"b\",quantile=\"0.5\"} 0.1\n\
+                 t_seconds_sum{a=\"b\"} 1\nt_seconds_count{a=\"b\"} 2\n";
+    assert_eq!(parse(times).unwrap().len(), 3);
+    for (from, to) in [
+        (",quantile=\"0.5\"", ""),
+        ("t_seconds_sum{a=\"b\"", "t_seconds_sum{quantile=\"0.5\""),
+        ("t_seconds_count", "t_seconds_max"),
+        ("t_seconds summary", "t_seconds gauge"),
+    ] {
+        let wrong = times.replace(from, to);
+        assert!(wrong != times && parse(&wrong).is_err(), "{wrong}");
+    }
     for (from, to) in [
         ("# HELP a_total Things.\n", ""),
         ("# TYPE a_total counter\n", ""),

@@ -411,3 +411,19 @@ fn a_reset_names_the_target() {
     let example = errors["kinds"][0]["example"].as_str().unwrap();
     assert!(example.contains(&target), "{errors}");
 }
+
+#[test]
+fn values_below_zero_are_refused_as_such() {
+    // They are no flags, although they look like them.
+    for (flag, value) in
+        [("-n", "-5"), ("--connections", "-1"), ("-r", "-1"), ("--seed", "-7"), ("--repeat", "-2")]
+    {
+        let output = load(&["tcp://127.0.0.1:9", flag, value]);
+        let error = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(
+            error.contains(&format!("invalid value '{value}'")) && error.contains("expected "),
+            "{error}"
+        );
+    }
+}

@@ -441,7 +441,7 @@ fn redirects_are_followed_on_request_and_counted() {
     assert_eq!((&report["statuses"]["302"], &report["requests"]["redirects"]), (&5.into(), &0.into()));
     for (path, expected) in [
         ("/round", "more than 2 redirects"),
-        ("/away", "a redirect to another server: expected one to http://127.0.0.1:"),
+        ("/away", "a redirect to another server, http://other.example: expected one to http://127.0.0.1:"),
         ("/last", "the target closed the connection after a redirect"),
     ] {
         let report = measure(&[&format!("{target}{path}"), "--follow", "2", "--count", "5"], 1);

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
@@ -439,4 +440,28 @@ fn requests_and_bodies_arrive_whole_over_tls() {
     }
     let output = load(&[&url, "--http2", "--cacert", &authority, "--streams", "4", "--count", "8"]);
     assert!(text_of(&output).contains("GET, HTTP/2 with 4 streams per connection"), "{}", text_of(&output));
+}
+
+#[test]
+fn a_response_to_no_request_is_an_error_and_takes_no_request_with_it() {
+    let target = frame_server(10, |frames, seen| {
+        frames.answer(seen.stream, STATUS_200, b"hello");
+        // Long enough for the response to be read alone, and far less than from one request to the next.
+        thread::sleep(Duration::from_millis(20));
+        // Of a stream that the client has not opened.
+        frames.answer(seen.stream + 1000, STATUS_200, b"again");
+        true
+    });
+    let pace = ["--http2", "--rate", "5", "--arrivals", "even", "--count", "4"];
+    let report = measure(&[&[target.as_str()], &pace[..]].concat(), 0);
+    let [answered, wrong] = ["answered", "wrong"].map(|name| number(&report["requests"][name]));
+    assert_eq!(answered + wrong, 4, "{}", report["requests"]);
+    // Each costs the connection; after the last request, none is opened. On a busy machine, it may come with the
+    // next one.
+    let [total, opened] = [&report["errors"]["total"], &report["connections"]["opened"]].map(number);
+    assert!(total >= 1 && opened.abs_diff(total) <= 1, "{}", report["errors"]);
+    assert_eq!(number(&report["connections"]["closed_idle"]), 0, "{}", report["connections"]);
+    let error = &report["errors"]["kinds"][0];
+    assert_eq!(error["kind"], "wrong", "{error}");
+    assert!(error["example"].as_str().unwrap().starts_with("expected valid HTTP/2: "), "{error}");
 }

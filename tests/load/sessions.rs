@@ -219,7 +219,6 @@ fn what_sessions_cannot_be_combined_with_is_refused() {
         ),
         (&[target, "--session", "5", "--rate", "1..10"], "at rates that change (1 to 10/s"),
         (&[target, "--session", "5", "--steps", "1,10:1s"], "cannot be used with"),
-        (&[target, "--session", "5", "--find", "p99<1s"], "cannot be used with"),
         (&[target, "--think", "1s"], "--session"),
         (&[target, "--session", "5..1"], "expected the smaller one first"),
         (&["udp://127.0.0.1:1", "--session", "5"], "sessions with the workload echo for udp://127.0.0.1:1"),

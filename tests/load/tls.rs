@@ -13,14 +13,14 @@ use crate::support::scratch::ScratchFolder;
 use crate::support::serving::Server;
 
 /// An echo server in a process of its own, with a certificate that signs itself, and its target.
-fn echo_server() -> (Server, String) {
+pub fn echo_server() -> (Server, String) {
     let server = Server::start(&["serve", "echo", "--tls", "127.0.0.1:0", "--self-signed"]);
     let target = format!("tls://{}", server.address);
     (server, target)
 }
 
 /// Serves on a thread for as long as the test's process lives, and returns the port.
-fn serve(config: ServerConfig, serve: impl Fn(TlsStream) + Send + 'static) -> u16 {
+pub fn serve(config: ServerConfig, serve: impl Fn(TlsStream) + Send + 'static) -> u16 {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         ringspun::run(move || -> io::Result<()> {
@@ -33,7 +33,7 @@ fn serve(config: ServerConfig, serve: impl Fn(TlsStream) + Send + 'static) -> u1
     receiver.recv().unwrap()
 }
 
-fn echo(stream: TlsStream) {
+pub fn echo(stream: TlsStream) {
     while let Ok(Some(bytes)) = stream.receive() {
         if stream.write(&bytes).is_err() {
             break;
@@ -62,7 +62,7 @@ fn hello(stream: TlsStream) {
     }
 }
 
-fn check_handshakes(report: &Value) {
+pub fn check_handshakes(report: &Value) {
     let (connections, times) = (&report["connections"], &report["handshake_time"]);
     assert_eq!(times["count"], connections["opened"], "{report}");
     assert!(times["p50_us"].as_f64().unwrap() > 0.0);
@@ -178,6 +178,10 @@ fn flags_for_tls_are_refused_without_it() {
         (&["tls://localhost:1", "--cert", "x"], "--key <FILE>"),
         (&["tls://localhost:1", "--cacert", "/nonexistent"], "--cacert: cannot read /nonexistent"),
         (&["tls://localhost:1", "--cacert", "x", "--insecure"], "cannot be used with"),
+        (
+            &["tls://localhost:1", "--alpn", "h2,"],
+            "a protocol to offer in TLS has 0 bytes: expected 1 to 255",
+        ),
     ] {
         let output = load(arguments);
         assert_eq!(output.status.code(), Some(2));

@@ -117,6 +117,44 @@ fn answers_are_those_that_were_asked_for() {
 }
 
 #[test]
+fn a_message_that_comes_before_one_was_sent_is_no_answer_to_it() {
+    // Answers twice: the second message comes while nothing is asked, long before the next is due.
+    let (target, _) = server(Box::new(|socket, message, _| {
+        socket.send(message.clone())?;
+        thread::sleep(Duration::from_millis(20));
+        socket.send(message)
+    }));
+    for expected in [&[][..], &["--workload", "request"]] {
+        // Fewer than 250 ms lie between two requests: idle connections are not watched.
+        let pace = ["--rate", "5", "--arrivals", "even", "--count", "6"];
+        let report = measure(&[&[target.as_str()], expected, &pace].concat(), 0);
+        let [answered, wrong] = ["answered", "wrong"].map(|name| number(&report["requests"][name]));
+        assert_eq!(answered + wrong, 6, "{}", report["requests"]);
+        // Each second message may also come late, on a busy machine, but not all of them.
+        assert!(wrong > 0, "{}", report["requests"]);
+        let text = report["errors"]["kinds"][0]["example"].as_str().unwrap();
+        assert!(text.starts_with("bytes before a request: "), "{text}");
+        // Each costs the connection; after the last request, none is opened.
+        assert!(number(&report["connections"]["opened"]).abs_diff(wrong) <= 1, "{report}");
+    }
+}
+
+#[test]
+fn pings_between_messages_are_no_fault() {
+    let (target, _) = server(Box::new(|socket, message, _| {
+        socket.send(message)?;
+        thread::sleep(Duration::from_millis(20));
+        socket.send(Message::Ping(vec![1].into()))?;
+        // Its answer comes with the next message.
+        socket.send(Message::Ping(vec![2].into()))
+    }));
+    let pace = ["--rate", "10", "--arrivals", "even", "--count", "6", "--fail-if", "errors>0"];
+    let report = measure(&[&[target.as_str()], &pace[..]].concat(), 0);
+    assert_eq!(number(&report["requests"]["answered"]), 6);
+    assert_eq!(number(&report["connections"]["opened"]), 1);
+}
+
+#[test]
 fn pings_are_answered_while_an_answer_is_awaited_and_while_none_is() {
     for pace in [&["--count", "5"][..], &["--rate", "2", "--arrivals", "even", "--count", "2"]] {
         let pongs = Arc::new(AtomicU64::new(0));

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod measuring;
 pub mod namespace;
 pub mod pem;
+pub mod prometheus;
 pub mod scratch;
 pub mod serving;
 #[cfg(feature = "cli")]

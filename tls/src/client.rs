@@ -14,7 +14,7 @@ use rustls::{Connection, DigitallySignedStruct, SignatureScheme};
 use crate::error::text_of;
 use crate::identity::{Identity, Roots, provider};
 use crate::stream::TlsStream;
-use crate::version::{Versions, supported};
+use crate::version::{Versions, check_protocols, supported};
 
 /// What a client offers and expects. Cloning it is cheap; clones share the sessions that can be resumed.
 ///
@@ -131,8 +131,9 @@ impl ClientConfigBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`Roots::system`].
+    /// Those of [`Roots::system`]; `InvalidInput` for a protocol whose name is empty, or has more than 255 bytes.
     pub fn build(self) -> io::Result<ClientConfig> {
+        check_protocols(&self.alpn)?;
         let provider = provider();
         let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(supported(self.versions))

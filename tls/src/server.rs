@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use crate::error::text_of;
 use crate::identity::{Identity, Roots, provider};
 use crate::stream::TlsStream;
-use crate::version::{Versions, supported};
+use crate::version::{Versions, check_protocols, supported};
 use crate::waiting::within;
 
 /// How long a handshake may take unless told otherwise.
@@ -157,8 +157,10 @@ impl ServerConfigBuilder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` without an [`identity`](Self::identity); if the system has no random numbers.
+    /// `InvalidInput` without an [`identity`](Self::identity), and for a protocol whose name is empty, or has more than
+    /// 255 bytes; if the system has no random numbers.
     pub fn build(self) -> io::Result<ServerConfig> {
+        check_protocols(&self.alpn)?;
         if self.identities.is_empty() {
             return Err(without_identity());
         }

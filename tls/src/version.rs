@@ -1,4 +1,6 @@
-//! The versions of TLS.
+//! The versions of TLS, and the names of protocols over it (ALPN).
+
+use std::io;
 
 use rustls::SupportedProtocolVersion;
 
@@ -23,5 +25,16 @@ pub(crate) fn supported(versions: Versions) -> &'static [&'static SupportedProto
         Versions::Both => rustls::ALL_VERSIONS,
         Versions::Tls12 => TLS12,
         Versions::Tls13 => TLS13,
+    }
+}
+
+/// Fails for a name that no handshake can carry (RFC 7301, section 3.1).
+pub(crate) fn check_protocols(names: &[Vec<u8>]) -> io::Result<()> {
+    match names.iter().find(|name| !(1..=255).contains(&name.len())) {
+        None => Ok(()),
+        Some(name) => {
+            let text = format!("a protocol (ALPN) whose name has {} bytes: expected 1 to 255", name.len());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
     }
 }

@@ -198,6 +198,15 @@ fn what_cannot_be_agreed_upon_is_named() {
             "NoApplicationProtocol: it has no protocol in common with us (ALPN)",
         );
         check("alpn", &accepted.unwrap_err(), "no protocol in common (ALPN)");
+        for name in [String::new(), "h".repeat(256)] {
+            let expected = format!("(ALPN) whose name has {} bytes: expected 1 to 255", name.len());
+            let offered = client().alpn(["h2", &name]).build().map(drop).unwrap_err();
+            let accepted = server().alpn([name.as_str()]).build().map(drop).unwrap_err();
+            for error in [offered, accepted] {
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
 
         let (connected, accepted) = shake(
             &client().versions(Versions::Tls13).build()?,

@@ -18,8 +18,10 @@ impl Plan {
         if !(1..=self.connections.min(WORKERS_MAX)).contains(&self.workers) {
             let max = self.connections.min(WORKERS_MAX);
             return Err(format!(
-                "{} workers for {} connections: expected 1 to {max}",
-                self.workers, self.connections
+                "{} workers for {} connection{}: expected 1 to {max}",
+                self.workers,
+                self.connections,
+                if self.connections == 1 { "" } else { "s" }
             ));
         }
         if let (Target::Udp(_) | Target::Unix(_), Some(detour)) = (&self.target, &self.detour) {
@@ -36,8 +38,17 @@ impl Plan {
                 self.shown_target()
             ));
         }
-        if self.tls != TlsOptions::default() && self.target.tls_host().is_none() {
+        if self.tls != TlsOptions::default() && !self.speaks_tls() {
             return Err(format!("TLS is not spoken with {}: expected tls:// or https://", self.target));
+        }
+        if let Some(name) = self.tls.alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
+            return Err(format!("a protocol to offer in TLS has {} bytes: expected 1 to 255", name.len()));
+        }
+        if !self.follow_to.is_empty() && !self.follows() {
+            return Err(format!(
+                "redirects to other servers ({}): expected HTTP requests with redirects to follow",
+                self.follow_to.iter().map(HttpTarget::origin).collect::<Vec<_>>().join(", ")
+            ));
         }
         self.check_requests_per_connection()?;
         self.check_http2()?;
@@ -170,11 +181,7 @@ impl Plan {
     /// What a program that makes sessions decides itself, or cannot have.
     fn check_driven(&self, name: &str) -> Result<(), String> {
         let target = self.target.without_query();
-        let is_fitting = match &self.target {
-            Target::Tcp(_) | Target::Unix(_) => true,
-            Target::Http(target) => target.scheme() == "http",
-            Target::Tls(_) | Target::Udp(_) | Target::WebSocket(_) => false,
-        };
+        let is_fitting = !matches!(self.target, Target::WebSocket(_));
         let refused = [
             (self.requests.is_some(), "a list of requests"),
             (self.pipeline > 1, "pipelining"),
@@ -182,12 +189,12 @@ impl Plan {
             (self.requests_per_connection.is_some(), "requests per connection"),
             (!self.sources.is_empty(), "source addresses"),
             (!self.ramp_up.is_zero(), "a ramp-up"),
-            (matches!(self.pace, Pace::Steps(_)), "rates that change"),
         ];
         match refused.iter().find(|(is_given, _)| *is_given) {
-            _ if !is_fitting => {
-                Err(format!("{name} cannot be run against {target}: expected http://, tcp:// or unix:"))
-            }
+            _ if !is_fitting => Err(format!(
+                "{name} cannot be run against {target}: expected http://, https://, tcp://, tls://, udp:// or \
+                     unix:"
+            )),
             Some((_, what)) => {
                 Err(format!("{what} with {name}: expected none, as a script makes the sessions"))
             }
@@ -221,6 +228,11 @@ impl Plan {
             }
             Pace::Closed | Pace::Open { .. } => Ok(()),
         }
+    }
+
+    /// Whether redirects are followed.
+    fn follows(&self) -> bool {
+        matches!(&self.workload, Workload::Http(request) if request.follow > 0)
     }
 
     /// Whether each request has an answer.

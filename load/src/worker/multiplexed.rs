@@ -119,6 +119,9 @@ impl Worker {
                 if session.ended_idle() {
                     self.tally.closed_idle();
                 }
+                if let Some(fault) = session.take_fault() {
+                    self.tally.failed(ErrorKind::Wrong, || fault);
+                }
                 if session.ended_well() { Duration::ZERO } else { REOPEN_PAUSE }
             }
             Connection::None => self.first_pause(index % self.connections()),

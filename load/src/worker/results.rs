@@ -41,7 +41,7 @@ impl Worker {
         };
         let sessions = self.plan.sessions.is_some().then(|| self.visits.outcome(planned));
         requests.planned = planned.filter(|_| sessions.is_none());
-        Outcome {
+        let mut outcome = Outcome {
             backend,
             measured,
             was_stopped,
@@ -54,6 +54,10 @@ impl Worker {
             named: self.names.outcome(),
             steps: self.steps.outcome(ended_at.saturating_duration_since(start), was_stopped),
             ..self.tally.outcome()
+        };
+        if let Some(elsewhere) = self.work.elsewhere() {
+            elsewhere.add_to(&mut outcome);
         }
+        outcome
     }
 }

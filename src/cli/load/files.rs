@@ -2,15 +2,16 @@
 //!
 //! Each file has its own thread, so that compressing and writing do not delay requests.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{mem, process};
 
 use ringspun_load::{Interval, Recorder, write_log};
 
@@ -51,6 +52,94 @@ impl ResultFile {
         let _ = self.file.set_len(0);
         self.file.write_all(text.as_bytes()).map_err(|error| super::cannot_write(&self.shown_path, &error))
     }
+}
+
+/// A file that takes the place of an earlier one at once, so that nobody reads a part of it.
+pub struct ReplacedFile {
+    path: PathBuf,
+    shown_path: String,
+}
+
+impl ReplacedFile {
+    /// Checks that the file can be written, before the run.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let shown_path = path.display().to_string();
+        let checked = destination(path).and_then(|path| {
+            let file = Self { path, shown_path: shown_path.clone() };
+            if file.is_replaced() {
+                let (_, beside) = file.create_beside()?;
+                fs::remove_file(beside)?;
+            }
+            Ok(file)
+        });
+        checked.map_err(|error| super::cannot_write(&shown_path, &error))
+    }
+
+    /// Writes the content to a file in the same folder, which then gets the name.
+    pub fn write(self, text: &str) -> io::Result<()> {
+        let written = match self.is_replaced() {
+            true => self.replace(text),
+            false => File::options()
+                .write(true)
+                .open(&self.path)
+                .and_then(|mut file| file.write_all(text.as_bytes())),
+        };
+        written.map_err(|error| super::cannot_write(&self.shown_path, &error))
+    }
+
+    /// Pipes and devices are written to as they are.
+    fn is_replaced(&self) -> bool {
+        self.path.metadata().map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
+    }
+
+    /// Creates a file in the same folder, with the permissions of the one that it is to replace.
+    fn create_beside(&self) -> io::Result<(File, PathBuf)> {
+        let earlier = self.path.metadata().ok();
+        let is_folder = earlier.as_ref().is_some_and(Metadata::is_dir)
+            || self.path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if is_folder || self.path.file_name().is_none() {
+            return Err(io::Error::other("it is a folder: expected a file"));
+        }
+        // Collectors read files that end with .prom. Processes in several containers may have the same number.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let beside = self.path.with_file_name(format!(".ringspun-{}-{}.tmp", process::id(), now.as_nanos()));
+        let file = File::options().write(true).create_new(true).open(&beside)?;
+        let kept = earlier.map_or(Ok(()), |earlier| file.set_permissions(earlier.permissions()));
+        match kept {
+            Ok(()) => Ok((file, beside)),
+            Err(error) => {
+                let _ = fs::remove_file(&beside);
+                Err(error)
+            }
+        }
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let (mut file, beside) = self.create_beside()?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let replaced = written.and_then(|()| fs::rename(&beside, &self.path));
+        if replaced.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
+    }
+}
+
+/// Where a path leads, by links also to what does not exist yet.
+fn destination(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.read_link()) {
+        (Ok(path), _) => Ok(path),
+        // The system follows no rings of links.
+        (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
+            destination(&folder_of(path).join(target))
+        }
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_path_buf()),
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether a path stands for standard output.
@@ -98,7 +187,7 @@ fn place_of(path: &Path) -> Place {
         true => io::stdout().as_fd().try_clone_to_owned().and_then(|output| File::from(output).metadata()),
         false => path.metadata(),
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match (metadata, path.read_link()) {
         (Ok(metadata), _) => metadata.into(),
         // A link to a file that does not exist yet, and is created through it. The system follows no rings of links.

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use ringspun::{MetricKind, Metrics};
 use ringspun_load::{
-    Condition, Finding, Outcome, Pace, Plan, Rate, SearchResult, TrialPurpose, format_per_s, search,
+    Condition, Finding, Outcome, Pace, Plan, Rate, SearchResult, SessionCounts, TrialPurpose, format_per_s,
+    search,
 };
 use serde_json::{Value, json};
 
@@ -14,8 +16,8 @@ use super::histogram::show_percentile;
 use super::{GATE_BROKEN, Measured, Measuring, json, text};
 use crate::cli::output;
 
-/// A trial whose requests are not answered at this share of its rate fails: the target, or the generator, does not
-/// keep up, and times would get longer the longer the trial is.
+/// A trial whose requests are not answered, or whose sessions do not begin, at this share of its rate fails: the
+/// target, or the generator, does not keep up, and times would get longer the longer the trial is.
 const KEPT_UP_PERCENT: f64 = 95.0;
 
 /// What a search has done.
@@ -46,10 +48,13 @@ impl Trial {
         rate: Rate,
         Measured { plan, outcome, .. }: &Measured,
     ) -> Self {
-        let kept_up = (format!("answered>={KEPT_UP_PERCENT}%"), kept_up(outcome));
+        let kept_up = [
+            Some((format!("answered>={KEPT_UP_PERCENT}%"), kept_up(outcome))),
+            outcome.sessions.map(|sessions| (format!("begun>={KEPT_UP_PERCENT}%"), begun(&sessions))),
+        ];
         let findings =
             conditions.iter().map(|condition| (condition.to_string(), condition.evaluate(outcome)));
-        let findings: Vec<_> = findings.chain([kept_up]).collect();
+        let findings: Vec<_> = findings.chain(kept_up.into_iter().flatten()).collect();
         let holds = findings.iter().all(|(_, finding)| finding.holds == Some(true));
         let times = |percentile| show_percentile(&outcome.response_times, percentile);
         let answered = format!("{}/s", format_per_s(outcome.rate_per_s()));
@@ -85,10 +90,19 @@ impl Trial {
 fn kept_up(outcome: &Outcome) -> Finding {
     let requests = &outcome.requests;
     let ended = requests.answered - requests.answered_after_end + requests.failed();
-    match requests.planned {
-        None | Some(0) => Finding { holds: None, value: "no request was due".to_string() },
+    share_kept_up(ended, requests.planned, "no request was due")
+}
+
+/// Whether so many of the planned sessions began: others found no free connection before the end.
+fn begun(sessions: &SessionCounts) -> Finding {
+    share_kept_up(sessions.begun, sessions.planned, "no session was due")
+}
+
+fn share_kept_up(count: u64, planned: Option<u64>, otherwise: &str) -> Finding {
+    match planned {
+        None | Some(0) => Finding { holds: None, value: otherwise.to_string() },
         Some(planned) => {
-            let percent = 100.0 * ended as f64 / planned as f64;
+            let percent = 100.0 * count as f64 / planned as f64;
             Finding { holds: Some(percent >= KEPT_UP_PERCENT), value: format!("{percent:.1}%") }
         }
     }
@@ -194,6 +208,24 @@ impl Search {
             table.push('\n');
         }
         table
+    }
+
+    /// Adds the result for `--prometheus`.
+    pub fn add_to(&self, metrics: &mut Metrics) {
+        let mut add = |name, help, value| metrics.add(name, MetricKind::Gauge, help, &[], value);
+        let help = "Whether a rate was found at which the conditions of --find hold.";
+        add("ringspun_load_find_found", help, f64::from(self.result.found.is_some()));
+        add("ringspun_load_find_trials", "Trials of the search.", self.trials.len() as f64);
+        if let Some(found) = self.result.found {
+            let help = "Highest rate at which the conditions of --find hold.";
+            add("ringspun_load_find_rate_per_second", help, found.rate.as_per_s());
+            let help = "Confidence that trials at that rate hold more often than not.";
+            add("ringspun_load_find_confidence_ratio", help, found.confidence_percent() / 100.0);
+        }
+        if let Some(rate) = self.result.fails_at {
+            let help = "Lowest rate that was tried and at which the conditions of --find fail.";
+            add("ringspun_load_find_fails_at_per_second", help, rate.as_per_s());
+        }
     }
 
     /// The field `search` of the results.

@@ -13,8 +13,8 @@ pub struct FindFlags {
     /// Each trial is a run of --duration at a rate (open loop), with its own connections and warm-up. The rate is
     /// doubled until a trial fails, and the range narrowed from there. A trial that fails is repeated: two of three
     /// decide. Fresh trials confirm the result. The conditions are those of --fail-if, but must hold; a trial also
-    /// fails if less than 95 % of the rate is answered. The results are those of the last trial at the rate that was
-    /// found, and of the search. The exit status is 3 if no rate holds.
+    /// fails if less than 95 % of the rate is answered, or of the sessions begin. The results are those of the last
+    /// trial at the rate that was found, and of the search. The exit status is 3 if no rate holds.
     #[arg(long, value_name = "CONDITIONS", value_delimiter = ',',
           conflicts_with_all = ["rate", "steps", "count", "start_at", "hdr", "csv"])]
     find: Vec<Condition>,

@@ -46,7 +46,7 @@ pub fn results(plan: &Plan, outcome: &Outcome, verdicts: &Verdicts, stop_signal:
         },
         "connections": connections_value(outcome),
         "requests": requests_value(requests),
-        "sessions": sessions::value(outcome),
+        "sessions": sessions::value(outcome.sessions),
         "traffic": {
             "sent_bytes": outcome.traffic.sent_bytes,
             "received_bytes": outcome.traffic.received_bytes,
@@ -98,6 +98,7 @@ fn plan_value(plan: &Plan) -> Value {
         Pace::Closed => ("closed", None),
         Pace::Open { rate } if sessions::are_made(plan) => ("partly_open", Some(self::rate(*rate))),
         Pace::Open { rate } => ("open", Some(self::rate(*rate))),
+        Pace::Steps(_) if sessions::are_made(plan) => ("partly_open", None),
         Pace::Steps(_) => ("open", None),
     };
     let is_open = plan.pace != Pace::Closed;
@@ -182,6 +183,7 @@ fn step_results(outcome: &Outcome) -> Value {
             "measured_s": step.measured.as_secs_f64(),
             "rate_per_s": rounded_rate(step.rate_per_s()),
             "requests": requests_value(&step.requests),
+            "sessions": sessions::value(step.sessions),
             "statuses": (step.statuses.total() > 0).then(|| statuses_value(&step.statuses)),
             "response_time": times(&step.response_times),
             "service_time": times(&step.service_times),
@@ -197,6 +199,7 @@ fn connections_value(outcome: &Outcome) -> Value {
         "opened": connections.opened,
         "open_max": connections.open_max,
         "closed_idle": connections.closed_idle,
+        "elsewhere": connections.elsewhere,
         "resumed": connections.resumed,
         "streams_allowed": connections.streams_allowed,
         "refused": errors.count(ErrorKind::Refused),

@@ -14,6 +14,7 @@ mod names;
 mod options;
 mod pace;
 mod page;
+mod prometheus;
 #[cfg(test)]
 mod reference;
 mod repeat;
@@ -55,14 +56,18 @@ const SIGNAL_STATUS: u8 = 128;
 /// Above this CPU utilization, latencies include queueing in the generator.
 const BUSY_PERCENT: f64 = 90.0;
 
-use files::{IntervalFiles, ResultFile, is_standard_output};
+use files::{IntervalFiles, ReplacedFile, ResultFile, is_standard_output};
 use live::{LiveView, Screen};
 use options::Options;
 use stopping::Stopping;
 
 /// The command line of `ringspun load`.
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    allow_negative_numbers = true
+)]
 #[command(after_help = "\
 Examples:
   ringspun load tcp://127.0.0.1:7000 --connections 64 --duration 3s
@@ -86,6 +91,7 @@ Examples:
   ringspun load http://127.0.0.1:8080/ -c 500 --rate 50 --session 1..20 --think 500ms..2s --requests shop.jsonl
   ringspun load http://127.0.0.1:8080/ -c 50 --script shop.janet --fail-if 'p99>50ms@login'
   ringspun load http://127.0.0.1:8080/old --follow 3 -H 'Accept-Encoding: gzip'
+  ringspun load http://localhost:8080/ --follow 1 --follow-to https://localhost:8443
   ringspun load https://localhost:8443/ -c 64 --cacert authority.pem --alpn http/1.1
   ringspun load https://localhost:8443/ -c 8 --http2 --streams 100
   ringspun load ws://127.0.0.1:8080/echo -c 64 --payload 1k --message-type text
@@ -101,6 +107,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --workload churn --connections 16 --fail-if 'rate<1k'
   ringspun load tcp://127.0.0.1:7000 --rate 50k --hdr one.hdr --csv one.csv
   ringspun load tcp://127.0.0.1:7000 --connections 64 --rate 50k --html page.html
+  ringspun load http://127.0.0.1:8080/ -r 100 -d 1m --prometheus /var/lib/node_exporter/load.prom
   ringspun load tcp://127.0.0.1:7000 --connections 50k --bind 127.0.0.2,127.0.0.3 --workers 2
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
@@ -338,9 +345,14 @@ fn present(
     if let Some(breach) = breach {
         table = format!("{}.\n\n{table}", text::breach(breach));
     }
-    // The rows of a CSV are instead of the table.
+    // The rows of a CSV, and metrics, are instead of the table.
     if options.csv.as_deref().is_some_and(is_standard_output) {
         table.clear();
+    }
+    let metrics =
+        options.prometheus.as_deref().map(|_| prometheus::text(measured, together.as_ref(), &value));
+    if options.prometheus.as_deref().is_some_and(is_standard_output) {
+        table = metrics.clone().unwrap_or_default();
     }
     let printed = print(&table, &value, options.json.as_deref(), results.json);
     let written = match (&measured.points, results.html) {
@@ -350,7 +362,9 @@ fn present(
             .map_err(|error| error.to_string()),
         (Ok(_), None) => Ok(()),
     };
-    printed.map_err(|error| error.to_string()).and(written)?;
+    let replaced = results.prometheus.map_or(Ok(()), |file| file.write(&metrics.unwrap_or_default()));
+    let replaced = replaced.map_err(|error| error.to_string());
+    printed.map_err(|error| error.to_string()).and(written).and(replaced)?;
     let of_all = match &together {
         Some(Together::Search(search)) => search.exit_code(),
         Some(Together::Repeats(_)) | None => None,
@@ -412,23 +426,26 @@ fn reject(subcommand: &[&str], kind: ErrorKind, message: &str) -> ! {
 }
 
 /// The files to write, with their flags.
-fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 4] {
-    let [json, hdr, csv, html] =
-        [&options.json, &options.hdr, &options.csv, &options.html].map(Option::as_deref);
-    [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html)]
+fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 5] {
+    let files = [&options.json, &options.hdr, &options.csv, &options.html, &options.prometheus];
+    let [json, hdr, csv, html, prometheus] = files.map(Option::as_deref);
+    [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html), ("--prometheus", prometheus)]
 }
 
 /// The files for results that are written at the end.
 struct ResultFiles {
     json: Option<ResultFile>,
     html: Option<ResultFile>,
+    prometheus: Option<ReplacedFile>,
 }
 
 /// Opens all files before the run.
 fn open_files(options: &Options) -> io::Result<(IntervalFiles, ResultFiles)> {
     let html = options.html.as_deref().map(ResultFile::open).transpose()?;
     let intervals = IntervalFiles::create(options.hdr.as_deref(), options.csv.as_deref(), html.is_some())?;
-    Ok((intervals, ResultFiles { json: open_json(options.json.as_deref())?, html }))
+    let prometheus = options.prometheus.as_deref().filter(|path| !is_standard_output(path));
+    let prometheus = prometheus.map(ReplacedFile::open).transpose()?;
+    Ok((intervals, ResultFiles { json: open_json(options.json.as_deref())?, html, prometheus }))
 }
 
 /// Opens the file for JSON, unless it goes to standard output.

@@ -73,6 +73,12 @@ pub struct Options {
     /// scripts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Write the results to a file for the textfile collector of Prometheus' node_exporter, at once at the end:
+    /// --prometheus /var/lib/node_exporter/load.prom, or with - to standard output instead of the table
+    ///
+    /// docs/load-prometheus.md has the metrics.
+    #[arg(long, value_name = "FILE")]
+    pub prometheus: Option<PathBuf>,
     /// Exit with status 3 if this condition holds, such as 'p99>5ms', 'errors>1%' or 'rate<10k'; repeatable
     ///
     /// Measures: percentiles of the response times (p50, p99.9), their max and mean, rate (answered requests

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use ringspun::MetricKind::Gauge;
+use ringspun::Metrics;
 use ringspun_load::{Estimate, Latencies, Outcome, Plan, format_duration, format_per_s};
 use serde_json::{Value, json};
 
@@ -163,6 +165,33 @@ impl Repeats {
             cells.into_iter().chain(values.iter().map(|value| show(*value))).collect()
         };
         self.estimates().map(row).collect()
+    }
+
+    /// Adds the means and their intervals for `--prometheus`.
+    pub fn add_to(&self, metrics: &mut Metrics) {
+        let help = "Runs of --repeat that came to their end.";
+        metrics.add("ringspun_load_repeat_runs", Gauge, help, &[], self.seeds.len() as f64);
+        for (figure, _, Estimate { mean, low, high }) in self.estimates() {
+            for (estimate, value) in [("mean", mean), ("low", low), ("high", high)] {
+                let labels = [("estimate", estimate), ("figure", figure.name)];
+                let mut add =
+                    |name, help, labels, scale: f64| metrics.add(name, Gauge, help, labels, value / scale);
+                match figure.field {
+                    "rate_per_s" => {
+                        let help = "Expected responses per second: the mean of runs, and its 95 % confidence interval.";
+                        add("ringspun_load_repeat_responses_per_second", help, &labels[..1], 1.0);
+                    }
+                    "failed_percent" => {
+                        let help = "Share of requests that failed: the mean of runs, and its 95 % confidence interval.";
+                        add("ringspun_load_repeat_failed_ratio", help, &labels[..1], 100.0);
+                    }
+                    _ => {
+                        let help = "Response times: the mean of runs, and its 95 % confidence interval.";
+                        add("ringspun_load_repeat_response_time_seconds", help, &labels[..], 1e6);
+                    }
+                }
+            }
+        }
     }
 
     /// The field `repeat` of the results.

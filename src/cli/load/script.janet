@@ -1,10 +1,19 @@
 # The sessions of `ringspun load --script`: what a script calls, and what each of its users does. The functions whose
 # names begin with `load/-` are those of script.rs.
 
+(import ringspun/tls)
+
 # What cuts a session off.
 (def- over @"the run is over")
 # The VM's timers have milliseconds, and may be early by one.
 (def- timeout (+ 0.001 (load/-setting "timeout")))
+# How connections are secured, if they are.
+(def- tls-host (load/-setting "tls-host"))
+(def- tls-config
+  (when tls-host
+    (tls/client-config :ca (load/-setting "tls-ca") :cert (load/-setting "tls-cert") :key (load/-setting "tls-key")
+                       :alpn (if-let [alpn (load/-setting "tls-alpn")] (string/split "," alpn))
+                       :insecure (load/-setting "tls-insecure") :resume (load/-setting "tls-resume"))))
 
 # The sessions that are being made, and the fibers of users, by the number of the user.
 (def- sessions @{})
@@ -33,17 +42,27 @@
     (protect (:close stream)))
   nil)
 
+(defn- trying
+  "What a function returns; an error of it is one of the kind."
+  [session kind function & arguments]
+  (try (function ;arguments)
+    ([err fiber]
+      (if (or (= err over) (= err "deadline expired"))
+        (propagate err fiber)
+        (fail session kind (text-of err))))))
+
 (defn- connection [session]
   (unless (session :stream)
-    (def [host port] [(load/-setting "host") (load/-setting "port")])
-    (def stream
-      (try (if host (net/connect host port) (net/connect :unix port))
-        ([err fiber]
-          (if (or (= err over) (= err "deadline expired"))
-            (propagate err fiber)
-            (fail session "connect" (text-of err))))))
-    (when host (net/setsockopt stream :tcp-nodelay true))
+    (def [host port] (map load/-setting ["host" "port"]))
+    (def kind (keyword (load/-setting "kind")))
+    (def arguments (if host [host port kind] [:unix port]))
+    (def plain (trying session "connect" net/connect ;arguments))
+    (when (and host (= kind :stream)) (net/setsockopt plain :tcp-nodelay true))
+    (def began (os/clock :monotonic))
+    # It closes the stream if it fails.
+    (def stream (if tls-host (trying session "handshake" tls/wrap plain tls-host :config tls-config) plain))
     (load/-opened)
+    (when tls-host (load/-secured (- (os/clock :monotonic) began) (truthy? ((tls/info stream) :resumed))))
     (put session :stream stream))
   (session :stream))
 

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringspun::janet::{Net, Value, Vm};
-use ringspun_load::{DrivenStep, Driver, DueSession, ErrorKind, Jar, Ledger, Pace, Target};
+use ringspun_load::{DrivenStep, Driver, DueSession, ErrorKind, Jar, Ledger, Pace, Plan, Target};
 
 const SOURCE: &str = include_str!("script.janet");
 
@@ -149,6 +149,7 @@ fn failure(arguments: &[Value]) -> Option<(ErrorKind, String)> {
     let kind = match arguments.get(1)?.as_text()?.as_str() {
         "timeout" => ErrorKind::TimedOut,
         "connect" => ErrorKind::ConnectFailed,
+        "handshake" => ErrorKind::HandshakeFailed,
         "status" => ErrorKind::Status,
         _ => ErrorKind::Script,
     };
@@ -171,10 +172,29 @@ fn setting(path: &Path, ledger: &Ledger, name: &str) -> Value {
         "port" => {
             Value::from(host_and_port.map_or(place.strip_prefix("unix:").unwrap_or(&place), |(_, port)| port))
         }
+        "kind" => Value::from(if matches!(plan.target, Target::Udp(_)) { "datagram" } else { "stream" }),
         "authority" => match &plan.target {
             Target::Http(target) => Value::from(target.authority()),
             _ => Value::from("localhost"),
         },
+        _ => tls_setting(plan, name),
+    }
+}
+
+/// How connections are secured; nil without TLS.
+fn tls_setting(plan: &Plan, name: &str) -> Value {
+    let Some(host) = plan.target.tls_host() else { return Value::Nil };
+    let tls = &plan.tls;
+    let text = |bytes: Option<&Vec<u8>>| bytes.map_or(Value::Nil, |bytes| Value::Text(bytes.clone()));
+    match name {
+        "tls-host" => Value::from(host.as_str()),
+        "tls-ca" => text(tls.authorities_pem.as_ref()),
+        "tls-cert" => text(tls.identity_pem.as_ref().map(|(cert, _)| cert)),
+        "tls-key" => text(tls.identity_pem.as_ref().map(|(_, key)| key)),
+        "tls-alpn" if tls.alpn.is_empty() => Value::Nil,
+        "tls-alpn" => Value::from(tls.alpn.join(",").as_str()),
+        "tls-insecure" => Value::Boolean(tls.is_insecure),
+        "tls-resume" => Value::Boolean(tls.resumes),
         _ => Value::Nil,
     }
 }
@@ -184,7 +204,7 @@ fn define_all(vm: &mut Vm, path: &Path, ledger: &Rc<Ledger>) -> Result<(), rings
     let users = (0..ledger.users()).map(|_| User::default()).collect();
     let users = Rc::new(Users { ledger: ledger.clone(), users: RefCell::new(users) });
     type Method = fn(&Users, &[Value]) -> Result<Value, String>;
-    let methods: [(&str, Method); 13] = [
+    let methods: [(&str, Method); 14] = [
         ("load/-next", Users::next),
         ("load/-wait", Users::wait),
         ("load/-begin", Users::begin),
@@ -200,6 +220,12 @@ fn define_all(vm: &mut Vm, path: &Path, ledger: &Rc<Ledger>) -> Result<(), rings
         }),
         ("load/-closed", |users, _| {
             users.ledger.closed();
+            Ok(Value::Nil)
+        }),
+        ("load/-secured", |users, arguments| {
+            let seconds = arguments.first().and_then(Value::as_number).unwrap_or_default();
+            let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            users.ledger.secured(time, arguments.get(1) == Some(&Value::Boolean(true)));
             Ok(Value::Nil)
         }),
         ("load/-tick", |users, _| Ok(Value::Boolean(users.ledger.tick()))),

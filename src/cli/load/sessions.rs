@@ -15,9 +15,7 @@ use serde_json::{Map, Value, json};
 use super::whole::whole;
 
 /// What a script decides itself, or what there is not for it.
-const NOT_WITH_SCRIPT: [&str; 23] = [
-    "find",
-    "steps",
+const NOT_WITH_SCRIPT: [&str; 21] = [
     "session",
     "think",
     "workload",
@@ -48,9 +46,9 @@ pub struct SessionFlags {
     /// a number that is drawn for each session, uniformly from the range
     ///
     /// With --rate, sessions begin at that rate, whatever the target does, and --count is a number of sessions; the
-    /// connections are the most sessions at a time. Without it, each connection makes one session after the other.
-    /// With http and https, a session sends the cookies that it got.
-    #[arg(long, value_name = "COUNT", value_parser = parse_requests, conflicts_with_all = ["find", "steps"])]
+    /// connections are the most sessions at a time; --find searches for that rate. Without --rate, each connection
+    /// makes one session after the other. With http and https, a session sends the cookies that it got.
+    #[arg(long, value_name = "COUNT", value_parser = parse_requests, conflicts_with = "steps")]
     session: Option<RangeInclusive<u32>>,
     /// Think time between an answer and the next request of its session: --think 200ms, or --think 100ms..1s for a
     /// time that is drawn each time, uniformly from the range
@@ -62,8 +60,8 @@ pub struct SessionFlags {
     ///
     /// Its function main is called for each session, (defn main [session] ...), and makes steps with names, such as
     /// (load/step session "login" load/request session "POST" "/login" :body "name=ann"). Each connection is a user
-    /// that makes one session after the other; with --rate, sessions begin at that rate, and --count is a number of
-    /// them. For http, tcp and unix targets. docs/load.md has more.
+    /// that makes one session after the other; with --rate, --steps or --find, sessions begin at a rate, and --count
+    /// is a number of them. Not for ws and wss targets. docs/load.md has more.
     #[arg(long, value_name = "FILE", conflicts_with_all = NOT_WITH_SCRIPT)]
     pub script: Option<PathBuf>,
 }
@@ -158,8 +156,8 @@ pub fn unbegun_remark(outcome: &Outcome) -> Option<String> {
 }
 
 /// The results (docs/load-json.md); `null` without sessions.
-pub fn value(outcome: &Outcome) -> Value {
-    outcome.sessions.map_or(Value::Null, |SessionCounts { planned, begun, completed }| {
+pub fn value(sessions: Option<SessionCounts>) -> Value {
+    sessions.map_or(Value::Null, |SessionCounts { planned, begun, completed }| {
         json!({ "planned": planned, "begun": begun, "completed": completed })
     })
 }

@@ -37,7 +37,8 @@ pub fn write_table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 
 /// Writes the counts that are missing from the times of a row.
 fn write_shortfall(text: &mut String, step: &StepOutcome) -> std::fmt::Result {
-    for (count, what) in [(step.requests.failed(), "failed"), (step.requests.unsent(), "unsent")] {
+    let unsent = if step.sessions.is_some() { "sessions unbegun" } else { "unsent" };
+    for (count, what) in [(step.requests.failed(), "failed"), (step.requests.unsent(), unsent)] {
         if count > 0 {
             write!(text, "  {} {what}", format_count(count))?;
         }

@@ -43,6 +43,10 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
             format!("partly open loop: sessions begin at {rate}")
         }
         Pace::Open { rate } => format!("open loop at {rate}"),
+        Pace::Steps(steps) if sessions::are_made(plan) => match steps.as_slice() {
+            [step] => format!("partly open loop: sessions begin at {step}"),
+            steps => format!("partly open loop: sessions begin in {} steps", steps.len()),
+        },
         Pace::Steps(steps) if steps.len() == 1 => format!("open loop at {}", steps[0]),
         Pace::Steps(steps) => format!("open loop in {} steps", steps.len()),
     };
@@ -80,6 +84,9 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
     )?;
     if connections.closed_idle > 0 {
         write!(text, ", {} closed while idle", format_count(connections.closed_idle))?;
+    }
+    if connections.elsewhere > 0 {
+        write!(text, ", {} to other servers", format_count(connections.elsewhere))?;
     }
     if connections.resumed > 0 {
         write!(text, ", {} resumed a session", format_count(connections.resumed))?;

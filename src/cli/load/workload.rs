@@ -58,13 +58,19 @@ pub struct WorkloadOptions {
     /// wss, the text of each answer [default: the message itself]
     #[arg(long, value_name = "STATUSES")]
     expect: Option<String>,
-    /// Follow up to so many redirects per request, on the same server: --follow 3
+    /// Follow up to so many redirects per request, on the same server, or those of --follow-to: --follow 3
     ///
     /// The times, and --timeout, are those of all of its requests together, and only the last response counts. Any
     /// other redirect is a wrong response: one too many, to another server, or after which the target closes the
     /// connection.
     #[arg(long, value_name = "COUNT", conflicts_with = "requests")]
     follow: Option<u32>,
+    /// Follow redirects to these servers, too, over connections of their own:
+    /// --follow-to https://localhost:8443,http://www.localhost
+    ///
+    /// The headers Authorization, Cookie and Host are not sent there, other headers are.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', requires = "follow")]
+    follow_to: Vec<String>,
     /// Text that the body of each HTTP response must contain: --expect-body 'in stock'
     ///
     /// Checked for responses with an expected status; those without it are counted as bad-body. The body is searched
@@ -158,6 +164,7 @@ impl WorkloadOptions {
             Target::Http(target) => {
                 let request = self.http_request(&plan.target)?;
                 plan.requests = self.request_list(&request, target)?;
+                plan.follow_to = self.follow_to.iter().map(|text| server(text)).collect::<Result<_, _>>()?;
                 Workload::Http(request)
             }
             Target::Tcp(_) | Target::Tls(_) | Target::Udp(_) | Target::Unix(_) => {
@@ -442,6 +449,7 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
                 "expected_body_bytes": request.expected_body.as_ref().map(Vec::len),
                 "body_bytes": request.body.len(),
                 "follow": request.follow,
+                "follow_to": plan.follow_to.iter().map(HttpTarget::origin).collect::<Vec<_>>(),
                 "listed": listed,
             }))
         }
@@ -463,6 +471,17 @@ pub fn fields(plan: &Plan) -> serde_json::Map<String, Value> {
         ("script", json!(script)),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// A server that redirects may lead to.
+fn server(text: &str) -> Result<HttpTarget, String> {
+    let shown = if text.contains('@') { "..." } else { text };
+    match text.parse() {
+        Ok(Target::Http(server)) if server.path() == "/" && server.user().is_none() => Ok(server),
+        _ => Err(format!(
+            "--follow-to {shown}: expected a server without a path, such as https://localhost:8443"
+        )),
+    }
 }
 
 #[cfg(test)]
