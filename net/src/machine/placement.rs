@@ -127,9 +127,20 @@ impl Placement {
     /// Chooses the worker for a connection that has landed on `here`, and counts it there. Gives the worker and its
     /// term.
     pub fn place(&self, here: usize) -> (usize, Term) {
+        self.place_beside(here, &self.live(), &mut self.lock())
+    }
+
+    /// As [`place`](Self::place); `None` if there are `connections_max` connections.
+    pub fn place_within(&self, here: usize, connections_max: usize) -> Option<(usize, Term)> {
+        // One connection is placed at a time, so that no two take the last place.
         let mut loads = self.lock();
+        let live = self.live();
+        (live.iter().sum::<usize>() < connections_max).then(|| self.place_beside(here, &live, &mut loads))
+    }
+
+    fn place_beside(&self, here: usize, live: &[usize], loads: &mut Loads) -> (usize, Term) {
         loads.measure(&self.workers);
-        let weights = loads.weights(&self.live());
+        let weights = loads.weights(live);
         let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
         let chosen = choose(&weights, here, loads.ends_per_second[here], is_open);
         if chosen != here {
@@ -338,6 +349,16 @@ mod tests {
             assert_ne!(placement.place(1).0, 1);
         }
         assert_eq!(placement.live(), [15, 0, 15]);
+    }
+
+    #[test]
+    fn no_more_connections_are_placed_than_there_may_be() {
+        let placement = Placement::new(3);
+        let placed: Vec<_> = (0..10).filter_map(|here| placement.place_within(here % 3, 4)).collect();
+        assert_eq!((placed.len(), placement.live().iter().sum::<usize>()), (4, 4));
+        placement.ended(placed[0].0, placed[0].1);
+        assert!(placement.place_within(0, 4).is_some() && placement.place_within(0, 4).is_none());
+        assert_eq!(placement.counts().map(|(_, served, ..)| served).sum::<u64>(), 5);
     }
 
     fn loads(loads: &[f64], connections: &[f64]) -> Loads {
