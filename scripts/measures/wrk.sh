@@ -2,7 +2,7 @@
 #
 #     ./scripts/measure wrk [--rounds N] [--seconds S] [--json FILE]
 #
-# The server is examples/http/main.rs, pinned to one core; the generators, with one thread each, to another. Both keep as many
+# The server is tests/launchers/busy_http.rs, pinned to one core; the generators, with one thread each, to another. Both keep as many
 # connections in a closed loop, interleaved, N rounds (default 5) of S seconds (default 3):
 #
 # 1. An answer that costs the server 20 microseconds, with 1, 8, 64 and 256 connections: the server is the bottleneck.
@@ -17,8 +17,8 @@ parse_rounds 5 3 "$@"
 ensure_build_tools
 ensure_program wrk
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-cargo build --release --quiet --bin ringspun --example http
-ringspun=$target/release/ringspun http=$target/release/examples/http
+cargo build --release --quiet --bin ringspun --example busy-http
+ringspun=$target/release/ringspun http=$target/release/examples/busy-http
 prepare_measurement
 
 # Runs a generator, and prints its requests per second, p50 and p99 in microseconds, errors, and how busy it and the server
@@ -61,7 +61,7 @@ done
 tell
 
 status=0
-echo "examples/http/main.rs by ringspun load and by wrk, medians of $rounds rounds of $seconds s; busy: server, generator"
+echo "busy-http by ringspun load and by wrk, medians of $rounds rounds of $seconds s; busy: server, generator"
 echo
 awk -v rounds="$rounds" "$awk_median"'
     { for (i = 4; i <= NF; i++) value[$2, $3, i, $1] = $i; errors += $7 }
