@@ -71,7 +71,7 @@ fn run() -> Result<()> {
     })?;
     println!("listening at {}", server.addresses()[0]);
     ringspun::run(move || signals.wait())??;
-    server.drain(END_MAX).map(drop)
+    server.drain_requests(END_MAX).map(drop)
 }
 
 fn converse(stream: &Stream, keys: &Keys) -> Result<()> {

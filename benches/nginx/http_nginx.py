@@ -1,4 +1,4 @@
-"""Becomes nginx with one worker, which answers as examples/http/main.rs does, and prints the address it listens on.
+"""Becomes nginx with one worker, which answers as examples/http.rs does, and prints the address it listens on.
 
     http_nginx.py SCRATCH [FOLDER]
 

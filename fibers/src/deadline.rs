@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::current::{with_current, with_running};
 use crate::fiber::Fiber;
@@ -38,7 +38,7 @@ use crate::interrupt::{Deadline, Interrupt};
 /// .unwrap();
 /// ```
 pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
-    Limit::new(duration, Interrupt::DeadlineExpired).run(function)
+    Limit::after(duration, Interrupt::DeadlineExpired).run(function)
 }
 
 /// As [`with_deadline`], and tells whether the deadline has ended a wait of `function`: its result is then dropped. A
@@ -69,10 +69,41 @@ pub fn with_deadline<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
 /// .unwrap();
 /// ```
 pub fn timeout<T>(duration: Duration, function: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    let limit = Limit::new(duration, Interrupt::DeadlineExpired);
-    let scope = limit.scope;
-    let result = limit.run(function);
-    if with_current(Fiber::expired_scope) == scope { Err(Elapsed) } else { Ok(result) }
+    Limit::after(duration, Interrupt::DeadlineExpired).run_telling(function)
+}
+
+/// As [`timeout`], until a moment by the clock of [`now`](crate::now): for what has a time for all of its parts.
+///
+/// # Errors
+///
+/// As [`timeout`].
+///
+/// # Panics
+///
+/// As [`with_deadline`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringspun_fibers::{self as fibers, Channel, Elapsed};
+///
+/// fibers::run(|| {
+///     let parts = Channel::<u32>::bounded(2);
+///     parts.give(1).unwrap();
+///     // For all parts together.
+///     let due = fibers::now() + Duration::from_millis(1);
+///     let mut received = Vec::new();
+///     while let Ok(part) = fibers::timeout_at(due, || parts.take()) {
+///         received.push(part);
+///     }
+///     assert!(received.len() <= 1 && fibers::now() >= due);
+/// })
+/// .unwrap();
+/// ```
+pub fn timeout_at<T>(moment: Instant, function: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    with_current(|fiber| Limit::at(fiber, Some(moment), Interrupt::DeadlineExpired)).run_telling(function)
 }
 
 /// Runs `function` with a time limit of its own: as [`with_deadline`], but the waits that it ends get
@@ -96,7 +127,7 @@ pub fn timeout<T>(duration: Duration, function: impl FnOnce() -> T) -> Result<T,
 /// .unwrap();
 /// ```
 pub fn with_time_limit<T>(duration: Duration, function: impl FnOnce() -> T) -> T {
-    Limit::new(duration, Interrupt::TimedOut).run(function)
+    Limit::after(duration, Interrupt::TimedOut).run(function)
 }
 
 /// The time of a [`timeout`] has passed. As an [`io::Error`], its kind is `TimedOut`.
@@ -124,23 +155,34 @@ struct Limit {
 }
 
 impl Limit {
-    fn new(duration: Duration, interrupt: Interrupt) -> Self {
+    fn after(duration: Duration, interrupt: Interrupt) -> Self {
         with_current(|fiber| {
-            let outer = fiber.whole_deadline();
-            let scope = fiber.new_scope();
             // `None` beyond the clock's range.
             let at = fiber.event_loop().now().checked_add(duration);
-            let own = at.map(|at| Deadline { at, interrupt, scope });
-            fiber.set_deadline(match (outer, own) {
-                (Some(outer), Some(own)) if own.at < outer.at => Some(own),
-                (outer, own) => outer.or(own),
-            });
-            Self { outer, scope }
+            Self::at(fiber, at, interrupt)
         })
+    }
+
+    fn at(fiber: &Fiber, at: Option<Instant>, interrupt: Interrupt) -> Self {
+        let outer = fiber.whole_deadline();
+        let scope = fiber.new_scope();
+        let own = at.map(|at| Deadline { at, interrupt, scope });
+        fiber.set_deadline(match (outer, own) {
+            (Some(outer), Some(own)) if own.at < outer.at => Some(own),
+            (outer, own) => outer.or(own),
+        });
+        Self { outer, scope }
     }
 
     fn run<T>(self, function: impl FnOnce() -> T) -> T {
         function()
+    }
+
+    /// Tells whether this limit has ended a wait.
+    fn run_telling<T>(self, function: impl FnOnce() -> T) -> Result<T, Elapsed> {
+        let scope = self.scope;
+        let result = self.run(function);
+        if with_current(Fiber::expired_scope) == scope { Err(Elapsed) } else { Ok(result) }
     }
 }
 

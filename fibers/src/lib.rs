@@ -12,7 +12,7 @@
 //! | keep a value per fiber | [`FiberLocal`] | dynamic bindings |
 //! | interrupt its wait | [`JoinHandle::cancel`] | `ev/cancel` |
 //! | wait | [`sleep`] | `ev/sleep` |
-//! | limit how long a block waits | [`with_deadline`], [`timeout`] | `ev/with-deadline` |
+//! | limit how long a block waits | [`with_deadline`], [`timeout`], [`timeout_at`] | `ev/with-deadline` |
 //! | wait for a moment, or for each of many | [`sleep_until`], [`interval`] | |
 //! | wait for a signal of the process | [`Signals`] | |
 //! | let others run in a long computation | [`yield_now`] | `ev/sleep 0` |
@@ -206,7 +206,7 @@ mod workers;
 pub use blocking::{BlockingError, blocking, blocking_scoped};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name, release_stack};
-pub use deadline::{Elapsed, timeout, with_deadline, with_time_limit};
+pub use deadline::{Elapsed, timeout, timeout_at, with_deadline, with_time_limit};
 pub use dump::{Dump, FiberReport, FiberState, dump};
 pub use dump_process::{DumpOnSignals, ProcessDump, dump_on_signals, dump_process};
 pub use event::{FiberEvent, FiberEventKind};

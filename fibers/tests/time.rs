@@ -73,6 +73,14 @@ fn a_timeout_tells_whether_it_has_ended_a_wait() {
         let mut inner = None;
         let outer = fibers::timeout(SOON, || inner = Some(fibers::timeout(AGES, || fibers::sleep(AGES))));
         assert_eq!((outer, inner), (Err(Elapsed), Some(Ok(Err(Interrupt::DeadlineExpired)))));
+        // A moment is for all that has to come by it.
+        let due = fibers::now() + SOON;
+        assert_eq!(fibers::timeout_at(due, || fibers::sleep_until(due + AGES)), Err(Elapsed));
+        assert!(fibers::now() >= due);
+        assert_eq!(fibers::timeout_at(due, || fibers::sleep(AGES)), Err(Elapsed));
+        assert_eq!(fibers::timeout_at(due, || 7), Ok(7));
+        let nested = fibers::timeout(SOON, || fibers::timeout_at(due + AGES, || fibers::sleep(AGES)));
+        assert_eq!(nested, Err(Elapsed));
         // A cancel is not a timeout.
         let cancelled = spawn(|| fibers::timeout(AGES, || fibers::sleep(AGES)));
         fibers::yield_now().unwrap();

@@ -72,6 +72,7 @@ struct Plan<S> {
 pub struct ServerBuilder<S = ()> {
     workers: WorkersBuilder,
     shares_port: bool,
+    connections_max: usize,
     make_state: Arc<dyn Fn(usize) -> S + Send + Sync>,
     plans: Vec<Plan<S>>,
 }
@@ -96,6 +97,7 @@ impl<S: 'static> ServerBuilder<S> {
         Self {
             workers: WorkersBuilder::new(),
             shares_port: false,
+            connections_max: usize::MAX,
             make_state: Arc::new(make_state),
             plans: Vec::new(),
         }
@@ -139,6 +141,36 @@ impl<S: 'static> ServerBuilder<S> {
     /// ask for it, be it with this setting: only that user's processes, as the kernel sees to.
     pub fn shares_port(mut self, shares_port: bool) -> Self {
         self.shares_port = shares_port;
+        self
+    }
+
+    /// Sets how many connections there may be at a time, at all addresses and on all workers: those that come beyond
+    /// are closed at once, and appear in no count. Without it, the limit is what the process has descriptors and memory
+    /// for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpStream;
+    ///
+    /// use ringspun_net::ServerBuilder;
+    ///
+    /// let server = ServerBuilder::new()
+    ///     .connections_max(1)
+    ///     .serve("127.0.0.1:0", |stream| {
+    ///         let _ = stream.write(b"!");
+    ///         let _ = stream.receive();
+    ///     })
+    ///     .start()?;
+    /// let address = server.addresses()[0].to_string();
+    /// let mut first = TcpStream::connect(&address)?;
+    /// first.read_exact(&mut [0])?;
+    /// assert_eq!(TcpStream::connect(&address)?.read(&mut [0])?, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connections_max(mut self, count: usize) -> Self {
+        self.connections_max = count;
         self
     }
 
@@ -259,7 +291,7 @@ impl<S: 'static> ServerBuilder<S> {
     fn begin(mut self, workers: &Workers) -> io::Result<ServerHandle> {
         let ended = || io::Error::other("a worker has ended");
         let bound = self.bind_all(workers)?;
-        let shared = Shared::new(workers.iter().cloned().collect());
+        let shared = Shared::new(workers.iter().cloned().collect(), self.connections_max);
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let mut sockets: Vec<Vec<Numbered>> = workers.iter().map(|_| Vec::new()).collect();
         for (number, bound) in bound.into_iter().enumerate() {

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
@@ -19,6 +18,7 @@ use crate::received::Received;
 use crate::waiting::{check_loop, reason_of, wait_on, within};
 
 mod direct;
+mod ending;
 mod io_traits;
 mod movable;
 mod sharing;
@@ -406,16 +406,6 @@ impl Stream {
     /// take turns.
     pub fn core(&self) -> &Rc<StreamCore> {
         &self.core
-    }
-
-    /// Shuts down reading, writing or both (`shutdown(2)`). After a shutdown of writing, the peer reads the end of the
-    /// stream; after one of reading, our own reads do. Does not wait.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, such as no longer being connected; [`Closed`].
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.core.shutdown(how).map_err(|error| self.failed("shutdown of", error))
     }
 
     /// The local address (`getsockname(2)`).

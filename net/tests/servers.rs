@@ -326,6 +326,103 @@ fn what_waits_in_the_kernel_is_served_before_a_drain_ends() {
 }
 
 #[test]
+fn a_drain_of_requests_answers_what_has_come_and_ends_idle_connections() {
+    let (stall, go_on) = (SharedChannel::<()>::bounded(1), SharedChannel::<()>::bounded(1));
+    let (stalled, goes_on) = (stall.clone(), go_on.clone());
+    let server = ServerBuilder::new()
+        .workers(2)
+        .serve("127.0.0.1:0", move |stream| {
+            while let Ok(Some(request)) = stream.receive() {
+                if request.starts_with(b"slow") {
+                    stalled.give(()).unwrap();
+                    goes_on.take().unwrap();
+                }
+                let _ = stream.write(&request);
+            }
+        })
+        .start()
+        .unwrap();
+    let mut idle: Vec<_> = (0..20).map(|_| connect(&server)).inspect(check_echo).collect();
+    let mut slow = connect(&server);
+    slow.write_all(b"slow").unwrap();
+    stall.take().unwrap();
+    // It comes while the one before is being answered.
+    slow.write_all(b"next").unwrap();
+
+    let handle = server.handle();
+    let draining = thread::spawn(move || handle.drain_requests(AGES));
+    // No time has to pass for them.
+    idle.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 0));
+    go_on.give(()).unwrap();
+    let mut answers = String::new();
+    slow.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers, "slownext");
+    let drained = draining.join().unwrap().unwrap();
+    assert_eq!((drained.cancelled, drained.left), (0, 0));
+    server.wait().unwrap();
+}
+
+#[test]
+fn a_drain_of_requests_ends_connections_that_come_during_it() {
+    let (stall, go_on) = (SharedChannel::<()>::bounded(1), SharedChannel::<()>::bounded(1));
+    let (stalled, goes_on) = (stall.clone(), go_on.clone());
+    // The worker computes while connections come, of which it learns after the drain has begun.
+    let server = ServerBuilder::new()
+        .workers(1)
+        .serve("127.0.0.1:0", move |stream| {
+            while let Ok(Some(request)) = stream.receive() {
+                if *request == *b"busy" {
+                    stalled.give(()).unwrap();
+                    while goes_on.try_take() == Ok(None) {}
+                }
+                let _ = stream.write(&request);
+            }
+        })
+        .start()
+        .unwrap();
+    let mut busy = connect(&server);
+    busy.write_all(b"busy").unwrap();
+    stall.take().unwrap();
+    let mut late: Vec<_> = (0..10).map(|_| connect(&server)).collect();
+    late.iter_mut().for_each(|client| client.write_all(b"late").unwrap());
+    let handle = server.handle();
+    let draining = thread::spawn(move || handle.drain_requests(AGES));
+    go_on.give(()).unwrap();
+    for (client, answer) in late.iter_mut().map(|client| (client, "late")).chain([(&mut busy, "busy")]) {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, answer);
+    }
+    assert_eq!(draining.join().unwrap().unwrap().cancelled, 0);
+}
+
+#[test]
+fn there_are_no_more_connections_than_there_may_be() {
+    for workers in [1, 3] {
+        let server = ServerBuilder::new()
+            .workers(workers)
+            .connections_max(5)
+            .serve("127.0.0.1:0", echo)
+            .start()
+            .unwrap();
+        let mut clients: Vec<_> = (0..5).map(|_| connect(&server)).inspect(check_echo).collect();
+        for _ in 0..20 {
+            // Closed at once; a reset says the same.
+            assert_eq!(connect(&server).read(&mut [0]).unwrap_or(0), 0);
+        }
+        let served = || server.statistics().iter().map(|worker| worker.served).sum::<u64>();
+        assert_eq!((live(&server).iter().sum::<usize>(), served()), (5, 5));
+        // The others do not notice, and one that ends makes room for one.
+        clients.iter().for_each(check_echo);
+        clients.pop();
+        wait_until(|| live(&server).iter().sum::<usize>() == 4);
+        clients.push(connect(&server));
+        clients.iter().for_each(check_echo);
+        assert_eq!(server.drain_requests(AGES).unwrap().ended, 5);
+    }
+}
+
+#[test]
 fn dropping_a_server_ends_it() {
     let server = echo_server(2);
     let mut clients: Vec<_> = (0..4).map(|_| connect(&server)).collect();

@@ -1,5 +1,5 @@
 //! Crates written for blocking sockets run on fibers as they are: WebSocket with `tungstenite`, TLS with `rustls`, mail
-//! with `imap`, and the commands, the replies and the parser of `redis`. `httparse` is under examples/http/main.rs.
+//! with `imap`, and the commands, the replies and the parser of `redis`. `httparse` is under examples/http.rs.
 //!
 //! Client and server share one thread: neither gets an answer unless each wait of the other parks its fiber
 //! alone. A deadline ends a test in which an answer never comes.

@@ -1,5 +1,5 @@
 //! A server of HTTP/1.1 on hyper and Ringspun's fibers, on one thread: what http_hyper.rs is on tokio. Every answer
-//! says what was asked for, as those of examples/http/main.rs do. Prints the address it listens on.
+//! says what was asked for, as those of examples/http.rs do. Prints the address it listens on.
 
 use std::convert::Infallible;
 use std::io;

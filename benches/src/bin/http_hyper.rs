@@ -1,5 +1,5 @@
 //! A server of HTTP/1.1 on hyper and tokio, as hyper's documentation writes one, on one thread: every answer says what
-//! was asked for, as those of examples/http/main.rs do. Prints the address it listens on.
+//! was asked for, as those of examples/http.rs do. Prints the address it listens on.
 
 use std::convert::Infallible;
 use std::io;

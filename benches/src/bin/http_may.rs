@@ -1,5 +1,5 @@
 //! A server of HTTP/1.1 on may_minihttp, as its documentation writes one, on one worker: every answer says what was
-//! asked for, as those of examples/http/main.rs do. Prints the address it listens on.
+//! asked for, as those of examples/http.rs do. Prints the address it listens on.
 
 use std::io;
 

@@ -71,6 +71,18 @@ impl Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Term(u32);
 
+impl Term {
+    /// The term with this number.
+    pub fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// How many threads have had the place before, modulo 2^32.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 const TERM_SHIFT: u32 = 32;
 
 /// Shares of a core that the workers have used recently.
@@ -127,9 +139,20 @@ impl Placement {
     /// Chooses the worker for a connection that has landed on `here`, and counts it there. Gives the worker and its
     /// term.
     pub fn place(&self, here: usize) -> (usize, Term) {
+        self.place_beside(here, &self.live(), &mut self.lock())
+    }
+
+    /// As [`place`](Self::place); `None` if there are `connections_max` connections.
+    pub fn place_within(&self, here: usize, connections_max: usize) -> Option<(usize, Term)> {
+        // One connection is placed at a time, so that no two take the last place.
         let mut loads = self.lock();
+        let live = self.live();
+        (live.iter().sum::<usize>() < connections_max).then(|| self.place_beside(here, &live, &mut loads))
+    }
+
+    fn place_beside(&self, here: usize, live: &[usize], loads: &mut Loads) -> (usize, Term) {
         loads.measure(&self.workers);
-        let weights = loads.weights(&self.live());
+        let weights = loads.weights(live);
         let is_open = |worker: &usize| !self.workers[*worker].gone.load(Ordering::Relaxed);
         let chosen = choose(&weights, here, loads.ends_per_second[here], is_open);
         if chosen != here {
@@ -149,9 +172,14 @@ impl Placement {
         Term((self.workers[worker].live.fetch_add(1, Ordering::SeqCst) >> TERM_SHIFT) as u32)
     }
 
+    /// The worker's term.
+    pub fn term(&self, worker: usize) -> Term {
+        Term((self.workers[worker].live.load(Ordering::SeqCst) >> TERM_SHIFT) as u32)
+    }
+
     /// Whether the worker has not failed since.
     pub fn is_in_term(&self, worker: usize, term: Term) -> bool {
-        self.workers[worker].live.load(Ordering::SeqCst) >> TERM_SHIFT == u64::from(term.0)
+        self.term(worker) == term
     }
 
     /// A connection has ended that was counted for a worker in this term.
@@ -338,6 +366,16 @@ mod tests {
             assert_ne!(placement.place(1).0, 1);
         }
         assert_eq!(placement.live(), [15, 0, 15]);
+    }
+
+    #[test]
+    fn no_more_connections_are_placed_than_there_may_be() {
+        let placement = Placement::new(3);
+        let placed: Vec<_> = (0..10).filter_map(|here| placement.place_within(here % 3, 4)).collect();
+        assert_eq!((placed.len(), placement.live().iter().sum::<usize>()), (4, 4));
+        placement.ended(placed[0].0, placed[0].1);
+        assert!(placement.place_within(0, 4).is_some() && placement.place_within(0, 4).is_none());
+        assert_eq!(placement.counts().map(|(_, served, ..)| served).sum::<u64>(), 5);
     }
 
     fn loads(loads: &[f64], connections: &[f64]) -> Loads {

@@ -151,10 +151,57 @@ impl ServerHandle {
     ///
     /// On the thread of a runtime outside of a fiber.
     pub fn drain(&self, within: Duration) -> io::Result<Drained> {
+        self.drain_by(within, false)
+    }
+
+    /// As [`drain`](Self::drain), for connections on which clients ask and the server answers: their input ends
+    /// (`shutdown(2)`), so that a handler reads what has come, answers it, and then reads the end. Clients that ask for
+    /// nothing are told of the end at once, and do not use up the time.
+    ///
+    /// A request of which only a part has come remains so. Not for handlers that take the end of the input for the end
+    /// of the client, as hyper's do: they would not answer. Above [TLS](https://docs.rs/ringspun-tls), which ends its
+    /// input by a message, reading fails as `UnexpectedEof`.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    ///
+    /// # Panics
+    ///
+    /// As [`drain`](Self::drain).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    ///
+    /// use ringspun_net as net;
+    ///
+    /// let server = net::serve("127.0.0.1:0", |stream| {
+    ///     while let Ok(Some(request)) = stream.receive() {
+    ///         let _ = stream.write(&request);
+    ///     }
+    /// })?;
+    /// let mut client = TcpStream::connect(server.addresses()[0].to_string())?;
+    /// client.write_all(b"?")?;
+    /// client.read_exact(&mut [0])?;
+    /// // It stays connected, and asks for nothing.
+    /// let drained = server.drain_requests(Duration::from_secs(3600))?;
+    /// assert_eq!((drained.ended, drained.cancelled), (1, 0));
+    /// assert_eq!(client.read(&mut [0])?, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn drain_requests(&self, within: Duration) -> io::Result<Drained> {
+        self.drain_by(within, true)
+    }
+
+    fn drain_by(&self, within: Duration, ends_input: bool) -> io::Result<Drained> {
         let shared = self.shared.clone();
         let task = self.shared.workers.iter().filter(|worker| !worker.has_ended()).find_map(|worker| {
             let shared = shared.clone();
-            worker.spawn(move || drain(&shared, within)).ok()
+            worker.spawn(move || drain(&shared, within, ends_input)).ok()
         });
         let task = task.ok_or_else(|| io::Error::other("all workers have ended"))?;
         task.join().map_err(|error| match error {
@@ -184,11 +231,14 @@ fn served(shared: &Shared) -> u64 {
 }
 
 /// Drains a server, in a fiber of one of its workers.
-fn drain(shared: &Shared, within: Duration) -> io::Result<Drained> {
+fn drain(shared: &Shared, within: Duration, ends_input: bool) -> io::Result<Drained> {
     let (live_before, served_before) = (live(shared), served(shared));
     let deadline = Instant::now().checked_add(within);
     shared.draining.store(true, Ordering::SeqCst);
     shared.tell_all(|| Message::StopListening);
+    if ends_input {
+        shared.end_input();
+    }
     // Those that it accepts last count as well.
     while shared.accepting() > 0 {
         shared.changed.take().map_err(io::Error::from)?;

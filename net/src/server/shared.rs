@@ -15,10 +15,13 @@ pub(super) type Numbered = (usize, OwnedFd);
 pub(super) struct Shared {
     pub(super) workers: Vec<Worker>,
     pub(super) placement: Placement,
+    connections_max: usize,
     parts: Box<[Part]>,
     pub(super) draining: AtomicBool,
     /// Connections are dropped from now on.
     ending: AtomicBool,
+    /// Nothing more is received from now on.
+    input_ended: AtomicBool,
     /// Has a value after each change that a drain waits for.
     pub(super) changed: SharedChannel<()>,
     /// Closed when no worker serves any more.
@@ -50,12 +53,14 @@ pub(super) enum Message {
     Sockets(Vec<Numbered>),
     /// Accept no more connections; close the datagram sockets.
     StopListening,
+    /// Receive nothing more from the connections.
+    EndInput,
     /// Cancel the fibers that are left.
     Cancel,
 }
 
 impl Shared {
-    pub(super) fn new(workers: Vec<Worker>) -> Arc<Self> {
+    pub(super) fn new(workers: Vec<Worker>, connections_max: usize) -> Arc<Self> {
         let part = |_: &Worker| Part {
             inbox: Mutex::new(SharedChannel::bounded(usize::MAX)),
             serves: AtomicBool::new(false),
@@ -64,10 +69,12 @@ impl Shared {
         };
         Arc::new(Self {
             placement: Placement::new(workers.len()),
+            connections_max,
             parts: workers.iter().map(part).collect(),
             workers,
             draining: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            input_ended: AtomicBool::new(false),
             changed: SharedChannel::bounded(1),
             ended: SharedChannel::bounded(1),
             take_over: OnceLock::new(),
@@ -95,6 +102,16 @@ impl Shared {
         self.tell_all(|| Message::StopListening);
         self.tell_all(|| Message::Cancel);
         self.close_inboxes();
+    }
+
+    /// Ends the input of all connections, also of those to come.
+    pub(super) fn end_input(&self) {
+        self.input_ended.store(true, Ordering::SeqCst);
+        self.tell_all(|| Message::EndInput);
+    }
+
+    pub(super) fn has_ended_input(&self) -> bool {
+        self.input_ended.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -169,10 +186,10 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Chooses the worker for a connection that has landed on `here`.
-    pub(super) fn place(shared: &Arc<Shared>, here: usize) -> Self {
-        let (worker, term) = shared.placement.place(here);
-        Self { shared: shared.clone(), worker, term }
+    /// Chooses the worker for a connection that has landed on `here`; `None` if there are as many as there may be.
+    pub(super) fn place(shared: &Arc<Shared>, here: usize) -> Option<Self> {
+        let (worker, term) = shared.placement.place_within(here, shared.connections_max)?;
+        Some(Self { shared: shared.clone(), worker, term })
     }
 
     /// Counts a connection as one of this worker.

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringspun_fibers::{self as fibers, JoinHandle};
@@ -13,6 +14,7 @@ use super::shared::{Accepting, Live, Message, Numbered, Shared};
 use crate::datagram::DatagramSocket;
 use crate::error::{interrupt_of, is_closed};
 use crate::listener::Listener;
+use crate::machine::StreamCore;
 use crate::stream::Stream;
 use crate::waiting::current_loop;
 
@@ -36,10 +38,26 @@ pub(super) struct Site<S> {
     worker: usize,
     state: S,
     handlers: Vec<Handler<S>>,
-    connections: RefCell<Slab<JoinHandle<()>>>,
+    connections: RefCell<Slab<Connection>>,
     /// Fibers that accept.
     accepting: RefCell<Vec<JoinHandle<()>>>,
     datagram_sockets: RefCell<Vec<Rc<DatagramSocket>>>,
+}
+
+/// A connection that is served.
+struct Connection {
+    fiber: JoinHandle<()>,
+    /// The handler has the stream, and may close it before it ends.
+    stream: Weak<StreamCore>,
+}
+
+impl Connection {
+    fn end_input(&self) {
+        if let Some(stream) = self.stream.upgrade() {
+            // Fails if the connection is at its end already.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
 }
 
 impl<S: 'static> Site<S> {
@@ -128,8 +146,9 @@ impl<S: 'static> Site<S> {
     /// Serves a connection on the worker that it is for; false if it had to be dropped.
     fn place(self: &Rc<Self>, number: usize, mut connection: OwnedFd) -> bool {
         // Otherwise, it is dropped.
-        while !self.shared.is_ending() {
-            let live = Live::place(&self.shared, self.worker);
+        while !self.shared.is_ending()
+            && let Some(live) = Live::place(&self.shared, self.worker)
+        {
             let worker = live.worker;
             if worker == self.worker {
                 return self.serve(number, connection, live);
@@ -159,13 +178,14 @@ impl<S: 'static> Site<S> {
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
         let listed = Listed { site: self.clone(), key: entry.key(), _live: live };
-        let handler = handler.clone();
-        let spawned = fibers::spawn(move || {
-            handler(Stream::from_descriptor(event_loop, connection), &listed.site.state);
-        });
-        match spawned {
+        let (handler, stream) = (handler.clone(), Stream::from_descriptor(event_loop, connection));
+        let core = Rc::downgrade(stream.core());
+        match fibers::spawn(move || handler(stream, &listed.site.state)) {
             Ok(fiber) => {
-                entry.insert(fiber);
+                let connection = entry.insert(Connection { fiber, stream: core });
+                if self.shared.has_ended_input() {
+                    connection.end_input();
+                }
                 true
             }
             Err(_) => false,
@@ -193,8 +213,11 @@ impl<S: 'static> Site<S> {
                     self.datagram_sockets.take().iter().for_each(|socket| socket.close());
                     self.accepting.take().iter().for_each(JoinHandle::cancel);
                 }
+                Message::EndInput => {
+                    self.connections.borrow().iter().for_each(|(_, connection)| connection.end_input());
+                }
                 Message::Cancel => {
-                    self.connections.borrow().iter().for_each(|(_, connection)| connection.cancel());
+                    self.connections.borrow().iter().for_each(|(_, connection)| connection.fiber.cancel());
                 }
             }
         }
