@@ -58,7 +58,7 @@ kernel_of_series() {
     package=$(apt-cache search --names-only "^linux-image-${1//./\\.}[.+-].*cloud-amd64\$" 2>/dev/null |
         sed 's/ .*//' | sort -V | tail -1)
     if [ -z "$package" ]; then
-        say "$1: apt knows no package linux-image-$1*-cloud-amd64; try sudo apt-get update, or give a kernel's path"
+        say "$1: apt knows no package linux-image-$1*-cloud-amd64; try sudo apt-get update, add the release that has it (Debian 13, or Debian 12's backports, for 6.12), or give a kernel's path"
         return 1
     fi
     if ! compgen -G "$work/$package/boot/vmlinuz-*" >/dev/null; then
