@@ -5,8 +5,8 @@
 //! curl http://127.0.0.1:8080/hello
 //! ```
 //!
-//! Connections are kept, and requests may be pipelined: all answers to what came in one read leave in one write. The
-//! requests are parsed by the crate httparse, which knows nothing of sockets. SIGTERM and SIGINT end the server, once it has answered what it has received.
+//! Requests may be pipelined: all answers to what came in one read leave in one write. The parser, httparse, knows
+//! nothing of sockets. SIGTERM and SIGINT end the server, once it has answered what it has received.
 
 use std::io::{Error, Result, Write};
 use std::path::{Component, Path, PathBuf};
