@@ -222,6 +222,7 @@ impl Scheduler {
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
                 trace_point!(fiber_end, fiber.identity().0);
+                spans::leave_for_good();
                 drop(self.remove(&fiber));
             }
             // In a forked child the others must not run.
