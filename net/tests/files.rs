@@ -463,3 +463,21 @@ fn a_storm_of_cancels_leaves_files_as_they_should_be() {
         Ok(())
     });
 }
+
+/// As a read of a FIFO that nobody writes to.
+#[test]
+fn a_read_by_a_path_ends_by_a_deadline_and_the_runtime() {
+    let folder = Rc::new(Folder::new("read-fifo"));
+    let path = folder.path("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let read = path.clone();
+    fibers::run(move || {
+        let late = fibers::with_deadline(SOON, || fs::read(&read)).unwrap_err();
+        assert_eq!(net::interrupt_of(&late), Some(Interrupt::DeadlineExpired), "{late}");
+        fibers::spawn(move || assert!(fs::read_to_string(read).is_err())).unwrap();
+        fibers::sleep(SOON).unwrap();
+    })
+    .unwrap();
+    // Threads that still wait get the other end.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(path));
+}
