@@ -131,6 +131,7 @@
 //! | entered contexts, other than spans of `tracing` | `tracing::subscriber::set_default`, `opentelemetry`'s `Context::attach`, `sentry` scopes, `tokio`'s `Handle::enter` | wrong results: an event goes to another fiber's subscriber, a context is restored that is over |
 //! | locks of the standard library and of `parking_lot` (use those of [`sync`]) | a `MutexGuard`, `RwLock` guard or `ReentrantLock` that is held across a wait | a fiber that needs the lock blocks the thread, and so the fiber that would release it: a deadlock; a re-entrant lock lets every fiber of the thread in |
 //! | lazy initialisation | `LazyLock`, `OnceLock::get_or_init`, `thread_local!` initialisers that wait | a deadlock, or a panic about re-entrance |
+//! | pools that use the thread itself | `rayon` with `use_current_thread` | a deadlock: a fiber takes a job of another fiber and waits in it, and the other one blocks the thread until the job ends |
 //! | borrows | a `RefCell` guard, or a thread-local `with` closure, that is held across a wait | a panic in the fiber that borrows next |
 //!
 //! The remedy is the same for all: do what needs the scope between two waits, or clone what is in it first. A thread

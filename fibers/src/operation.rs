@@ -79,12 +79,19 @@ impl Single {
 ///
 /// # Errors
 ///
-/// The kernel's; `EOPNOTSUPP` on other loops; the interrupt that ended it.
+/// The kernel's, such as `EINVAL` for an offset beyond [`i64::MAX`]; `EOPNOTSUPP` on other loops; the interrupt that
+/// ended it.
 ///
 /// # Panics
 ///
 /// Outside of a fiber.
 pub fn perform(operation: FileOperation) -> io::Result<u32> {
+    if let FileOperation::Read { offset, .. } | FileOperation::Write { offset, .. } = &operation
+        && i64::try_from(*offset).is_err()
+    {
+        // Of these, io_uring takes one for the position of the open file.
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     complete(Operation::File(Box::new(operation)))
 }
 

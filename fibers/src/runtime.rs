@@ -130,7 +130,8 @@ impl Runtime {
     /// If the event loop cannot be made (see [`EventLoop::new`]), if there is no memory for a stack, or if the loop
     /// fails beyond repair (see [`EventLoop::turn`]); fibers are then leaked, as the kernel may still use their memory,
     /// and connections that they wait for are shut down ([`EventLoop::abandon`]). In a forked child, as above.
-    /// `Unsupported` on a thread on which a fiber had to be stopped while it unwound. `InvalidInput` if an environment
+    /// `Unsupported` on a thread on which a fiber had to be stopped while it unwound, and in destructors of the
+    /// thread's own variables. `InvalidInput` if an environment
     /// variable that counts has an invalid value.
     ///
     /// # Panics

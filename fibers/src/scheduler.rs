@@ -85,13 +85,18 @@ fn note_start(id: u64) {
 impl Scheduler {
     /// A scheduler for this thread, which must not have one.
     ///
-    /// Fails on a thread on which a fiber had to be stopped while it unwound.
+    /// Fails on a thread on which a fiber had to be stopped while it unwound, and while the thread's own variables are
+    /// destroyed.
     pub(crate) fn new(
         event_loop: Rc<EventLoop>,
         stack_size_bytes: usize,
         records_waits: bool,
         pulse: Option<Arc<Pulse>>,
     ) -> io::Result<Rc<Self>> {
+        if CURRENT.try_with(|_| ()).is_err() {
+            let text = "the thread ends: its variables are being destroyed, and no runtime can start on it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         if PANICS_FOR_GOOD.get() {
             let text = "a fiber of an earlier runtime on this thread had to be stopped while it panicked, so that no \
                         fiber of the thread can wait any more: start this runtime on another thread";
@@ -112,9 +117,12 @@ impl Scheduler {
         }))
     }
 
-    /// The scheduler of this thread, if one has been entered, and not before this process was forked.
+    /// The scheduler of this thread, if one has been entered, and not before this process was forked. None while the
+    /// thread's own variables are destroyed at its end, whose destructors may ask.
     pub(crate) fn current() -> Option<Rc<Self>> {
-        CURRENT.with_borrow(|current| current.as_ref().filter(|scheduler| scheduler.is_ours()).cloned())
+        let of_thread = CURRENT
+            .try_with(|current| current.borrow().as_ref().filter(|current| current.is_ours()).cloned());
+        of_thread.ok().flatten()
     }
 
     /// Makes this the scheduler of the thread, as long as the result lives.
@@ -214,6 +222,7 @@ impl Scheduler {
         for fiber in batch.drain(..) {
             if current::run(&fiber) {
                 trace_point!(fiber_end, fiber.identity().0);
+                spans::leave_for_good();
                 drop(self.remove(&fiber));
             }
             // In a forked child the others must not run.

@@ -10,9 +10,10 @@ use std::task::Poll;
 use ringspun_runtime::Wake;
 
 use crate::group::Group;
+use crate::interrupt::Interrupt;
 use crate::join::JoinHandle;
 use crate::spawn::FiberBuilder;
-use crate::wait::{is_fiber, wait_for_completion};
+use crate::wait::{check, failed_at_once, is_fiber, pending_interrupt, wait_for_completion};
 use crate::wait_reason::WaitReason;
 
 /// Runs `function` with a scope, in which fibers may borrow from outside of the scope, as threads in
@@ -23,7 +24,8 @@ use crate::wait_reason::WaitReason;
 /// (a cancel, a deadline, the end of the runtime), the fibers of the scope are cancelled for good, as at the end of a
 /// runtime: every wait of theirs is interrupted, and one that ignores a thousand interrupts is unwound
 /// ([`Runtime::run`](crate::Runtime::run)). The caller goes on waiting for their ends; its own interrupt stays pending,
-/// for its next wait. [`Scope::cancel`] does the same on request.
+/// for its next wait, and a [`timeout`](crate::timeout) whose time it was says that it has elapsed. [`Scope::cancel`]
+/// does the same on request.
 ///
 /// # Panics
 ///
@@ -119,12 +121,30 @@ pub fn scope<'env, T>(function: impl for<'scope> FnOnce(&'scope Scope<'scope, 'e
         // Does not return before the last member has left, whatever interrupts it, and does not unwind: no closure
         // panics, and the caller is a fiber, or there would be no members.
         let reason =
-            |(): &()| WaitReason::new("the end of", format_args!("{} fibers of a scope", group.len()));
-        wait_for_completion(&mut (), |(), waiter| poll_end(group, waiter), |()| group.cancel(), reason);
+            |_: &bool| WaitReason::new("the end of", format_args!("{} fibers of a scope", group.len()));
+        let interrupted = |was_interrupted: &mut bool| {
+            *was_interrupted = true;
+            group.cancel();
+        };
+        let mut was_interrupted = false;
+        wait_for_completion(&mut was_interrupted, |_, waiter| poll_end(group, waiter), interrupted, reason);
+        if was_interrupted && result.is_ok() {
+            note_interrupt();
+        }
     }
     match (result, group.take_panic()) {
         (Ok(value), None) => value,
         (Err(payload), _) | (Ok(_), Some(payload)) => resume_unwind(payload),
+    }
+}
+
+/// Has a [`timeout`](crate::timeout) around the scope know that it has ended the scope's fibers, and a runtime that
+/// ends that one scope follows the other. Where neither is so, the interrupt stays pending.
+fn note_interrupt() {
+    match pending_interrupt() {
+        Some(Interrupt::Cancelled) => failed_at_once(),
+        // A deadline remains, as long as its block does.
+        _ => drop(check()),
     }
 }
 

@@ -36,6 +36,14 @@ pub(crate) fn look() {
     }
 }
 
+/// Exits what a fiber that has ended never left: its guard was forgotten, or is elsewhere.
+#[inline]
+pub(crate) fn leave_for_good() {
+    if may_be_entered() {
+        drop(leave());
+    }
+}
+
 /// Exits all spans that have been entered on this thread; `None` if there are none.
 #[cold]
 pub(crate) fn leave() -> Option<LeftSpans> {

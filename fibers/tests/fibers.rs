@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, Channel, FiberBuilder, Interrupt, JoinError};
@@ -354,4 +355,30 @@ fn a_wake_up_that_a_full_queue_reaps_is_not_lost() {
 #[test]
 fn a_wake_up_that_a_cancel_reaps_is_not_lost() {
     assert_eq!(wakes_after(|event_loop| submit_and_cancel(event_loop, 1)), Ok(()));
+}
+
+/// A panic there would end the process.
+#[test]
+fn destructors_of_the_variables_of_a_thread_find_no_runtime() {
+    struct AtExit(mpsc::Sender<[bool; 4]>);
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            let spawned = fibers::spawn(|| ()).is_ok();
+            let ran = fibers::run(|| ()).is_ok();
+            let found = [spawned, fibers::remote().is_some(), fibers::event_loop().is_some(), ran];
+            self.0.send(found).unwrap();
+        }
+    }
+    thread_local! {
+        static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) };
+    }
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(|| {
+        // It is destroyed after what the runtime has for the thread, whose first use comes later.
+        AT_EXIT.set(Some(AtExit(sender)));
+        fibers::run(|| fibers::yield_now().unwrap()).unwrap();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(receiver.recv().unwrap(), [false; 4]);
 }

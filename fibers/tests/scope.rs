@@ -421,3 +421,45 @@ fn locals_belong_to_a_fiber_and_are_dropped_at_its_end() {
         assert_eq!(DROPPED.take(), [[10, 11, 12], [20, 21, 22]]);
     });
 }
+
+#[test]
+fn a_timeout_that_ends_the_fibers_of_a_scope_has_elapsed() {
+    on_both_stacks(|| {
+        let late = fibers::timeout(SOON, || {
+            let borrowed = Borrowed::default();
+            fibers::scope(|scope| sleepers(scope, &borrowed));
+            "the work was not done"
+        });
+        assert_eq!(late, Err(fibers::Elapsed));
+        // An inner one leaves the outer one alone.
+        let outer = fibers::timeout(AGES, || {
+            let inner = fibers::timeout(SOON, || {
+                fibers::scope(|scope| drop(scope.spawn(|| fibers::sleep(AGES)).unwrap()));
+            });
+            assert_eq!(inner, Err(fibers::Elapsed));
+            fibers::sleep(SOON)
+        });
+        assert_eq!(outer, Ok(Ok(())));
+        let in_time =
+            fibers::timeout(AGES, || fibers::scope(|scope| scope.spawn(|| 5).unwrap().join().unwrap()));
+        assert_eq!(in_time, Ok(5));
+    });
+}
+
+/// A fiber that makes one scope after the other ignores an interrupt with each.
+#[test]
+fn a_runtime_ends_although_a_fiber_goes_on_making_scopes() {
+    let rounds = Rc::new(Cell::new(0));
+    let counted = rounds.clone();
+    fibers::run(move || {
+        spawn(move || {
+            loop {
+                counted.set(counted.get() + 1);
+                fibers::scope(|scope| drop(scope.spawn(|| fibers::sleep(AGES)).unwrap()));
+            }
+        });
+        settle();
+    })
+    .unwrap();
+    assert!(rounds.get() < 2000, "{} scopes", rounds.get());
+}

@@ -213,3 +213,28 @@ fn a_panic_names_the_fiber() {
     assert!(place("fiber 1 'cook':\n") < place("burnt"), "{text}");
     assert!(place("burnt") < place("fiber 2:\n") && place("fiber 2:\n") < place("dropped"), "{text}");
 }
+
+/// As that of a span whose guard is forgotten, or goes to another fiber as a result.
+#[test]
+fn a_span_that_is_never_left_ends_with_its_fiber() {
+    let lines = log_of(Level::INFO, || {
+        fibers::run(|| {
+            let forgetting = fibers::spawn(|| {
+                std::mem::forget(info_span!("forgotten").entered());
+                info!("1 inside");
+            });
+            let giving = fibers::spawn(|| info_span!("given").entered());
+            forgetting.unwrap().join().unwrap();
+            let given = giving.unwrap().join().unwrap();
+            info!("2 after both");
+            drop(given);
+            info!("3 at the end");
+        })
+        .unwrap();
+        info!("4 outside");
+    });
+    assert_eq!(
+        lines,
+        ["INFO 2 after both", "INFO 3 at the end", "INFO 4 outside", "INFO forgotten: 1 inside"]
+    );
+}

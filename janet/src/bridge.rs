@@ -135,7 +135,8 @@ impl Bridge {
     /// Gives this thread a bridge, or takes it, and returns what it had before.
     fn replace(bridge: Option<Rc<Self>>) -> Option<OfThread> {
         CURRENT.set(bridge.as_ref().map_or(std::ptr::null(), Rc::as_ptr));
-        BRIDGE.replace(bridge.map(OfThread))
+        // At the end of the thread, what was there may have gone already.
+        BRIDGE.try_with(|current| current.replace(bridge.map(OfThread))).ok().flatten()
     }
 
     /// The bridge of this thread, made when first used. The VM must be running on this thread.

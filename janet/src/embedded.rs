@@ -63,7 +63,8 @@ thread_local! {
 
 /// Forgets the functions of a VM that has ended.
 pub(crate) fn forget_functions() {
-    let functions = FUNCTIONS.take();
+    // A VM that is itself a variable of the thread may be dropped after this one.
+    let functions = FUNCTIONS.try_with(RefCell::take);
     drop(functions);
 }
 

@@ -180,7 +180,9 @@ unsafe fn tuple_in<'a>(value: Janet) -> Option<&'a [Janet]> {
 
 /// The editor of this thread's VM, or none.
 pub(crate) fn set_editor(editor: Option<Box<dyn LineEditor>>) {
-    EDITOR.set(editor);
+    // A VM that is itself a variable of the thread may be dropped after this one.
+    let former = EDITOR.try_with(|current| current.replace(editor));
+    drop(former);
 }
 
 /// The result of letting a user edit a line. Plain data, for the shim.

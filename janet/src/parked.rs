@@ -130,7 +130,9 @@ fn recycle(parked: Rc<Parked>) {
         debug_assert!(parked.timer.get().is_none() && !parked.woken.get());
         let work = parked.work.take();
         drop(work);
-        SPARE.with_borrow_mut(|spare| {
+        // At the end of the thread, there may be nowhere to keep it.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
             if spare.len() < SPARE_MAX {
                 spare.push(parked);
             }
@@ -140,7 +142,8 @@ fn recycle(parked: Rc<Parked>) {
 
 /// Frees the memory that is kept for reuse, as the VM ends.
 pub(crate) fn forget_spare() {
-    let spare = SPARE.take();
+    // A VM that is itself a variable of the thread may be dropped after this one.
+    let spare = SPARE.try_with(RefCell::take);
     drop(spare);
 }
 

@@ -1,8 +1,9 @@
 //! How VMs end, and what the collector meets while operations are parked.
 
+use std::cell::RefCell;
 use std::process::Command;
 
-use ringspun_janet::{Net, Vm};
+use ringspun_janet::{Net, Value, Vm};
 
 const PROGRAM: &str = "RINGSPUN_TEST_PROGRAM";
 
@@ -228,4 +229,23 @@ fn thousands_of_waiters_let_one_another_go_on() {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap();
         assert_eq!(thread.join().unwrap().as_deref(), Ok(values), "{program}");
     }
+}
+
+/// Its destructor runs after those of what it has made for the thread.
+#[test]
+fn a_vm_may_be_a_variable_of_its_thread() {
+    thread_local! {
+        static VM: RefCell<Option<Vm>> = const { RefCell::new(None) };
+    }
+    let program =
+        "(def s (net/listen \"127.0.0.1\" \"0\")) (ev/spawn (protect (net/accept s 0.01))) (ev/sleep 0.02) 1";
+    std::thread::spawn(move || {
+        VM.with_borrow(|vm| assert!(vm.is_none()));
+        let mut vm = Vm::with_net(Net::Ring).unwrap();
+        vm.define("nothing", "(nothing)", |_| Ok(Value::Nil)).unwrap();
+        assert_eq!(vm.run_string(program).unwrap(), "1");
+        VM.set(Some(vm));
+    })
+    .join()
+    .unwrap();
 }

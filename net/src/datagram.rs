@@ -296,14 +296,19 @@ impl DatagramSocket {
     }
 
     fn send(&self, to: Option<Address>, data: &[u8]) -> io::Result<()> {
-        if std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
+        let is_panicking = std::thread::panicking();
+        // Elsewhere, the calls below would panic.
+        if is_panicking && !fibers::runs_on(self.core.event_loop()) {
             return Err(self.failed("send on", fibers::Interrupt::Cancelled.into()));
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
             if self.core.try_send_to(data, to)? {
                 return Ok(());
+            }
+            if is_panicking {
+                // Parking now would show the thread's panic to other fibers.
+                return Err(fibers::Interrupt::Cancelled.into());
             }
             check_loop(self.core.event_loop())?;
             let result = fibers::wait_for_completion(

@@ -4,9 +4,10 @@
 //! Functions here are those of [`std::fs`], for fibers: the fiber parks, and others run. Errors of functions that take
 //! a path have it in their text; [`errno_of`](crate::errno_of) finds the kernel's number.
 //!
-//! An interrupt of the fiber, such as a cancel or a deadline, ends a call that has not begun. One that has begun is
-//! waited for, as its buffer may be in use: disks answer in time, but a network file system whose server is gone does
-//! not. If it succeeds, that is its result, and the interrupt is raised by the next wait.
+//! An interrupt of the fiber, such as a cancel or a deadline, ends a call that has not begun, and one that opens, or
+//! reads by a path, such as [`read`](fn@read). Any other that has begun is waited for, as its buffer may be in use and
+//! its outcome should be known: disks answer in time, but a network file system whose server is gone does not. If it
+//! succeeds, that is its result, and the interrupt is raised by the next wait.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader};
@@ -55,9 +56,21 @@ fn with_path<T: Send>(
     elsewhere(|| call(path)).map_err(|error| OperationError::wrap(operation, path.display(), error))
 }
 
+/// The same of a call that only looks: it owns what it uses, so that it can be given up, as of a FIFO that nobody
+/// writes to or of a file system whose server is gone.
+fn look_at<T: Send + 'static>(
+    operation: &'static str,
+    path: &Path,
+    call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let owned = path.to_path_buf();
+    let looked = fibers::blocking(move || call(&owned)).unwrap_or_else(|error| Err(error.into()));
+    looked.map_err(|error| OperationError::wrap(operation, path.display(), error))
+}
+
 /// Defines functions with a path that are those of the standard library, on another thread.
 macro_rules! functions {
-    ($($(#[$comment:meta])* $name:ident($operation:literal) -> $result:ty;)+) => {$(
+    ($by:ident: $($(#[$comment:meta])* $name:ident($operation:literal) -> $result:ty;)+) => {$(
         $(#[$comment])*
         ///
         /// # Errors
@@ -68,12 +81,13 @@ macro_rules! functions {
         ///
         /// Outside of a fiber.
         pub fn $name(path: impl AsRef<Path>) -> io::Result<$result> {
-            with_path($operation, path.as_ref(), |path| std::fs::$name(path))
+            $by($operation, path.as_ref(), |path| std::fs::$name(path))
         }
     )+};
 }
 
 functions! {
+    look_at:
     /// The contents of a file: [`std::fs::read`].
     read("read") -> Vec<u8>;
     /// The contents of a file of UTF-8: [`std::fs::read_to_string`].
@@ -86,6 +100,10 @@ functions! {
     canonicalize("canonicalize") -> PathBuf;
     /// Where a link points to: [`std::fs::read_link`].
     read_link("read the link") -> PathBuf;
+}
+
+functions! {
+    with_path:
     /// Makes a directory: [`std::fs::create_dir`].
     create_dir("create the directory") -> ();
     /// Makes a directory and those above it: [`std::fs::create_dir_all`].
@@ -108,7 +126,7 @@ functions! {
 ///
 /// Outside of a fiber.
 pub fn read_dir(path: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
-    with_path("read the directory", path.as_ref(), |path| std::fs::read_dir(path)?.collect())
+    look_at("read the directory", path.as_ref(), |path| std::fs::read_dir(path)?.collect())
 }
 
 /// Writes a file, which replaces what was in it: [`std::fs::write`].

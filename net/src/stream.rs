@@ -209,6 +209,9 @@ impl Stream {
     /// deadline or a cancel, [`WriteInterrupted`], with the number of bytes that the kernel took: the write then
     /// returns once the kernel no longer reads the data.
     ///
+    /// In a fiber that panics, as from a `BufWriter` that is dropped, a write sends what there is room for. As it
+    /// cannot wait then, the rest fails as after a cancel.
+    ///
     /// # Panics
     ///
     /// Outside of a fiber.
@@ -247,8 +250,7 @@ impl Stream {
     #[inline]
     fn write_within(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
         if std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
-            return Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled)));
+            return self.write_without_parking(data);
         }
         let sent = match self.write_at_once(data) {
             Ok(Sent::All) => return Ok(()),
@@ -438,7 +440,8 @@ impl Stream {
     }
 
     /// Sets how long each read may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, not at
-    /// all. After that, the caller may read again. A deadline of the code around it
+    /// all. A [`chunk`](Self::chunk) is one read, while [`io::Read::read_exact`] makes several. After a timeout, the
+    /// caller may read again. A deadline of the code around it
     /// ([`with_deadline`](fibers::with_deadline)) is an error of another kind, so that it ends such a loop.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);

@@ -6,8 +6,9 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, getpeername, getsockname,
 };
 
 /// Returns the result of the simulation that has been entered on this thread, if any.
@@ -49,7 +50,8 @@ pub(crate) fn bind(socket: &OwnedFd, address: &SockaddrStorage) -> io::Result<()
 /// Makes a socket listen.
 pub(crate) fn listen(socket: &OwnedFd, backlog: i32) -> io::Result<()> {
     simulated!(|simulation| simulation.listen(socket.as_raw_fd()));
-    Ok(nix::sys::socket::listen(socket, Backlog::new(backlog)?)?)
+    // SAFETY: a plain system call. The type of nix for a backlog refuses what the system would take, above `SOMAXCONN`.
+    Ok(Errno::result(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)?)
 }
 
 /// Accepts a waiting connection from a non-blocking listener.

@@ -463,3 +463,38 @@ fn a_storm_of_cancels_leaves_files_as_they_should_be() {
         Ok(())
     });
 }
+
+/// As a read of a FIFO that nobody writes to.
+#[test]
+fn a_read_by_a_path_ends_by_a_deadline_and_the_runtime() {
+    let folder = Rc::new(Folder::new("read-fifo"));
+    let path = folder.path("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let read = path.clone();
+    fibers::run(move || {
+        let late = fibers::with_deadline(SOON, || fs::read(&read)).unwrap_err();
+        assert_eq!(net::interrupt_of(&late), Some(Interrupt::DeadlineExpired), "{late}");
+        fibers::spawn(move || assert!(fs::read_to_string(read).is_err())).unwrap();
+        fibers::sleep(SOON).unwrap();
+    })
+    .unwrap();
+    // Threads that still wait get the other end.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(path));
+}
+
+/// To io_uring, the largest offset means the position of the open file.
+#[test]
+fn an_offset_that_no_file_has_is_an_error() {
+    let folder = Folder::new("offsets");
+    run(move || {
+        let path = folder.path("file");
+        fs::write(&path, "text")?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        for offset in [u64::MAX, 1 << 63] {
+            assert_eq!(file.read_at(&mut [0; 4], offset).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(file.write_at(b"lost", offset).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert_eq!(fs::read_to_string(&path)?, "text");
+        Ok(())
+    });
+}

@@ -502,3 +502,13 @@ fn a_stream_of_another_loop_fails_at_once_where_it_would_have_to_wait() {
         Ok(())
     });
 }
+
+/// The system lowers it to its own limit.
+#[test]
+fn a_backlog_may_be_larger_than_the_system_has() {
+    run(|| {
+        let listener = net::ListenBuilder::new().backlog(u32::MAX).listen("127.0.0.1:0")?;
+        net::connect(listener.localname()?)?;
+        listener.accept().map(drop)
+    });
+}

@@ -6,9 +6,11 @@ use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::rc::{Rc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
+use ringspun_fibers::Interrupt::TimedOut;
 use ringspun_net::machine::Amount;
 use ringspun_net::{Address, OperationError, SocketOption, Stream, WriteInterrupted};
 use rustls::pki_types::CertificateDer;
@@ -257,22 +259,63 @@ impl TlsStream {
     /// stays pending.
     fn write_within(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
         if std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
-            return Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled)));
+            return self.write_without_parking(data);
         }
-        within(self.write_timeout.get(), || self.write_all(data))
+        let mut machine = Write::new(self.tls.clone(), self.writes_behind.get());
+        loop {
+            let before = machine.written();
+            let written =
+                within(self.write_timeout.get(), || self.write_until_interrupted(&mut machine, data));
+            match written {
+                Err(WriteError::Interrupted(TimedOut))
+                    if machine.is_paused() && machine.written() > before => {}
+                Err(error) => {
+                    let written = machine.written();
+                    if machine.is_paused() {
+                        machine.abandon(&fibers::waiter());
+                    }
+                    return Err((written, error));
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
-    fn write_all(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
+    fn write_until_interrupted(&self, machine: &mut Write, data: &[u8]) -> Result<(), WriteError> {
+        if let Some(interrupt) = fibers::pending_interrupt() {
+            return Err(WriteError::Interrupted(interrupt));
+        }
+        check_loop(self.tls.stream()).map_err(WriteError::Failed)?;
+        let poll = |machine: &mut Write, waiter: &Rc<_>| machine.poll(waiter, data);
+        let interrupted = |machine: &mut Write| match fibers::pending_interrupt() {
+            Some(TimedOut) => machine.pause(),
+            _ => machine.cancel(),
+        };
+        fibers::wait_for_completion(machine, poll, interrupted, |_| self.reason("write to"))
+            .map_err(WriteError::of)
+    }
+
+    /// A write of a fiber that panics: what there is room for. Parking now would show the thread's panic to other
+    /// fibers.
+    #[cold]
+    fn write_without_parking(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
+        // Elsewhere, the calls below would panic.
+        if !fibers::runs_on(self.tls.stream().event_loop()) {
+            return Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled)));
+        }
         if let Some(interrupt) = fibers::pending_interrupt() {
             return Err((0, WriteError::Interrupted(interrupt)));
         }
-        check_loop(self.tls.stream()).map_err(|error| (0, WriteError::Failed(error)))?;
-        let mut machine = Write::new(self.tls.clone(), self.writes_behind.get());
-        let poll = |machine: &mut Write, waiter: &Rc<_>| machine.poll(waiter, data);
-        let result =
-            fibers::wait_for_completion(&mut machine, poll, Write::cancel, |_| self.reason("write to"));
-        result.map_err(|error| (machine.written(), WriteError::of(error)))
+        let waiter = fibers::waiter();
+        let mut machine = Write::new(self.tls.clone(), true);
+        match machine.poll(&waiter, data) {
+            Poll::Ready(result) => result.map_err(|error| (machine.written(), WriteError::Failed(error))),
+            Poll::Pending => {
+                let written = machine.written();
+                machine.abandon(&waiter);
+                Err((written, WriteError::Interrupted(fibers::Interrupt::Cancelled)))
+            }
+        }
     }
 
     /// Sends what a write has left behind ([`set_write_behind`](Self::set_write_behind)), and bytes that the kernel
@@ -357,8 +400,9 @@ impl TlsStream {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each write may wait before it fails with `TimedOut` and [`WriteInterrupted`]: with `None`,
-    /// indefinitely; with zero, nothing is written.
+    /// Sets how long each write may wait without progress, that is, without another record on its way, before it fails
+    /// with `TimedOut` and [`WriteInterrupted`]: with `None`, indefinitely; with zero, nothing is written. A large
+    /// write to a slow peer may take longer than this; a deadline limits the whole.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }

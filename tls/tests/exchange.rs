@@ -459,3 +459,56 @@ fn what_a_cancelled_read_gives_back_wakes_the_next() {
         Ok(())
     });
 }
+
+/// As that of a plain stream: a write to a slow peer goes on as long as records go out, and keeps its place.
+#[test]
+fn a_write_timeout_is_for_writes_without_progress() {
+    run(|| {
+        let (client, server) = Authority::new("authority").configs();
+        let (left, right) = pair(&client, &server)?;
+        let reading = fibers::spawn(move || -> io::Result<Vec<u8>> {
+            let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+            loop {
+                fibers::sleep(Duration::from_millis(60))?;
+                match right.chunk(&mut buffer)? {
+                    0 => return Ok(all),
+                    count => all.extend_from_slice(&buffer[..count]),
+                }
+            }
+        })?;
+        left.set_write_timeout(Some(Duration::from_millis(250)));
+        let left = Rc::new(left);
+        let data = pattern(16 << 20);
+        let began = fibers::now();
+        let next = left.clone();
+        let second = fibers::spawn(move || {
+            fibers::sleep(Duration::from_millis(5)).unwrap();
+            next.set_write_timeout(None);
+            next.write(b"the next")
+        })?;
+        left.write(&data)?;
+        assert!(fibers::now() - began > Duration::from_millis(250), "the peer was too fast for this test");
+        second.join().unwrap()?;
+        left.close();
+        let all = reading.join().unwrap()?;
+        assert!(all[..data.len()] == data && &all[data.len()..] == b"the next");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_buffer_holds_is_written_when_a_panic_drops_it() {
+    run(|| {
+        let (client, server) = Authority::new("authority").configs();
+        let (left, right) = pair(&client, &server)?;
+        let writing = fibers::spawn(move || {
+            let mut buffered = io::BufWriter::new(&left);
+            buffered.write_all(b"in the buffer").unwrap();
+            std::panic::resume_unwind(Box::new("a panic that prints nothing"));
+        })?;
+        let result: Result<(), _> = writing.join();
+        assert!(result.is_err());
+        assert_eq!(read_all(&right)?, b"in the buffer");
+        Ok(())
+    });
+}

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use ringspun_fibers as fibers;
+use ringspun_runtime::Wake;
 
 use super::{Stream, WriteError};
 use crate::ancillary::send_parts;
-use crate::machine::{Turn, Write};
+use crate::machine::{Sent, Turn, Write};
 use crate::sending_files::{FileSender, SENT_AT_ONCE_MAX_BYTES};
 use crate::waiting::{reason_of, wait_on};
 
@@ -73,18 +75,45 @@ impl Stream {
     /// .unwrap();
     /// ```
     pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        self.send_now(data).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => error,
+            _ => self.failed("write to", error),
+        })
+    }
+
+    /// As [`try_write`](Self::try_write), with errors that do not name the stream.
+    fn send_now(&self, data: &[u8]) -> io::Result<usize> {
         let core = self.core();
-        let open = core.check_open().and_then(|()| core.check_behind());
-        open.map_err(|error| self.failed("write to", error))?;
+        core.check_open()?;
+        core.check_behind()?;
         if !core.is_free_to_send() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if data.is_empty() {
             return Ok(0);
         }
-        match core.socket().and_then(|socket| core.event_loop().try_send(socket, data)) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(self.failed("write to", error)),
-            result => result,
+        core.event_loop().try_send(core.socket()?, data)
+    }
+
+    /// A write of a fiber that panics: what there is room for, such as what a `BufWriter` holds that is dropped.
+    /// Parking now would show the thread's panic to other fibers.
+    #[cold]
+    pub(super) fn write_without_parking(&self, data: &[u8]) -> Result<(), (usize, WriteError)> {
+        let cancelled = |written| (written, WriteError::Interrupted(fibers::Interrupt::Cancelled));
+        // Elsewhere, the calls below would panic.
+        if !fibers::runs_on(self.core().event_loop()) {
+            return Err(cancelled(0));
+        }
+        let sent = match self.write_at_once(data).map_err(|error| (0, error))? {
+            Sent::All => return Ok(()),
+            Sent::Part(sent) => sent,
+        };
+        // It may have been left for a send that has to be waited for.
+        match self.send_now(&data[sent..]) {
+            Ok(count) if sent + count == data.len() => Ok(()),
+            Ok(count) => Err(cancelled(sent + count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(cancelled(sent)),
+            Err(error) => Err((sent, WriteError::Failed(error))),
         }
     }
 
@@ -385,12 +414,13 @@ impl Stream {
 struct HeldTurn<'a> {
     stream: &'a Stream,
     turn: Turn,
-    has_begun: bool,
+    /// The fiber's, once it may be among the writers.
+    waiter: Option<Rc<dyn Wake>>,
 }
 
 impl<'a> HeldTurn<'a> {
     fn new(stream: &'a Stream) -> Self {
-        Self { stream, turn: Turn::new(stream.core().clone()), has_begun: false }
+        Self { stream, turn: Turn::new(stream.core().clone()), waiter: None }
     }
 
     fn send(
@@ -401,7 +431,8 @@ impl<'a> HeldTurn<'a> {
             // Parking now would show the thread's panic to other fibers.
             return Err(WriteError::Interrupted(fibers::Interrupt::Cancelled));
         }
-        self.has_begun = true;
+        // Outside of a fiber this panics, when there is nothing to leave yet.
+        self.waiter = Some(fibers::waiter());
         loop {
             let sent = wait_on(
                 self.stream.core().event_loop(),
@@ -422,8 +453,8 @@ impl<'a> HeldTurn<'a> {
 
 impl Drop for HeldTurn<'_> {
     fn drop(&mut self) {
-        if self.has_begun {
-            self.turn.leave(&fibers::waiter());
+        if let Some(waiter) = &self.waiter {
+            self.turn.leave(waiter);
         }
     }
 }
