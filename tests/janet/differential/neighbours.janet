@@ -260,6 +260,13 @@
 (show (ev/with-deadline 60 (ev/take handled)))
 (os/exit 0)
 
+### what is printed last, into a pipe whose reader has left
+(def code `(def listener (net/listen "127.0.0.1" "0")) (file/read stdin :line) (print "last")`)
+(def process (os/spawn [(dyn :executable) "-e" code] :p {:in :pipe :out :pipe}))
+(:close (process :out))
+(:write (process :in) "go\n")
+(show (os/proc-wait process))
+
 ### code is compiled while a server runs
 (def server (net/server "127.0.0.1" "0" (fn [c] (net/write c "served") (:close c))))
 (def [host port] (net/localname server))
