@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Only for signals that have their default action when the first ring is made; a handler that is installed later
-//! replaces ours, which does nothing if that one calls it. Everything that the handler calls is async-signal-safe, and
-//! otherwise it only returns in a thread that another one, which is exiting, has had cancel. Not for SIGKILL, and not for faults, after which nothing of
-//! the process can be relied on.
+//! replaces ours, which does nothing if that one calls it. Everything that the handler calls is async-signal-safe,
+//! and otherwise it only returns in a thread that another one, which is exiting, has had cancel. Not for SIGKILL, and
+//! not for faults, after which nothing of the process can be relied on.
 
 use std::os::fd::RawFd;
 use std::ptr;
