@@ -23,6 +23,7 @@
 #define exit(status) ringspun_exit(status)
 #define _Exit(status) ringspun_exit_at_once(status)
 #define fork ringspun_fork
+#define sigaction(signal, action, old) ringspun_sigaction(signal, action, old)
 #define dlopen(path, mode) ringspun_dlopen(path, mode)
 #define pthread_mutex_lock(mutex) ringspun_mutex_lock(mutex)
 #define pthread_mutex_unlock(mutex) ringspun_mutex_unlock(mutex)
@@ -126,6 +127,7 @@ Janet cfun_channel_rchoice(int32_t argc, Janet *argv);
 #undef exit
 #undef _Exit
 #undef fork
+#undef sigaction
 #undef dlopen
 #undef pthread_mutex_lock
 #undef pthread_mutex_unlock
@@ -163,6 +165,7 @@ extern int fgetc(FILE *file);
 extern size_t fwrite(const void *from, size_t size, size_t count, FILE *file);
 extern int fflush(FILE *file);
 extern pid_t fork(void);
+extern int sigaction(int signal, const struct sigaction *action, struct sigaction *old);
 extern void *dlopen(const char *path, int mode);
 
 /* What hooks.rs answers the VM's calls with; it has the same structure. */
@@ -443,6 +446,7 @@ int ringspun_fflush(FILE *file) {
 }
 
 #include "channels.c"
+#include "signals.c"
 #include "native.c"
 #include "inquiry.c"
 #include "look.c"

@@ -8,7 +8,7 @@ use crate::api as janet;
 use crate::api::{Janet, JanetStream};
 use crate::bridge::Bridge;
 use crate::stock;
-use crate::values::{Verdict, catch_panic, string};
+use crate::values::{Verdict, catch_panic, explained};
 
 /// The first argument as a stream, or the VM's error about it.
 pub(crate) unsafe fn stream_argument(arguments: *mut Janet) -> *mut JanetStream {
@@ -39,5 +39,5 @@ pub(crate) unsafe fn carry_out(decide: impl FnOnce() -> Verdict) -> Janet {
 /// This thread's bridge, or a verdict with the reason why there is none.
 #[inline]
 pub(crate) fn this_bridge() -> Result<Rc<Bridge>, Verdict> {
-    Bridge::get_or_make().map_err(|error| Verdict::Raise(string(&error.to_string())))
+    Bridge::get_or_make().map_err(|error| Verdict::Raise(explained("an event loop cannot be made", &error)))
 }

@@ -73,6 +73,18 @@ fn an_error_is_returned_and_leaves_the_vm_as_it_was() {
     assert_eq!(vm.run_string("(+ 1 2)").as_deref(), Ok("3"));
 }
 
+/// The stock VM's loop may stop for good.
+#[test]
+fn timeouts_beyond_all_time_never_come_or_have_passed() {
+    let program = r#"
+        (def listener (net/listen "127.0.0.1" "0"))
+        (defn ends [timeout] (try (ev/with-deadline 0.01 (net/accept listener timeout)) ([error] error)))
+        (string/join (map ends [1e300 1e18 -1e300 math/nan]) ", ")
+    "#;
+    let expected = "deadline expired, deadline expired, timeout, timeout";
+    assert_eq!(ring().run_string(program).as_deref(), Ok(expected));
+}
+
 #[test]
 fn a_file_runs_with_its_definitions_to_itself() {
     let folder = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());

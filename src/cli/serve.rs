@@ -197,7 +197,7 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         builder = builder.report_stalls(limit);
     }
     let (quit, inspected) = (Quit::take(), inspection::start());
-    builder.run(move |workers| {
+    let served = builder.run(move |workers| {
         let counts: Arc<[Counts]> = workers.iter().map(|_| Counts::default()).collect();
         let (of_workers, counts_bytes) = (counts.clone(), metrics.is_some());
         let echoes = move |worker| Echoes::new(of_workers.clone(), worker, counts_bytes);
@@ -225,7 +225,8 @@ fn echo_server(server: EchoServer) -> io::Result<Served> {
         let drained = end(&server, signal, drain)?;
         let connections = server.statistics().iter().map(|worker| worker.served).sum();
         Ok(Served { connections, datagrams: counts.iter().map(|it| it.datagrams.get()).sum(), drained })
-    })?
+    });
+    served.map_err(|error| io::Error::new(error.kind(), format!("the workers cannot be started: {error}")))?
 }
 
 /// Drains the server after a signal. Another signal ends the process meanwhile.

@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Only for signals that have their default action when the first ring is made; a handler that is installed later
-//! replaces ours, which does nothing if that one calls it. Everything that the handler calls is async-signal-safe, and
-//! otherwise it only returns in a process that is exiting. Not for SIGKILL, and not for faults, after which nothing of
-//! the process can be relied on.
+//! replaces ours, which does nothing if that one calls it. Everything that the handler calls is async-signal-safe,
+//! and otherwise it only returns in a thread that another one, which is exiting, has had cancel. Not for SIGKILL, and
+//! not for faults, after which nothing of the process can be relied on.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering}
 
 use crate::process::ProcessMark;
 
-/// Those that end a process by default, without realtime signals (`signal(7)`).
-const SIGNALS: [libc::c_int; 15] = [
+/// Those that end a process by default, and are no faults (`signal(7)`). Realtime signals are, too: see [`signals`].
+const SIGNALS: [libc::c_int; 16] = [
     libc::SIGTERM,
     libc::SIGINT,
     libc::SIGHUP,
@@ -38,6 +38,7 @@ const SIGNALS: [libc::c_int; 15] = [
     libc::SIGUSR2,
     libc::SIGIO,
     libc::SIGPWR,
+    libc::SIGSTKFLT,
     libc::SIGXCPU,
     libc::SIGXFSZ,
 ];
@@ -55,8 +56,10 @@ static FIRST: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 /// The ID of the process that a signal is ending. A forked child inherits the value, which is not its own ID.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 
-/// The ID of the process that is exiting.
+/// The ID of the process that is exiting, the thread that does, and the signal by which it has others cancel.
 static EXITING: AtomicI32 = AtomicI32::new(0);
+static EXITING_THREAD: AtomicI32 = AtomicI32::new(0);
+static EXIT_SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// Whether the handlers have been installed.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
@@ -103,6 +106,11 @@ impl Drop for Registration {
         // In a forked child, the place may have been taken for a ring of the child's own.
         let _ = self.place.generation.compare_exchange(own, free, Ordering::AcqRel, Ordering::Relaxed);
     }
+}
+
+/// All signals that end a process by default, but for SIGKILL and faults.
+fn signals() -> impl Iterator<Item = libc::c_int> {
+    SIGNALS.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
 }
 
 fn places() -> impl Iterator<Item = &'static Place> {
@@ -158,13 +166,14 @@ fn install() {
     unsafe { libc::atexit(at_exit) };
     // The first process of a container has no default actions, and survives these signals.
     if std::process::id() != 1 {
-        SIGNALS.iter().for_each(|signal| install_for(*signal));
+        signals().for_each(install_for);
     }
 }
 
 /// Installs the handler for a signal whose default action has been restored, if rings are to be cancelled by it.
 pub(crate) fn cancel_at_termination_by(signal: libc::c_int) {
-    if SIGNALS.contains(&signal) && INSTALLED.load(Ordering::Acquire) && std::process::id() != 1 {
+    if signals().any(|other| other == signal) && INSTALLED.load(Ordering::Acquire) && std::process::id() != 1
+    {
         install_for(signal);
     }
 }
@@ -182,7 +191,7 @@ fn install_for(signal: libc::c_int) {
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
         libc::sigemptyset(&raw mut action.sa_mask);
-        for other in SIGNALS {
+        for other in signals() {
             libc::sigaddset(&raw mut action.sa_mask, other);
         }
         libc::sigaction(signal, &raw const action, ptr::null_mut());
@@ -193,7 +202,9 @@ fn install_for(signal: libc::c_int) {
 pub(super) extern "C" fn at_exit() {
     // SAFETY: touches no memory.
     let process = unsafe { libc::getpid() };
-    if let Some(signal) = SIGNALS.into_iter().find(|signal| is_ours(*signal)) {
+    if let Some(signal) = signals().find(|signal| is_ours(*signal)) {
+        EXIT_SIGNAL.store(signal, Ordering::Relaxed);
+        EXITING_THREAD.store(thread_id(), Ordering::Relaxed);
         EXITING.store(process, Ordering::Release);
         signal_others(process, signal);
     }
@@ -248,6 +259,11 @@ extern "C" fn on_signal(signal: libc::c_int) {
     // SAFETY: touches no memory.
     let process = unsafe { libc::getpid() };
     if EXITING.load(Ordering::Acquire) == process {
+        if !is_sent_by_exit(signal) {
+            // What remains of the exit has raised it, such as the last write of a full buffer, or another process.
+            cancel_own();
+            end_by(signal);
+        }
         // SAFETY: errno's location is valid for this thread.
         let errno = unsafe { *libc::__errno_location() };
         cancel_own();
@@ -268,6 +284,10 @@ extern "C" fn on_signal(signal: libc::c_int) {
     cancel_own();
     wait_for_others(PATIENCE_MS);
     end_by(signal)
+}
+
+fn is_sent_by_exit(signal: libc::c_int) -> bool {
+    signal == EXIT_SIGNAL.load(Ordering::Relaxed) && thread_id() != EXITING_THREAD.load(Ordering::Relaxed)
 }
 
 /// Ends the process by the default action of a signal.

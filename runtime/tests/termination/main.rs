@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use ringspun_runtime::{BackendKind, probe};
@@ -99,7 +100,7 @@ impl Server {
 /// Those of which some rounds are run.
 const COMMON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 /// The others that end a process by default, but for faults, SIGKILL and SIGPIPE, which Rust programs ignore.
-const OTHERS: [Signal; 11] = [
+const OTHERS: [Signal; 12] = [
     Signal::SIGQUIT,
     Signal::SIGABRT,
     Signal::SIGALRM,
@@ -109,6 +110,7 @@ const OTHERS: [Signal; 11] = [
     Signal::SIGUSR2,
     Signal::SIGIO,
     Signal::SIGPWR,
+    Signal::SIGSTKFLT,
     Signal::SIGXCPU,
     Signal::SIGXFSZ,
 ];
@@ -131,6 +133,22 @@ fn signals_end_it(backend: &str) {
             let expected = [Some(signal as i32), (round % 5 == 4).then_some(Signal::SIGTERM as i32)];
             assert!(status.signal().is_some() && expected.contains(&status.signal()), "{signal}: {status:?}");
         }
+    }
+}
+
+fn realtime_signals_end_it(backend: &str) {
+    for number in [libc::SIGRTMIN(), libc::SIGRTMIN() + 3, libc::SIGRTMAX()] {
+        let server = Server::start(backend, 1, false, End::Never);
+        // SAFETY: the process has not been waited for.
+        assert_eq!(unsafe { libc::kill(server.process.id().try_into().unwrap(), number) }, 0);
+        assert_eq!(server.ended().signal(), Some(number));
+    }
+}
+
+fn signals_at_an_exit_end_it(backend: &str) {
+    for round in 0..ROUNDS {
+        let status = Server::start(backend, 1, round % 2 == 0, End::SignalAtExit).ended();
+        assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status:?}");
     }
 }
 
@@ -179,6 +197,8 @@ fn main() {
         for (name, test) in [
             ("actions_of_signals_are_as_expected", &(|| actions_are_as_expected(backend)) as &dyn Fn()),
             ("after_signals_nothing_is_left", &|| signals_end_it(backend)),
+            ("after_realtime_signals_nothing_is_left", &|| realtime_signals_end_it(backend)),
+            ("signals_at_an_exit_are_not_lost", &|| signals_at_an_exit_end_it(backend)),
             ("after_an_exit_nothing_is_left", &|| exits_end_it(backend, End::Exit, 7)),
             ("after_an_exit_at_once_nothing_is_left", &|| exits_end_it(backend, End::ExitAtOnce, 8)),
             ("after_a_return_nothing_is_left", &|| exits_end_it(backend, End::Return, 0)),

@@ -37,10 +37,17 @@ pub enum End {
     ExitAtOnce,
     /// By a return from `main`, with a leaked loop.
     Return,
+    /// By SIGTERM, which something raises that runs at an exit, after the rings have been taken care of.
+    SignalAtExit,
 }
 
-const ENDS: [(&str, End); 4] =
-    [("never", End::Never), ("exit", End::Exit), ("exit at once", End::ExitAtOnce), ("return", End::Return)];
+const ENDS: [(&str, End); 5] = [
+    ("never", End::Never),
+    ("exit", End::Exit),
+    ("exit at once", End::ExitAtOnce),
+    ("return", End::Return),
+    ("signal at exit", End::SignalAtExit),
+];
 
 impl Plan {
     pub fn to_arguments(&self) -> Vec<String> {
@@ -149,7 +156,7 @@ fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     event_loop.turn(Wait::No).unwrap();
     ready(tcp.local_addr().unwrap().port());
     match plan.end {
-        End::Exit | End::ExitAtOnce if number == 0 => {
+        End::Exit | End::ExitAtOnce | End::SignalAtExit if number == 0 => {
             let exit = Exit { is_at_once: plan.end == End::ExitAtOnce };
             event_loop.insert_timer(event_loop.now() + Duration::from_millis(5), Rc::new(exit));
         }
@@ -161,8 +168,18 @@ fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     }
 }
 
+extern "C" fn raise_sigterm() {
+    // Ends the process here, or is lost.
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+}
+
 /// The main function of the process, whose first line of output has the ports.
 pub fn run(plan: &Plan) {
+    if plan.end == End::SignalAtExit {
+        // What is registered first runs last.
+        // SAFETY: the function may be called at any time.
+        assert_eq!(unsafe { nix::libc::atexit(raise_sigterm) }, 0);
+    }
     let (ready, ports) = mpsc::channel();
     for number in 1..plan.loops {
         let (plan, ready) = (plan.clone(), ready.clone());

@@ -80,6 +80,20 @@
 (net/accept listener patience) !! "timeout"
 (net/accept listener 60) => <core/stream [fd=N]>
 
+### the first socket of a program tells that descriptors have run out
+# It needs an event loop; stock tells nothing of the reason.
+(def files @[])
+(protect (forever (array/push files (os/open "/dev/null" :r))))
+(show (net/listen "127.0.0.1" "0"))
+(repeat 20 (:close (array/pop files)))
+(show (type (net/listen "127.0.0.1" "0")))
+--- ring
+(net/listen "127.0.0.1" "0") !! "an event loop cannot be made: Too many open files"
+(type (net/listen "127.0.0.1" "0")) => :core/stream
+--- stock
+(net/listen "127.0.0.1" "0") !! "could not bind to any sockets"
+(type (net/listen "127.0.0.1" "0")) => :core/stream
+
 ### an accept tells that its listener was shut down
 # Stock ignores the error and goes on waiting.
 (def listener (net/listen "127.0.0.1" "0"))

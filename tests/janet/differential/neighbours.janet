@@ -222,6 +222,51 @@
 (:close client)
 (:close peer)
 
+### signals that reach another thread
+(def tgkill (ffi/lookup (ffi/native) "tgkill"))
+(def signature (ffi/signature :default :int :int :int :int))
+(def usr1 10)
+(defn threads [] (map scan-number (os/dir "/proc/self/task")))
+(defn tell [threads] (each thread threads (ffi/call tgkill signature (os/getpid) thread usr1)))
+(defn not-of [before] (filter |(not (index-of $ before)) (threads)))
+(def handled (ev/chan 10))
+(os/sigaction :usr1 (fn [] (ev/give handled true)))
+# The VM waits for a process in a thread that has no VM.
+(def before (threads))
+(def process (os/spawn ["cat"] :p {:in :pipe}))
+(ev/go (fn [] (os/proc-wait process)))
+(while (empty? (not-of before)) (ev/sleep 0.001))
+(tell (not-of before))
+(show (ev/with-deadline 60 (ev/take handled)))
+(:close (process :in))
+# Another VM.
+(def ready (ev/thread-chan 10))
+(def end (ev/thread-chan 10))
+(def before (threads))
+(ev/spawn-thread (ev/give ready true) (ev/take end))
+(ev/take ready)
+(tell (not-of before))
+(show (ev/with-deadline 60 (ev/take handled)))
+(ev/give end true)
+# Its own handler, where it has one.
+(ev/spawn-thread
+  (os/sigaction :usr1 (fn [] (ev/give ready :there)))
+  (ev/give ready true)
+  (ev/take end))
+(ev/take ready)
+(tell (filter |(not= $ (os/getpid)) (threads)))
+(show (ev/with-deadline 60 (ev/take ready)))
+(tell [(os/getpid)])
+(show (ev/with-deadline 60 (ev/take handled)))
+(os/exit 0)
+
+### what is printed last, into a pipe whose reader has left
+(def code `(def listener (net/listen "127.0.0.1" "0")) (file/read stdin :line) (print "last")`)
+(def process (os/spawn [(dyn :executable) "-e" code] :p {:in :pipe :out :pipe}))
+(:close (process :out))
+(:write (process :in) "go\n")
+(show (os/proc-wait process))
+
 ### code is compiled while a server runs
 (def server (net/server "127.0.0.1" "0" (fn [c] (net/write c "served") (:close c))))
 (def [host port] (net/localname server))
