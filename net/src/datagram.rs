@@ -303,6 +303,9 @@ impl DatagramSocket {
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
+            if self.write_timeout.get().is_some_and(|timeout| timeout.is_zero()) {
+                fibers::check()?;
+            }
             if self.core.try_send_to(data, to)? {
                 return Ok(());
             }
@@ -384,7 +387,8 @@ impl DatagramSocket {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each send may wait before it fails with `TimedOut`; with `None`, indefinitely.
+    /// Sets how long each send may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, nothing
+    /// is sent, as by [`Stream::set_write_timeout`](crate::Stream::set_write_timeout).
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
