@@ -20,7 +20,6 @@ use crate::machine::{
 };
 use crate::options::SocketOption;
 use crate::received::Received;
-use crate::system::shutdown;
 use crate::waiting::{check_loop, current_loop, reason_of, resolve, wait_on, within};
 
 /// A datagram socket: UDP (`udp(7)`) or Unix (`unix(7)`). Dropping it closes it.
@@ -342,13 +341,14 @@ impl DatagramSocket {
         })
     }
 
-    /// Shuts down one or both directions of a connected socket (`shutdown(2)`). Does not wait.
+    /// Shuts down one or both directions of a connected socket (`shutdown(2)`). Does not wait. After that of reading, a
+    /// receive returns what has arrived, and then no bytes, from an unnamed address.
     ///
     /// # Errors
     ///
     /// The kernel's, such as not being connected; [`Closed`].
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let done = self.core.check_open().and_then(|()| shutdown(self.core.descriptor(), how));
+        let done = self.core.shutdown(how);
         done.map_err(|error| self.failed("shutdown of", error))
     }
 
