@@ -500,7 +500,7 @@ fn an_offset_that_no_file_has_is_an_error() {
     });
 }
 
-/// Each keeps a thread until the other end is opened: the pool's for files, and those of the kernel for a ring, are fewer.
+/// Each keeps a thread until the other end is opened: the pool's for files, and the kernel's for a ring, are fewer.
 #[test]
 fn opens_of_fifos_keep_no_other_file_waiting() {
     const FIFOS: usize = 100;

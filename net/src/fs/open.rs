@@ -101,9 +101,9 @@ impl Default for OpenOptions {
     }
 }
 
-/// How many opens of a thread may wait in threads of the kernel at a time. The kernel has four and more of these for all
-/// operations of a ring on files (`min(entries, 4 * cores)`), and an open of a FIFO keeps one for as long as another
-/// process likes.
+/// How many opens of a thread may wait in threads of the kernel at a time. The kernel has four and more of these for
+/// all operations of a ring on files (`min(entries, 4 * cores)`), and an open of a FIFO keeps one for as long as
+/// another process likes.
 const WAITING_IN_KERNEL_MAX: usize = 2;
 
 thread_local! {
