@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::task::Poll;
 
-use ringspun_runtime::BlockingCall;
+use ringspun_runtime::{BlockingCall, BlockingKind};
 
 use crate::current::with_current;
 use crate::interrupt::Interrupt;
@@ -42,10 +42,49 @@ use crate::wait_reason::WaitReason;
 pub fn blocking<T: Send + 'static>(
     function: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BlockingError> {
+    blocking_of(BlockingKind::Other, function)
+}
+
+/// As [`blocking`], on the threads for calls of a kind: [`BlockingKind::Peer`] for a wait of which nobody knows how
+/// long it takes, so that it does not keep a thread from the others.
+///
+/// # Errors
+///
+/// As [`blocking`].
+///
+/// # Panics
+///
+/// Outside of a fiber.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{BufRead, BufReader};
+///
+/// use ringspun_fibers as fibers;
+/// use ringspun_runtime::BlockingKind;
+///
+/// fibers::run(|| {
+///     let (commands, sender) = std::io::pipe().unwrap();
+///     # drop(sender);
+///     // Whenever somebody has a command.
+///     let command = fibers::blocking_of(BlockingKind::Peer, || BufReader::new(commands).lines().next());
+///     # assert!(command.unwrap().is_none());
+/// })
+/// .unwrap();
+/// ```
+pub fn blocking_of<T: Send + 'static>(
+    kind: BlockingKind,
+    function: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BlockingError> {
+    if std::thread::panicking() {
+        // Parking now would show the thread's panic to other fibers.
+        return Err(Interrupt::Cancelled.into());
+    }
     // No work begins after a cancel.
     check()?;
     let event_loop = with_current(|fiber| fiber.event_loop().clone());
-    let mut call = event_loop.call_blocking(function).map_err(BlockingError::Unavailable)?;
+    let mut call = event_loop.call_blocking_of(kind, function).map_err(BlockingError::Unavailable)?;
     wait_telling(&mut call, BlockingCall::poll, reason)?.map_err(BlockingError::Panicked)
 }
 

@@ -204,7 +204,7 @@ mod worker_set;
 mod worker_task;
 mod workers;
 
-pub use blocking::{BlockingError, blocking, blocking_scoped};
+pub use blocking::{BlockingError, blocking, blocking_of, blocking_scoped};
 pub use channel::{Channel, ChannelError, Closed, GiveError};
 pub use current::{current_id, current_name, release_stack};
 pub use deadline::{Elapsed, timeout, timeout_at, with_deadline, with_time_limit};

@@ -20,7 +20,6 @@ use crate::machine::{
 };
 use crate::options::SocketOption;
 use crate::received::Received;
-use crate::system::shutdown;
 use crate::waiting::{check_loop, current_loop, reason_of, resolve, wait_on, within};
 
 /// A datagram socket: UDP (`udp(7)`) or Unix (`unix(7)`). Dropping it closes it.
@@ -303,6 +302,9 @@ impl DatagramSocket {
         }
         fibers::check().map_err(|interrupt| self.failed("send on", interrupt.into()))?;
         let sent = within(self.write_timeout.get(), || {
+            if self.write_timeout.get().is_some_and(|timeout| timeout.is_zero()) {
+                fibers::check()?;
+            }
             if self.core.try_send_to(data, to)? {
                 return Ok(());
             }
@@ -339,13 +341,14 @@ impl DatagramSocket {
         })
     }
 
-    /// Shuts down one or both directions of a connected socket (`shutdown(2)`). Does not wait.
+    /// Shuts down one or both directions of a connected socket (`shutdown(2)`). Does not wait. After that of reading, a
+    /// receive returns what has arrived, and then no bytes, from an unnamed address.
     ///
     /// # Errors
     ///
     /// The kernel's, such as not being connected; [`Closed`].
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let done = self.core.check_open().and_then(|()| shutdown(self.core.descriptor(), how));
+        let done = self.core.shutdown(how);
         done.map_err(|error| self.failed("shutdown of", error))
     }
 
@@ -384,7 +387,8 @@ impl DatagramSocket {
         self.read_timeout.set(timeout);
     }
 
-    /// Sets how long each send may wait before it fails with `TimedOut`; with `None`, indefinitely.
+    /// Sets how long each send may wait before it fails with `TimedOut`: with `None`, indefinitely; with zero, nothing
+    /// is sent, as by [`Stream::set_write_timeout`](crate::Stream::set_write_timeout).
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }

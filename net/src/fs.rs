@@ -9,6 +9,9 @@
 //! its outcome should be known: disks answer in time, but a network file system whose server is gone does not. If it
 //! succeeds, that is its result, and the interrupt is raised by the next wait.
 //!
+//! A fiber that panics, as in a destructor that writes what a buffer holds or removes a file, cannot wait: it makes its
+//! calls on its own thread, which they block. Those that open a file, or look at one, are refused as after a cancel.
+//!
 //! ```
 //! use std::io::{BufRead, BufReader};
 //!
@@ -28,9 +31,11 @@
 
 use std::fs::{DirEntry, Metadata, Permissions};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use ringspun_fibers as fibers;
+use ringspun_runtime::BlockingKind;
 
 mod file;
 #[cfg(target_os = "linux")]
@@ -44,6 +49,10 @@ use crate::error::OperationError;
 
 /// Makes a blocking call on another thread, which may borrow; the fiber parks until it has ended.
 fn elsewhere<T: Send>(call: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    if std::thread::panicking() {
+        // Parking now would show the thread's panic to other fibers.
+        return call();
+    }
     fibers::blocking_scoped(call)?
 }
 
@@ -56,8 +65,8 @@ fn with_path<T: Send>(
     elsewhere(|| call(path)).map_err(|error| OperationError::wrap(operation, path.display(), error))
 }
 
-/// The same of a call that only looks: it owns what it uses, so that it can be given up, as of a FIFO that nobody
-/// writes to or of a file system whose server is gone.
+/// The same of a call that only looks: it owns what it uses, so that it can be given up, as of a file system whose
+/// server is gone.
 fn look_at<T: Send + 'static>(
     operation: &'static str,
     path: &Path,
@@ -66,6 +75,44 @@ fn look_at<T: Send + 'static>(
     let owned = path.to_path_buf();
     let looked = fibers::blocking(move || call(&owned)).unwrap_or_else(|error| Err(error.into()));
     looked.map_err(|error| OperationError::wrap(operation, path.display(), error))
+}
+
+/// The same of a call that opens a file and reads it.
+fn read_whole<T: Send + 'static>(
+    operation: &'static str,
+    path: &Path,
+    call: impl Fn(&Path) -> io::Result<T> + Clone + Send + 'static,
+) -> io::Result<T> {
+    opening(path, call).map_err(|error| OperationError::wrap(operation, path.display(), error))
+}
+
+/// Makes a call that opens a file on another thread. It owns what it uses, so that it can be given up.
+///
+/// A FIFO is opened on threads for such waits: until another process has opened its other end, which may be never, it
+/// would keep a thread from all other files.
+fn opening<T: Send + 'static>(
+    path: &Path,
+    call: impl Fn(&Path) -> io::Result<T> + Clone + Send + 'static,
+) -> io::Result<T> {
+    let (owned, open) = (path.to_path_buf(), call.clone());
+    let opened = fibers::blocking(move || match is_fifo(&owned) {
+        true => Ok(None),
+        false => open(&owned).map(Some),
+    })??;
+    if let Some(opened) = opened {
+        return Ok(opened);
+    }
+    let owned = path.to_path_buf();
+    fibers::blocking_of(BlockingKind::Peer, move || call(&owned))?
+}
+
+fn is_fifo(path: &Path) -> bool {
+    #[cfg(feature = "simulation")]
+    if ringspun_runtime::simulation::current().is_some() {
+        // Its files are others.
+        return false;
+    }
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// Defines functions with a path that are those of the standard library, on another thread.
@@ -87,11 +134,15 @@ macro_rules! functions {
 }
 
 functions! {
-    look_at:
+    read_whole:
     /// The contents of a file: [`std::fs::read`].
     read("read") -> Vec<u8>;
     /// The contents of a file of UTF-8: [`std::fs::read_to_string`].
     read_to_string("read") -> String;
+}
+
+functions! {
+    look_at:
     /// What is known of a file, or of that which a link points to: [`std::fs::metadata`].
     metadata("metadata of") -> Metadata;
     /// What is known of a file or of a link: [`std::fs::symlink_metadata`].

@@ -314,9 +314,12 @@ impl Listener {
     }
 
     fn failed(&self, error: io::Error) -> io::Error {
+        if self.core.is_closed() {
+            return OperationError::wrap("accept on", "a closed listener", error);
+        }
         match self.core.socket().and_then(local_address) {
-            Ok(address) if !self.core.is_closed() => OperationError::wrap("accept on", address, error),
-            _ => OperationError::wrap("accept on", "a closed listener", error),
+            Ok(address) => OperationError::wrap("accept on", address, error),
+            Err(_) => OperationError::wrap("accept on", "a listener", error),
         }
     }
 }

@@ -191,6 +191,10 @@ fn read_elsewhere(file: OwnedFd, offset: u64, length: usize) -> io::Result<Vec<u
         bytes.truncate(count);
         Ok(bytes)
     };
+    if std::thread::panicking() {
+        // Parking now would show the thread's panic to other fibers.
+        return read();
+    }
     fibers::blocking(read)?
 }
 

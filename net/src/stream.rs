@@ -262,12 +262,19 @@ impl Stream {
 
     #[inline]
     fn write_at_once(&self, data: &[u8]) -> Result<Sent, WriteError> {
+        self.check_may_write()?;
+        self.core.try_send(data, self.writes_behind.get()).map_err(WriteError::Failed)
+    }
+
+    /// Before any write: raises a pending interrupt, and the end of a timeout of zero.
+    #[inline]
+    fn check_may_write(&self) -> Result<(), WriteError> {
         // Consumes the interrupt, so that the next wait does not raise it again.
         fibers::check().map_err(WriteError::Interrupted)?;
-        if self.write_timeout.get().is_some_and(|timeout| timeout.is_zero()) {
-            self.check_zero_timeout()?;
+        match self.write_timeout.get() {
+            Some(Duration::ZERO) => self.check_zero_timeout(),
+            _ => Ok(()),
         }
-        self.core.try_send(data, self.writes_behind.get()).map_err(WriteError::Failed)
     }
 
     /// With a timeout of zero, nothing is written.

@@ -307,3 +307,36 @@ fn unix_streams_connect_by_path_and_by_abstract_name() {
         Ok(())
     });
 }
+
+/// As `recv(2)` that may block. The kernel says again and again that there is something to read.
+#[test]
+fn a_socket_that_is_shut_down_for_reading_is_at_its_end() {
+    run(|| {
+        let (left, right) = std::os::unix::net::UnixDatagram::pair()?;
+        let unix = (DatagramSocket::try_from(left)?, DatagramSocket::try_from(right)?);
+        let listening = net::listen_datagram("127.0.0.1:0")?;
+        let udp = (listening.localname().and_then(net::connect_datagram)?, listening);
+        udp.1.send_to(&udp.0.localname()?, b"before")?;
+        unix.1.write(b"before")?;
+        for (socket, _other) in [udp, unix] {
+            let socket = Rc::new(socket);
+            // Afterwards, what has arrived is still there.
+            socket.shutdown(Shutdown::Read)?;
+            assert_eq!(&*socket.receive()?.0, b"before");
+            for _ in 0..2 {
+                let (count, source) = socket.recv_from(&mut [0; 9])?;
+                assert_eq!((count, source.port()), (0, None));
+            }
+            assert_eq!(socket.try_recv_from(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+        // One that waits is woken.
+        let (waiting, _other) = std::os::unix::net::UnixDatagram::pair()?;
+        let waiting = Rc::new(DatagramSocket::try_from(waiting)?);
+        let reader = waiting.clone();
+        let reading = fibers::spawn(move || reader.read(&mut [0; 9]))?;
+        fibers::sleep(SOON)?;
+        waiting.shutdown(Shutdown::Both)?;
+        assert_eq!(reading.join()??, 0);
+        Ok(())
+    });
+}

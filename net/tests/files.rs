@@ -17,6 +17,7 @@ use nix::unistd::{ForkResult, fork};
 use ringspun_fibers::{self as fibers, BlockingError, Interrupt};
 use ringspun_net as net;
 use ringspun_net::fs::{self, File};
+use ringspun_runtime::BlockingKind;
 
 use common::run;
 
@@ -495,6 +496,78 @@ fn an_offset_that_no_file_has_is_an_error() {
             assert_eq!(file.write_at(b"lost", offset).unwrap_err().kind(), ErrorKind::InvalidInput);
         }
         assert_eq!(fs::read_to_string(&path)?, "text");
+        Ok(())
+    });
+}
+
+/// Each keeps a thread until the other end is opened: the pool's for files, and the kernel's for a ring, are fewer.
+#[test]
+fn opens_of_fifos_keep_no_other_file_waiting() {
+    const FIFOS: usize = 100;
+    let folder = Rc::new(Folder::new("many-fifos"));
+    run(move || {
+        let paths: Vec<_> = (0..FIFOS).map(|number| folder.path(&format!("fifo-{number}"))).collect();
+        for path in &paths {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU)?;
+        }
+        let reading: Vec<_> = (paths.iter().cloned().enumerate())
+            .map(|(number, path)| match number % 2 {
+                0 => fibers::spawn(move || File::open(path).map(drop)),
+                _ => fibers::spawn(move || fs::read(path).map(drop)),
+            })
+            .collect::<io::Result<_>>()?;
+        assert!(BlockingKind::Peer.threads_max() > FIFOS);
+        // Until they have begun, as far as that can be seen.
+        let mut rounds = 200;
+        while rounds > 0 && !has_threads(FIFOS - 10) {
+            fibers::sleep(SOON)?;
+            rounds -= 1;
+        }
+        let file = folder.path("file");
+        fibers::with_deadline(Duration::from_secs(20), || -> io::Result<()> {
+            File::create(&file)?.write_all(b"text")?;
+            assert_eq!(File::open(&file)?.metadata()?.len(), 4);
+            assert_eq!(fs::read(&file)?, b"text");
+            assert_eq!(fibers::blocking(|| 5)?, 5);
+            Ok(())
+        })?;
+        for path in &paths {
+            drop(File::options().write(true).open(path)?);
+        }
+        reading.into_iter().try_for_each(|fiber| fiber.join()?)
+    });
+}
+
+/// Whether this process has so many threads.
+fn has_threads(count: usize) -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() >= count)
+}
+
+/// A destructor during a panic writes what a buffer holds, and removes what is temporary.
+#[test]
+fn files_are_written_and_removed_when_a_panic_drops_them() {
+    struct Temporary(PathBuf);
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            fs::remove_file(&self.0).unwrap();
+        }
+    }
+    let folder = Rc::new(Folder::new("panicking"));
+    run(move || {
+        let (kept, temporary) = (folder.path("kept"), folder.path("temporary"));
+        fs::write(&temporary, "")?;
+        let mut buffered = io::BufWriter::new(File::create(&kept)?);
+        let removed = Temporary(temporary.clone());
+        let panicked = fibers::spawn(move || {
+            let _removed = removed;
+            buffered.write_all(b"in the buffer").unwrap();
+            let _buffered = buffered;
+            std::panic::resume_unwind(Box::new("a panic that prints nothing"));
+        })?;
+        let result: Result<(), _> = panicked.join();
+        assert!(result.is_err());
+        assert_eq!(fs::read(&kept)?, b"in the buffer");
+        assert_eq!(fs::metadata(&temporary).unwrap_err().kind(), ErrorKind::NotFound);
         Ok(())
     });
 }

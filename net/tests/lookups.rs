@@ -26,3 +26,17 @@ fn a_lookup_does_not_queue_behind_files() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_name_with_a_zero_byte_is_invalid() {
+    fibers::run(|| {
+        for name in [("a\0b", "80"), ("localhost", "http\0")] {
+            let endpoint = net::Endpoint::new(name.0, name.1);
+            let error = net::addresses(&endpoint).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+            assert!(error.to_string().contains("expected a name without a zero byte"), "{error}");
+            assert_eq!(net::connect(&endpoint).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        }
+    })
+    .unwrap();
+}

@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{self, IoSlice, Write};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
@@ -104,7 +105,7 @@ fn every_write_outside_of_a_fiber_panics_once() {
         assert!(catch_unwind(AssertUnwindSafe(|| write(&stream))).is_err());
     }
     // And not at all where a panic is under way.
-    for write in &writes[..3] {
+    for write in &writes {
         struct Dropped(Rc<Stream>, fn(&Stream));
         impl Drop for Dropped {
             fn drop(&mut self) {
@@ -118,4 +119,51 @@ fn every_write_outside_of_a_fiber_panics_once() {
         }));
         assert!(ended.is_err());
     }
+}
+
+/// A write of its own to each way, by a fiber that panics, and what the peer has received.
+#[test]
+fn every_way_to_write_sends_what_there_is_room_for() {
+    fn file() -> std::fs::File {
+        std::fs::File::open("/etc/passwd").unwrap()
+    }
+    let writes: [fn(&Stream) -> io::Result<usize>; 6] = [
+        |stream| stream.write_parts(&[IoSlice::new(b"root"), IoSlice::new(b":")]),
+        |mut stream| stream.write_vectored(&[IoSlice::new(b"root"), IoSlice::new(b":")]),
+        |stream| stream.write_zero_copy(b"root:"),
+        |stream| stream.send_descriptors(b"root:", &[file().as_fd()]),
+        |stream| Ok(stream.send_file(file(), 0..5)? as usize),
+        |stream| Ok(stream.send_file_after(b"root", file(), 4..5)? as usize),
+    ];
+    for write in writes {
+        for make_pair in [Stream::pair as fn() -> _, busy_pair] {
+            run(move || {
+                let (left, right) = make_pair()?;
+                with_panic(left, move |stream| assert_eq!(write(stream).unwrap(), 5))?;
+                let mut text = [0; 9];
+                assert_eq!(right.chunk(&mut text)?, 5);
+                assert_eq!(&text[..5], b"root:");
+                Ok(())
+            });
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_fiber_that_panics_do_not_wait_for_room() {
+    run(|| {
+        let (left, right) = Stream::pair()?;
+        with_panic(left.clone(), |stream| {
+            let parts = vec![7; 32 << 20];
+            let error = stream.write_parts(&[IoSlice::new(&parts)]).unwrap_err();
+            assert_eq!(net::interrupt_of(&error), Some(fibers::Interrupt::Cancelled), "{error}");
+        })?;
+        // It has left the queue of writers.
+        let writing = fibers::spawn(move || left.write(b"the end"))?;
+        let mut received = Vec::new();
+        io::Read::read_to_end(&mut &right, &mut received)?;
+        assert_eq!(writing.join()??, 7);
+        assert!(received.ends_with(b"\x07the end"));
+        Ok(())
+    });
 }

@@ -448,3 +448,20 @@ fn on_shared_workers_a_dropped_server_ends_as_well() {
     wait_until(|| TcpStream::connect(&address).is_err());
     assert_eq!(workers.get(0).unwrap().spawn(fibers::is_fiber).unwrap().join().ok(), Some(true));
 }
+
+#[test]
+fn only_a_listener_can_be_served_on() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (connected, _peer) = UnixStream::pair().unwrap();
+    let sockets: [std::os::fd::OwnedFd; 2] = [datagrams.into(), connected.into()];
+    for socket in sockets {
+        let started = ServerBuilder::new().workers(1).serve_on(socket, |_, ()| ()).start();
+        let error = started.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+    let started = ServerBuilder::new().workers(1).serve_on(file, |_, ()| ()).start();
+    let error = started.map(|_| ()).unwrap_err();
+    assert_eq!(net::errno_of(&error), Some(libc::ENOTSOCK), "{error}");
+    assert!(error.to_string().starts_with("listen a socket: "), "{error}");
+}

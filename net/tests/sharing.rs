@@ -241,3 +241,14 @@ fn builders_set_what_they_say() {
         Ok(())
     });
 }
+
+#[test]
+fn a_peek_without_room_does_not_wait() {
+    run(|| {
+        let (left, right) = net::Stream::pair()?;
+        assert_eq!(right.peek(&mut [])?, 0);
+        left.write(b"x")?;
+        assert_eq!((right.peek(&mut [])?, right.peek(&mut [0])?), (0, 1));
+        Ok(())
+    });
+}

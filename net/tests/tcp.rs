@@ -5,6 +5,7 @@ mod common;
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -510,5 +511,20 @@ fn a_backlog_may_be_larger_than_the_system_has() {
         let listener = net::ListenBuilder::new().backlog(u32::MAX).listen("127.0.0.1:0")?;
         net::connect(listener.localname()?)?;
         listener.accept().map(drop)
+    });
+}
+
+/// It is not closed: the error tells what it is.
+#[test]
+fn a_listener_that_is_no_socket_is_not_said_to_be_closed() {
+    run(|| {
+        let listener = net::Listener::try_from(OwnedFd::from(std::fs::File::open("/dev/null")?))?;
+        let error = listener.accept().unwrap_err();
+        assert_eq!(net::errno_of(&error), Some(libc::ENOTSOCK), "{error}");
+        assert!(error.to_string().starts_with("accept on a listener: "), "{error}");
+        listener.close();
+        let error = listener.accept().unwrap_err().to_string();
+        assert_eq!(error, "accept on a closed listener: stream is closed");
+        Ok(())
     });
 }

@@ -174,3 +174,33 @@ fn a_flush_is_the_same_however_it_is_called_and_works_on_every_stream() {
         Ok(())
     });
 }
+
+#[test]
+fn with_a_timeout_of_zero_nothing_is_sent() {
+    run(|| {
+        let (left, right) = std::os::unix::net::UnixDatagram::pair()?;
+        let (left, right) = (net::DatagramSocket::try_from(left)?, net::DatagramSocket::try_from(right)?);
+        left.set_write_timeout(Some(Duration::ZERO));
+        assert_eq!(left.write(b"never").unwrap_err().kind(), ErrorKind::TimedOut);
+        left.set_write_timeout(None);
+        left.write(b"sent")?;
+        assert_eq!(&*right.receive()?.0, b"sent");
+        // The same of all ways to write to a stream.
+        let (left, right) = net::Stream::pair()?;
+        left.set_write_timeout(Some(Duration::ZERO));
+        let parts = [io::IoSlice::new(b"never")];
+        let file = std::fs::File::open("/etc/passwd")?;
+        for (way, kind) in [
+            ("write", left.write(b"never").unwrap_err().kind()),
+            ("write_parts", left.write_parts(&parts).unwrap_err().kind()),
+            ("write_vectored", io::Write::write_vectored(&mut &left, &parts).unwrap_err().kind()),
+            ("write_zero_copy", left.write_zero_copy(b"never").unwrap_err().kind()),
+            ("send_file", io::Error::from(left.send_file(file, 0..4).unwrap_err()).kind()),
+        ] {
+            assert_eq!(kind, ErrorKind::TimedOut, "{way}");
+        }
+        drop(left);
+        assert!(right.receive()?.is_none());
+        Ok(())
+    });
+}

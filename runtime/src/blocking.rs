@@ -31,6 +31,8 @@ mod tests;
 /// The maximum number of threads of a kind in the process, unless the program sets another. They mostly wait, so the
 /// number is unrelated to that of cores. Each thread takes 2 MiB of address space.
 const DEFAULT_THREADS_MAX: usize = 32;
+/// The same of calls that wait for another process: one that queues may be what another waits for.
+const DEFAULT_PEER_THREADS_MAX: usize = 512;
 /// How long an idle thread waits for work before it ends, so that successive calls share a thread.
 const IDLE: Duration = Duration::from_secs(10);
 /// As shown by `top -H`; the kernel keeps 15 bytes.
@@ -39,7 +41,7 @@ const THREAD_NAME: &str = "ringspun-block";
 /// The next ticket of a call. Tickets of different pools differ, as one loop waits for calls of both.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(0);
 
-/// Which threads of the process make a blocking call. Calls of one kind never queue behind those of the other: without
+/// Which threads of the process make a blocking call. Calls of one kind never queue behind those of another: without
 /// that, a slow disk would keep names from being looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockingKind {
@@ -47,6 +49,8 @@ pub enum BlockingKind {
     Other,
     /// Lookups of names, by `getaddrinfo(3)`.
     Lookup,
+    /// Calls that wait for another process, for as long as that likes, such as an open of a FIFO.
+    Peer,
 }
 
 /// The pool of one kind that all loops of the process share, made by the first call.
@@ -56,23 +60,26 @@ struct SharedPool {
 }
 
 impl SharedPool {
-    const fn new() -> Self {
-        Self { pool: AtomicPtr::new(ptr::null_mut()), threads_max: AtomicUsize::new(DEFAULT_THREADS_MAX) }
+    const fn new(threads_max: usize) -> Self {
+        Self { pool: AtomicPtr::new(ptr::null_mut()), threads_max: AtomicUsize::new(threads_max) }
     }
 }
 
-static OTHERS: SharedPool = SharedPool::new();
-static LOOKUPS: SharedPool = SharedPool::new();
+static OTHERS: SharedPool = SharedPool::new(DEFAULT_THREADS_MAX);
+static LOOKUPS: SharedPool = SharedPool::new(DEFAULT_THREADS_MAX);
+static PEERS: SharedPool = SharedPool::new(DEFAULT_PEER_THREADS_MAX);
 
 impl BlockingKind {
     fn shared(self) -> &'static SharedPool {
         match self {
             Self::Other => &OTHERS,
             Self::Lookup => &LOOKUPS,
+            Self::Peer => &PEERS,
         }
     }
 
-    /// Sets how many threads of the process make calls of this kind at a time; further calls queue. 32 by default.
+    /// Sets how many threads of the process make calls of this kind at a time; further calls queue. 32 by default, and
+    /// 512 for [`Peer`](Self::Peer).
     /// Threads beyond a lower limit make the calls that they have begun, and others while calls are queued, and end
     /// when idle.
     ///

@@ -59,6 +59,9 @@ impl File {
     /// .unwrap();
     /// ```
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if std::thread::panicking() {
+            return system::read_at(&self.file, buffer, offset);
+        }
         if !current_loop()?.performs_files() {
             fibers::check()?;
             return match read_now(self.file.as_fd(), buffer, offset) {
@@ -107,7 +110,7 @@ impl File {
     ///
     /// Outside of a fiber.
     pub fn write_at(&self, data: &[u8], offset: u64) -> io::Result<usize> {
-        if !current_loop()?.performs_files() {
+        if std::thread::panicking() || !current_loop()?.performs_files() {
             return with_file(&self.file, |file| system::write_at(file, data, offset));
         }
         // SAFETY: `perform` returns only once the operation is over, and the data is borrowed until then.
@@ -188,7 +191,7 @@ impl File {
     }
 
     fn synchronize(&self, data_only: bool) -> io::Result<()> {
-        if !current_loop()?.performs_files() {
+        if std::thread::panicking() || !current_loop()?.performs_files() {
             return with_file(&self.file, |file| system::synchronize(file, data_only));
         }
         let file = self.file.as_raw_fd();
@@ -209,7 +212,9 @@ impl File {
     pub fn metadata(&self) -> io::Result<Metadata> {
         #[cfg(target_os = "linux")]
         {
-            fibers::check()?;
+            if !std::thread::panicking() {
+                fibers::check()?;
+            }
             if let Some(metadata) = known::metadata_now(&self.file) {
                 return metadata;
             }

@@ -1,6 +1,7 @@
 //! How files are opened.
 
-use std::ffi::CString;
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +12,9 @@ use ringspun_fibers as fibers;
 use ringspun_runtime::FileOperation;
 
 use super::file::File;
+#[cfg(target_os = "linux")]
+use super::known;
+use super::opening;
 use crate::error::OperationError;
 use crate::waiting::current_loop;
 
@@ -97,6 +101,54 @@ impl Default for OpenOptions {
     }
 }
 
+/// How many opens of a thread may wait in threads of the kernel at a time. The kernel has four and more of these for
+/// all operations of a ring on files (`min(entries, 4 * cores)`), and an open of a FIFO keeps one for as long as
+/// another process likes.
+const WAITING_IN_KERNEL_MAX: usize = 2;
+
+thread_local! {
+    static WAITING_IN_KERNEL: Cell<usize> = const { Cell::new(0) };
+}
+
+/// An open that the ring performs.
+struct OpeningOnRing;
+
+impl OpeningOnRing {
+    /// `None` if it has to be made elsewhere: enough of them wait already, and the kernel may well have this wait, too.
+    fn begin(path: &CStr, flags: i32) -> Option<Self> {
+        let waiting = WAITING_IN_KERNEL.get();
+        if waiting >= WAITING_IN_KERNEL_MAX && !is_opened_at_once(path, flags) {
+            return None;
+        }
+        WAITING_IN_KERNEL.set(waiting + 1);
+        Some(Self)
+    }
+}
+
+impl Drop for OpeningOnRing {
+    fn drop(&mut self) {
+        WAITING_IN_KERNEL.set(WAITING_IN_KERNEL.get() - 1);
+    }
+}
+
+/// Whether io_uring opens a file without a thread of the kernel: one that exists, of which it knows all in memory.
+fn is_opened_at_once(path: &CStr, flags: i32) -> bool {
+    #[cfg(feature = "simulation")]
+    if ringspun_runtime::simulation::current().is_some() {
+        return true;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        const MAKES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+        flags & MAKES == 0 && !known::may_be_fifo(path)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (path, flags);
+        true
+    }
+}
+
 impl OpenOptions {
     /// Nothing is allowed yet.
     pub fn new() -> Self {
@@ -168,14 +220,17 @@ impl OpenOptions {
     }
 
     fn try_open(&self, path: &Path) -> io::Result<File> {
-        if !current_loop()?.performs_files() {
-            let (options, path) = (self.clone(), path.to_path_buf());
-            // Not borrowed: an open that waits, as of a FIFO, can be given up.
-            return fibers::blocking(move || options.open_blocking(&path))?.map(File::from);
+        let flags = self.flags()?;
+        let text = CString::new(path.as_os_str().as_bytes())?;
+        let opening_on_ring = match current_loop()?.performs_files() {
+            true => OpeningOnRing::begin(&text, flags),
+            false => None,
+        };
+        if opening_on_ring.is_none() {
+            let options = self.clone();
+            return opening(path, move |path| options.open_blocking(path)).map(File::from);
         }
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let descriptor =
-            fibers::perform(FileOperation::Open { path, flags: self.flags()?, mode: self.mode })?;
+        let descriptor = fibers::perform(FileOperation::Open { path: text, flags, mode: self.mode })?;
         // SAFETY: our own new descriptor.
         let file = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
         #[cfg(feature = "mutations")]

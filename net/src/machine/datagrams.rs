@@ -1,7 +1,8 @@
 //! Datagram sockets: they receive datagrams, and may have any number of sends in flight.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -13,6 +14,7 @@ use super::budget::Budget;
 use super::chunk::Chunk;
 use super::socket::{Kind, Socket, Taken};
 use crate::address::{Address, local_address};
+use crate::system::shutdown;
 use crate::wait_list::WaitList;
 
 /// The overhead of a queued datagram, so that empty ones count too.
@@ -46,6 +48,8 @@ pub struct Sends {
     /// Whether this is a Unix socket, whose datagrams can be longer than the loop's buffers: each is received into
     /// memory of its size, once it has arrived.
     is_unix: bool,
+    /// The socket has been shut down for reading: the kernel calls it readable from then on, and has nothing.
+    is_shut_for_reading: Cell<bool>,
 }
 
 impl Kind for Datagrams {
@@ -67,7 +71,8 @@ impl Kind for Datagrams {
 
     fn output_of(descriptor: &OwnedFd) -> Sends {
         let is_unix = local_address(descriptor).is_ok_and(|address| address.is_unix());
-        Sends { in_flight: RefCell::default(), pausing: WaitList::default(), is_unix }
+        let is_shut_for_reading = Cell::new(false);
+        Sends { in_flight: RefCell::default(), pausing: WaitList::default(), is_unix, is_shut_for_reading }
     }
 
     fn continuous_operation(socket: &DatagramCore) -> Option<Operation> {
@@ -125,10 +130,28 @@ impl DatagramCore {
     pub(crate) fn next_datagram(&self) -> io::Result<Option<Arrived>> {
         self.check_open()?;
         let arrived = self.take(usize::MAX);
-        if arrived.is_none() {
-            self.input_ended()?;
+        if arrived.is_some() {
+            return Ok(arrived);
         }
-        Ok(arrived)
+        self.input_ended()?;
+        // As `recv(2)` that may block. Waiting would end at once, again and again.
+        let has_ended = self.output.is_shut_for_reading.get() && self.has_nothing_to_take();
+        Ok(has_ended.then(|| Arrived { bytes: Chunk::owned([]), source: Address::unnamed() }))
+    }
+
+    /// Shuts down one or both directions (`shutdown(2)`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as not being connected; [`Closed`](crate::Closed).
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.check_open()?;
+        shutdown(self.descriptor(), how)?;
+        if how != Shutdown::Write {
+            // Those that wait are woken by the kernel.
+            self.output.is_shut_for_reading.set(true);
+        }
+        Ok(())
     }
 
     /// Sends a datagram without waiting; false if it would block, or if the socket's budget until the next turn of the

@@ -178,6 +178,8 @@ impl Resolve {
             Place::Exact(address) => Ok(Self::known(*address)),
             Place::Host { host, service } => {
                 check_port(service)?;
+                check_text(host)?;
+                check_text(service)?;
                 let (host, service) = (Some(host.clone()), Some(service.clone()));
                 Ok(Self::new(event_loop, Query { host, service, kind, passive }))
             }
@@ -205,6 +207,15 @@ fn check_port(service: &str) -> io::Result<()> {
     let is_number = service.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && service.parse::<u16>().is_err() {
         let message = format!("port {service}: expected 0 to 65535");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(())
+}
+
+/// Rejects what no name contains, which the resolver would not see.
+fn check_text(text: &str) -> io::Result<()> {
+    if text.contains('\0') {
+        let message = format!("{text:?}: expected a name without a zero byte");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     Ok(())

@@ -285,6 +285,11 @@ impl<K: Kind> Socket<K> {
         self.input.announced.set(Announced::Nothing);
     }
 
+    /// Whether a look into the kernel has found nothing, and nothing was announced since.
+    pub(crate) fn has_nothing_to_take(&self) -> bool {
+        self.input.announced.get() == Announced::Nothing
+    }
+
     /// Wakes the waiter when there is input.
     #[inline]
     pub fn wait_for_input(self: &Rc<Self>, waiter: &Rc<dyn Wake>) {

@@ -40,7 +40,6 @@ impl Place {
 
 /// Takes a socket over. One worker has it, as it is not known whether others share its port.
 fn take(socket: OwnedFd, kind: SocketKind) -> io::Result<Bound> {
-    let address = local_address(&socket)?;
     let checked = is_listener(&socket).and_then(|is_listener| match (kind, is_listener) {
         (SocketKind::Stream, true) | (SocketKind::Datagram, false) => {
             set_nonblocking(socket.as_raw_fd(), true)
@@ -48,7 +47,15 @@ fn take(socket: OwnedFd, kind: SocketKind) -> io::Result<Bound> {
         (SocketKind::Stream, false) => Err(invalid("datagrams come to this socket: expected a listener")),
         (SocketKind::Datagram, true) => Err(invalid("this socket listens: expected one for datagrams")),
     });
-    checked.map_err(|error| OperationError::wrap("listen", address, error))?;
+    let address = local_address(&socket);
+    checked.map_err(|error| match (&address, error.kind()) {
+        (Err(_), _) => OperationError::wrap("listen", "a socket", error),
+        (Ok(address), io::ErrorKind::InvalidData) => {
+            OperationError::wrap("listen", address, invalid(&error.to_string()))
+        }
+        (Ok(address), _) => OperationError::wrap("listen", address, error),
+    })?;
+    let address = address?;
     Ok(Bound { address, sockets: vec![socket] })
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::task::Poll;
 
 use ringspun_fibers as fibers;
 use ringspun_runtime::Wake;
@@ -153,16 +154,14 @@ impl Stream {
     /// .unwrap();
     /// ```
     pub fn write_zero_copy(&self, data: &[u8]) -> io::Result<usize> {
-        if self.core().event_loop().is_readiness_based() {
+        // A fiber that panics cannot wait for the peer.
+        if self.core().event_loop().is_readiness_based() || std::thread::panicking() {
             return self.write(data);
         }
-        let written = match std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
-            true => Err((0, WriteError::Interrupted(fibers::Interrupt::Cancelled))),
-            false => fibers::check()
-                .map_err(|interrupt| (0, WriteError::Interrupted(interrupt)))
-                .and_then(|()| self.write_by(Write::zero_copy(self.core().clone()), data)),
-        };
+        let written = self
+            .check_may_write()
+            .map_err(|error| (0, error))
+            .and_then(|()| self.write_by(Write::zero_copy(self.core().clone()), data));
         match written {
             Ok(()) => Ok(data.len()),
             Err((written_bytes, error)) => Err(self.write_failed(error, written_bytes, data.len())),
@@ -329,6 +328,10 @@ impl Stream {
             WriteError::Interrupted(interrupt) => self.failed("send a file to", interrupt.into()),
             WriteError::Failed(error) => self.failed("send a file to", error),
         };
+        if std::thread::panicking() && !fibers::runs_on(self.core().event_loop()) {
+            // Reading the file would panic.
+            return Err(failed(WriteError::Interrupted(fibers::Interrupt::Cancelled)));
+        }
         // The turn is kept while the file is read.
         let mut turn = HeldTurn::new(self);
         while sender.prepare()? {
@@ -428,9 +431,9 @@ impl<'a> HeldTurn<'a> {
         attempt: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<bool>,
     ) -> Result<(), WriteError> {
         if std::thread::panicking() {
-            // Parking now would show the thread's panic to other fibers.
-            return Err(WriteError::Interrupted(fibers::Interrupt::Cancelled));
+            return self.send_without_parking(attempt);
         }
+        self.stream.check_may_write()?;
         // Outside of a fiber this panics, when there is nothing to leave yet.
         self.waiter = Some(fibers::waiter());
         loop {
@@ -446,6 +449,32 @@ impl<'a> HeldTurn<'a> {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(error) => return Err(WriteError::of_wait(error)),
+            }
+        }
+    }
+}
+
+impl HeldTurn<'_> {
+    /// As [`send`](Self::send), in a fiber that panics: what there is room for. Parking now would show the thread's
+    /// panic to other fibers.
+    #[cold]
+    fn send_without_parking(
+        &mut self,
+        attempt: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<bool>,
+    ) -> Result<(), WriteError> {
+        const CANCELLED: WriteError = WriteError::Interrupted(fibers::Interrupt::Cancelled);
+        // Elsewhere, the calls below would panic.
+        if !fibers::runs_on(self.stream.core().event_loop()) {
+            return Err(CANCELLED);
+        }
+        self.stream.check_may_write()?;
+        let waiter = self.waiter.insert(fibers::waiter());
+        loop {
+            match self.turn.poll(waiter, attempt) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(WriteError::Failed(error)),
+                Poll::Pending => return Err(CANCELLED),
             }
         }
     }

@@ -117,6 +117,10 @@ impl Stream {
     /// .unwrap();
     /// ```
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            // Does not wait, as no read does that has no room.
+            return self.read(buffer);
+        }
         let Some(received) = self.receive()? else { return Ok(0) };
         let count = received.len().min(buffer.len());
         buffer[..count].copy_from_slice(&received[..count]);
