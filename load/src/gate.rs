@@ -62,10 +62,11 @@ pub struct Verdict {
 
 impl Gate {
     /// Evaluates the gate. A gate also breaks if nothing was measured that could tell, such as one on times if
-    /// nothing was answered: there is no evidence that the target is fast enough.
+    /// nothing was answered: there is no evidence that the target is fast enough. Not if the run was stopped before it
+    /// could measure that.
     pub fn judge(&self, outcome: &Outcome) -> Verdict {
         let finding = self.0.evaluate(outcome);
-        Verdict { is_broken: finding.holds != Some(false), value: finding.value }
+        Verdict { is_broken: finding.holds.unwrap_or(!outcome.was_stopped), value: finding.value }
     }
 }
 
@@ -174,6 +175,16 @@ mod tests {
             "10 of 110 requests failed or were not sent"
         );
         assert_eq!("errors>1%".parse::<Gate>().unwrap().judge(&outcome).value, "2.913%");
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_before_it_measured_breaks_no_gate() {
+        let mut outcome = outcome();
+        (outcome.requests, outcome.response_times) = (Requests::default(), Latencies::new().unwrap());
+        let gate: Gate = "p99>1ms".parse().unwrap();
+        assert!(gate.judge(&outcome).is_broken);
+        outcome.was_stopped = true;
+        assert!(!gate.judge(&outcome).is_broken);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use ringspun_net::PollStream;
 use ringspun_net::{self as net, Stream};
 use ringspun_tls::{self as tls, ClientConfig, TlsStream};
 
+/// How much is kept of bytes that come too early: the beginning of a status line.
+const EARLY_BYTES_MAX: usize = 12;
+
 /// A stream to the target.
 pub(crate) enum Link {
     Plain(Stream),
@@ -91,16 +94,19 @@ impl Link {
         }
     }
 
-    /// Whether bytes have arrived that nobody waits for. An end of the stream is left to the next receive.
+    /// The first of the bytes that have arrived although nobody waits for them, which are then lost. An end of the
+    /// stream is left to the next receive.
     ///
     /// # Errors
     ///
     /// Those of a receive.
     #[inline]
-    pub(crate) fn has_early_bytes(&self) -> io::Result<bool> {
-        match self.try_read(&mut [0]) {
-            Ok(count) => Ok(count > 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+    pub(crate) fn early_bytes(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut start = [0; EARLY_BYTES_MAX];
+        match self.try_read(&mut start) {
+            Ok(0) => Ok(None),
+            Ok(count) => Ok(Some(start[..count].to_vec())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }

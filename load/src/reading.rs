@@ -183,6 +183,20 @@ pub(crate) fn describe_surplus(bytes: &[u8]) -> String {
     format!("surplus data after the response: {} B, expected none", bytes.len())
 }
 
+/// Whether a target says that a connection was idle for too long, before it closes it (HTTP 408): a response to no
+/// request.
+#[cold]
+pub(crate) fn is_idle_timeout(bytes: &[u8]) -> bool {
+    [&b"HTTP/1.1 408"[..], b"HTTP/1.0 408"].iter().any(|status_line| bytes.starts_with(status_line))
+}
+
+/// The end of a connection that was idle for too long.
+#[cold]
+pub(crate) fn idle_end() -> Answer {
+    let text = "the target closed the connection, which had been idle (HTTP 408)".to_string();
+    Answer::Ended { text, has_begun: false }
+}
+
 /// The answer to a request that was not sent, as its answer, or something else, had come before it. It counts as sent,
 /// so that each request has an end.
 #[cold]

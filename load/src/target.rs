@@ -226,18 +226,27 @@ fn is_secure(scheme: &str) -> bool {
     scheme == "https" || scheme == "wss"
 }
 
+/// Checks the path, with its query. Queries may be confidential: errors do not show them.
+fn check_path(path_and_query: &str) -> Result<(), String> {
+    let (sent, fragment) = path_and_query.split_at(path_and_query.find('#').unwrap_or(path_and_query.len()));
+    let (path, query) = sent.split_at(sent.find('?').unwrap_or(sent.len()));
+    let is_sendable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let subject = match (is_sendable(path), is_sendable(query), fragment) {
+        (true, true, "") => return Ok(()),
+        (true, true, _) => return Err(format!("a fragment (#) is not sent: expected none, or %23, {FORM}")),
+        (true, false, _) => "the query".to_string(),
+        (false, ..) => format!("the path {path:?}"),
+    };
+    Err(format!("{subject} contains characters that must be percent-encoded (a space is %20), {FORM}"))
+}
+
 fn parse_http(location: &str, scheme: &'static str) -> Result<HttpTarget, String> {
     let (authority, rest) = location.split_at(location.find(['/', '?', '#']).unwrap_or(location.len()));
     let (user, authority) = match authority.rsplit_once('@') {
         Some((user, authority)) => (Some(parse_user(user)?), authority),
         None => (None, authority),
     };
-    let is_sendable = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    if !rest.bytes().all(is_sendable) {
-        return Err(format!(
-            "the path {rest:?} contains characters that must be percent-encoded (a space is %20), {FORM}"
-        ));
-    }
+    check_path(rest)?;
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let endpoint = match has_port {
         true => parse_host(authority)?,

@@ -18,7 +18,9 @@ use crate::link::{Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
-use crate::reading::{Answer, Reading, describe_difference, describe_surplus, early_answer};
+use crate::reading::{
+    Answer, Reading, describe_difference, describe_surplus, early_answer, idle_end, is_idle_timeout,
+};
 use crate::redirect::{Follow, Hop, is_redirect};
 use crate::request_list::{Chosen, List};
 use crate::target::Target;
@@ -140,6 +142,11 @@ impl Work {
             Self::Http2(prepared) => prepared.is_idempotent,
             _ => false,
         }
+    }
+
+    /// Whether these bytes on an idle connection only say that the target is about to close it.
+    pub(crate) fn is_idle_timeout(&self, bytes: &[u8]) -> bool {
+        matches!(self, Self::Exchange(exchange) if exchange.is_http()) && is_idle_timeout(bytes)
     }
 
     /// The connections to other servers, if redirects are followed.
@@ -270,8 +277,8 @@ impl Exchange {
 
     #[inline(always)]
     fn perform_over_stream(&self, stream: &Link, message: &[u8]) -> io::Result<Answer> {
-        if stream.has_early_bytes()? {
-            return Ok(early_answer());
+        if let Some(bytes) = stream.early_bytes()? {
+            return Ok(self.early(&bytes));
         }
         stream.write(message)?;
         let received = stream.receive()?;
@@ -282,6 +289,16 @@ impl Exchange {
             return Ok(Answer::Correct(traffic(message.len(), message.len())));
         }
         read_answer(stream, &mut self.reading(message), received)
+    }
+
+    #[cold]
+    fn early(&self, bytes: &[u8]) -> Answer {
+        if self.is_http() { early_response(bytes) } else { early_answer() }
+    }
+
+    /// Whether the bytes are HTTP/1.
+    fn is_http(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Following(..) | Self::List(_))
     }
 
     /// `previous` is the message of the request before.
@@ -343,11 +360,17 @@ fn read_answer(
     }
 }
 
+/// What becomes of a request before which bytes of HTTP came.
+#[cold]
+fn early_response(bytes: &[u8]) -> Answer {
+    if is_idle_timeout(bytes) { idle_end() } else { early_answer() }
+}
+
 /// Performs a request of a list.
 fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Result<Answer> {
     let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
-    if stream.has_early_bytes()? {
-        return Ok(early_answer());
+    if let Some(bytes) = stream.early_bytes()? {
+        return Ok(early_response(&bytes));
     }
     let (written, sent_bytes) = list.with_bytes(chosen, |bytes| stream.write(bytes));
     written?;
@@ -365,8 +388,8 @@ fn converse<'w>(
     let with_cookies = jar.as_ref().and_then(|jar| jar.add_to(bytes));
     let bytes = with_cookies.as_deref().unwrap_or(bytes);
     let mut reading = Reading::keeping_head(request, bytes.len());
-    if stream.has_early_bytes()? {
-        return Ok((early_answer(), reading));
+    if let Some(bytes) = stream.early_bytes()? {
+        return Ok((early_response(&bytes), reading));
     }
     stream.write(bytes)?;
     let received = stream.receive()?;

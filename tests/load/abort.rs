@@ -60,6 +60,13 @@ fn a_run_in_which_the_condition_never_holds_goes_on() {
     let flags = ["-r", "100", "-d", "1500ms", "--abort-if", "errors>99.9%", "--abort-window", "1s"];
     let report = measure(&[&[target.as_str()], &flags[..]].concat(), 0);
     assert_eq!((&report["aborted"], &report["stopped_by"]), (&Value::Null, &Value::Null));
+    // It would never be looked at.
+    for (length, window) in [("5s", "5s"), ("2s", "5s"), ("1s", "1ms")] {
+        let flags = ["-d", length, "--abort-window", window, "--abort-if", "errors>0"];
+        let output = load(&[&[target.as_str()], &flags[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", text_of(&output));
+        assert!(error_text(&output).contains("expected a shorter window"), "{}", error_text(&output));
+    }
     let output = load(&[&target, "--abort-window", "1s"]);
     assert_eq!(output.status.code(), Some(2), "{}", text_of(&output));
     assert!(error_text(&output).contains("--abort-if"), "{}", error_text(&output));

@@ -285,6 +285,47 @@ fn no_output_has_a_secret() {
 }
 
 #[test]
+fn what_is_refused_is_not_shown_with_its_secrets() {
+    let target = "http://127.0.0.1:9/";
+    for arguments in [
+        &["http://127.0.0.1:9/?key=s3cr3t and"][..],
+        &["http://127.0.0.1:9/#s3cr3t"],
+        &["http://me:s3cr3t@127.0.0.1:99999/"],
+        &[target, "--header", "Authorization s3cr3t"],
+        &[target, "--header", "Authorization: s3cr3t\n"],
+        &[target, "--header", "A\u{1}: s3cr3t"],
+        &[target, "-Hs3cr3t"],
+    ] {
+        let output = load(arguments);
+        let error = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(!error.contains("s3cr3t") && error.contains("expected "), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_read_is_not_overwritten() {
+    let folder = format!("{}/{}-kept", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::create_dir(&folder).unwrap();
+    let [file, link] = ["file", "link"].map(|name| format!("{folder}/{name}"));
+    std::fs::write(&file, "GET /\n").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let target = "http://127.0.0.1:9/";
+    for (input, output) in
+        [("--requests", "--csv"), ("--body-file", "--json"), ("--requests", "--prometheus")]
+    {
+        let finished = load(&[target, input, &file, output, &link]);
+        let error = error_text(&finished);
+        assert_eq!(finished.status.code(), Some(2), "{error}");
+        assert!(error.contains(&format!("{output} would overwrite {link}, which {input} reads")), "{error}");
+    }
+    let error = error_text(&load(&["report", &file, "--json", &link]));
+    assert!(error.contains("which the report reads"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "GET /\n");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn requests_on_connections_that_were_just_closed_are_sent_again() {
     // Three responses on each connection. The close meets a request that is on its way.
     for flags in [&[][..], &["--rate", "1k"], &["--pipeline", "4"], &["--pipeline", "4", "--rate", "1k"]] {

@@ -1,7 +1,7 @@
 //! Signals that end a run, in each of its phases, and connections that its target closes before it starts.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
@@ -164,4 +164,37 @@ fn a_signal_ends_a_run_whose_target_is_being_looked_up() {
             }
         },
     );
+}
+
+#[test]
+fn a_signal_that_comes_while_responses_are_awaited_says_so() {
+    // It takes the request, and answers when the client has said that it waits.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ringspun"));
+    let mut running = start(&mut program, &target, &["--timeout", "1h", "-d", "1h"]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let (mut message, mut told) = ([0; 64], String::new());
+    stream.read_exact(&mut message).unwrap();
+    send(Signal::SIGTERM, &running);
+    BufReader::new(running.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert!(
+        told.starts_with("ringspun: still waiting for responses, each for at most 3600 s (--timeout)"),
+        "{told}"
+    );
+    stream.write_all(&message).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(counts(&report, ["sent", "answered", "lost"]), [1, 1, 0]);
+    assert_eq!(output.status.code(), Some(128 + Signal::SIGTERM as i32));
+}
+
+#[test]
+fn a_signal_before_the_measurement_leaves_gates_undecided() {
+    let target = tcp_server(|stream, _| echo(&stream));
+    let arguments = ["--ramp-up", "1h", "--rate", "1", "--arrivals", "even", "--fail-if", "p99>1h"];
+    let running = start(&mut Command::new(env!("CARGO_BIN_EXE_ringspun")), &target, &arguments);
+    send(Signal::SIGTERM, &running);
+    let report = check_stopped(&running.wait_with_output().unwrap(), Signal::SIGTERM);
+    assert!(report["gates"][0]["broken"].is_null(), "{}", report["gates"]);
 }

@@ -115,9 +115,9 @@ impl Worker {
             let was_idle = pipeline.flights.is_empty();
             let next = self.fill(clock, pipeline, now);
             if was_idle && !pipeline.flights.is_empty() {
-                match stream.has_early_bytes() {
-                    Ok(false) => {}
-                    Ok(true) => return self.note_early_bytes(clock, pipeline),
+                match stream.early_bytes() {
+                    Ok(None) => {}
+                    Ok(Some(bytes)) => return self.note_early_bytes(clock, pipeline, &bytes),
                     Err(error) => return self.end_connection(clock, pipeline, Err(error), Instant::now()),
                 }
             }
@@ -168,10 +168,20 @@ impl Worker {
     }
 
     /// Bytes have come before the requests that were to be sent: the first one fails, the others take another
-    /// connection.
+    /// connection. All do if the target only says that the connection was idle for too long.
     #[cold]
-    fn note_early_bytes(&self, clock: &Clock, pipeline: &mut Pipeline<'_>) -> Option<Connection> {
+    fn note_early_bytes(
+        &self,
+        clock: &Clock,
+        pipeline: &mut Pipeline<'_>,
+        bytes: &[u8],
+    ) -> Option<Connection> {
         pipeline.batch.clear();
+        if self.work.is_idle_timeout(bytes) {
+            pipeline.flights.drain(..).for_each(|flight| self.take_back(flight.request));
+            self.tally.closed_idle();
+            return Some(Connection::Reopen);
+        }
         pipeline.flights.drain(1..).for_each(|flight| self.take_back(flight.request));
         self.note_answer(clock, pipeline, Ok(early_answer()), Instant::now())
     }

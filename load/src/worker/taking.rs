@@ -125,9 +125,12 @@ impl Worker {
         Wait::Due(now)
     }
 
-    /// Waits on an idle connection, on which nothing should happen.
+    /// Waits on an idle connection, on which nothing should happen but its end, which HTTP servers may announce.
     pub(super) fn watch_idle(&self, stream: &Link, idle: Duration) -> Wait {
-        self.watch(idle, || Ok(stream.receive()?.map(|bytes| describe_surplus(&bytes))))
+        self.watch(idle, || {
+            let unasked = stream.receive()?.filter(|bytes| !self.work.is_idle_timeout(bytes));
+            Ok(unasked.map(|bytes| describe_surplus(&bytes)))
+        })
     }
 
     /// Waits while `receive` does, which describes what came unasked, or returns `None` at the end.

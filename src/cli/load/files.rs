@@ -168,6 +168,26 @@ pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<(), String> {
     Ok(())
 }
 
+/// Fails if a file is to be written that is read as well: it would be lost.
+pub fn check_kept(outputs: &[(&str, Option<&Path>)], inputs: &[(&str, Option<&Path>)]) -> Result<(), String> {
+    // What does not exist cannot be read: that is another error. A device keeps nothing.
+    let is_file = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.is_file());
+    for (input, read) in
+        inputs.iter().filter_map(|(flag, path)| Some((flag, path.filter(|path| is_file(path))?)))
+    {
+        let place = place_of(read);
+        for (output, written) in outputs.iter().filter_map(|(flag, path)| Some((flag, (*path)?))) {
+            if !is_standard_output(written) && place_of(written) == place {
+                let file = written.display();
+                return Err(format!(
+                    "{output} would overwrite {file}, which {input} reads: expected another file"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[derive(PartialEq, Eq)]
 enum Place {
     /// The device and the number of a file, whatever its names are.

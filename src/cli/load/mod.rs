@@ -59,7 +59,7 @@ const BUSY_PERCENT: f64 = 90.0;
 use files::{IntervalFiles, ReplacedFile, ResultFile, is_standard_output};
 use live::{LiveView, Screen};
 use options::Options;
-use stopping::Stopping;
+use stopping::{Stopping, Waited};
 
 /// The command line of `ringspun load`.
 #[derive(Args)]
@@ -147,7 +147,8 @@ docs/load-model.md explains this, as well as --steps, --ramp-up, --workers, and 
 
 Durations have units (500us, 3s, 1h30m); counts and rates may end with k or M (50k), and rates with a unit (30/m).
 
-SIGINT, SIGTERM or SIGHUP stops the run early and prints the results so far; a second signal exits immediately.
+SIGINT, SIGTERM or SIGHUP stops the run early, waits for the responses to requests that were sent (up to --timeout),
+and prints the results so far; a second signal exits immediately.
 
 The exit status is 0 if the run completed, 1 if the target could not be reached, answered nothing, or was lost
 before the end, 2 if the command line is invalid, 3 if a gate (--fail-if) failed, a condition ended the
@@ -214,11 +215,16 @@ impl Measuring {
                 breach.clone(),
             )
         });
+        let waited = Waited::default();
+        let (timeout, telling) = (plan.timeout, waited.clone());
         let view = terminal::can_redraw(&io::stderr()).then(|| LiveView::start(&plan, which)).flatten();
         let screen = view.as_ref().map(LiveView::screen);
         let hooks = Hooks {
             observer: Some(counts::observe(&self.sources, screen.clone())),
-            stopper: self.stopping.stopper(abort, move || screen.iter().for_each(Screen::stop)),
+            stopper: self.stopping.stopper(abort, move || {
+                screen.iter().for_each(Screen::stop);
+                telling.tell_if_long(timeout);
+            }),
             recorder: both(files.recorder(), watching),
         };
         let began_at = plan.start_at.unwrap_or_else(SystemTime::now) + plan.ramp_up + plan.warmup;
@@ -226,6 +232,7 @@ impl Measuring {
             None => load::run(&plan, hooks),
             Some(driver) => load::run_driven(&plan, hooks, driver.clone()),
         };
+        waited.end();
         let written = files.finish();
         drop(view);
         let outcome = measured.map_err(|error| format!("{}: {error}", plan.shown_target()))?;
@@ -277,7 +284,7 @@ pub fn load(Load { options, command }: Load) -> ExitCode {
         let message = "the target is missing: expected a target such as tcp://127.0.0.1:7000\n";
         reject(&[], ErrorKind::MissingRequiredArgument, message);
     };
-    let planned = planned.and_then(|plan| files::check_distinct(&output_files(&options)).map(|()| plan));
+    let planned = planned.and_then(|plan| check_files(&options).map(|()| plan));
     let planned = planned.and_then(|plan| Ok((plan, options.find.goal()?)));
     let (plan, goal) = match planned {
         Ok(planned) => planned,
@@ -430,6 +437,12 @@ fn output_files(options: &Options) -> [(&'static str, Option<&Path>); 5] {
     let files = [&options.json, &options.hdr, &options.csv, &options.html, &options.prometheus];
     let [json, hdr, csv, html, prometheus] = files.map(Option::as_deref);
     [("--json", json), ("--hdr", hdr), ("--csv", csv), ("--html", html), ("--prometheus", prometheus)]
+}
+
+fn check_files(options: &Options) -> Result<(), String> {
+    let outputs = output_files(options);
+    files::check_distinct(&outputs)?;
+    files::check_kept(&outputs, &options.input_files())
 }
 
 /// The files for results that are written at the end.

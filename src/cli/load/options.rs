@@ -1,7 +1,7 @@
 //! The flags of `ringspun load`, and their conversion to a plan.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use ringspun_load::{self as load, Condition, Detour, Gate, Length, Plan, Target}
 use super::goal::FindFlags;
 use super::http2::Http2Flags;
 use super::pace::PaceFlags;
+use super::secrets;
 use super::sessions::SessionFlags;
 use super::tls::TlsFlags;
 use super::whole::whole;
@@ -110,14 +111,8 @@ impl FromStr for GivenTarget {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let shown = match text.rsplit_once('@').filter(|_| !text.starts_with("unix:")) {
-            Some((before, host)) => {
-                let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
-                format!("{scheme}...@{host}")
-            }
-            None => text.to_string(),
-        };
         let target = text.parse();
+        let shown = secrets::refused_target(text);
         Ok(Self(target.map_err(|error| format!("invalid value '{shown}' for '[TARGET]': {error}\n"))))
     }
 }
@@ -135,13 +130,35 @@ impl Options {
     }
 
     /// Gates may be about a part of the run; conditions on the last seconds are not.
+    /// The files that are read, with their flags.
+    pub fn input_files(&self) -> Vec<(&'static str, Option<&Path>)> {
+        let script = ("--script", self.sessions.script.as_deref());
+        [&self.workload.input_files()[..], &self.tls.input_files(), &[script]].concat()
+    }
+
     fn check_conditions(&self, plan: &Plan) -> Result<(), String> {
         self.fail_if.iter().try_for_each(|gate| {
             gate.condition().check(plan).map_err(|error| format!("--fail-if {error}"))
         })?;
-        match self.abort_if.iter().find(|condition| condition.is_of_part()) {
-            Some(condition) => Err(format!("--abort-if {condition}: expected a condition without @")),
-            None => Ok(()),
+        match (self.abort_if.first(), self.abort_if.iter().find(|condition| condition.is_of_part())) {
+            (_, Some(condition)) => Err(format!("--abort-if {condition}: expected a condition without @")),
+            (Some(condition), None) => self.check_window(condition, plan),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// A window that a run never fills would have no condition hold.
+    fn check_window(&self, condition: &Condition, plan: &Plan) -> Result<(), String> {
+        // It is looked at each second.
+        let whole = Duration::from_secs(self.abort_window.as_nanos().div_ceil(1_000_000_000) as u64);
+        match plan.length {
+            Length::Duration(length) if whole.max(Duration::from_secs(1)) >= length => Err(format!(
+                "--abort-if {condition}: the window (--abort-window) is {} of a run of {}: expected a shorter window, \
+                 or a longer run",
+                load::format_duration(self.abort_window),
+                load::format_duration(length)
+            )),
+            _ => Ok(()),
         }
     }
 

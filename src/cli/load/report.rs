@@ -9,7 +9,7 @@ use clap::{Args, error::ErrorKind};
 use ringspun_load::{Comparison, Log, Merged, Row, compare, format_count, format_duration};
 use serde_json::{Value, json};
 
-use super::files::{ResultFile, check_distinct};
+use super::files::{ResultFile, check_distinct, check_kept};
 use super::{histogram, json::times, open_json, page, print, reject, text};
 use crate::cli::output;
 
@@ -54,7 +54,8 @@ pub fn report(options: &Report) -> ExitCode {
         reject(&["report"], ErrorKind::WrongNumberOfValues, &message);
     }
     let files = [("--json", options.json.as_deref()), ("--html", options.html.as_deref())];
-    if let Err(message) = check_distinct(&files) {
+    let logs: Vec<_> = options.logs.iter().map(|path| ("the report", Some(path.as_path()))).collect();
+    if let Err(message) = check_distinct(&files).and_then(|()| check_kept(&files, &logs)) {
         reject(&["report"], ErrorKind::ArgumentConflict, &message);
     }
     match try_report(options) {

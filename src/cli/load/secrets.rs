@@ -55,6 +55,35 @@ fn without_secrets(flag: &str, argument: &str) -> String {
     argument.parse::<Target>().map_or_else(|_| argument.to_string(), |target| target.without_query())
 }
 
+/// What is no target, as an error may show it: without a password, a query and a fragment.
+pub fn refused_target(text: &str) -> String {
+    if text.starts_with("unix:") {
+        return text.to_string();
+    }
+    let scheme = text.find("://").map_or("", |at| &text[..at + 3]);
+    let (before, omitted) = match text.find(['?', '#']) {
+        Some(at) => (&text[..at], format!("{}{OMITTED}", &text[at..=at])),
+        None => (text, String::new()),
+    };
+    match (before.rsplit_once('@'), text.contains('@')) {
+        (Some((_, host)), _) => format!("{scheme}{OMITTED}@{host}{omitted}"),
+        // These characters may be those of a password.
+        (None, true) => format!("{scheme}{OMITTED}"),
+        (None, false) => format!("{before}{omitted}"),
+    }
+}
+
+/// What is no header, as an error may show it: at most its name.
+pub fn refused_header(text: &str) -> String {
+    let name_end = text.find(|letter: char| letter == ':' || letter.is_whitespace());
+    match name_end.map(|end| text.split_at(end)) {
+        Some((name, rest)) if rest.starts_with(':') => format!("{name}: {OMITTED}"),
+        Some((name, _)) => format!("{name} {OMITTED}"),
+        // It may be a value alone.
+        None => OMITTED.to_string(),
+    }
+}
+
 fn header(text: &str) -> String {
     text.parse::<Header>().map_or_else(|_| OMITTED.to_string(), |header| header.redacted())
 }
@@ -75,6 +104,29 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_is_shown_without_secrets() {
+        for (text, shown) in [
+            ("http://me:abc@a:99999/", "http://...@a:99999/"),
+            ("http://a/b c?token=abc", "http://a/b c?..."),
+            ("http://a/#abc", "http://a/#..."),
+            ("http://me:ab?c@a/", "http://..."),
+            ("me:abc@a", "...@a"),
+            ("a", "a"),
+            ("unix:b?c", "unix:b?c"),
+        ] {
+            assert_eq!(refused_target(text), shown);
+        }
+        for (text, shown) in [
+            ("Authorization Bearer abc", "Authorization ..."),
+            ("Authorization: Bearer abc\n", "Authorization: ..."),
+            ("A\u{1}: abc", "A\u{1}: ..."),
+            ("abc", "..."),
+        ] {
+            assert_eq!(refused_header(text), shown);
+        }
+    }
 
     #[test]
     fn the_command_line_can_be_pasted_and_keeps_secrets() {

@@ -5,12 +5,19 @@ use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use ringspun::fibers::{Select, SharedChannel, Signal, Signals};
-use ringspun_load::{Breach, Recorder, Stopper, Watch};
+use ringspun_load::{Breach, Recorder, Stopper, Watch, format_duration};
 
 use crate::cli::dumps::Quit;
 use crate::cli::output;
+
+/// After how long it is said that responses are waited for.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// What stops the runs of a command.
 pub struct Stopping {
@@ -67,6 +74,34 @@ impl Stopping {
                 notify();
             }
         }))
+    }
+}
+
+/// The wait for the last responses, once a signal has arrived.
+#[derive(Clone, Default)]
+pub struct Waited(Arc<AtomicBool>);
+
+impl Waited {
+    /// Says what is waited for, if it takes long: a run that goes on after a signal seems to ignore it.
+    pub fn tell_if_long(&self, timeout: Duration) {
+        let has_ended = self.0.clone();
+        let tell = move || {
+            thread::sleep(TOLD_AFTER);
+            if !has_ended.load(Ordering::Acquire) {
+                output::complain(format_args!(
+                    "still waiting for responses, each for at most {} (--timeout); another signal ends this at once, \
+                     without results",
+                    format_duration(timeout)
+                ));
+            }
+        };
+        // Without a thread, nothing is said.
+        let _ = thread::Builder::new().name("wait".to_string()).spawn(tell);
+    }
+
+    /// There is nothing to say any more.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -42,6 +42,12 @@ enum YesNo {
 }
 
 impl TlsFlags {
+    /// The files that are read, with their flags.
+    pub fn input_files(&self) -> [(&'static str, Option<&Path>); 3] {
+        let [cacert, cert, key] = [&self.cacert, &self.cert, &self.key].map(Option::as_deref);
+        [("--cacert", cacert), ("--cert", cert), ("--key", key)]
+    }
+
     /// Sets the part of a plan.
     ///
     /// # Errors

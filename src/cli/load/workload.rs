@@ -1,8 +1,10 @@
 //! The workload of `ringspun load`: its flags, and its description in the results.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use ringspun_load::{
@@ -11,8 +13,8 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
-use super::requests;
 use super::websocket::{self, Messages, WebSocketFlags};
+use super::{requests, secrets};
 
 /// The flags for what is sent and what is expected.
 #[derive(Args)]
@@ -53,7 +55,7 @@ pub struct WorkloadOptions {
     ///
     /// Host is derived from the target unless given here, Content-Length always from the body.
     #[arg(short = 'H', long, value_name = "HEADER")]
-    header: Vec<Header>,
+    header: Vec<GivenHeader>,
     /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]; with ws and
     /// wss, the text of each answer [default: the message itself]
     #[arg(long, value_name = "STATUSES")]
@@ -208,6 +210,13 @@ impl WorkloadOptions {
         Ok(request)
     }
 
+    /// The files that are read, with their flags.
+    pub fn input_files(&self) -> [(&'static str, Option<&Path>); 4] {
+        let files = [&self.payload_file, &self.body_file, &self.requests, &self.data];
+        let [payload, body, requests, data] = files.map(Option::as_deref);
+        [("--payload-file", payload), ("--body-file", body), ("--requests", requests), ("--data", data)]
+    }
+
     fn request_list(&self, base: &HttpRequest, target: &HttpTarget) -> Result<Option<RequestList>, String> {
         let Some(path) = &self.requests else { return Ok(None) };
         let data = self.data.as_deref().map(requests::read_data).transpose()?;
@@ -222,7 +231,8 @@ impl WorkloadOptions {
             Target::Http(target) | Target::WebSocket(target) => target.user().cloned(),
             _ => None,
         };
-        let headers: Vec<Header> = self.header.iter().cloned().chain(user).chain(of_target).collect();
+        let given: Result<Vec<_>, _> = self.header.iter().map(|GivenHeader(header)| header.clone()).collect();
+        let headers: Vec<Header> = given?.into_iter().chain(user).chain(of_target).collect();
         match headers.iter().filter(|header| header.is_authorization()).count() {
             0 | 1 => Ok(headers),
             _ => Err("the header Authorization is given twice: expected --user, a name and a password in the URL, or \
@@ -336,6 +346,20 @@ impl WorkloadOptions {
 impl Kind {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+    }
+}
+
+/// A header, or why it is none: clap would show the whole value, which may be confidential.
+#[derive(Clone)]
+struct GivenHeader(Result<Header, String>);
+
+impl FromStr for GivenHeader {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let shown = secrets::refused_header(text).escape_debug().to_string();
+        let invalid = |error| format!("invalid value '{shown}' for '--header <HEADER>': {error}");
+        Ok(Self(text.parse().map_err(invalid)))
     }
 }
 

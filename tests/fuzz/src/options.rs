@@ -8,6 +8,7 @@ use ringspun_load::{
 };
 
 #[path = "../../../src/cli/load/options.rs"]
+#[expect(dead_code, reason = "the fuzzer opens no files")]
 mod flags;
 #[path = "../../../src/cli/load/goal.rs"]
 #[expect(dead_code, reason = "a search is the command's")]
@@ -19,6 +20,9 @@ mod http2;
 mod pace;
 #[path = "../../../src/cli/load/requests.rs"]
 mod requests;
+#[path = "../../../src/cli/load/secrets.rs"]
+#[expect(dead_code, reason = "the fuzzer shows no results")]
+mod secrets;
 #[path = "../../../src/cli/load/sessions.rs"]
 #[expect(dead_code, reason = "the fuzzer shows no results")]
 mod sessions;

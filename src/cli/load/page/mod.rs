@@ -80,6 +80,9 @@ impl Point {
     }
 }
 
+/// The share of the second before it from which on the last part of a second is drawn on its own.
+const TOO_SHORT: f64 = 0.1;
+
 /// The seconds of a run, or of a log.
 pub struct Series {
     name: String,
@@ -91,7 +94,16 @@ pub struct Series {
 impl Series {
     pub fn new(name: String, seconds: &[Point]) -> Self {
         let seconds_each = seconds.len().div_ceil(STEPS_MAX).max(1);
-        let points = seconds.chunks(seconds_each).filter_map(Point::together).collect();
+        let mut points: Vec<Point> = seconds.chunks(seconds_each).filter_map(Point::together).collect();
+        // A run limited by count may end just after a second has begun: a response in a moment would be drawn as a
+        // peak, beside which all else is flat.
+        if let [.., before, last] = points.as_slice()
+            && last.duration_s < before.duration_s * TOO_SHORT
+        {
+            let both = Point::together(&[*before, *last]);
+            points.truncate(points.len() - 2);
+            points.extend(both);
+        }
         Self { name, points, seconds_each }
     }
 
@@ -181,6 +193,25 @@ pub fn time_of(since_1970_s: f64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_at_the_end_is_no_peak() {
+        let point = |start_s, duration_s, answered| Point {
+            start_s,
+            duration_s,
+            answered,
+            errors: Some(0),
+            times: Some([answered; 3].map(Duration::from_millis)),
+        };
+        let series =
+            Series::new(String::new(), &[point(0.0, 1.0, 4), point(1.0, 1.0, 4), point(2.0, 0.002, 1)]);
+        let rates: Vec<f64> = series.points.iter().map(Point::rate_per_s).collect();
+        assert!(rates.len() == 2 && rates.iter().all(|rate| (3.9..5.1).contains(rate)), "{rates:?}");
+        assert_eq!(series.points[1].end_s(), 2.002);
+        // Alone, or not so short, it is drawn as it is.
+        assert_eq!(Series::new(String::new(), &[point(0.0, 0.002, 1)]).points.len(), 1);
+        assert_eq!(Series::new(String::new(), &[point(0.0, 1.0, 4), point(1.0, 0.2, 1)]).points.len(), 2);
+    }
 
     #[test]
     fn long_runs_are_drawn_in_fewer_steps() {
