@@ -8,8 +8,9 @@
 (defn- run-worker
   "The main function of a worker's thread."
   [[id index inbox inboxes listener handler datagram reports]]
-  (enter id index)
+  (def term (enter id index))
   (def fibers @{})
+  (def listeners @{})
   # It accepts no more connections; none will come from another worker.
   (var stopping false)
   (var finishing false)
@@ -19,7 +20,7 @@
     (put fibers fiber true)
     (defer (do
              (put fibers fiber nil)
-             (ended id index)
+             (ended id index term)
              (when finishing (ev/give inbox :look)))
       (try (handler connection)
         ([err where]
@@ -27,43 +28,67 @@
           (unless (= err :drained) (propagate err where))))))
 
   (defn arrive [connection]
-    (def target (place id index stopping))
+    (def [target counted] (place id index stopping))
     (if (= target index)
       (serve connection)
-      (match (protect (ev/give (inboxes target) connection))
+      (match (protect (ev/give (inboxes target) [:connection connection counted]))
         [true] (end-connection connection) # The other worker has a descriptor of its own.
-        [false err]
-        (do
-          (ended id target)
-          (if (= err "cannot write to closed channel")
-            (do (leave id target) (arrive connection))
-            # Without a descriptor to spare for it, the connection stays here.
-            (do (place id index true) (serve connection)))))))
+        # Without a descriptor to spare for it, the connection stays here.
+        _ (do (ended id target counted) (recount id index) (serve connection)))))
 
-  (defn stop-listening []
+  (defn take-over [connection counted]
+    (case counted
+      term nil
+      # It was counted for a worker that has failed since, or for none yet.
+      nil (place id index true)
+      (recount id index))
+    (serve connection))
+
+  (defn start-listening [listener]
+    (put listeners listener true)
+    (defn run []
+      (try (if datagram (handler listener) (net/accept-loop listener arrive))
+        ([err where]
+          (unless stopping
+            (if datagram (propagate err where) (ev/give inbox [:fault err]))))))
+    (ev/go run))
+
+  (defn stop-listening [start]
     (set stopping true)
-    (when listener
+    (each listener (keys listeners)
       (unless datagram
         # Those that wait in the kernel.
         (while (def connections (take-waiting listener))
-          (each connection connections (put fibers (ev/go arrive connection) true))
+          (each connection connections (start connection))
           (ev/sleep 0)))
+      (put listeners listener nil)
       (end-connection listener)))
 
-  (when listener
-    (ev/go
-      (if datagram
-        (fn [] (try (handler listener) ([err where] (unless stopping (propagate err where)))))
-        (fn [] (try (net/accept-loop listener arrive) ([err where] (unless stopping (propagate err where))))))))
+  (defn follow []
+    (while (not (and finishing (empty? fibers)))
+      (match (ev/take inbox)
+        :stop (do
+                (stop-listening |(put fibers (ev/go arrive $) true))
+                (ev/give reports [:stopped index]))
+        :finish (set finishing true)
+        :cancel (each fiber (keys fibers) (ev/cancel fiber :drained))
+        [:listen listener] (if stopping (end-connection listener) (start-listening listener))
+        [:connection connection counted] (put fibers (ev/go (fn [] (take-over connection counted))) true)
+        [:fault err] (error err))))
 
-  (while (not (and finishing (empty? fibers)))
-    (def message (ev/take inbox))
-    (case message
-      :stop (do (stop-listening) (ev/give reports index))
-      :finish (set finishing true)
-      :cancel (each fiber (keys fibers) (ev/cancel fiber :drained))
-      :look nil
-      (put fibers (ev/go serve message) true))))
+  (defn fail [err]
+    # Nothing is placed here from now on, and what is here counts no more.
+    (write-off id index)
+    (each fiber (keys fibers) (ev/cancel fiber :drained))
+    (def accepted @[])
+    (stop-listening |(array/push accepted $))
+    # A wait for the inbox that was cancelled is still noted there: this is sent to it, and comes back.
+    (when (zero? (ev/count inbox)) (ev/give inbox :look))
+    (ev/give reports [:failed index (if (bytes? err) (string err) (string/format "%q" err)) accepted])
+    (each connection accepted (end-connection connection)))
+
+  (when listener (start-listening listener))
+  (try (follow) ([err] (fail err))))
 
 (defn- live [server]
   (sum (map first (or (server :final) (counts (server :id))))))
@@ -71,27 +96,94 @@
 (defn- served [server]
   (sum (map |($ 1) (or (server :final) (counts (server :id))))))
 
-(defn- start-worker
-  "Starts the thread of a worker, and parks until it has ended."
-  [server index value]
-  (try (ev/thread run-worker value)
-    ([err where]
-      (leave (server :id) index)
-      (put server :failed err)
-      (ev/chan-close (in (server :inboxes) index))
-      (ev/give (server :reports) index)
-      # While it starts, `serve` raises the error.
-      (when (server :started)
-        (eprintf "worker %d has ended; the others go on: %s" index (string err)))))
+(defn- note-stopped [server index]
+  (unless (get-in server [:stopped index])
+    (put-in server [:stopped index] true)
+    (ev/give (server :stops) index)))
+
+(defn- hand-on
+  "Gives a message to a worker that has not failed."
+  [server message]
+  (def heir (find-index |(not ($ :failed)) (server :threads)))
+  (if heir
+    (ev/give (in (server :inboxes) heir) message)
+    (end-connection (in message 1))))
+
+(defn- stand-in
+  "Answers for a worker that has failed and is not replaced, until the server ends."
+  [server index]
+  (when (server :stopping) (note-stopped server index))
+  (var over false)
+  (while (not over)
+    (match (ev/take (in (server :inboxes) index))
+      [:connection connection counted] (hand-on server [:connection connection counted])
+      :stop (note-stopped server index)
+      :finish (set over true)
+      # The channel is closed.
+      nil (set over true))))
+
+(defn- end-thread [server]
   (-- (server :running))
   (when (zero? (server :running))
     (put server :final (counts (server :id)))
     (forget (server :id))
+    (each listener (server :listeners) (end-connection listener))
+    (each inbox (server :inboxes) (ev/chan-close inbox))
+    (ev/chan-close (server :reports))
     (ev/chan-close (server :over))))
+
+(defn- run-thread
+  "Runs the thread of a worker, and parks until it has ended."
+  [server index listener]
+  (def thread @{:since (os/clock :monotonic)})
+  (put-in server [:threads index] thread)
+  (def {:id id :inboxes inboxes :handler handler :datagram datagram :reports reports} server)
+  (var failure "its thread has ended")
+  (try (ev/thread run-worker [id index (in inboxes index) inboxes listener handler datagram reports])
+    ([err] (set failure err)))
+  (cond
+    (not (server :started)) (put server :failed failure)
+    (not (or (thread :failed) (server :finishing)))
+    (do
+      (write-off id index)
+      (ev/give reports [:failed index (string failure) []])))
+  (end-thread server))
+
+(defn- succeed
+  "Has somebody go on in place of a worker that has failed."
+  [server index replaces accepted]
+  (def listener (get (server :listeners) index))
+  # One that fails as soon as it begins would be replaced without end.
+  (when replaces
+    (ev/sleep (max 0 (- (+ (get-in server [:threads index :since]) 1) (os/clock :monotonic)))))
+  (if (and replaces (not (server :stopping)))
+    (do
+      (each connection accepted (ev/give (in (server :inboxes) index) [:connection connection nil]))
+      (run-thread server index listener))
+    (do
+      (when (and listener (not (server :stopping))) (hand-on server [:listen listener]))
+      (each connection accepted (hand-on server [:connection connection nil]))
+      (ev/go (fn [] (stand-in server index)))
+      (when replaces (end-thread server)))))
+
+(defn- watch
+  "Follows what workers report, until the last has ended."
+  [server]
+  (while (def report (ev/take (server :reports)))
+    (match report
+      [:stopped index] (note-stopped server index)
+      [:failed index err accepted]
+      (do
+        (def replaces (and (server :replaces) (not (server :stopping))))
+        (eprintf "worker %d has failed; %s: %s" index (if replaces "it is replaced" "the others go on") err)
+        # Before its thread is seen to have ended.
+        (put-in server [:threads index :failed] true)
+        (when replaces (++ (server :running)))
+        (ev/go (fn [] (succeed server index replaces accepted)))))))
 
 (defn- tell [server message]
   (each inbox (server :inboxes)
-    # That of a worker that has ended is closed.
+    # They are closed once all workers have ended.
     (try (ev/give inbox message) ([_] nil))))
 
 (defn- await-end
@@ -108,11 +200,13 @@
 (defn- drain [server &opt seconds]
   (default seconds 0)
   (def [live-before served-before] [(live server) (served server)])
-  (unless (server :stopping)
+  (unless (or (server :stopping) (zero? (server :running)))
     (put server :stopping true)
     (tell server :stop)
-    # Those that have failed have reported, too.
-    (repeat (length (server :inboxes)) (ev/take (server :reports)))
+    (each listener (server :listeners) (end-connection listener))
+    # Of those that have failed, somebody else says so.
+    (repeat (length (server :inboxes)) (ev/take (server :stops)))
+    (put server :finishing true)
     (tell server :finish))
   (def in-time (await-end server seconds))
   (def at-deadline (live server))
@@ -145,6 +239,11 @@
 
   - `:workers` is the number of threads; by default, that of the cores that the process may use.
   - `:datagram` serves datagrams: `handler` is called once in each worker, with its socket.
+  - `:replace-failed` has a new thread take the place of a worker that fails; without it, another worker accepts what
+    comes to the failed one's socket. An error in `handler` ends its connection, and is no such failure; one in what the
+    worker itself does is, as by code that cancels all fibers of its VM. It is told on standard error. The connections
+    that the worker served are cancelled, and those of others go on. One that fails within a second is replaced when
+    that has passed. What `handler` refers to is copied anew, as it is in the thread that has called `serve`.
 
   Returns a server with these methods:
 
@@ -158,7 +257,7 @@
   - `(:close server)`: the same in the background, without the time. Does not wait.
   - `(:wait server)`: waits until all workers have ended.
   ```
-  [host port handler &named workers datagram]
+  [host port handler &named workers datagram replace-failed]
   (when (= :stock (ringspun/backend))
     (error "ringspun/serve needs Ringspun's network code: unset RINGSPUN_NET=stock"))
   (default workers (cores))
@@ -173,15 +272,19 @@
   (def id (new-placement workers))
   (def server
     (table/setproto
-      @{:id id :name name :inboxes inboxes :running workers :over (ev/chan) :reports (ev/thread-chan workers)}
+      @{:id id :name name :inboxes inboxes :listeners listeners :threads @{} :running workers :over (ev/chan)
+        :reports (ev/thread-chan workers) :stops (ev/chan workers) :stopped @{}
+        :handler handler :datagram datagram :replaces replace-failed}
       Server))
   (for index 0 workers
-    (def value [id index (in inboxes index) inboxes (get listeners index) handler datagram (server :reports)])
-    (ev/go (fn [] (start-worker server index value))))
+    (ev/go (fn [] (run-thread server index (get listeners index)))))
   # Each has sent its value to its thread, or failed to.
   (ev/sleep 0)
-  (each listener listeners (:close listener))
   (when-let [failed (server :failed)]
+    (put server :finishing true)
+    (each listener listeners (end-connection listener))
     (tell server :finish)
     (error failed))
-  (put server :started true))
+  (put server :started true)
+  (ev/go (fn [] (watch server)))
+  server)

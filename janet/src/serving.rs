@@ -19,8 +19,8 @@ use crate::values::{Verdict, address_argument, explained, nil, string};
 pub(crate) const SERVING_SOURCE: &str = include_str!("serving.janet");
 
 /// The functions that only the module has.
-pub(crate) const SERVING_FUNCTIONS: [Replacement; 10] =
-    [LISTEN, TAKE_WAITING, NEW_PLACEMENT, ENTER, PLACE, ENDED, LEAVE, COUNTS, FORGET, CORES];
+pub(crate) const SERVING_FUNCTIONS: [Replacement; 11] =
+    [LISTEN, TAKE_WAITING, NEW_PLACEMENT, ENTER, PLACE, RECOUNT, ENDED, WRITE_OFF, COUNTS, FORGET, CORES];
 
 /// The placements of the servers of this process, by number: what their workers, each with a VM of its own, share.
 static PLACEMENTS: Mutex<Option<HashMap<i32, Arc<Placement>>>> = Mutex::new(None);
@@ -152,60 +152,80 @@ unsafe fn with_worker(arguments: *mut Janet, act: impl FnOnce(&Placement, usize)
 
 const ENTER: Replacement = replacement!(c"enter", enter);
 
-/// `(enter id worker)`: this thread is the worker's.
+/// `(enter id worker)`: this thread is the worker's. Returns the worker's term, which is that of this VM.
 unsafe extern "C-unwind" fn enter(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
             placement.enter(worker);
-            nil()
+            number_of(placement.term(worker))
         })
     }
 }
 
 const PLACE: Replacement = replacement!(c"place", place);
 
-/// `(place id worker here)`: the worker for a connection that has landed on this one, where it stays if `here` is true.
+/// `(place id worker here)`: the worker for a connection that has landed on this one, where it stays if `here` is true,
+/// and the term of that worker in which it counts.
 unsafe extern "C-unwind" fn place(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 3);
         let stays = janet::janet_getboolean(arguments, 2) != 0;
         with_worker(arguments, |placement, worker| {
-            if stays {
-                placement.count(worker);
-                return integer(worker as i32);
-            }
-            integer(placement.place(worker).0 as i32)
+            let (worker, term) =
+                if stays { (worker, placement.count(worker)) } else { placement.place(worker) };
+            let placed = [integer(worker as i32), number_of(term)];
+            janet::janet_wrap_tuple(janet::janet_tuple_n(placed.as_ptr(), 2))
+        })
+    }
+}
+
+/// Exact, as terms have 32 bits.
+fn number_of(term: Term) -> Janet {
+    // SAFETY: makes an immediate value.
+    unsafe { janet::janet_wrap_number(f64::from(term.number())) }
+}
+
+const RECOUNT: Replacement = replacement!(c"recount", recount);
+
+/// `(recount id worker)`: the worker has a connection that has been counted as served before.
+unsafe extern "C-unwind" fn recount(count: i32, arguments: *mut Janet) -> Janet {
+    // SAFETY: a shim, as in `listen`.
+    unsafe {
+        janet::janet_fixarity(count, 2);
+        with_worker(arguments, |placement, worker| {
+            placement.count_again(worker);
+            nil()
         })
     }
 }
 
 const ENDED: Replacement = replacement!(c"ended", ended);
 
-/// `(ended id worker)`: a connection of the worker has ended.
+/// `(ended id worker term)`: a connection of the worker has ended that was counted in this term.
 unsafe extern "C-unwind" fn ended(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `listen`.
     unsafe {
-        janet::janet_fixarity(count, 2);
+        janet::janet_fixarity(count, 3);
+        let term = Term::numbered(janet::janet_getnat(arguments, 2) as u32);
         with_worker(arguments, |placement, worker| {
-            // A VM has one term: none takes the place of one that fails.
-            placement.ended(worker, Term::default());
+            placement.ended(worker, term);
             nil()
         })
     }
 }
 
-const LEAVE: Replacement = replacement!(c"leave", leave);
+const WRITE_OFF: Replacement = replacement!(c"write-off", write_off);
 
-/// `(leave id worker)`: the worker gets no more connections.
-unsafe extern "C-unwind" fn leave(count: i32, arguments: *mut Janet) -> Janet {
+/// `(write-off id worker)`: the worker has failed. It gets no more connections, and those that it has count no more.
+unsafe extern "C-unwind" fn write_off(count: i32, arguments: *mut Janet) -> Janet {
     // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
         with_worker(arguments, |placement, worker| {
-            placement.leave(worker);
+            placement.fail(worker);
             nil()
         })
     }
