@@ -1,5 +1,6 @@
 /*
- * Channels between threads: giving what cannot be copied releases the channel's lock.
+ * Channels between threads: giving what cannot be copied releases the channel's lock, and what was given to a fiber
+ * that no longer waits is kept.
  *
  * The VM copies a value while it holds the lock. If that fails, as it does for a stream when descriptors run out, it
  * raises an error with the lock held, and every other thread that uses the channel hangs.
@@ -68,3 +69,22 @@ static int uses_threads(int32_t argc, const Janet *argv) {
 DEFINE_GIVING(cfun_channel_push)
 DEFINE_GIVING(cfun_channel_choice)
 DEFINE_GIVING(cfun_channel_rchoice)
+
+/*
+ * Ends a wait for a channel between threads, on the thread of the fiber that waits. If that has been cancelled
+ * since, the VM sends the value on to another that waits, and drops it if there is none, with the descriptors that
+ * it has. Here, it goes back to the front of the channel.
+ */
+static void janet_thread_chan_cb(JanetEVGenericMessage message) {
+    JanetChannel *channel = message.argp;
+    int has_value = message.tag == JANET_CP_MODE_READ || message.tag == JANET_CP_MODE_CHOICE_READ;
+    janet_chan_lock(channel);
+    int is_in_time = message.fiber->sched_id == (uint32_t) message.argi;
+    if (has_value && !is_in_time && janet_q_count(&channel->read_pending) == 0) {
+        janet_q_push_head(&channel->items, &message.argj, sizeof(Janet));
+    } else {
+        /* The lock is recursive. */
+        ringspun_vm_own_thread_chan_cb(message);
+    }
+    janet_chan_unlock(channel);
+}

@@ -14,6 +14,8 @@
   # It accepts no more connections; none will come from another worker.
   (var stopping false)
   (var finishing false)
+  # Once it has failed, what it has accepted and not served, which is for the one that goes on in its place.
+  (var left-over nil)
 
   (defn serve [connection]
     (def fiber (fiber/root))
@@ -28,13 +30,18 @@
           (unless (= err :drained) (propagate err where))))))
 
   (defn arrive [connection]
-    (def [target counted] (place id index stopping))
-    (if (= target index)
-      (serve connection)
-      (match (protect (ev/give (inboxes target) [:connection connection counted]))
-        [true] (end-connection connection) # The other worker has a descriptor of its own.
-        # Without a descriptor to spare for it, the connection stays here.
-        _ (do (ended id target counted) (recount id index) (serve connection)))))
+    (def [target counted] (if left-over [] (place id index stopping)))
+    (cond
+      left-over (array/push left-over connection)
+      (= target index) (serve connection)
+      (first (protect (ev/give (inboxes target) [:connection connection counted])))
+      (end-connection connection) # The other worker has a descriptor of its own.
+      # Without a descriptor to spare for it, the connection stays here.
+      (do
+        (ended id target counted)
+        (if left-over
+          (array/push left-over connection)
+          (do (recount id index) (serve connection))))))
 
   (defn take-over [connection counted]
     (case counted
@@ -64,6 +71,12 @@
       (put listeners listener nil)
       (end-connection listener)))
 
+  (defn cancel-fibers []
+    (each fiber (keys fibers)
+      # One that has not begun never does, and one that others have cancelled before it could is over.
+      (unless (= :suspended (fiber/status fiber)) (put fibers fiber nil))
+      (protect (ev/cancel fiber :drained))))
+
   (defn follow []
     (while (not (and finishing (empty? fibers)))
       (match (ev/take inbox)
@@ -71,21 +84,21 @@
                 (stop-listening |(put fibers (ev/go arrive $) true))
                 (ev/give reports [:stopped index]))
         :finish (set finishing true)
-        :cancel (each fiber (keys fibers) (ev/cancel fiber :drained))
+        :cancel (cancel-fibers)
         [:listen listener] (if stopping (end-connection listener) (start-listening listener))
         [:connection connection counted] (put fibers (ev/go (fn [] (take-over connection counted))) true)
         [:fault err] (error err))))
 
   (defn fail [err]
     # Nothing is placed here from now on, and what is here counts no more.
+    (set left-over @[])
     (write-off id index)
-    (each fiber (keys fibers) (ev/cancel fiber :drained))
-    (def accepted @[])
-    (stop-listening |(array/push accepted $))
-    # A wait for the inbox that was cancelled is still noted there: this is sent to it, and comes back.
+    (cancel-fibers)
+    (stop-listening |(array/push left-over $))
+    # A wait for the inbox that was cancelled is still noted there. It gets this, which goes back to the inbox.
     (when (zero? (ev/count inbox)) (ev/give inbox :look))
-    (ev/give reports [:failed index (if (bytes? err) (string err) (string/format "%q" err)) accepted])
-    (each connection accepted (end-connection connection)))
+    (ev/give reports [:failed index (if (bytes? err) (string err) (string/format "%q" err)) left-over])
+    (each connection left-over (end-connection connection)))
 
   (when listener (start-listening listener))
   (try (follow) ([err] (fail err))))

@@ -279,6 +279,20 @@ fn an_error_of_a_handler_ends_its_connection_alone() {
     assert!(errors.contains("error: asked to") && errors.contains("in handler"), "{errors}");
 }
 
+#[test]
+fn what_is_given_to_a_fiber_that_no_longer_waits_is_the_next_ones() {
+    let program = r#"
+        (def channel (ev/thread-chan 10))
+        (each wait [ev/take ev/select]
+          (protect (ev/with-deadline 0.001 (wait channel)))
+          (each value [1 2 3] (ev/give channel value))
+          # Time for the first to come to the fiber that has waited.
+          (ev/sleep 0.01)
+          (pp (seq [_ :range [0 3]] (ev/with-deadline 60 (ev/take channel)))))
+    "#;
+    assert_eq!(printed(program, ""), "@[1 2 3]\n@[1 2 3]");
+}
+
 /// A handler that echoes, and clients that have a worker fail: it cancels what the worker itself runs in.
 const FAULTS: &str = r#"
 (defn handler [connection]
@@ -376,7 +390,10 @@ fn the_only_listener_of_a_server_outlives_its_worker() {
     let path = scratch_path("failing.socket");
     let program = r#"
         (def made @[])
-        (defn counting [connection] (array/push made true) (:write connection (string (length made))) (handler connection))
+        (defn counting [connection]
+          (array/push made true)
+          (:write connection (string (length made)))
+          (handler connection))
         (def server (ringspun/serve :unix "PATH" counting :workers 1 :replace-failed true))
         (defn client [] (def client (net/connect :unix "PATH")) [(string (:read client 1)) client])
         (assert (= "1" (first (client))))
@@ -384,7 +401,7 @@ fn the_only_listener_of_a_server_outlives_its_worker() {
         (assert (= number "2"))
         (:write victim "fault")
         (while (:read victim 100))
-        # It waits until the next worker is there, which has what the handler refers to as it was when `serve` was called.
+        # It waits for the next worker, which has what the handler refers to as it was when `serve` was called.
         (def [number late] (client))
         (ask late)
         (:close late)
