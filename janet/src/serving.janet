@@ -1,25 +1,30 @@
-# The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is a
-# placement, by its number, and channels between threads. What is not defined here is in serving.rs.
+# The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is in
+# serving.rs, by the server's number, with what is not defined here. Channels between threads tell them what to do; no
+# connection goes through one, so that none is lost with a message that nobody reads.
 
 (defn- end-connection [stream]
   # It may be closed already.
   (try (:close stream) ([_] nil)))
 
+(defn- text-of [err]
+  (if (bytes? err) (string err) (string/format "%q" err)))
+
 (defn- run-worker
   "The main function of a worker's thread."
-  [[id index inbox inboxes listener handler datagram reports]]
+  [[id index inbox inboxes sockets handler datagram reports]]
   (def term (enter id index))
+  (def follower (fiber/root))
+  # With their connections.
   (def fibers @{})
   (def listeners @{})
   # It accepts no more connections; none will come from another worker.
   (var stopping false)
   (var finishing false)
-  # Once it has failed, what it has accepted and not served, which is for the one that goes on in its place.
-  (var left-over nil)
+  (var failed false)
 
   (defn serve [connection]
     (def fiber (fiber/root))
-    (put fibers fiber true)
+    (put fibers fiber connection)
     (defer (do
              (put fibers fiber nil)
              (ended id index term)
@@ -30,78 +35,82 @@
           (unless (= err :drained) (propagate err where))))))
 
   (defn arrive [connection]
-    (def [target counted] (if left-over [] (place id index stopping)))
-    (cond
-      left-over (array/push left-over connection)
-      (= target index) (serve connection)
-      (first (protect (ev/give (inboxes target) [:connection connection counted])))
-      (end-connection connection) # The other worker has a descriptor of its own.
-      # Without a descriptor to spare for it, the connection stays here.
+    (if failed
       (do
-        (ended id target counted)
-        (if left-over
-          (array/push left-over connection)
-          (do (recount id index) (serve connection))))))
+        (leave id index connection)
+        (end-connection connection)
+        (ev/give reports [:left index]))
+      (do
+        (def [target counted] (place id index stopping))
+        (def handed (unless (= target index) (hand-over id target counted connection)))
+        (case handed
+          :first (ev/give (inboxes target) :look)
+          nil (do
+                # The other has failed since.
+                (unless (= target index) (recount id index))
+                (serve connection))))))
 
-  (defn take-over [connection counted]
-    (case counted
-      term nil
-      # It was counted for a worker that has failed since, or for none yet.
-      nil (place id index true)
-      (recount id index))
-    (serve connection))
+  (defn take-over []
+    (each connection (take-handed id index)
+      (put fibers (ev/go serve connection) connection)))
 
-  (defn start-listening [listener]
-    (put listeners listener true)
-    (defn run []
-      (try (if datagram (handler listener) (net/accept-loop listener arrive))
-        ([err where]
-          (unless stopping
-            (if datagram (propagate err where) (ev/give inbox [:fault err]))))))
-    (ev/go run))
+  (defn start-listening [socket]
+    (when-let [listener (unless (listeners socket) (open-listener id socket))]
+      (put listeners socket listener)
+      (defn run []
+        (try (if datagram (handler listener) (net/accept-loop listener arrive))
+          ([err where]
+            (cond
+              stopping nil
+              datagram (propagate err where)
+              # The follower fails. The inbox is no way to tell it, as the worker's successor may be the one that reads.
+              (ev/cancel follower err)))))
+      (ev/go run)))
 
-  (defn stop-listening [start]
+  (defn stop-listening []
     (set stopping true)
-    (each listener (keys listeners)
+    (each listener listeners
       (unless datagram
         # Those that wait in the kernel.
-        (while (def connections (take-waiting listener))
-          (each connection connections (start connection))
+        (while (leave-waiting id index listener)
           (ev/sleep 0)))
-      (put listeners listener nil)
       (end-connection listener)))
 
   (defn cancel-fibers []
     (each fiber (keys fibers)
-      # One that has not begun never does, and one that others have cancelled before it could is over.
-      (unless (= :suspended (fiber/status fiber)) (put fibers fiber nil))
+      # Others may have cancelled one before it has begun, and it never does then.
+      (unless (= :suspended (fiber/status fiber))
+        (end-connection (fibers fiber))
+        (put fibers fiber nil)
+        (ended id index term))
       (protect (ev/cancel fiber :drained))))
 
   (defn follow []
     (while (not (and finishing (empty? fibers)))
+      (take-over)
       (match (ev/take inbox)
         :stop (do
-                (stop-listening |(put fibers (ev/go arrive $) true))
+                (stop-listening)
+                (take-over)
                 (ev/give reports [:stopped index]))
         :finish (set finishing true)
         :cancel (cancel-fibers)
-        [:listen listener] (if stopping (end-connection listener) (start-listening listener))
-        [:connection connection counted] (put fibers (ev/go (fn [] (take-over connection counted))) true)
-        [:fault err] (error err))))
+        [:listen socket] (unless stopping (start-listening socket)))))
 
   (defn fail [err]
-    # Nothing is placed here from now on, and what is here counts no more.
-    (set left-over @[])
+    (set failed true)
     (write-off id index)
     (cancel-fibers)
-    (stop-listening |(array/push left-over $))
+    (stop-listening)
     # A wait for the inbox that was cancelled is still noted there. It gets this, which goes back to the inbox.
     (when (zero? (ev/count inbox)) (ev/give inbox :look))
-    (ev/give reports [:failed index (if (bytes? err) (string err) (string/format "%q" err)) left-over])
-    (each connection left-over (end-connection connection)))
+    (ev/give reports [:failed index (text-of err)]))
 
-  (when listener (start-listening listener))
-  (try (follow) ([err] (fail err))))
+  (try
+    (do
+      (each socket sockets (start-listening socket))
+      (follow))
+    ([err] (fail err))))
 
 (defn- live [server]
   (sum (map first (or (server :final) (counts (server :id))))))
@@ -114,85 +123,82 @@
     (put-in server [:stopped index] true)
     (ev/give (server :stops) index)))
 
-(defn- hand-on
-  "Gives a message to a worker that has not failed."
-  [server message]
-  (def heir (find-index |(not ($ :failed)) (server :threads)))
-  (if heir
-    (ev/give (in (server :inboxes) heir) message)
-    (end-connection (in message 1))))
-
-(defn- stand-in
-  "Answers for a worker that has failed and is not replaced, until the server ends."
+(defn- pass-on
+  "Gives another worker what one that has failed has accepted, and what it listened at; closes it if there is none."
   [server index]
-  (when (server :stopping) (note-stopped server index))
-  (var over false)
-  (while (not over)
-    (match (ev/take (in (server :inboxes) index))
-      [:connection connection counted] (hand-on server [:connection connection counted])
-      :stop (note-stopped server index)
-      :finish (set over true)
-      # The channel is closed.
-      nil (set over true))))
+  (def heir (unless (server :stopping) (find-index |(not ($ :failed)) (server :threads))))
+  (hand-on (server :id) index heir)
+  (when heir
+    (def inbox (in (server :inboxes) heir))
+    (eachp [socket owner] (server :owners)
+      (when (= owner index)
+        (put (server :owners) socket heir)
+        (ev/give inbox [:listen socket])))
+    (ev/give inbox :look)))
+
+(defn- run-thread
+  "Runs the thread of a worker, and parks until it has ended."
+  [server index]
+  (def run (++ (server :runs)))
+  (put (server :threads) index @{:run run :since (os/clock :monotonic)})
+  (def {:id id :inboxes inboxes :handler handler :datagram datagram :reports reports :owners owners} server)
+  (def sockets (seq [[socket owner] :pairs owners :when (= owner index)] socket))
+  (var failure "its thread has ended")
+  (try (ev/thread run-worker [id index (in inboxes index) inboxes sockets handler datagram reports])
+    ([err]
+      (set failure (text-of err))
+      (unless (server :started) (put server :failed err))))
+  # Behind what it has reported.
+  (ev/give reports [:ended index failure run]))
 
 (defn- end-thread [server]
   (-- (server :running))
   (when (zero? (server :running))
     (put server :final (counts (server :id)))
+    # Closes what nobody has taken.
     (forget (server :id))
-    (each listener (server :listeners) (end-connection listener))
     (each inbox (server :inboxes) (ev/chan-close inbox))
-    (ev/chan-close (server :reports))
     (ev/chan-close (server :over))))
 
-(defn- run-thread
-  "Runs the thread of a worker, and parks until it has ended."
-  [server index listener]
-  (def thread @{:since (os/clock :monotonic)})
-  (put-in server [:threads index] thread)
-  (def {:id id :inboxes inboxes :handler handler :datagram datagram :reports reports} server)
-  (var failure "its thread has ended")
-  (try (ev/thread run-worker [id index (in inboxes index) inboxes listener handler datagram reports])
-    ([err] (set failure err)))
-  (cond
-    (not (server :started)) (put server :failed failure)
-    (not (or (thread :failed) (server :finishing)))
-    (do
-      (write-off id index)
-      (ev/give reports [:failed index (string failure) []])))
-  (end-thread server))
-
 (defn- succeed
-  "Has somebody go on in place of a worker that has failed."
-  [server index replaces accepted]
-  (def listener (get (server :listeners) index))
+  "Starts a thread in place of one that has failed."
+  [server index]
   # One that fails as soon as it begins would be replaced without end.
-  (when replaces
-    (ev/sleep (max 0 (- (+ (get-in server [:threads index :since]) 1) (os/clock :monotonic)))))
-  (if (and replaces (not (server :stopping)))
+  (ev/sleep (max 0 (- (+ (get-in server [:threads index :since]) 1) (os/clock :monotonic))))
+  (if (server :stopping)
+    (do (pass-on server index) (end-thread server))
+    (run-thread server index)))
+
+(defn- fail-worker [server index err]
+  (def replaces (and (server :replaces) (not (server :stopping))))
+  # Whether or not that can be written.
+  (protect (eprintf "worker %d has failed; %s: %s" index (if replaces "it is replaced" "the others go on") err))
+  (put (in (server :threads) index) :failed (if replaces :replaced true))
+  (when (server :stopping) (note-stopped server index))
+  (if replaces
     (do
-      (each connection accepted (ev/give (in (server :inboxes) index) [:connection connection nil]))
-      (run-thread server index listener))
-    (do
-      (when (and listener (not (server :stopping))) (hand-on server [:listen listener]))
-      (each connection accepted (hand-on server [:connection connection nil]))
-      (ev/go (fn [] (stand-in server index)))
-      (when replaces (end-thread server)))))
+      (++ (server :running))
+      (ev/go (fn [] (succeed server index))))
+    (pass-on server index)))
 
 (defn- watch
-  "Follows what workers report, until the last has ended."
+  "Follows what workers report, until the last has ended. Only this decides what becomes of one that has failed."
   [server]
-  (while (def report (ev/take (server :reports)))
-    (match report
-      [:stopped index] (note-stopped server index)
-      [:failed index err accepted]
+  (while (pos? (server :running))
+    (def [what index err run] (ev/take (server :reports)))
+    (def thread (in (server :threads) index))
+    (case what
+      :stopped (note-stopped server index)
+      :failed (fail-worker server index err)
+      :left (case (thread :failed)
+              nil (ev/give (in (server :inboxes) index) :look)
+              true (pass-on server index))
+      :ended
       (do
-        (def replaces (and (server :replaces) (not (server :stopping))))
-        (eprintf "worker %d has failed; %s: %s" index (if replaces "it is replaced" "the others go on") err)
-        # Before its thread is seen to have ended.
-        (put-in server [:threads index :failed] true)
-        (when replaces (++ (server :running)))
-        (ev/go (fn [] (succeed server index replaces accepted)))))))
+        (unless (or (thread :failed) (server :finishing) (not= run (thread :run)))
+          (write-off (server :id) index)
+          (fail-worker server index err))
+        (end-thread server)))))
 
 (defn- tell [server message]
   (each inbox (server :inboxes)
@@ -216,8 +222,9 @@
   (unless (or (server :stopping) (zero? (server :running)))
     (put server :stopping true)
     (tell server :stop)
-    (each listener (server :listeners) (end-connection listener))
-    # Of those that have failed, somebody else says so.
+    (close-listeners (server :id))
+    (eachp [index thread] (server :threads)
+      (when (thread :failed) (note-stopped server index)))
     (repeat (length (server :inboxes)) (ev/take (server :stops)))
     (put server :finishing true)
     (tell server :finish))
@@ -279,25 +286,27 @@
   (unless (function? handler)
     (errorf "expected a function as handler, got %q" handler))
   (def address (net/address host port (if datagram :datagram :stream)))
-  (def listeners (listen address workers (truthy? datagram)))
-  (def name (net/localname (first listeners)))
+  (def [id sockets] (listen address workers (truthy? datagram)))
+  (def name (with [listener (open-listener id 0) end-connection] (net/localname listener)))
   (def inboxes (seq [_ :range [0 workers]] (ev/thread-chan 10000)))
-  (def id (new-placement workers))
   (def server
     (table/setproto
-      @{:id id :name name :inboxes inboxes :listeners listeners :threads @{} :running workers :over (ev/chan)
-        :reports (ev/thread-chan workers) :stops (ev/chan workers) :stopped @{}
+      @{:id id :name name :inboxes inboxes :threads @{} :runs 0 :running workers :over (ev/chan)
+        # The worker that listens at each socket.
+        :owners (tabseq [index :range [0 sockets]] index index)
+        :reports (ev/thread-chan 10000) :stops (ev/chan workers) :stopped @{}
         :handler handler :datagram datagram :replaces replace-failed}
       Server))
   (for index 0 workers
-    (ev/go (fn [] (run-thread server index (get listeners index)))))
+    (ev/go (fn [] (run-thread server index))))
   # Each has sent its value to its thread, or failed to.
   (ev/sleep 0)
+  (ev/go (fn [] (watch server)))
   (when-let [failed (server :failed)]
+    (put server :stopping true)
     (put server :finishing true)
-    (each listener listeners (end-connection listener))
+    (close-listeners id)
     (tell server :finish)
     (error failed))
   (put server :started true)
-  (ev/go (fn [] (watch server)))
   server)
