@@ -1,5 +1,6 @@
 /*
- * Channels between threads: giving what cannot be copied releases the channel's lock.
+ * Channels between threads: giving what cannot be copied releases the channel's lock, and what is given to a fiber
+ * or a VM that no longer waits is kept.
  *
  * The VM copies a value while it holds the lock. If that fails, as it does for a stream when descriptors run out, it
  * raises an error with the lock held, and every other thread that uses the channel hangs.
@@ -68,3 +69,44 @@ static int uses_threads(int32_t argc, const Janet *argv) {
 DEFINE_GIVING(cfun_channel_push)
 DEFINE_GIVING(cfun_channel_choice)
 DEFINE_GIVING(cfun_channel_rchoice)
+
+/*
+ * Ends a wait for a channel between threads, on the thread of the fiber that waits. If that has been cancelled
+ * since, the VM sends the value on to another that waits, and drops it if there is none. Here, it goes back to the
+ * front of the channel.
+ */
+static void janet_thread_chan_cb(JanetEVGenericMessage message) {
+    JanetChannel *channel = message.argp;
+    int has_value = message.tag == JANET_CP_MODE_READ || message.tag == JANET_CP_MODE_CHOICE_READ;
+    janet_chan_lock(channel);
+    int is_in_time = message.fiber->sched_id == (uint32_t) message.argi;
+    if (has_value && !is_in_time && janet_q_count(&channel->read_pending) == 0) {
+        janet_q_push_head(&channel->items, &message.argj, sizeof(Janet));
+    } else {
+        /* The lock is recursive. */
+        ringspun_vm_own_thread_chan_cb(message);
+    }
+    janet_chan_unlock(channel);
+}
+
+static void remove_those_of_no_vm(JanetQueue *waits) {
+    JanetChannelPending wait;
+    for (int32_t left = janet_q_count(waits); left > 0; left--) {
+        janet_q_pop(waits, &wait, sizeof(wait));
+        if (wait.thread) janet_q_push(waits, &wait, sizeof(wait));
+    }
+}
+
+/*
+ * A VM that ends gives up a channel between threads. Its own waits there stay in the queue as ones of no VM, and what
+ * is given to one of those is lost. Here, they are removed.
+ */
+static int janet_chanat_gcperthread(void *memory, size_t size_bytes) {
+    JanetChannel *channel = memory;
+    janet_chan_lock(channel);
+    int result = ringspun_vm_own_chanat_gcperthread(memory, size_bytes);
+    remove_those_of_no_vm(&channel->read_pending);
+    remove_those_of_no_vm(&channel->write_pending);
+    janet_chan_unlock(channel);
+    return result;
+}

@@ -109,8 +109,18 @@ Janet cfun_channel_rchoice(int32_t argc, Janet *argv);
 #define cfun_channel_choice(argc, argv) ringspun_vm_own_cfun_channel_choice(argc, argv)
 #define cfun_channel_rchoice(argc, argv) ringspun_vm_own_cfun_channel_rchoice(argc, argv)
 
+/* The same for what ends a wait for a channel between threads, see channels.c. */
+static void janet_thread_chan_cb(JanetEVGenericMessage message);
+#define janet_thread_chan_cb(message) ringspun_vm_own_thread_chan_cb(message)
+
+/* And for what the collector calls with such a channel when a VM gives it up. */
+static int janet_chanat_gcperthread(void *memory, size_t size_bytes);
+#define janet_chanat_gcperthread(memory, size_bytes) ringspun_vm_own_chanat_gcperthread(memory, size_bytes)
+
 #include "janet.c"
 
+#undef janet_chanat_gcperthread
+#undef janet_thread_chan_cb
 #undef cfun_channel_push
 #undef cfun_channel_choice
 #undef cfun_channel_rchoice

@@ -1,25 +1,33 @@
-# The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is a
-# placement, by its number, and channels between threads. What is not defined here is in serving.rs.
+# The module `ringspun`: servers on every core. A worker is a thread with a VM of its own. What they share is in
+# serving.rs, by the server's number, with what is not defined here. Channels between threads tell them what to do; no
+# connection goes through one, so that none is lost with a message that nobody reads.
 
 (defn- end-connection [stream]
   # It may be closed already.
   (try (:close stream) ([_] nil)))
 
+(defn- text-of [err]
+  (if (bytes? err) (string err) (string/format "%q" err)))
+
 (defn- run-worker
   "The main function of a worker's thread."
-  [[id index inbox inboxes listener handler datagram reports]]
-  (enter id index)
+  [[id index inbox inboxes sockets handler datagram reports]]
+  (def term (enter id index))
+  (def follower (fiber/root))
+  # With their connections.
   (def fibers @{})
+  (def listeners @{})
   # It accepts no more connections; none will come from another worker.
   (var stopping false)
   (var finishing false)
+  (var failed false)
 
   (defn serve [connection]
     (def fiber (fiber/root))
-    (put fibers fiber true)
+    (put fibers fiber connection)
     (defer (do
              (put fibers fiber nil)
-             (ended id index)
+             (ended id index term)
              (when finishing (ev/give inbox :look)))
       (try (handler connection)
         ([err where]
@@ -27,43 +35,82 @@
           (unless (= err :drained) (propagate err where))))))
 
   (defn arrive [connection]
-    (def target (place id index stopping))
-    (if (= target index)
-      (serve connection)
-      (match (protect (ev/give (inboxes target) connection))
-        [true] (end-connection connection) # The other worker has a descriptor of its own.
-        [false err]
-        (do
-          (ended id target)
-          (if (= err "cannot write to closed channel")
-            (do (leave id target) (arrive connection))
-            # Without a descriptor to spare for it, the connection stays here.
-            (do (place id index true) (serve connection)))))))
+    (if failed
+      (do
+        (leave id index connection)
+        (end-connection connection)
+        (ev/give reports [:left index]))
+      (do
+        (def [target counted] (place id index stopping))
+        (def handed (unless (= target index) (hand-over id target counted connection)))
+        (case handed
+          :first (ev/give (inboxes target) :look)
+          nil (do
+                # The other has failed since.
+                (unless (= target index) (recount id index))
+                (serve connection))))))
+
+  (defn take-over []
+    (each connection (take-handed id index)
+      (put fibers (ev/go serve connection) connection)))
+
+  (defn start-listening [socket]
+    (when-let [listener (unless (listeners socket) (open-listener id socket))]
+      (put listeners socket listener)
+      (defn run []
+        (try (if datagram (handler listener) (net/accept-loop listener arrive))
+          ([err where]
+            (cond
+              stopping nil
+              datagram (propagate err where)
+              # The follower fails. The inbox is no way to tell it, as the worker's successor may be the one that reads.
+              (ev/cancel follower err)))))
+      (ev/go run)))
 
   (defn stop-listening []
     (set stopping true)
-    (when listener
+    (each listener listeners
       (unless datagram
         # Those that wait in the kernel.
-        (while (def connections (take-waiting listener))
-          (each connection connections (put fibers (ev/go arrive connection) true))
+        (while (leave-waiting id index listener)
           (ev/sleep 0)))
       (end-connection listener)))
 
-  (when listener
-    (ev/go
-      (if datagram
-        (fn [] (try (handler listener) ([err where] (unless stopping (propagate err where)))))
-        (fn [] (try (net/accept-loop listener arrive) ([err where] (unless stopping (propagate err where))))))))
+  (defn cancel-fibers []
+    (each fiber (keys fibers)
+      # Others may have cancelled one before it has begun, and it never does then.
+      (unless (= :suspended (fiber/status fiber))
+        (end-connection (fibers fiber))
+        (put fibers fiber nil)
+        (ended id index term))
+      (protect (ev/cancel fiber :drained))))
 
-  (while (not (and finishing (empty? fibers)))
-    (def message (ev/take inbox))
-    (case message
-      :stop (do (stop-listening) (ev/give reports index))
-      :finish (set finishing true)
-      :cancel (each fiber (keys fibers) (ev/cancel fiber :drained))
-      :look nil
-      (put fibers (ev/go serve message) true))))
+  (defn follow []
+    (while (not (and finishing (empty? fibers)))
+      (take-over)
+      (match (ev/take inbox)
+        :stop (do
+                (stop-listening)
+                (take-over)
+                (ev/give reports [:stopped index]))
+        :finish (set finishing true)
+        :cancel (cancel-fibers)
+        [:listen socket] (unless stopping (start-listening socket)))))
+
+  (defn fail [err]
+    (set failed true)
+    (write-off id index)
+    (cancel-fibers)
+    (stop-listening)
+    # A wait for the inbox that was cancelled is still noted there. It gets this, which goes back to the inbox.
+    (when (zero? (ev/count inbox)) (ev/give inbox :look))
+    (ev/give reports [:failed index (text-of err)]))
+
+  (try
+    (do
+      (each socket sockets (start-listening socket))
+      (follow))
+    ([err] (fail err))))
 
 (defn- live [server]
   (sum (map first (or (server :final) (counts (server :id))))))
@@ -71,27 +118,91 @@
 (defn- served [server]
   (sum (map |($ 1) (or (server :final) (counts (server :id))))))
 
-(defn- start-worker
-  "Starts the thread of a worker, and parks until it has ended."
-  [server index value]
-  (try (ev/thread run-worker value)
-    ([err where]
-      (leave (server :id) index)
-      (put server :failed err)
-      (ev/chan-close (in (server :inboxes) index))
-      (ev/give (server :reports) index)
-      # While it starts, `serve` raises the error.
-      (when (server :started)
-        (eprintf "worker %d has ended; the others go on: %s" index (string err)))))
+(defn- note-stopped [server index]
+  (unless (get-in server [:stopped index])
+    (put-in server [:stopped index] true)
+    (ev/give (server :stops) index)))
+
+(defn- pass-on
+  "Gives another worker what one that has failed has accepted, and what it listened at; closes it if there is none."
+  [server index]
+  (def heir (unless (server :stopping) (find-index |(not ($ :failed)) (server :threads))))
+  (hand-on (server :id) index heir)
+  (when heir
+    (def inbox (in (server :inboxes) heir))
+    (eachp [socket owner] (server :owners)
+      (when (= owner index)
+        (put (server :owners) socket heir)
+        (ev/give inbox [:listen socket])))
+    (ev/give inbox :look)))
+
+(defn- run-thread
+  "Runs the thread of a worker, and parks until it has ended."
+  [server index]
+  (def run (++ (server :runs)))
+  (put (server :threads) index @{:run run :since (os/clock :monotonic)})
+  (def {:id id :inboxes inboxes :handler handler :datagram datagram :reports reports :owners owners} server)
+  (def sockets (seq [[socket owner] :pairs owners :when (= owner index)] socket))
+  (var failure "its thread has ended")
+  (try (ev/thread run-worker [id index (in inboxes index) inboxes sockets handler datagram reports])
+    ([err]
+      (set failure (text-of err))
+      (unless (server :started) (put server :failed err))))
+  # Behind what it has reported.
+  (ev/give reports [:ended index failure run]))
+
+(defn- end-thread [server]
   (-- (server :running))
   (when (zero? (server :running))
     (put server :final (counts (server :id)))
+    # Closes what nobody has taken.
     (forget (server :id))
+    (each inbox (server :inboxes) (ev/chan-close inbox))
     (ev/chan-close (server :over))))
+
+(defn- succeed
+  "Starts a thread in place of one that has failed."
+  [server index]
+  # One that fails as soon as it begins would be replaced without end.
+  (ev/sleep (max 0 (- (+ (get-in server [:threads index :since]) 1) (os/clock :monotonic))))
+  (if (server :stopping)
+    (do (pass-on server index) (end-thread server))
+    (run-thread server index)))
+
+(defn- fail-worker [server index err]
+  (def replaces (and (server :replaces) (not (server :stopping))))
+  # Whether or not that can be written.
+  (protect (eprintf "worker %d has failed; %s: %s" index (if replaces "it is replaced" "the others go on") err))
+  (put (in (server :threads) index) :failed (if replaces :replaced true))
+  (when (server :stopping) (note-stopped server index))
+  (if replaces
+    (do
+      (++ (server :running))
+      (ev/go (fn [] (succeed server index))))
+    (pass-on server index)))
+
+(defn- watch
+  "Follows what workers report, until the last has ended. Only this decides what becomes of one that has failed."
+  [server]
+  (while (pos? (server :running))
+    (def [what index err run] (ev/take (server :reports)))
+    (def thread (in (server :threads) index))
+    (case what
+      :stopped (note-stopped server index)
+      :failed (fail-worker server index err)
+      :left (case (thread :failed)
+              nil (ev/give (in (server :inboxes) index) :look)
+              true (pass-on server index))
+      :ended
+      (do
+        (unless (or (thread :failed) (server :finishing) (not= run (thread :run)))
+          (write-off (server :id) index)
+          (fail-worker server index err))
+        (end-thread server)))))
 
 (defn- tell [server message]
   (each inbox (server :inboxes)
-    # That of a worker that has ended is closed.
+    # They are closed once all workers have ended.
     (try (ev/give inbox message) ([_] nil))))
 
 (defn- await-end
@@ -108,11 +219,14 @@
 (defn- drain [server &opt seconds]
   (default seconds 0)
   (def [live-before served-before] [(live server) (served server)])
-  (unless (server :stopping)
+  (unless (or (server :stopping) (zero? (server :running)))
     (put server :stopping true)
     (tell server :stop)
-    # Those that have failed have reported, too.
-    (repeat (length (server :inboxes)) (ev/take (server :reports)))
+    (close-listeners (server :id))
+    (eachp [index thread] (server :threads)
+      (when (thread :failed) (note-stopped server index)))
+    (repeat (length (server :inboxes)) (ev/take (server :stops)))
+    (put server :finishing true)
     (tell server :finish))
   (def in-time (await-end server seconds))
   (def at-deadline (live server))
@@ -145,6 +259,11 @@
 
   - `:workers` is the number of threads; by default, that of the cores that the process may use.
   - `:datagram` serves datagrams: `handler` is called once in each worker, with its socket.
+  - `:replace-failed` has a new thread take the place of a worker that fails; without it, another worker accepts what
+    comes to the failed one's socket. An error in `handler` ends its connection, and is no such failure; one in what the
+    worker itself does is, as by code that cancels all fibers of its VM. It is told on standard error. The connections
+    that the worker served are cancelled, and those of others go on. One that fails within a second is replaced when
+    that has passed. What `handler` refers to is copied anew, as it is in the thread that has called `serve`.
 
   Returns a server with these methods:
 
@@ -158,7 +277,7 @@
   - `(:close server)`: the same in the background, without the time. Does not wait.
   - `(:wait server)`: waits until all workers have ended.
   ```
-  [host port handler &named workers datagram]
+  [host port handler &named workers datagram replace-failed]
   (when (= :stock (ringspun/backend))
     (error "ringspun/serve needs Ringspun's network code: unset RINGSPUN_NET=stock"))
   (default workers (cores))
@@ -167,21 +286,27 @@
   (unless (function? handler)
     (errorf "expected a function as handler, got %q" handler))
   (def address (net/address host port (if datagram :datagram :stream)))
-  (def listeners (listen address workers (truthy? datagram)))
-  (def name (net/localname (first listeners)))
+  (def [id sockets] (listen address workers (truthy? datagram)))
+  (def name (with [listener (open-listener id 0) end-connection] (net/localname listener)))
   (def inboxes (seq [_ :range [0 workers]] (ev/thread-chan 10000)))
-  (def id (new-placement workers))
   (def server
     (table/setproto
-      @{:id id :name name :inboxes inboxes :running workers :over (ev/chan) :reports (ev/thread-chan workers)}
+      @{:id id :name name :inboxes inboxes :threads @{} :runs 0 :running workers :over (ev/chan)
+        # The worker that listens at each socket.
+        :owners (tabseq [index :range [0 sockets]] index index)
+        :reports (ev/thread-chan 10000) :stops (ev/chan workers) :stopped @{}
+        :handler handler :datagram datagram :replaces replace-failed}
       Server))
   (for index 0 workers
-    (def value [id index (in inboxes index) inboxes (get listeners index) handler datagram (server :reports)])
-    (ev/go (fn [] (start-worker server index value))))
+    (ev/go (fn [] (run-thread server index))))
   # Each has sent its value to its thread, or failed to.
   (ev/sleep 0)
-  (each listener listeners (:close listener))
+  (ev/go (fn [] (watch server)))
   (when-let [failed (server :failed)]
+    (put server :stopping true)
+    (put server :finishing true)
+    (close-listeners id)
     (tell server :finish)
     (error failed))
-  (put server :started true))
+  (put server :started true)
+  server)

@@ -280,6 +280,162 @@ fn an_error_of_a_handler_ends_its_connection_alone() {
 }
 
 #[test]
+fn what_is_given_to_a_fiber_that_no_longer_waits_is_the_next_ones() {
+    let program = r#"
+        (def channel (ev/thread-chan 10))
+        (each wait [ev/take ev/select]
+          (protect (ev/with-deadline 0.001 (wait channel)))
+          (each value [1 2 3] (ev/give channel value))
+          # Time for the first to come to the fiber that has waited.
+          (ev/sleep 0.01)
+          (pp (seq [_ :range [0 3]] (ev/with-deadline 60 (ev/take channel)))))
+        # The same for one whose thread has ended.
+        (def of-threads (ev/thread-chan 10))
+        (ev/thread (fn [channel] (protect (ev/with-deadline 0.001 (ev/take channel)))) of-threads)
+        (ev/give of-threads 4)
+        (pp (ev/with-deadline 60 (ev/take of-threads)))
+    "#;
+    assert_eq!(printed(program, ""), "@[1 2 3]\n@[1 2 3]\n4");
+}
+
+/// A handler that echoes, and clients that have a worker fail: it cancels what the worker itself runs in.
+const FAULTS: &str = r#"
+(defn handler [connection]
+  (defer (:close connection)
+    (while (def request (:read connection 100))
+      (when (= "fault" (string request))
+        (each task (ev/all-tasks) (unless (= task (fiber/root)) (ev/cancel task "asked to"))))
+      (:write connection request))))
+(defn serve [& options]
+  (def server (ringspun/serve "127.0.0.1" "0" handler :workers 2 ;options))
+  (def [host port] (:localname server))
+  [server |(ask (net/connect host port))])
+(defn is-alive [client] (match (protect (ask client)) [true] true false))
+# Connects to the worker, and has it fail.
+(defn fail [server client worker]
+  (def before (in (live server) worker))
+  (def victim (client))
+  (if (= before (in (live server) worker))
+    (do (fail server client worker) (:close victim))
+    (do (:write victim "fault") (while (:read victim 100)) (:close victim))))
+"#;
+
+/// Runs such a program, which has to succeed, and returns what it printed and the lines about workers.
+fn failing(program: &str) -> (String, String) {
+    let output = run(&format!("{FAULTS}{program}"), "ring");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?}: {errors}", output.status);
+    // Another thread may have begun a line with a stack trace.
+    let told: Vec<_> = errors.lines().filter_map(|line| Some(&line[line.find("worker ")?..])).collect();
+    (String::from_utf8_lossy(&output.stdout).trim_end().to_string(), told.join("\n"))
+}
+
+#[test]
+fn a_worker_that_fails_is_told_and_replaced_if_asked() {
+    let program = r#"
+        (def [server client] (serve :replace-failed true))
+        (def clients (seq [_ :range [0 6]] (client)))
+        (repeat 2
+          (def others (in (live server) 0))
+          (fail server client 1)
+          # The connections of the other worker are unharmed; its own are cancelled, and count no more.
+          (wait-until |(= (in (live server) 1) 0))
+          (wait-until |(= others (in (live server) 0)))
+          (assert (= others (count is-alive clients)))
+          # All are answered, wherever they land. Until its successor is there, those that land on the other stay there.
+          (array/concat clients (seq [_ :range [0 40]] (client)))
+          (assert (pos? (in (live server) 1)) (string/format "%q" (live server))))
+        (def alive (filter is-alive clients))
+        (wait-until |(= (length alive) (sum (live server))))
+        (each client alive (:close client))
+        (def drained (:drain server 3600))
+        (:wait server)
+        (pp [(drained :cancelled) (drained :left) (sum (live server))])
+    "#;
+    let line = "worker 1 has failed; it is replaced: asked to";
+    assert_eq!(failing(program), ("(0 0 0)".to_string(), format!("{line}\n{line}")));
+}
+
+#[test]
+fn a_worker_that_fails_and_is_not_replaced_leaves_its_socket_to_another() {
+    let program = r#"
+        (def [server client] (serve))
+        (def clients (seq [_ :range [0 6]] (client)))
+        (def others (in (live server) 1))
+        (fail server client 0)
+        (assert (= others (count is-alive clients)))
+        # Half of these come to the socket of the failed worker.
+        (array/concat clients (seq [_ :range [0 40]] (client)))
+        (wait-until |(= [0 (+ others 40)] (tuple ;(live server))))
+        (def drained (:drain server 0))
+        (:wait server)
+        (pp [(- (drained :cancelled) others) (drained :left)])
+    "#;
+    let told = "worker 0 has failed; the others go on: asked to";
+    assert_eq!(failing(program), ("(40 0)".to_string(), told.to_string()));
+}
+
+#[test]
+fn a_server_whose_workers_have_all_failed_has_ended() {
+    let program = r#"
+        (def [server client] (serve))
+        (def [host port] (:localname server))
+        (fail server client 0)
+        (fail server client 1)
+        (:wait server)
+        (print (first (protect (net/connect host port))))
+        (pp (:drain server 3600))
+    "#;
+    let (printed, told) = failing(program);
+    assert_eq!(printed, "false\n{:cancelled 0 :ended 0 :left 0}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
+#[test]
+fn the_only_listener_of_a_server_outlives_its_worker() {
+    let path = scratch_path("failing.socket");
+    let program = r#"
+        (def made @[])
+        (defn counting [connection]
+          (array/push made true)
+          (:write connection (string (length made)))
+          (handler connection))
+        (def server (ringspun/serve :unix "PATH" counting :workers 1 :replace-failed true))
+        (defn client [] (def client (net/connect :unix "PATH")) [(string (:read client 1)) client])
+        (assert (= "1" (first (client))))
+        (def [number victim] (client))
+        (assert (= number "2"))
+        (:write victim "fault")
+        (while (:read victim 100))
+        # It waits for the next worker, which has what the handler refers to as it was when `serve` was called.
+        (def [number late] (client))
+        (ask late)
+        (:close late)
+        (:drain server 3600)
+        (print number)
+    "#;
+    let program = program.replace("PATH", &path.display().to_string());
+    let told = "worker 0 has failed; it is replaced: asked to";
+    assert_eq!(failing(&program), ("1".to_string(), told.to_string()));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_drain_ends_while_a_worker_waits_for_its_successor() {
+    let program = r#"
+        (def [server client] (serve :replace-failed true))
+        (fail server client 0)
+        (def drained (:drain server 0))
+        (:wait server)
+        (pp (drained :left))
+    "#;
+    let (printed, told) = failing(program);
+    assert_eq!(printed, "0");
+    // The drain may have begun first.
+    assert!(told.starts_with("worker 0 has failed; ") && told.ends_with(": asked to"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_served_is_an_error_at_once() {
     let program = r#"
         (defn try-serve [& arguments] (print (last (protect (ringspun/serve ;arguments)))))

@@ -71,6 +71,18 @@ impl Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Term(u32);
 
+impl Term {
+    /// The term with this number.
+    pub fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// How many threads have had the place before, modulo 2^32.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 const TERM_SHIFT: u32 = 32;
 
 /// Shares of a core that the workers have used recently.
@@ -160,9 +172,14 @@ impl Placement {
         Term((self.workers[worker].live.fetch_add(1, Ordering::SeqCst) >> TERM_SHIFT) as u32)
     }
 
+    /// The worker's term.
+    pub fn term(&self, worker: usize) -> Term {
+        Term((self.workers[worker].live.load(Ordering::SeqCst) >> TERM_SHIFT) as u32)
+    }
+
     /// Whether the worker has not failed since.
     pub fn is_in_term(&self, worker: usize, term: Term) -> bool {
-        self.workers[worker].live.load(Ordering::SeqCst) >> TERM_SHIFT == u64::from(term.0)
+        self.term(worker) == term
     }
 
     /// A connection has ended that was counted for a worker in this term.
