@@ -15,7 +15,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// The kernel's, such as no longer being connected; [`Closed`].
+    /// The kernel's, such as no longer being connected; [`Closed`](crate::Closed).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.core.shutdown(how).map_err(|error| self.failed("shutdown of", error))
     }
