@@ -226,7 +226,7 @@ pub fn occupy(storm: &Rc<Storm>) -> io::Result<()> {
     let full = net::listen_datagram(unix_name())?;
     let address = full.localname()?;
     let (connected, other) = (net::connect_datagram(address)?, net::listen_datagram(unix_name())?);
-    connected.set_write_timeout(Some(Duration::ZERO));
+    connected.set_write_timeout(Some(Duration::from_millis(1)));
     while connected.write(b"filling").is_ok() {}
     connected.set_write_timeout(None);
     spawn(Operation::SendTo, Box::new(move || connected.write(b"waits for room").map(drop)))?;
