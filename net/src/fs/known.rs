@@ -1,10 +1,9 @@
 //! What the kernel says of an open file without waiting for a disk or a server.
 
 use std::cell::RefCell;
-use std::ffi::CStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC,
@@ -55,42 +54,12 @@ pub(super) fn note_local(file: &File) {
     }
 }
 
-/// Whether a path may be that of a FIFO, as far as the kernel knows it without waiting (`RESOLVE_CACHED` in
-/// `openat2(2)`, Linux 5.12): true if it does not.
-pub(super) fn may_be_fifo(path: &CStr) -> bool {
-    /// `struct open_how`.
-    #[repr(C)]
-    struct How {
-        flags: u64,
-        mode: u64,
-        resolve: u64,
-    }
-    const RESOLVE_CACHED: u64 = 0x20;
-    let how = How { flags: (libc::O_PATH | libc::O_CLOEXEC) as u64, mode: 0, resolve: RESOLVE_CACHED };
-    // SAFETY: the path ends with a zero byte, and the structure has the size that is passed.
-    let opened = unsafe {
-        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &raw const how, size_of::<How>())
-    };
-    if opened < 0 {
-        // Of one that does not exist, io_uring knows that, too.
-        return io::Error::last_os_error().kind() != io::ErrorKind::NotFound;
-    }
-    // SAFETY: our own new descriptor.
-    let file = unsafe { OwnedFd::from_raw_fd(opened as RawFd) };
-    status_now(file.as_raw_fd())
-        .is_none_or(|status| u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFIFO)
-}
-
+/// The device, as far as this machine knows without asking a server (`AT_STATX_DONT_SYNC` in `statx(2)`).
 fn device_now(file: &File) -> Option<(u32, u32)> {
-    status_now(file.as_raw_fd()).map(|status| (status.stx_dev_major, status.stx_dev_minor))
-}
-
-/// What this machine knows of an open file without asking a server (`AT_STATX_DONT_SYNC` in `statx(2)`).
-fn status_now(descriptor: RawFd) -> Option<libc::statx> {
     // SAFETY: zeros are valid for a structure of numbers.
     let mut answer: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     // SAFETY: the path ends with a zero byte, and the answer is valid for writes.
-    let status = unsafe { libc::statx(descriptor, c"".as_ptr(), flags, libc::STATX_TYPE, &raw mut answer) };
-    (status == 0).then_some(answer)
+    let status = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, 0, &raw mut answer) };
+    (status == 0).then_some((answer.stx_dev_major, answer.stx_dev_minor))
 }

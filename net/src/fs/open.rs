@@ -1,21 +1,19 @@
 //! How files are opened.
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use ringspun_fibers as fibers;
 use ringspun_runtime::FileOperation;
 
 use super::file::File;
-#[cfg(target_os = "linux")]
-use super::known;
 use super::opening;
-use crate::error::OperationError;
+use crate::error::{OperationError, interrupt_of};
 use crate::waiting::current_loop;
 
 /// How to open a file: as [`std::fs::OpenOptions`].
@@ -101,53 +99,10 @@ impl Default for OpenOptions {
     }
 }
 
-/// How many opens of a thread may wait in threads of the kernel at a time. The kernel has four and more of these for
-/// all operations of a ring on files (`min(entries, 4 * cores)`), and an open of a FIFO keeps one for as long as
+/// How long a ring may take to open a file: longer than disks do. The kernel has four threads or more for all
+/// operations of a ring on files (`min(entries, 4 * cores)`), and an open of a FIFO would keep one for as long as
 /// another process likes.
-const WAITING_IN_KERNEL_MAX: usize = 2;
-
-thread_local! {
-    static WAITING_IN_KERNEL: Cell<usize> = const { Cell::new(0) };
-}
-
-/// An open that the ring performs.
-struct OpeningOnRing;
-
-impl OpeningOnRing {
-    /// `None` if it has to be made elsewhere: enough of them wait already, and the kernel may well have this wait, too.
-    fn begin(path: &CStr, flags: i32) -> Option<Self> {
-        let waiting = WAITING_IN_KERNEL.get();
-        if waiting >= WAITING_IN_KERNEL_MAX && !is_opened_at_once(path, flags) {
-            return None;
-        }
-        WAITING_IN_KERNEL.set(waiting + 1);
-        Some(Self)
-    }
-}
-
-impl Drop for OpeningOnRing {
-    fn drop(&mut self) {
-        WAITING_IN_KERNEL.set(WAITING_IN_KERNEL.get() - 1);
-    }
-}
-
-/// Whether io_uring opens a file without a thread of the kernel: one that exists, of which it knows all in memory.
-fn is_opened_at_once(path: &CStr, flags: i32) -> bool {
-    #[cfg(feature = "simulation")]
-    if ringspun_runtime::simulation::current().is_some() {
-        return true;
-    }
-    #[cfg(target_os = "linux")]
-    {
-        const MAKES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
-        flags & MAKES == 0 && !known::may_be_fifo(path)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (path, flags);
-        true
-    }
-}
+const ON_RING_MAX: Duration = Duration::from_millis(10);
 
 impl OpenOptions {
     /// Nothing is allowed yet.
@@ -222,15 +177,23 @@ impl OpenOptions {
     fn try_open(&self, path: &Path) -> io::Result<File> {
         let flags = self.flags()?;
         let text = CString::new(path.as_os_str().as_bytes())?;
-        let opening_on_ring = match current_loop()?.performs_files() {
-            true => OpeningOnRing::begin(&text, flags),
-            false => None,
-        };
-        if opening_on_ring.is_none() {
+        let elsewhere = || {
             let options = self.clone();
-            return opening(path, move |path| options.open_blocking(path)).map(File::from);
+            opening(path, move |path| options.open_blocking(path)).map(File::from)
+        };
+        if !current_loop()?.performs_files() {
+            return elsewhere();
         }
-        let descriptor = fibers::perform(FileOperation::Open { path: text, flags, mode: self.mode })?;
+        let open = || fibers::perform(FileOperation::Open { path: text, flags, mode: self.mode });
+        let opened = match flags & libc::O_EXCL {
+            0 => fibers::with_time_limit(ON_RING_MAX, open),
+            // An open that is given up may have made the file, and is not made twice.
+            _ => open(),
+        };
+        let descriptor = match opened {
+            Err(error) if interrupt_of(&error) == Some(fibers::Interrupt::TimedOut) => return elsewhere(),
+            opened => opened?,
+        };
         // SAFETY: our own new descriptor.
         let file = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
         #[cfg(feature = "mutations")]
