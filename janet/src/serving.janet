@@ -166,7 +166,10 @@
   # One that fails as soon as it begins would be replaced without end.
   (ev/sleep (max 0 (- (+ (get-in server [:threads index :since]) 1) (os/clock :monotonic))))
   (if (server :stopping)
-    (do (pass-on server index) (end-thread server))
+    (do
+      (pass-on server index)
+      # `watch` waits for that, as for the end of a thread.
+      (ev/give (server :reports) [:ended index nil (get-in server [:threads index :run])]))
     (run-thread server index)))
 
 (defn- fail-worker [server index err]
