@@ -259,6 +259,17 @@ unsafe fn with_worker(arguments: *mut Janet, act: impl FnOnce(&Server, usize) ->
     }
 }
 
+/// As [`with_worker`], with this thread's bridge.
+unsafe fn with_bridge(arguments: *mut Janet, act: impl FnOnce(&Server, usize, &Bridge) -> Verdict) -> Janet {
+    // SAFETY: as the caller has promised to `with_worker`.
+    unsafe {
+        with_worker(arguments, |server, worker| match this_bridge() {
+            Ok(bridge) => act(server, worker, &bridge),
+            Err(verdict) => verdict,
+        })
+    }
+}
+
 /// The descriptor of an accepted connection that nobody has used here; its stream is closed then. `None` if it cannot
 /// be had.
 fn released(bridge: &Bridge, stream: *mut JanetStream) -> Option<OwnedFd> {
@@ -279,12 +290,8 @@ unsafe extern "C-unwind" fn hand_over(count: i32, arguments: *mut Janet) -> Jane
         janet::janet_fixarity(count, 4);
         let term = Term::numbered(janet::janet_getnat(arguments, 2) as u32);
         let stream = stream_argument(arguments.add(3));
-        with_worker(arguments, |server, worker| {
-            let bridge = match this_bridge() {
-                Ok(bridge) => bridge,
-                Err(verdict) => return verdict,
-            };
-            let handed = server.hand_over(worker, term, || released(&bridge, stream));
+        with_bridge(arguments, |server, worker, bridge| {
+            let handed = server.hand_over(worker, term, || released(bridge, stream));
             Verdict::Return(handed.map_or_else(nil, |first| keyword(if first { "first" } else { "further" })))
         })
     }
@@ -299,12 +306,8 @@ unsafe extern "C-unwind" fn leave(count: i32, arguments: *mut Janet) -> Janet {
     unsafe {
         janet::janet_fixarity(count, 3);
         let stream = stream_argument(arguments.add(2));
-        with_worker(arguments, |server, worker| {
-            let bridge = match this_bridge() {
-                Ok(bridge) => bridge,
-                Err(verdict) => return verdict,
-            };
-            if let Some(descriptor) = released(&bridge, stream) {
+        with_bridge(arguments, |server, worker, bridge| {
+            if let Some(descriptor) = released(bridge, stream) {
                 server.leave(worker, descriptor);
             }
             Verdict::Return(nil())
@@ -320,11 +323,7 @@ unsafe extern "C-unwind" fn leave_waiting(count: i32, arguments: *mut Janet) -> 
     unsafe {
         janet::janet_fixarity(count, 3);
         let stream = stream_argument(arguments.add(2));
-        with_worker(arguments, |server, worker| {
-            let bridge = match this_bridge() {
-                Ok(bridge) => bridge,
-                Err(verdict) => return verdict,
-            };
+        with_bridge(arguments, |server, worker, bridge| {
             let Socket::Listener(core, _) = bridge.socket_of(stream) else {
                 return Verdict::Raise(string("bad stream, expected server socket"));
             };
@@ -343,11 +342,7 @@ unsafe extern "C-unwind" fn take_handed(count: i32, arguments: *mut Janet) -> Ja
     // SAFETY: a shim, as in `listen`.
     unsafe {
         janet::janet_fixarity(count, 2);
-        with_worker(arguments, |server, worker| {
-            let bridge = match this_bridge() {
-                Ok(bridge) => bridge,
-                Err(verdict) => return verdict,
-            };
+        with_bridge(arguments, |server, worker, bridge| {
             let array = janet::janet_array(0);
             for descriptor in server.take(worker) {
                 let socket = Socket::Stream(StreamCore::new(bridge.event_loop().clone(), descriptor));
