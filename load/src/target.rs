@@ -77,6 +77,7 @@ impl FromStr for Detour {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.starts_with("unix:") {
             true => parse_unix(text).map(Self::Unix),
+            false if text.contains("://") => Err(FORM.to_string()),
             false => parse_host(text).map(Self::Host),
         }
         .map_err(|error| error.replace(FORM, "expected HOST:PORT, unix:/PATH or unix:@NAME"))
@@ -292,6 +293,10 @@ fn parse_unix(text: &str) -> Result<Address, String> {
 /// The host is resolved later. A port number is checked here, because the resolver truncates it to 16 bits, and
 /// port 0 cannot be reached.
 fn parse_host(location: &str) -> Result<Endpoint, String> {
+    // Which may be confidential, and is not repeated.
+    if location.contains(['@', '/', '?', '#']) {
+        return Err(format!("neither a user nor a path is possible here, {FORM}"));
+    }
     let (host, port) = location.rsplit_once(':').ok_or(FORM)?;
     if host.is_empty() || port.is_empty() {
         return Err(FORM.to_string());

@@ -291,10 +291,14 @@ fn what_is_refused_is_not_shown_with_its_secrets() {
         &["http://127.0.0.1:9/?key=s3cr3t and"][..],
         &["http://127.0.0.1:9/#s3cr3t"],
         &["http://me:s3cr3t@127.0.0.1:99999/"],
+        &["tcp://s3cr3t@127.0.0.1:9"],
+        &["udp://127.0.0.1:9/?s3cr3t"],
         &[target, "--header", "Authorization s3cr3t"],
         &[target, "--header", "Authorization: s3cr3t\n"],
         &[target, "--header", "A\u{1}: s3cr3t"],
         &[target, "-Hs3cr3t"],
+        &[target, "--connect-to", "http://me:s3cr3t@127.0.0.1:80"],
+        &[target, "--connect-to", "127.0.0.1:80/?s3cr3t"],
     ] {
         let output = load(arguments);
         let error = error_text(&output);

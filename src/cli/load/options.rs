@@ -1,8 +1,6 @@
 //! The flags of `ringspun load`, and their conversion to a plan.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +9,7 @@ use ringspun_load::{self as load, Condition, Detour, Gate, Length, Plan, Target}
 use super::goal::FindFlags;
 use super::http2::Http2Flags;
 use super::pace::PaceFlags;
-use super::secrets;
+use super::secrets::{Guarded, guarded, refused_target};
 use super::sessions::SessionFlags;
 use super::tls::TlsFlags;
 use super::whole::whole;
@@ -21,12 +19,12 @@ use super::workload::WorkloadOptions;
 pub struct Options {
     /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name),
     /// http://HOST:PORT/PATH, https://HOST:PORT/PATH, ws://HOST:PORT/PATH, or wss://HOST:PORT/PATH
-    #[arg(value_name = "TARGET", required = true)]
-    pub target: Option<GivenTarget>,
+    #[arg(value_name = "TARGET", required = true, value_parser = guarded::<Target>("[TARGET]", refused_target))]
+    pub target: Option<Guarded<Target>>,
     /// Connect to HOST:PORT, unix:/PATH or unix:@NAME instead; the header Host, and the name in certificates, stay
     /// those of the target: http://app/ --connect-to unix:/run/app.sock
-    #[arg(long, value_name = "ADDRESS")]
-    connect_to: Option<Detour>,
+    #[arg(long, value_name = "ADDRESS", value_parser = guarded::<Detour>("--connect-to <ADDRESS>", refused_target))]
+    connect_to: Option<Guarded<Detour>>,
     /// Number of connections, or of datagram sockets, up to 1M and the limit on open files
     #[arg(short, long, value_name = "COUNT", default_value = "1", value_parser = load::parse_count)]
     connections: u64,
@@ -103,24 +101,10 @@ pub struct Options {
     pub abort_window: Duration,
 }
 
-/// A target, or why it is none: clap would show the whole value, with its password.
-#[derive(Clone)]
-pub struct GivenTarget(Result<Target, String>);
-
-impl FromStr for GivenTarget {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let target = text.parse();
-        let shown = secrets::refused_target(text);
-        Ok(Self(target.map_err(|error| format!("invalid value '{shown}' for '[TARGET]': {error}\n"))))
-    }
-}
-
 impl Options {
     /// The plan, if a target is given. The error names a value, and what was expected.
     pub fn plan(&self) -> Option<Result<Plan, String>> {
-        let GivenTarget(target) = self.target.clone()?;
+        let Guarded(target) = self.target.clone()?;
         let plan = target.and_then(|target| self.plan_for(target));
         Some(plan.and_then(|plan| {
             plan.check()?;
@@ -184,7 +168,7 @@ impl Options {
         if !matches!(plan.target, Target::Http(_)) {
             self.check_without_statuses()?;
         }
-        plan.detour.clone_from(&self.connect_to);
+        plan.detour = self.connect_to.clone().map(|Guarded(detour)| detour).transpose()?;
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
         self.http2.apply(&mut plan);

@@ -1,7 +1,10 @@
 //! The command line as the results show it, which are passed on to others: without request bodies, query strings, and
 //! values of headers other than harmless ones.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::path::Path;
+use std::str::FromStr;
 
 use ringspun_load::{Header, StatusSet, Target};
 
@@ -53,6 +56,22 @@ fn without_secrets(flag: &str, argument: &str) -> String {
         return format!("--expect={}", expected(value));
     }
     argument.parse::<Target>().map_or_else(|_| argument.to_string(), |target| target.without_query())
+}
+
+/// A value, or why it is none.
+#[derive(Clone)]
+pub struct Guarded<T>(pub Result<T, String>);
+
+/// Parses the values of a flag, and shows of a refused one what `shown` leaves of it: clap would show all, with a
+/// password.
+pub fn guarded<T: FromStr<Err: Display>>(
+    flag: &'static str,
+    shown: fn(&str) -> String,
+) -> impl Fn(&str) -> Result<Guarded<T>, Infallible> + Clone {
+    move |text| {
+        let invalid = |error| format!("invalid value '{}' for '{flag}': {error}", shown(text).escape_debug());
+        Ok(Guarded(text.parse().map_err(invalid)))
+    }
 }
 
 /// What is no target, as an error may show it: without a password, a query and a fragment.

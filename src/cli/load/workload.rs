@@ -1,10 +1,8 @@
 //! The workload of `ringspun load`: its flags, and its description in the results.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use ringspun_load::{
@@ -13,8 +11,9 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
+use super::requests;
+use super::secrets::{Guarded, guarded, refused_header};
 use super::websocket::{self, Messages, WebSocketFlags};
-use super::{requests, secrets};
 
 /// The flags for what is sent and what is expected.
 #[derive(Args)]
@@ -54,8 +53,11 @@ pub struct WorkloadOptions {
     /// HTTP header, such as 'Accept: text/html'; with ws and wss one of the handshake; repeatable
     ///
     /// Host is derived from the target unless given here, Content-Length always from the body.
-    #[arg(short = 'H', long, value_name = "HEADER")]
-    header: Vec<GivenHeader>,
+    #[arg(
+        short = 'H', long, value_name = "HEADER",
+        value_parser = guarded::<Header>("--header <HEADER>", refused_header)
+    )]
+    header: Vec<Guarded<Header>>,
     /// HTTP statuses that count as success, such as --expect 200,404 or --expect 2xx [default: 200-399]; with ws and
     /// wss, the text of each answer [default: the message itself]
     #[arg(long, value_name = "STATUSES")]
@@ -231,7 +233,7 @@ impl WorkloadOptions {
             Target::Http(target) | Target::WebSocket(target) => target.user().cloned(),
             _ => None,
         };
-        let given: Result<Vec<_>, _> = self.header.iter().map(|GivenHeader(header)| header.clone()).collect();
+        let given: Result<Vec<_>, _> = self.header.iter().map(|Guarded(header)| header.clone()).collect();
         let headers: Vec<Header> = given?.into_iter().chain(user).chain(of_target).collect();
         match headers.iter().filter(|header| header.is_authorization()).count() {
             0 | 1 => Ok(headers),
@@ -346,20 +348,6 @@ impl WorkloadOptions {
 impl Kind {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
-    }
-}
-
-/// A header, or why it is none: clap would show the whole value, which may be confidential.
-#[derive(Clone)]
-struct GivenHeader(Result<Header, String>);
-
-impl FromStr for GivenHeader {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let shown = secrets::refused_header(text).escape_debug().to_string();
-        let invalid = |error| format!("invalid value '{shown}' for '--header <HEADER>': {error}");
-        Ok(Self(text.parse().map_err(invalid)))
     }
 }
 
