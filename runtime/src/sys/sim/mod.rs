@@ -143,8 +143,8 @@ impl Sim {
             self.woken = true;
         }
         let world = &mut *self.world.borrow_mut();
-        world.sweep();
         world.pass_turn();
+        world.sweep_now_and_then();
         world.catch_up();
         let taken = world.enter();
         world.reap(ready);
@@ -273,6 +273,7 @@ impl World {
 
     /// Advances the clock until there is a completion, or the timeout has passed.
     fn block(&mut self, timeout: Option<Duration>, ready: &mut ReadyQueue) {
+        self.sweep();
         let nanoseconds = |timeout: Duration| timeout.as_nanos().min(u128::from(u64::MAX / 4)) as u64;
         let limit_ns = timeout.map(|timeout| self.now_ns + nanoseconds(timeout));
         while ready.is_empty() && self.calls_ended.is_empty() && self.violation().is_none() {
