@@ -109,6 +109,7 @@ pub(crate) fn run(
     for driver in drivers.iter() {
         driver.join().map_err(|error| RunError::Failed(error.into()))?;
     }
+    run.give_up_resending();
     let ended_at = run.ended_at().unwrap_or_else(Instant::now);
     // Drops the recorder; its receiver may be waiting for that.
     if let Some(cutter) = run.cutter.take() {
@@ -174,6 +175,8 @@ struct Request {
     turn: Turn,
     /// Which one of a list it is.
     chosen: Chosen,
+    /// It was on its way when its connection ended, and is to be sent again.
+    was_sent: bool,
 }
 
 /// Where in a session a request is.
@@ -217,7 +220,7 @@ struct Worker {
     taken: Cell<u64>,
     /// The fraction of a request that the ramp-up has still to skip, as a part of the open connections.
     skip_remainder: Cell<usize>,
-    /// Requests that were taken by connections that were closed before they could send them.
+    /// Requests that were taken by connections that were closed before they could send them, or before a response.
     returned: RefCell<VecDeque<Request>>,
     /// Requests that a closed loop may still send.
     remaining: Cell<u64>,
@@ -347,6 +350,9 @@ impl Worker {
     #[inline]
     fn note_sent(&self, request: Request) {
         self.count(request, |requests| requests.sent += 1);
+        if request.was_sent {
+            self.count(request, |requests| requests.resent += 1);
+        }
     }
 
     /// Uncounts a request that was sent but interrupted by the end of the run.

@@ -1,6 +1,7 @@
 //! Process limits used by several commands.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Raises the soft limit on open files to the hard limit: each connection takes a descriptor, and the usual soft
 /// limit of 1,024 exists for programs that use `select(2)`.
@@ -14,4 +15,11 @@ pub fn raise_open_files() -> Result<(), String> {
         false => Ok(()),
     });
     raised.map_err(|error| format!("cannot raise the soft limit on open files to the hard limit: {error}"))
+}
+
+/// Has a write beyond the limit on the size of files (`ulimit -f`) fail, as on a full disk. By default, SIGXFSZ ends the
+/// process there, with all results.
+pub fn survive_file_size() {
+    // SAFETY: an ignored signal runs no code of ours. The call cannot fail for this signal.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }

@@ -260,6 +260,35 @@ fn a_target_that_dies_is_a_failure_that_says_so() {
 }
 
 #[test]
+fn requests_on_their_way_when_the_target_dies_are_lost() {
+    for flags in [
+        &["--count", "2000"][..],
+        &["--duration", "1s"],
+        &["--count", "50", "--rate", "100"],
+        &["--count", "2000", "--pipeline", "4"],
+        &["--count", "50", "--session", "3"],
+        &["--count", "50", "--session", "20"],
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("http://{}/", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            drop(listener);
+            for answer in [OK, OK, OK, ""] {
+                assert!(read_head(&mut stream));
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let report = measure(&[&[target.as_str(), "--timeout", "500ms"][..], flags].concat(), 1);
+        server.join().unwrap();
+        let [answered, resent, lost] = requests(&report, ["answered", "resent", "lost"]);
+        assert_eq!((answered, resent), (3, 0), "{flags:?}: {}", report["requests"]);
+        assert!(lost >= 1, "{flags:?}: {}", report["requests"]);
+        assert_eq!(report["requests"]["sent"], 3 + lost, "{flags:?}: {}", report["requests"]);
+    }
+}
+
+#[test]
 fn no_output_has_a_secret() {
     let target = http_server(|_, _| Some("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_string()));
     let folder = format!("{}/{}-secrets", env!("CARGO_TARGET_TMPDIR"), std::process::id());

@@ -490,6 +490,22 @@ fn a_full_disk_is_an_error_and_the_results_are_printed() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_the_results_are_printed() {
+    let (_server, [target, ..]) = EchoServer::start("file-size");
+    let path = scratch_path("limited");
+    for flag in ["--csv", "--hdr", "--html", "--json", "--prometheus"] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ringspun"), "load"]);
+        let output = command.args([&target, "--count", "20", flag]).arg(&path).output().unwrap();
+        let errors = error_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{flag}: {errors}");
+        assert!(text_of(&output).contains("answered requests/s"), "{flag}: {}", text_of(&output));
+        assert!(errors.contains("limited: File too large"), "{flag}: {errors}");
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
 fn every_field_of_the_results_is_documented() {
     let (_server, [target, ..]) = EchoServer::start("fields");
     let http = tcp_server(|mut stream, _| {

@@ -15,6 +15,9 @@ use crate::target::Target;
 use crate::transport;
 use crate::work::Work;
 
+const NOT_RESENT: &str =
+    "closed before a response, and no other connection in time to send the request again";
+
 impl Worker {
     /// Counts a request that was answered as expected; `None` if it was not. The times are the service time and, of
     /// it, the wait for the response, which the timeout applies to: a response that arrives later is none.
@@ -90,8 +93,7 @@ impl Worker {
     /// Takes a request back that its connection may have sent, for the next free connection.
     #[cold]
     pub(super) fn resend(&self, request: Request) {
-        self.uncount_sent(request);
-        self.return_request(request);
+        self.return_request(self.uncount_sent(request));
     }
 
     /// Takes a request back that was not sent, for the next free connection.
@@ -101,12 +103,25 @@ impl Worker {
         self.return_request(request);
     }
 
-    /// Counts a request that was sent as one that is sent again.
-    pub(super) fn uncount_sent(&self, request: Request) {
-        self.count(request, |requests| {
-            requests.sent -= 1;
-            requests.resent += 1;
-        });
+    /// A request that was sent, as one that is to be sent again.
+    pub(super) fn uncount_sent(&self, request: Request) -> Request {
+        self.count(request, |requests| requests.sent -= 1);
+        Request { was_sent: true, ..request }
+    }
+
+    /// Counts a request as lost that was to be sent again, and for which there was no connection in time.
+    #[cold]
+    pub(super) fn lose(&self, request: Request) {
+        self.count(request, |requests| requests.sent += 1);
+        self.tally.failed(ErrorKind::Closed, || NOT_RESENT.to_string());
+        self.count_failure(request, ErrorKind::Closed);
+    }
+
+    /// At the end, counts requests as lost that were to be sent again, unless the run was stopped, which withdraws what
+    /// is on its way.
+    pub(super) fn give_up_resending(&self) {
+        let left = self.returned.take().into_iter().filter(|request| request.was_sent && !self.is_stopped());
+        left.for_each(|request| self.lose(request));
     }
 
     /// Counts a request that failed; `None` if the run is being stopped. `waited` is the wait for its response.

@@ -17,12 +17,11 @@ use crate::transport::Transport;
 impl Worker {
     /// Whether a connection may still get a request.
     pub(super) fn has_requests_left(&self) -> bool {
-        match &self.numbers {
+        let has_new = match &self.numbers {
             None => self.remaining.get() > 0,
-            Some(numbers) => {
-                self.share.global_number(self.taken.get()) < numbers.end || !self.returned.borrow().is_empty()
-            }
-        }
+            Some(numbers) => self.share.global_number(self.taken.get()) < numbers.end,
+        };
+        has_new || !self.returned.borrow().is_empty()
     }
 
     /// Takes the next request; `None` at the end. In an open loop it may be due later: only free connections take
@@ -32,6 +31,10 @@ impl Worker {
         if self.is_over(clock, now) {
             return None;
         }
+        if let Some(request) = self.returned.borrow_mut().pop_front() {
+            let due = if self.numbers.is_some() { request.due } else { now };
+            return Some(Request { due, ..request });
+        }
         let Some(numbers) = &self.numbers else {
             let is_measured = now >= clock.measure_from;
             if is_measured {
@@ -40,11 +43,9 @@ impl Worker {
             let number = self.share.global_number(self.taken.get());
             self.taken.set(self.taken.get() + 1);
             let chosen = self.work.list().map_or_else(Chosen::default, |list| list.choose(number));
-            return Some(Request { due: now, number, is_measured, step: None, turn: Turn::Single, chosen });
+            let (step, turn, was_sent) = (None, Turn::Single, false);
+            return Some(Request { due: now, number, is_measured, step, turn, chosen, was_sent });
         };
-        if let Some(request) = self.returned.borrow_mut().pop_front() {
-            return Some(request);
-        }
         if now < clock.start + self.plan.ramp_up {
             self.skip_for_ramp_up(numbers, clock, now);
         }
@@ -60,6 +61,7 @@ impl Worker {
             step: numbers.step_of(number),
             turn: Turn::Single,
             chosen: self.work.list().map_or_else(Chosen::default, |list| list.choose(number)),
+            was_sent: false,
         })
     }
 
@@ -76,13 +78,13 @@ impl Worker {
         self.taken.set(skipped.min(first_measured).max(self.taken.get()));
     }
 
-    /// Returns a request that has not been sent, so that another connection takes it. A session that has begun stays
-    /// with its connection.
+    /// Returns a request, so that another connection sends it. A session that has begun stays with its connection.
     pub(super) fn return_request(&self, request: Request) {
         if request.turn == Turn::Later {
-            return;
-        }
-        if self.numbers.is_some() {
+            if request.was_sent && !self.is_stopped() {
+                self.lose(request);
+            }
+        } else if self.numbers.is_some() || request.was_sent {
             self.returned.borrow_mut().push_back(request);
         } else if request.is_measured {
             self.remaining.set(self.remaining.get().saturating_add(1));

@@ -65,6 +65,7 @@ impl Worker {
             step: None,
             turn: Turn::Later,
             chosen: self.choose(visit.number),
+            was_sent: false,
         })
     }
 
@@ -100,7 +101,7 @@ impl Worker {
     /// Takes a request back that was not answered, to be sent again: by the next free connection, unless it is a later
     /// one of a session, which is returned for its connection.
     pub(super) fn resend_of_visit(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
-        self.uncount_sent(request);
+        let request = self.uncount_sent(request);
         if request.turn == Turn::Later {
             return Some(request);
         }

@@ -277,6 +277,7 @@ enum Together {
 
 /// Runs the measurement and prints the results, or reports on earlier ones.
 pub fn load(Load { options, command }: Load) -> ExitCode {
+    limits::survive_file_size();
     if let Some(LoadCommand::Report(options)) = &command {
         return report::report(options);
     }
