@@ -25,6 +25,9 @@ const SINK_STACK_SIZE_BYTES: usize = 32 * 1024;
 /// The stack of fibers that speak TLS, HTTP/2 or WebSocket; untouched pages take no memory.
 pub(crate) const LARGE_STACK_SIZE_BYTES: usize = 1024 * 1024;
 
+/// Of how many addresses of a name that cannot be reached the errors are shown.
+const SHOWN_ERRORS_MAX: usize = 4;
+
 /// The resolved target: all addresses of its name.
 #[derive(Clone)]
 pub(crate) struct Destination {
@@ -136,16 +139,16 @@ impl Destination {
             _ => in_turn().filter(|index| !self.is_failing[*index].get()).collect(),
         };
         let failing = in_turn().filter(|index| !working.contains(index));
-        let mut last_error = None;
+        let mut errors = Vec::new();
         for index in working.iter().copied().chain(failing) {
             let opened = self.open_at(self.addresses[index], timeout);
             self.is_failing[index].set(opened.is_err());
             match opened {
                 Ok(transport) => return Ok(transport),
-                Err(error) => last_error = Some(error),
+                Err(error) => errors.push(error),
             }
         }
-        Err(last_error.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+        Err(together(errors))
     }
 
     fn open_at(&self, address: Address, timeout: Duration) -> io::Result<Transport> {
@@ -262,6 +265,26 @@ pub(crate) fn describe_connect_error(error: &io::Error) -> String {
     }
 }
 
+/// The errors of all addresses of a name, as one of the kind of the first. One of a connection that was established, or
+/// that the run was stopped, goes before.
+fn together(mut errors: Vec<io::Error>) -> io::Error {
+    let is_unreachable =
+        |error: &io::Error| net::errno_of(error).is_some() || error.kind() == io::ErrorKind::TimedOut;
+    match errors.iter().rposition(|error| !is_unreachable(error)) {
+        Some(at) => return errors.swap_remove(at),
+        None if errors.len() == 1 => return errors.swap_remove(0),
+        None => {}
+    }
+    let kind = errors.first().map_or(io::ErrorKind::NotFound, io::Error::kind);
+    let mut texts: Vec<String> = errors.iter().take(SHOWN_ERRORS_MAX).map(describe_connect_error).collect();
+    match errors.len().saturating_sub(SHOWN_ERRORS_MAX) {
+        _ if errors.is_empty() => texts.push("the name has no address".to_string()),
+        0 => {}
+        more => texts.push(format!("and {more} more addresses that cannot be reached")),
+    }
+    io::Error::new(kind, texts.join("; "))
+}
+
 /// The kind of an error of a request, other than a timeout.
 pub(crate) fn request_error_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
@@ -281,6 +304,43 @@ mod tests {
 
     use super::*;
 
+    fn to(addresses: Vec<Address>) -> Destination {
+        Destination {
+            kind: Kind::Tcp,
+            is_failing: addresses.iter().map(|_| Cell::new(false)).collect(),
+            addresses,
+            ..Destination::nowhere()
+        }
+    }
+
+    #[test]
+    fn all_addresses_that_cannot_be_reached_are_told() {
+        let listeners: Vec<_> =
+            (1..=6).map(|last| TcpListener::bind(format!("127.0.0.{last}:0")).unwrap()).collect();
+        let addresses: Vec<Address> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().into()).collect();
+        drop(listeners);
+        let error_of = |addresses: &[Address]| {
+            let addresses = addresses.to_vec();
+            fibers::run(move || to(addresses).open(Duration::from_secs(60)).err().unwrap()).unwrap()
+        };
+        let error = error_of(&addresses[..2]);
+        let refused = |address: &Address| format!("connect to {address}: Connection refused (os error 111)");
+        assert_eq!(error.to_string(), format!("{}; {}", refused(&addresses[0]), refused(&addresses[1])));
+        assert_eq!(connect_error_kind(&error), ErrorKind::Refused);
+        let error = error_of(&addresses).to_string();
+        assert!(error.ends_with("; and 2 more addresses that cannot be reached"), "{error}");
+        assert_eq!(error_of(&[]).to_string(), "the name has no address");
+        // One that says more goes before.
+        let handshake = io::Error::other("no agreement");
+        let errors = vec![
+            io::Error::from_raw_os_error(Errno::ECONNREFUSED as i32),
+            handshake,
+            io::ErrorKind::TimedOut.into(),
+        ];
+        assert_eq!(together(errors).to_string(), "no agreement");
+    }
+
     #[test]
     fn connections_are_distributed_over_the_addresses_that_accept_them() {
         let listeners =
@@ -290,16 +350,7 @@ mod tests {
         let [first, refusing, last] = listeners;
         drop(refusing);
         let peers = fibers::run(move || {
-            let destination = Destination {
-                kind: Kind::Tcp,
-                is_failing: addresses.iter().map(|_| Cell::new(false)).collect(),
-                addresses,
-                next_address: Cell::new(0),
-                sources: Vec::new(),
-                next_source: Cell::new(0),
-                tls: None,
-                others: Vec::new(),
-            };
+            let destination = to(addresses);
             let open = |_| match destination.open(Duration::from_secs(60)).unwrap() {
                 Transport::Stream(Link::Plain(stream)) => stream.peername().unwrap(),
                 _ => panic!("it is a stream"),
