@@ -108,7 +108,7 @@ enum Command {
     },
     /// Print what each fiber of a running process waits for, with its stack
     Ps(ps::Ps),
-    /// Show the counts of a running process live: connections, fibers, loops, and what they wait for
+    /// Show the counts of a running process live: connections, fibers, loops
     Top(top::Top),
     /// Write manual pages of all commands
     Man(manual::Man),

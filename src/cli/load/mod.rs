@@ -112,7 +112,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-Targets other than http and https must echo what they receive, as `ringspun serve echo` does; each response is
+Targets with tcp, tls, udp and unix must echo what they receive, as `ringspun serve echo` does; each response is
 compared with its request. --workload selects another kind of request: with request, a message with a different
 response; with send, a message that counts as answered when the kernel accepts it; with receive, the wait for
 the next bytes; with churn, a connection.
