@@ -128,7 +128,7 @@ the target closes after a response or while they are idle are reopened; service 
 
 With --requests FILE, each request is one of the file, chosen at random by weight: a JSON object per line, such
 as {\"method\":\"POST\",\"path\":\"/cart\",\"headers\":{\"Accept\":\"*/*\"},\"body\":\"n=1\",\"weight\":3},
-or lines such as GET /path, as for vegeta. Results are also told by name. In path, headers and body, {{counter}}
+or lines such as GET /path, as for vegeta. Results are also reported by name. In path, headers and body, {{counter}}
 is the number of the request, {{random 1 100}} a random number, and {{csv.COLUMN}} the fields of a column of
 --data FILE.csv, row by row. docs/load-requests.md has all fields.
 

@@ -38,7 +38,7 @@ pub struct Options {
     pace: PaceFlags,
     #[command(flatten)]
     pub find: FindFlags,
-    /// Make so many whole runs, and report means with 95 % confidence intervals: --repeat 5
+    /// Make this many complete runs, and report means with 95 % confidence intervals: --repeat 5
     ///
     /// Each run has its own connections, warm-up and random arrivals. Other results are those of the last run. A gate
     /// that breaks in one run has failed.
