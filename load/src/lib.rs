@@ -1,7 +1,6 @@
 //! A load generator on Ringspun's fibers. It sends messages over TCP, TLS, UDP or Unix sockets and waits for the
 //! responses, or only sends, only receives, or only connects; or it sends HTTP requests or WebSocket messages, with or
-//! without TLS. It
-//! reports latencies, errors, and whether the generator itself kept up.
+//! without TLS. It reports latencies, errors, and whether the generator itself kept up.
 //!
 //! A [`Plan`] describes a run, [`run`] executes it, and the [`Outcome`] holds the results: counts and
 //! histograms. This crate prints nothing; the command `ringspun load` is built on it.
@@ -17,10 +16,10 @@
 //!
 //! # Response time and service time
 //!
-//! With [`Pace::Open`], requests are due at a fixed rate, whatever the target does. The *response time* of a
-//! request starts when it was due, its *service time* when it was sent. If a target stalls for a second, every
-//! request that is due in that second waits, as users would: the response times show this, whereas the service
-//! times show it only for the requests that were in flight.
+//! With [`Pace::Open`], requests are due at a given rate, at random or evenly spaced ([`Plan::arrivals`]), whatever the
+//! target does. The *response time* of a request starts when it was due, its *service time* when it was sent. If a
+//! target stalls for a second, every request that is due in that second waits, as users would: the response times show
+//! this, whereas the service times show it only for the requests that were in flight.
 
 mod arrivals;
 mod bins;

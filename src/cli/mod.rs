@@ -49,12 +49,12 @@ Environment variables:
   RINGSPUN_BACKEND=BACKEND   uring or poll, in place of the best that is available
   RINGSPUN_SPIN=FOR          when to poll before sleeping: cpu (the default), latency or off
   RINGSPUN_SPIN_MAX_US=TIME  the longest that a wait polls, in microseconds
-  RINGSPUN_STALL_MS=TIME     tell of fibers that keep their loop for longer: serve, janet; off by default
-  RINGSPUN_RECORD_WAITS=1    tell in dumps of the fibers since when each waits
+  RINGSPUN_STALL_MS=TIME     report fibers that block their loop for longer: serve, janet; off by default
+  RINGSPUN_RECORD_WAITS=1    show in dumps since when each fiber waits
   RINGSPUN_NET=stock         run Janet programs on the VM's own network code
   RINGSPUN_COMMAND=janet     act as janet; set for processes that Janet programs start
 
-`ringspun ps PID` tells what each fiber of a running serve, load or janet waits for; SIGQUIT has it print that itself.";
+`ringspun ps PID` prints what each fiber of a running serve, load or janet waits for; on SIGQUIT, it does so itself.";
 
 /// This program's version, and that of the VM in it.
 static VERSION: LazyLock<String> =
@@ -108,7 +108,7 @@ enum Command {
     },
     /// Print what each fiber of a running process waits for, with its stack
     Ps(ps::Ps),
-    /// Show the counts of a running process live: connections, fibers, loops, and what they wait for
+    /// Show the counts of a running process live: connections, fibers, loops
     Top(top::Top),
     /// Write manual pages of all commands
     Man(manual::Man),

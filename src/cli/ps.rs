@@ -16,9 +16,9 @@ Examples:
   ringspun ps 4242 --json | jq '.threads[].fibers[] | select(.operation == \"read from\")'
 
 Asks a ringspun serve, load or janet of this user, or of any user if root asks. The process goes on, and no
-signal is sent: one that is no such process is not disturbed.
+signal is sent: any other process is not disturbed.
 
-With RINGSPUN_RECORD_WAITS=1 in the environment of the process, it also tells since when each fiber waits.")]
+With RINGSPUN_RECORD_WAITS=1 in the environment of the process, it also shows since when each fiber waits.")]
 pub struct Ps {
     /// The number of the process
     #[arg(value_name = "PID", value_parser = whole(1..=u32::MAX))]

@@ -61,7 +61,7 @@ pub struct EchoServer {
     /// Private key of the certificate, in PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Make a certificate that signs itself, for trials: clients must be told not to verify it
+    /// Make a self-signed certificate, for trials: clients must be told not to verify it
     #[arg(long, requires = "tls", conflicts_with = "cert")]
     self_signed: bool,
     /// Number of threads, among which connections are shared evenly [default: the cores that it may use]

@@ -112,7 +112,7 @@ Examples:
   ringspun load tcp://127.0.0.1:7000 --rate 30k --start-at 2030-01-31T12:00:00Z --hdr machine-1.hdr
   ringspun load report one.hdr two.hdr
 
-Targets other than http and https must echo what they receive, as `ringspun serve echo` does; each response is
+Targets with tcp, tls, udp and unix must echo what they receive, as `ringspun serve echo` does; each response is
 compared with its request. --workload selects another kind of request: with request, a message with a different
 response; with send, a message that counts as answered when the kernel accepts it; with receive, the wait for
 the next bytes; with churn, a connection.
@@ -128,7 +128,7 @@ the target closes after a response or while they are idle are reopened; service 
 
 With --requests FILE, each request is one of the file, chosen at random by weight: a JSON object per line, such
 as {\"method\":\"POST\",\"path\":\"/cart\",\"headers\":{\"Accept\":\"*/*\"},\"body\":\"n=1\",\"weight\":3},
-or lines such as GET /path, as for vegeta. Results are also told by name. In path, headers and body, {{counter}}
+or lines such as GET /path, as for vegeta. Results are also reported by name. In path, headers and body, {{counter}}
 is the number of the request, {{random 1 100}} a random number, and {{csv.COLUMN}} the fields of a column of
 --data FILE.csv, row by row. docs/load-requests.md has all fields.
 

@@ -38,7 +38,7 @@ pub struct Options {
     pace: PaceFlags,
     #[command(flatten)]
     pub find: FindFlags,
-    /// Make so many whole runs, and report means with 95 % confidence intervals: --repeat 5
+    /// Make this many complete runs, and report means with 95 % confidence intervals: --repeat 5
     ///
     /// Each run has its own connections, warm-up and random arrivals. Other results are those of the last run. A gate
     /// that breaks in one run has failed.
@@ -86,7 +86,7 @@ pub struct Options {
     /// a share of the responses); and the requests that failed in one way, as a count or a share: wrong, bad-status,
     /// bad-body, timed-out and lost. Requests that failed or were not sent count as
     /// slower than any limit. Operators: >, >=, < and <=. With @ at its end, a gate is about a part of the run: a step
-    /// (p99>5ms@3), or the requests of --requests with a name (5xx>1%@buy).
+    /// (p99>5ms@3), or what has a name: requests of --requests (5xx>1%@buy), steps of --script (p99>50ms@login).
     #[arg(long, value_name = "GATE")]
     pub fail_if: Vec<Gate>,
     /// End the run early, with status 3, if this condition holds over the last seconds: --abort-if 'errors>10%';
@@ -113,13 +113,13 @@ impl Options {
         }))
     }
 
-    /// Gates may be about a part of the run; conditions on the last seconds are not.
     /// The files that are read, with their flags.
     pub fn input_files(&self) -> Vec<(&'static str, Option<&Path>)> {
         let script = ("--script", self.sessions.script.as_deref());
         [&self.workload.input_files()[..], &self.tls.input_files(), &[script]].concat()
     }
 
+    /// Gates may be about a part of the run; conditions on the last seconds are not.
     fn check_conditions(&self, plan: &Plan) -> Result<(), String> {
         self.fail_if.iter().try_for_each(|gate| {
             gate.condition().check(plan).map_err(|error| format!("--fail-if {error}"))

@@ -45,7 +45,8 @@ pub struct PaceFlags {
     /// distances (even), which is kinder to the target [default: poisson]
     #[arg(long, value_name = "HOW")]
     arrivals: Option<Arrivals>,
-    /// Choose the same random arrivals again: --seed 7 [default: another one for each run; --json has it]
+    /// Choose the same random arrivals, requests and sessions again: --seed 7 [default: another one for each run;
+    /// --json has it]
     #[arg(long, value_name = "NUMBER", value_parser = whole(0..=u32::MAX))]
     seed: Option<u32>,
     /// Number of threads, each with an equal share of the connections: --workers 4

@@ -42,7 +42,7 @@ const NOT_WITH_SCRIPT: [&str; 21] = [
 /// The flags for sessions, and for scripts that make them.
 #[derive(Args)]
 pub struct SessionFlags {
-    /// Make sessions of so many requests, one after the other on one connection: --session 5, or --session 1..20 for
+    /// Make sessions of this many requests, one after the other on one connection: --session 5, or --session 1..20 for
     /// a number that is drawn for each session, uniformly from the range
     ///
     /// With --rate, sessions begin at that rate, whatever the target does, and --count is a number of sessions; the

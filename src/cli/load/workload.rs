@@ -42,7 +42,7 @@ pub struct WorkloadOptions {
     /// Maximum number of unanswered requests per connection, over streams: --pipeline 16
     #[arg(long, value_name = "DEPTH", default_value = "1", value_parser = parse_count)]
     pipeline: u64,
-    /// Close each connection after so many requests, and open another: --requests-per-connection 1 for no keep-alive
+    /// Close each connection after this many requests, and open another: --requests-per-connection 1 for no keep-alive
     ///
     /// One that the target has closed before is replaced as well. Needs ports: see --bind.
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
@@ -62,7 +62,7 @@ pub struct WorkloadOptions {
     /// wss, the text of each answer [default: the message itself]
     #[arg(long, value_name = "STATUSES")]
     expect: Option<String>,
-    /// Follow up to so many redirects per request, on the same server, or those of --follow-to: --follow 3
+    /// Follow up to this many redirects per request, on the same server, or those of --follow-to: --follow 3
     ///
     /// The times, and --timeout, are those of all of its requests together, and only the last response counts. Any
     /// other redirect is a wrong response: one too many, to another server, or after which the target closes the

@@ -37,7 +37,7 @@ pub struct Top {
     /// How long rates are counted for, for example 500ms; at least 100ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
-    /// End after so many times
+    /// End after this many times
     #[arg(long, value_name = "N", value_parser = whole(1..=u64::from(u32::MAX)))]
     count: Option<u64>,
 }
