@@ -271,7 +271,7 @@ impl Plan {
         self.detour.as_ref().map_or(target.clone(), |detour| format!("{target} at {detour}"))
     }
 
-    /// Where connections go: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
+    /// Where connections go: `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
     pub fn place(&self) -> String {
         match (&self.detour, &self.target) {
             (Some(detour), _) => detour.to_string(),

@@ -8,7 +8,7 @@ use ringspun_net::{Address, Endpoint};
 use crate::header::Header;
 
 /// The expected format, for error messages.
-const FORM: &str = "expected tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, \
+const FORM: &str = "expected tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH, unix:@NAME, \
     http://HOST:PORT/PATH, https://HOST:PORT/PATH, ws://HOST:PORT/PATH or wss://HOST:PORT/PATH";
 
 /// The server to measure: `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`, `unix:@name` for a
@@ -51,7 +51,7 @@ pub struct HttpTarget {
     user: Option<Header>,
 }
 
-/// Where to connect in place of the target's own host and port: `HOST:PORT`, `unix:/PATH` or `unix:@NAME`.
+/// Where to connect in place of the target's own host and port: `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
 ///
 /// # Examples
 ///
@@ -80,7 +80,7 @@ impl FromStr for Detour {
             false if text.contains("://") => Err(FORM.to_string()),
             false => parse_host(text).map(Self::Host),
         }
-        .map_err(|error| error.replace(FORM, "expected HOST:PORT, unix:/PATH or unix:@NAME"))
+        .map_err(|error| error.replace(FORM, "expected HOST:PORT, unix:PATH or unix:@NAME"))
     }
 }
 
@@ -284,8 +284,8 @@ fn parse_user(user: &str) -> Result<Header, String> {
 
 fn parse_unix(text: &str) -> Result<Address, String> {
     let name = text.strip_prefix("unix:").unwrap_or(text);
-    if !name.starts_with(['/', '@']) {
-        return Err(format!("a Unix socket has an absolute path or an abstract name, {FORM}"));
+    if name.is_empty() {
+        return Err(format!("a Unix socket has a path or an abstract name, {FORM}"));
     }
     Address::unix(name).map_err(|error| error.to_string())
 }
@@ -344,6 +344,7 @@ mod tests {
             "tcp://example.org:http",
             "udp://localhost:9",
             "unix:/run/a.socket",
+            "unix:./a.socket",
             "unix:@name",
             "http://localhost/",
             "http://[::1]/a",
@@ -424,7 +425,7 @@ mod tests {
             "udp://localhost:80/path",
             "tls://localhost:8 0",
             "tcp://::1:80",
-            "unix:relative",
+            "unix:",
         ] {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(FORM), "{text}: {error}");

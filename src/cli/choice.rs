@@ -47,7 +47,8 @@ fn is_unknown_flag(argument: &OsStr, ours: &Command) -> bool {
     // All our flags are valid Unicode.
     let text = argument.to_string_lossy();
     let is_ours = |flag: &clap::Arg| match text.strip_prefix("--") {
-        Some(long) => flag.get_long() == Some(long),
+        // Its value may follow: --log=info.
+        Some(long) => flag.get_long() == long.split('=').next(),
         None => flag.get_short().is_some_and(|short| text == format!("-{short}")),
     };
     text.starts_with('-') && !ours.get_arguments().any(is_ours)
@@ -124,7 +125,7 @@ mod tests {
             is_janets(&["ringspun", flag, "(print 1)"], None, 2);
         }
         is_janets(&["ringspun", MANIFEST, "-h"], None, 2);
-        for flag in ["-h", "--help", "-V", "--version"] {
+        for flag in ["-h", "--help", "-V", "--version", "--log=info"] {
             is_ours(&["ringspun", flag], None);
         }
         is_ours(&["ringspun", env!("CARGO_MANIFEST_DIR")], None);

@@ -258,11 +258,7 @@ fn datagrams_that_nobody_answers_exit_with_one() {
 fn bad_flags_exit_with_two_the_value_and_what_was_expected() {
     let target = "tcp://127.0.0.1:9";
     for (arguments, value, expected) in [
-        (
-            &["ftp://127.0.0.1:80/"][..],
-            "ftp",
-            "tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH",
-        ),
+        (&["ftp://127.0.0.1:80/"][..], "ftp", "tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH"),
         (&[], "TARGET", "required"),
         (&[target, "--duration", "3"], "'3'", "such as 500us, 3s or 1h30m"),
         (&[target, "--duration", "0s"], "duration is 0", "expected"),

@@ -17,11 +17,11 @@ use super::workload::WorkloadOptions;
 
 #[derive(Args)]
 pub struct Options {
-    /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME (abstract name),
+    /// The server: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH, unix:@NAME (abstract name),
     /// http://HOST:PORT/PATH, https://HOST:PORT/PATH, ws://HOST:PORT/PATH, or wss://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true, value_parser = guarded::<Target>("[TARGET]", refused_target))]
     pub target: Option<Guarded<Target>>,
-    /// Connect to HOST:PORT, unix:/PATH or unix:@NAME instead; the header Host, and the name in certificates, stay
+    /// Connect to HOST:PORT, unix:PATH or unix:@NAME instead; the header Host, and the name in certificates, stay
     /// those of the target: http://app/ --connect-to unix:/run/app.sock
     #[arg(long, value_name = "ADDRESS", value_parser = guarded::<Detour>("--connect-to <ADDRESS>", refused_target))]
     connect_to: Option<Guarded<Detour>>,

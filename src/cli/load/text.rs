@@ -210,10 +210,7 @@ pub fn remarks(plan: &Plan, outcome: &Outcome) -> String {
 fn write_remarks(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Result {
     let requests = &outcome.requests;
     if outcome.was_stopped {
-        writeln!(
-            text,
-            "\nThe run was stopped early: the results cover the time until then, and no gate holds."
-        )?;
+        writeln!(text, "\nThe run was stopped early: the results cover the time until then.")?;
     }
     if plan.tls.is_insecure {
         writeln!(
