@@ -1,6 +1,7 @@
 //! The waiters of a socket.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use ringspun_runtime::Wake;
@@ -18,7 +19,35 @@ pub(crate) struct WaitList {
     rest: Cell<Option<Box<Rest>>>,
 }
 
-type Rest = Vec<Rc<dyn Wake>>;
+/// Waiters behind the first, of which tens of thousands may time out together.
+#[derive(Default)]
+struct Rest {
+    by_arrival: BTreeMap<u64, Rc<dyn Wake>>,
+    arrivals: HashMap<*const (), u64>,
+    arrived: u64,
+}
+
+impl Rest {
+    fn add(&mut self, waiter: &Rc<dyn Wake>) {
+        let arrival = self.arrived;
+        if *self.arrivals.entry(Rc::as_ptr(waiter).cast()).or_insert(arrival) == arrival {
+            self.by_arrival.insert(arrival, waiter.clone());
+            self.arrived += 1;
+        }
+    }
+
+    fn remove(&mut self, waiter: &Rc<dyn Wake>) {
+        if let Some(arrival) = self.arrivals.remove(&Rc::as_ptr(waiter).cast()) {
+            self.by_arrival.remove(&arrival);
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<Rc<dyn Wake>> {
+        let (_, first) = self.by_arrival.pop_first()?;
+        self.arrivals.remove(&Rc::as_ptr(&first).cast());
+        Some(first)
+    }
+}
 
 impl WaitList {
     /// Adds a waiter unless it is present; true if it is the first.
@@ -39,9 +68,7 @@ impl WaitList {
     #[cold]
     fn add_to_rest(&self, waiter: &Rc<dyn Wake>) {
         let mut rest = self.rest.take().unwrap_or_default();
-        if !rest.iter().any(|present| Rc::ptr_eq(present, waiter)) {
-            rest.push(waiter.clone());
-        }
+        rest.add(waiter);
         self.rest.set(Some(rest));
     }
 
@@ -50,19 +77,22 @@ impl WaitList {
     pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) -> bool {
         let first = self.first.take();
         let was_first = first.as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter));
-        match self.rest.take() {
-            None if was_first => {}
-            None => self.first.set(first),
-            Some(rest) => self.set(first.into_iter().chain(*rest).filter(|it| !Rc::ptr_eq(it, waiter))),
+        if !was_first {
+            self.first.set(first);
+        }
+        if let Some(rest) = self.rest.take() {
+            self.remove_from_rest(rest, waiter, was_first);
         }
         was_first
     }
 
     #[cold]
-    fn set(&self, mut waiters: impl Iterator<Item = Rc<dyn Wake>>) {
-        self.first.set(waiters.next());
-        let rest: Rest = waiters.collect();
-        self.rest.set((!rest.is_empty()).then(|| Box::new(rest)));
+    fn remove_from_rest(&self, mut rest: Box<Rest>, waiter: &Rc<dyn Wake>, was_first: bool) {
+        match was_first {
+            true => self.first.set(rest.pop_first()),
+            false => rest.remove(waiter),
+        }
+        self.rest.set((!rest.by_arrival.is_empty()).then_some(rest));
     }
 
     /// Wakes the first waiter, which stays in the list.
@@ -86,7 +116,64 @@ impl WaitList {
         let rest = self.rest.take();
         first.wake();
         if let Some(rest) = rest {
-            rest.into_iter().for_each(Wake::wake);
+            rest.by_arrival.into_values().for_each(Wake::wake);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    struct Waiter {
+        number: usize,
+        woken: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl Wake for Waiter {
+        fn wake(self: Rc<Self>) {
+            self.woken.borrow_mut().push(self.number);
+        }
+    }
+
+    /// A list of so many waiters.
+    fn list_of(count: usize) -> (WaitList, Vec<Rc<dyn Wake>>, Rc<RefCell<Vec<usize>>>) {
+        let (list, woken) = (WaitList::default(), Rc::default());
+        let waiter = |number| -> Rc<dyn Wake> { Rc::new(Waiter { number, woken: Rc::clone(&woken) }) };
+        let waiters: Vec<_> = (0..count).map(waiter).collect();
+        for (number, waiter) in waiters.iter().enumerate() {
+            assert_eq!(list.add(waiter), number == 0);
+        }
+        (list, waiters, woken)
+    }
+
+    #[test]
+    fn waiters_are_woken_in_the_order_of_their_arrival_whoever_leaves() {
+        let (list, waiters, woken) = list_of(6);
+        assert!(list.add(&waiters[0]), "it is present, and first");
+        assert!(!list.add(&waiters[4]) && !list.remove(&waiters[3]));
+        assert!(list.remove(&waiters[0]) && !list.remove(&waiters[0]));
+        // Behind those that have waited for longer.
+        list.add(&waiters[3]);
+        list.wake_first();
+        list.wake_all();
+        assert_eq!(*woken.borrow(), [1, 1, 2, 4, 5, 3]);
+        assert!(list.is_empty());
+        assert!(list.add(&waiters[2]) && !list.is_empty());
+    }
+
+    /// Would take minutes if each took a look at all the others.
+    #[test]
+    #[cfg_attr(miri, ignore = "slow")]
+    fn many_waiters_leave_in_any_order() {
+        let (list, waiters, woken) = list_of(100_000);
+        for number in 0..waiters.len() {
+            let in_any_order = number * 7_919 % waiters.len();
+            list.remove(&waiters[in_any_order]);
+        }
+        list.wake_all();
+        assert!(list.is_empty() && woken.borrow().is_empty());
     }
 }
