@@ -1,13 +1,13 @@
 //! A fiber's result, and waiting for it.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_runtime::Wake;
+use ringspun_runtime::{WaitList, Wake};
 
 use crate::event::FiberEventKind;
 use crate::fiber::{Fiber, Unwound};
@@ -21,7 +21,7 @@ use crate::wait_reason::WaitReason;
 pub(crate) struct Packet<T> {
     result: Cell<Option<Result<T, Box<dyn Any + Send>>>>,
     finished: Cell<bool>,
-    joiners: RefCell<Vec<Rc<dyn Wake>>>,
+    joiners: WaitList,
     /// Gets a panic that nobody joins.
     group: Option<Rc<Group>>,
 }
@@ -39,7 +39,7 @@ impl<T> Drop for Packet<T> {
 
 impl<T> Packet<T> {
     pub(crate) fn new(group: Option<Rc<Group>>) -> Rc<Self> {
-        let (result, finished, joiners) = (Cell::new(None), Cell::new(false), RefCell::default());
+        let (result, finished, joiners) = (Cell::new(None), Cell::new(false), WaitList::default());
         Rc::new(Self { result, finished, joiners, group })
     }
 
@@ -55,9 +55,7 @@ impl<T> Packet<T> {
         };
         self.result.set(Some(result));
         self.finished.set(true);
-        for joiner in self.joiners.take() {
-            joiner.wake();
-        }
+        self.joiners.wake_all();
         ending
     }
 
@@ -88,7 +86,10 @@ impl<T> JoinHandle<T> {
 
     /// Has `waiter` be woken at the end of the fiber, or now if it has ended.
     pub(crate) fn wake_at_end(&self, waiter: Rc<dyn Wake>) {
-        if self.is_finished() { waiter.wake() } else { self.packet.joiners.borrow_mut().push(waiter) }
+        match self.is_finished() {
+            true => waiter.wake(),
+            false => drop(self.packet.joiners.add(&waiter)),
+        }
     }
 
     /// The fiber's number, which no other fiber of its runtime has: [`current_id`](crate::current_id).
@@ -220,7 +221,7 @@ impl<T> Pollable for Joining<'_, T> {
             return Poll::Ready(result);
         }
         if self.waiter.is_none() {
-            self.handle.packet.joiners.borrow_mut().push(waiter.clone());
+            self.handle.packet.joiners.add(waiter);
             self.waiter = Some(waiter.clone());
         }
         Poll::Pending
@@ -236,7 +237,7 @@ impl<T> Pollable for Joining<'_, T> {
 impl<T> Drop for Joining<'_, T> {
     fn drop(&mut self) {
         if let Some(waiter) = &self.waiter {
-            self.handle.packet.joiners.borrow_mut().retain(|joiner| !Rc::ptr_eq(joiner, waiter));
+            self.handle.packet.joiners.remove(waiter);
         }
     }
 }

@@ -87,7 +87,6 @@ mod server;
 mod standard;
 mod stream;
 mod system;
-mod wait_list;
 mod waiting;
 
 pub use address::{Address, local_address, peer_address};

@@ -5,10 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use ringspun_fibers as fibers;
-use ringspun_runtime::Buffer;
 use ringspun_runtime::simulation::{Mutation, mutated};
-
-use crate::wait_list::WaitList;
+use ringspun_runtime::{Buffer, WaitList};
 
 /// Drops the first byte of the last piece before a receive ends, if no reader waits for it.
 pub(crate) fn without_late_byte(mut buffer: Buffer, more: bool, readers: &WaitList) -> Buffer {

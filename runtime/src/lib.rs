@@ -103,6 +103,8 @@ mod timers;
 #[doc(hidden)]
 pub mod trace_points;
 #[cfg(unix)]
+mod wait_list;
+#[cfg(unix)]
 mod wake;
 
 #[cfg(unix)]
@@ -132,6 +134,8 @@ pub use sys::{BackendKind, cancel_before_exit, probe};
 #[cfg(unix)]
 pub use thread_progress::ThreadProgress;
 pub use timers::TimerKey;
+#[cfg(unix)]
+pub use wait_list::WaitList;
 #[cfg(unix)]
 pub use wake::{RemoteWaker, Sweep, Wake};
 

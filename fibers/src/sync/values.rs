@@ -7,39 +7,16 @@ use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringspun_runtime::Wake;
+use ringspun_runtime::{WaitList, Wake};
 
 use crate::channel::ChannelError;
 use crate::interrupt::Interrupt;
 use crate::pollable::{Pollable, wait_for};
 use crate::wait_reason::WaitReason;
 
-/// Fibers that all go on when something changes.
-#[derive(Default)]
-struct Waiters(RefCell<Vec<Rc<dyn Wake>>>);
-
-impl Waiters {
-    fn add(&self, waiter: &Rc<dyn Wake>) {
-        let mut waiters = self.0.borrow_mut();
-        if !waiters.iter().any(|present| Rc::ptr_eq(present, waiter)) {
-            waiters.push(waiter.clone());
-        }
-    }
-
-    fn remove(&self, waiter: &Rc<dyn Wake>) {
-        self.0.borrow_mut().retain(|present| !Rc::ptr_eq(present, waiter));
-    }
-
-    fn wake_all(&self) {
-        for waiter in self.0.take() {
-            waiter.wake();
-        }
-    }
-}
-
 /// Waits for a change, and leaves the waiters when dropped.
 struct Change<'a, P> {
-    waiters: &'a Waiters,
+    waiters: &'a WaitList,
     waiter: Option<Rc<dyn Wake>>,
     poll: P,
     /// What changes, for dumps.
@@ -47,7 +24,7 @@ struct Change<'a, P> {
 }
 
 impl<'a, T, P: FnMut() -> Option<T>> Change<'a, P> {
-    fn new(waiters: &'a Waiters, what: &'static str, poll: P) -> Self {
+    fn new(waiters: &'a WaitList, what: &'static str, poll: P) -> Self {
         Self { waiters, waiter: None, poll, what }
     }
 }
@@ -81,7 +58,7 @@ struct OneShot<T> {
     value: Cell<Option<T>>,
     /// One of the two is gone, or the value has been sent.
     is_over: Cell<bool>,
-    waiters: Waiters,
+    waiters: WaitList,
 }
 
 /// Two ends for one value.
@@ -104,7 +81,7 @@ struct OneShot<T> {
 /// ```
 pub fn one_shot<T>() -> (OneShotSender<T>, OneShotReceiver<T>) {
     let (value, is_over) = (Cell::new(None), Cell::new(false));
-    let shared = Rc::new(OneShot { value, is_over, waiters: Waiters::default() });
+    let shared = Rc::new(OneShot { value, is_over, waiters: WaitList::default() });
     (OneShotSender { shared: shared.clone() }, OneShotReceiver { shared })
 }
 
@@ -197,7 +174,7 @@ struct Watched<T> {
     value: RefCell<T>,
     version: Cell<u64>,
     senders: Cell<usize>,
-    waiters: Waiters,
+    waiters: WaitList,
 }
 
 /// A value of which receivers get the newest: what came between is skipped. For settings, or for whether a server is to
@@ -223,7 +200,7 @@ struct Watched<T> {
 pub fn watch<T>(value: T) -> (WatchSender<T>, WatchReceiver<T>) {
     let (version, senders) = (Cell::new(0), Cell::new(1));
     let shared =
-        Rc::new(Watched { value: RefCell::new(value), version, senders, waiters: Waiters::default() });
+        Rc::new(Watched { value: RefCell::new(value), version, senders, waiters: WaitList::default() });
     (WatchSender { shared: shared.clone() }, WatchReceiver { shared, seen: 0 })
 }
 
@@ -338,7 +315,7 @@ struct Broadcast<T> {
     first: Cell<u64>,
     capacity: usize,
     senders: Cell<usize>,
-    waiters: Waiters,
+    waiters: WaitList,
 }
 
 impl<T> Broadcast<T> {
@@ -375,7 +352,7 @@ pub fn broadcast<T: Clone>(capacity: usize) -> (BroadcastSender<T>, BroadcastRec
         first: Cell::new(0),
         capacity: capacity.max(1),
         senders: Cell::new(1),
-        waiters: Waiters::default(),
+        waiters: WaitList::default(),
     });
     (BroadcastSender { shared: shared.clone() }, BroadcastReceiver { shared, next: 0 })
 }

@@ -7,7 +7,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::{MsgFlags, recv};
-use ringspun_runtime::{Completion, Operation, OperationKey};
+use ringspun_runtime::{Completion, Operation, OperationKey, WaitList};
 use slab::Slab;
 
 use super::budget::Budget;
@@ -15,7 +15,6 @@ use super::chunk::Chunk;
 use super::socket::{Kind, Socket, Taken};
 use crate::address::{Address, local_address};
 use crate::system::shutdown;
-use crate::wait_list::WaitList;
 
 /// The overhead of a queued datagram, so that empty ones count too.
 const OVERHEAD_BYTES: usize = 256;

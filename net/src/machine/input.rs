@@ -3,11 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 
-use ringspun_runtime::OperationKey;
+use ringspun_runtime::{OperationKey, WaitList};
 
 use super::pieces::Pieces;
 use super::read_ahead::{LeftBehind, ReadAhead};
-use crate::wait_list::WaitList;
 
 /// How many pieces must be taken one by one before a socket counts as busy.
 const BUSY_AFTER: u8 = 4;

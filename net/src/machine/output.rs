@@ -7,13 +7,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringspun_runtime::{Batch, Operation, OperationKey, SendData, TimerKey, Wake};
+use ringspun_runtime::{Batch, Operation, OperationKey, SendData, TimerKey, WaitList, Wake};
 
 use super::socket::{Kind, Socket, errno_of};
 use crate::address::Address;
 use crate::error::closed;
 use crate::system::{reset_at_close, shutdown};
-use crate::wait_list::WaitList;
 
 /// How long a closed stream continues a pending send: otherwise, a peer that never reads would keep its descriptor open
 /// indefinitely.

@@ -1,18 +1,43 @@
-//! The waiters of a socket.
+//! Those that wait for the same thing.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use ringspun_runtime::Wake;
+use crate::wake::Wake;
 
 /// Waiters in the order of their arrival.
 ///
 /// If any of them may continue, all are woken and check their condition, so that a waiter that has given up cannot
 /// consume the wake-up of another. If only the first may continue, it stays first until it removes itself, which wakes
-/// the next.
+/// the next. One waiter costs no allocation, and of many, each comes and goes without a look at the others.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+///
+/// use ringspun_runtime::{WaitList, Wake};
+///
+/// #[derive(Default)]
+/// struct Waiter(Cell<bool>);
+///
+/// impl Wake for Waiter {
+///     fn wake(self: Rc<Self>) {
+///         self.0.set(true);
+///     }
+/// }
+///
+/// let (list, first, second) = (WaitList::default(), Rc::new(Waiter::default()), Rc::new(Waiter::default()));
+/// let [one, other]: [Rc<dyn Wake>; 2] = [first.clone(), second.clone()];
+/// assert!(list.add(&one) && !list.add(&other));
+/// assert!(list.remove(&one));
+/// list.wake_all();
+/// assert!(list.is_empty() && !first.0.get() && second.0.get());
+/// ```
 #[derive(Default)]
-pub(crate) struct WaitList {
+pub struct WaitList {
     /// Separate, so that the common case of a single waiter allocates nothing.
     first: Cell<Option<Rc<dyn Wake>>>,
     /// `None` if there is no first. Boxed, as it is rarely needed, and a socket has several lists.
@@ -52,7 +77,7 @@ impl Rest {
 impl WaitList {
     /// Adds a waiter unless it is present; true if it is the first.
     #[inline(always)]
-    pub(crate) fn add(&self, waiter: &Rc<dyn Wake>) -> bool {
+    pub fn add(&self, waiter: &Rc<dyn Wake>) -> bool {
         let Some(first) = self.first.take() else {
             self.first.set(Some(waiter.clone()));
             return true;
@@ -74,7 +99,7 @@ impl WaitList {
 
     /// Removes a waiter; true if it was the first.
     #[inline]
-    pub(crate) fn remove(&self, waiter: &Rc<dyn Wake>) -> bool {
+    pub fn remove(&self, waiter: &Rc<dyn Wake>) -> bool {
         let first = self.first.take();
         let was_first = first.as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter));
         if !was_first {
@@ -97,21 +122,24 @@ impl WaitList {
 
     /// Wakes the first waiter, which stays in the list.
     #[inline]
-    pub(crate) fn wake_first(&self) {
+    pub fn wake_first(&self) {
         let Some(first) = self.first.take() else { return };
         self.first.set(Some(first.clone()));
         first.wake();
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nobody waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
         let first = self.first.take();
         let is_empty = first.is_none();
         self.first.set(first);
         is_empty
     }
 
+    /// Wakes all waiters, which leave the list.
     #[inline(always)]
-    pub(crate) fn wake_all(&self) {
+    pub fn wake_all(&self) {
         let Some(first) = self.first.take() else { return };
         let rest = self.rest.take();
         first.wake();
@@ -127,9 +155,11 @@ mod tests {
 
     use super::*;
 
+    type Woken = Rc<RefCell<Vec<usize>>>;
+
     struct Waiter {
         number: usize,
-        woken: Rc<RefCell<Vec<usize>>>,
+        woken: Woken,
     }
 
     impl Wake for Waiter {
@@ -139,7 +169,7 @@ mod tests {
     }
 
     /// A list of so many waiters.
-    fn list_of(count: usize) -> (WaitList, Vec<Rc<dyn Wake>>, Rc<RefCell<Vec<usize>>>) {
+    fn list_of(count: usize) -> (WaitList, Vec<Rc<dyn Wake>>, Woken) {
         let (list, woken) = (WaitList::default(), Rc::default());
         let waiter = |number| -> Rc<dyn Wake> { Rc::new(Waiter { number, woken: Rc::clone(&woken) }) };
         let waiters: Vec<_> = (0..count).map(waiter).collect();
