@@ -72,6 +72,12 @@ impl Rest {
         self.arrivals.remove(&Rc::as_ptr(&first).cast());
         Some(first)
     }
+
+    // Out of line, like all that concerns more than one waiter.
+    #[cold]
+    fn wake_all(self: Box<Self>) {
+        self.by_arrival.into_values().for_each(Wake::wake);
+    }
 }
 
 impl WaitList {
@@ -144,7 +150,7 @@ impl WaitList {
         let rest = self.rest.take();
         first.wake();
         if let Some(rest) = rest {
-            rest.by_arrival.into_values().for_each(Wake::wake);
+            rest.wake_all();
         }
     }
 }
