@@ -136,8 +136,10 @@ impl Worker {
                     false => (ErrorKind::Status, shown, next),
                 }
             }
-            Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
-            Ok(Answer::Broken(error)) => {
+            Ok(Answer::Ended { text, .. } | Answer::Unsent(Ok(text))) => {
+                (ErrorKind::Closed, text, Connection::ReopenLater)
+            }
+            Ok(Answer::Broken(error) | Answer::Unsent(Err(error))) => {
                 (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
             }
             Err(error) if net::interrupt_of(&error).is_some() => {

@@ -101,6 +101,16 @@ impl Worker {
     /// one of a session, which is returned for its connection.
     pub(super) fn resend_of_visit(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
         self.uncount_sent(request);
+        self.give_back(request, visit)
+    }
+
+    /// Takes a request back of which nothing was sent, as [`Worker::resend_of_visit`] does.
+    pub(super) fn take_back_of_visit(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
+        self.count(request, |requests| requests.sent -= 1);
+        self.give_back(request, visit)
+    }
+
+    fn give_back(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
         if request.turn == Turn::Later {
             return Some(request);
         }
