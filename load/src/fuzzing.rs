@@ -63,7 +63,11 @@ fn take(answers: &mut Answers, answer: Answer) -> bool {
             answers.whole.push((response.status, traffic.received_bytes));
             !response.closes
         }
-        Answer::Correct(_) | Answer::Wrong { .. } | Answer::Ended { .. } | Answer::Broken(_) => {
+        Answer::Correct(_)
+        | Answer::Wrong { .. }
+        | Answer::Ended { .. }
+        | Answer::Broken(_)
+        | Answer::Unsent(_) => {
             answers.is_broken = true;
             false
         }

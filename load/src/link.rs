@@ -94,20 +94,20 @@ impl Link {
         }
     }
 
-    /// The first of the bytes that have arrived although nobody waits for them, which are then lost. An end of the
-    /// stream is left to the next receive.
+    /// What has arrived although nobody waits for it; an end is there for the next receive as well.
     ///
     /// # Errors
     ///
-    /// Those of a receive.
+    /// Interrupts.
     #[inline]
-    pub(crate) fn early_bytes(&self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn early(&self) -> io::Result<Early> {
         let mut start = [0; EARLY_BYTES_MAX];
         match self.try_read(&mut start) {
-            Ok(0) => Ok(None),
-            Ok(count) => Ok(Some(start[..count].to_vec())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Ok(0) => Ok(Early::End(None)),
+            Ok(count) => Ok(Early::Bytes(start[..count].to_vec())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Early::Nothing),
+            Err(error) if net::interrupt_of(&error).is_some() => Err(error),
+            Err(error) => Ok(Early::End(Some(error))),
         }
     }
 
@@ -177,6 +177,15 @@ impl fmt::Display for NotAgreed {
 }
 
 impl std::error::Error for NotAgreed {}
+
+/// What has come before a request is sent.
+pub(crate) enum Early {
+    Nothing,
+    /// The first of the bytes, which are then lost.
+    Bytes(Vec<u8>),
+    /// The end of the connection; with the error if it broke.
+    End(Option<io::Error>),
+}
 
 /// Received bytes.
 pub(crate) enum Received {

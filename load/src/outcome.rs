@@ -201,7 +201,7 @@ impl Requests {
             bad_body: self.bad_body - earlier.bad_body,
             timed_out: self.timed_out - earlier.timed_out,
             lost: self.lost - earlier.lost,
-            resent: self.resent - earlier.resent,
+            resent: self.resent.saturating_sub(earlier.resent),
             redirects: self.redirects - earlier.redirects,
         }
     }

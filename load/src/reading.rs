@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     },
     /// The connection broke after a part of the response.
     Broken(io::Error),
+    /// The connection had ended before the request, of which nothing was sent: what the target did, or how it broke.
+    Unsent(io::Result<String>),
 }
 
 /// The state of an incomplete response.
@@ -193,8 +195,7 @@ pub(crate) fn is_idle_timeout(bytes: &[u8]) -> bool {
 /// The end of a connection that was idle for too long.
 #[cold]
 pub(crate) fn idle_end() -> Answer {
-    let text = "the target closed the connection, which had been idle (HTTP 408)".to_string();
-    Answer::Ended { text, has_begun: false }
+    Answer::Unsent(Ok("the target closed the connection, which had been idle (HTTP 408)".to_string()))
 }
 
 /// The answer to a request that was not sent, as its answer, or something else, had come before it. It counts as sent,
@@ -231,8 +232,10 @@ mod tests {
             let (rest, answer) = reading.take(piece);
             let result = match answer? {
                 Answer::Correct(traffic) | Answer::Response(_, traffic) => Ok(traffic),
-                Answer::Wrong { text, .. } | Answer::Ended { text, .. } => Err(text),
-                Answer::Broken(error) => Err(error.to_string()),
+                Answer::Wrong { text, .. } | Answer::Ended { text, .. } | Answer::Unsent(Ok(text)) => {
+                    Err(text)
+                }
+                Answer::Broken(error) | Answer::Unsent(Err(error)) => Err(error.to_string()),
             };
             Some((rest, result))
         })

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringspun_fibers as fibers;
+use ringspun_net as net;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::http::{HeaderName, HeaderValue};
@@ -192,8 +193,8 @@ impl Conversation {
         })
     }
 
-    /// What has come before a message was sent, and is no answer to it: a data message, or the end of the connection.
-    /// Pings are answered.
+    /// What has come before a message was sent, and is no answer to it: a data message, or the end of the connection,
+    /// on which the message is then not sent. Pings are answered.
     fn early(&self) -> io::Result<Option<Answer>> {
         let mut socket = self.socket.borrow_mut();
         socket.get_mut().is_trying = true;
@@ -207,7 +208,11 @@ impl Conversation {
             }
         };
         socket.get_mut().is_trying = false;
-        early
+        match early {
+            Ok(Some(Answer::Ended { text, .. })) => Ok(Some(Answer::Unsent(Ok(text)))),
+            Err(error) if net::interrupt_of(&error).is_none() => Ok(Some(Answer::Unsent(Err(error)))),
+            other => other,
+        }
     }
 
     /// Answers pings while no answer is awaited. Returns a description of a data message, or `None` at the end of the

@@ -14,7 +14,7 @@ use crate::framing::{Delimiter, Framing};
 use crate::http::{Prepared, Response};
 #[cfg(feature = "http2")]
 use crate::http2::{self, Session};
-use crate::link::{Link, Received};
+use crate::link::{Early, Link, Received};
 use crate::messages::Messages;
 use crate::outcome::Traffic;
 use crate::plan::{Plan, Workload};
@@ -277,8 +277,9 @@ impl Exchange {
 
     #[inline(always)]
     fn perform_over_stream(&self, stream: &Link, message: &[u8]) -> io::Result<Answer> {
-        if let Some(bytes) = stream.early_bytes()? {
-            return Ok(self.early(&bytes));
+        match stream.early()? {
+            Early::Nothing => {}
+            early => return Ok(before(&self.reading(message), early, self.is_http())),
         }
         stream.write(message)?;
         let received = stream.receive()?;
@@ -289,11 +290,6 @@ impl Exchange {
             return Ok(Answer::Correct(traffic(message.len(), message.len())));
         }
         read_answer(stream, &mut self.reading(message), received)
-    }
-
-    #[cold]
-    fn early(&self, bytes: &[u8]) -> Answer {
-        if self.is_http() { early_response(bytes) } else { early_answer() }
     }
 
     /// Whether the bytes are HTTP/1.
@@ -360,17 +356,26 @@ fn read_answer(
     }
 }
 
-/// What becomes of a request before which bytes of HTTP came.
+/// What becomes of a request before which something else than nothing came.
 #[cold]
-fn early_response(bytes: &[u8]) -> Answer {
-    if is_idle_timeout(bytes) { idle_end() } else { early_answer() }
+fn before(reading: &Reading<'_>, early: Early, is_http: bool) -> Answer {
+    match early {
+        Early::Bytes(bytes) if is_http && is_idle_timeout(&bytes) => idle_end(),
+        Early::Nothing | Early::Bytes(_) => early_answer(),
+        Early::End(Some(error)) => Answer::Unsent(Err(error)),
+        Early::End(None) => match reading.end() {
+            Answer::Ended { text, .. } => Answer::Unsent(Ok(text)),
+            other => other,
+        },
+    }
 }
 
 /// Performs a request of a list.
 fn perform_listed(list: &List, transport: &Transport, chosen: Chosen) -> io::Result<Answer> {
     let Transport::Stream(stream) = transport else { return Err(io::ErrorKind::InvalidInput.into()) };
-    if let Some(bytes) = stream.early_bytes()? {
-        return Ok(early_response(&bytes));
+    match stream.early()? {
+        Early::Nothing => {}
+        early => return Ok(before(&Reading::listed(list.prepared(chosen), 0), early, true)),
     }
     let (written, sent_bytes) = list.with_bytes(chosen, |bytes| stream.write(bytes));
     written?;
@@ -388,8 +393,9 @@ fn converse<'w>(
     let with_cookies = jar.as_ref().and_then(|jar| jar.add_to(bytes));
     let bytes = with_cookies.as_deref().unwrap_or(bytes);
     let mut reading = Reading::keeping_head(request, bytes.len());
-    if let Some(bytes) = stream.early_bytes()? {
-        return Ok((early_response(&bytes), reading));
+    match stream.early()? {
+        Early::Nothing => {}
+        early => return Ok((before(&reading, early, true), reading)),
     }
     stream.write(bytes)?;
     let received = stream.receive()?;
@@ -425,6 +431,10 @@ fn perform_following(
         };
         let (response, traffic) = match answer {
             Answer::Response(response, traffic) => (response, traffic),
+            // The request before the redirect was sent.
+            Answer::Unsent(end) if redirects > 0 => {
+                return end.map(|text| Answer::Ended { text, has_begun: false });
+            }
             other => return Ok(other),
         };
         if server.is_none() {
@@ -475,14 +485,17 @@ fn converse_elsewhere<'w>(
                 return Ok(Ok((Answer::Response(response, traffic), reading)));
             }
             Err(error) if net::interrupt_of(&error).is_some() => return Err(error),
+            Ok((Answer::Unsent(_), _)) if is_reused => continue,
             // It was closed while it was idle, or may have been.
             Ok((Answer::Ended { has_begun: false, .. }, _)) | Err(_)
                 if is_reused && request.is_idempotent =>
             {
                 continue;
             }
-            Ok((Answer::Wrong { text, .. } | Answer::Ended { text, .. }, _)) => text,
-            Ok((Answer::Broken(error), _)) | Err(error) => error.to_string(),
+            Ok((Answer::Wrong { text, .. } | Answer::Ended { text, .. } | Answer::Unsent(Ok(text)), _)) => {
+                text
+            }
+            Ok((Answer::Broken(error) | Answer::Unsent(Err(error)), _)) | Err(error) => error.to_string(),
             Ok((Answer::Correct(_), _)) => "expected a response over HTTP".to_string(),
         };
         return Ok(Err(text));

@@ -439,6 +439,11 @@ impl Worker {
                     self.withdraw(request);
                     Connection::Reopen
                 }
+                None if sent_count > sent_before && matches!(answer, Ok(Answer::Unsent(_))) => {
+                    self.tally.closed_idle();
+                    held = self.take_back_of_visit(request, &mut visit);
+                    Connection::Reopen
+                }
                 None if sent_count > sent_before && self.may_resend(&clock, request, now, &answer) => {
                     held = self.resend_of_visit(request, &mut visit);
                     Connection::Reopen

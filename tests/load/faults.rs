@@ -70,6 +70,39 @@ fn connections_closed_while_idle_are_reopened_without_a_loss() {
 }
 
 #[test]
+fn a_connection_whose_end_is_known_gets_no_request() {
+    // Closed after each answer, without a word. Fewer than 250 ms lie between two requests: idle connections are not
+    // watched.
+    let echo = tcp_server(|mut stream, _| {
+        let mut message = [0; 64];
+        if stream.read_exact(&mut message).is_ok() {
+            stream.write_all(&message).unwrap();
+        }
+    });
+    let http_closing = tcp_server(|mut stream, _| {
+        let mut request = [0; 4096];
+        if stream.read(&mut request).is_ok_and(|count| count > 0) {
+            stream.write_all(OK.as_bytes()).unwrap();
+        }
+    });
+    let http_closing = http_closing.replace("tcp://", "http://");
+    for flags in [
+        &[echo.as_str()][..],
+        &[&echo, "--pipeline", "2"],
+        &[&http_closing, "--method", "POST"],
+        &[&http_closing, "--method", "POST", "--session", "2", "--think", "150ms"],
+    ] {
+        let pace = ["--rate", "5", "--arrivals", "even", "--count", "5"];
+        let report = measure(&[flags, &pace].concat(), 0);
+        let sent = if flags.contains(&"--session") { 10 } else { 5 };
+        let counts = requests(&report, ["sent", "answered", "lost"]);
+        assert_eq!((counts[0], counts[1] + counts[2]), (sent, sent), "{flags:?}: {}", report["requests"]);
+        // An end may come late, on a busy machine, but not each.
+        assert!(number(&report["connections"]["closed_idle"]) > 0, "{flags:?}: {report}");
+    }
+}
+
+#[test]
 fn a_request_goes_to_the_next_free_connection() {
     // The first response of the first connection waits for all others, which therefore must not wait for it.
     let others = Arc::new((Mutex::new(0), Condvar::new()));

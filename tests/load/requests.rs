@@ -188,6 +188,26 @@ fn files_for_vegeta_are_read() {
 }
 
 #[test]
+fn files_may_begin_with_a_byte_order_mark_and_have_lines_that_end_as_on_windows() {
+    let folder = ScratchFolder::new("marked-requests");
+    let [file, data] = ["list", "data.csv"].map(|name| folder.file(name));
+    fs::write(&data, "\u{feff}id\r\nx\r\n").unwrap();
+    for text in ["GET /{{csv.id}}\r\n", "{\"path\": \"/{{csv.id}}\"}\r\n"] {
+        fs::write(&file, format!("\u{feff}{text}")).unwrap();
+        let (target, kept) = recording_server(|_| HELLO.to_string());
+        measure(&[&target, "--requests", &file, "--data", &data, "--count", "1"], 0);
+        let kept = kept.lock().unwrap();
+        assert!(kept[0].0.starts_with("GET /x HTTP/1.1\r\n"), "{text:?}: {}", kept[0].0);
+    }
+    // Another encoding is named as such, not as a strange request.
+    fs::write(&file, b"GET /a\nGET /\xe9\n").unwrap();
+    let output = load(&["http://127.0.0.1:9/", "--requests", &file]);
+    let error = error_text(&output);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("list:2: a character is not in UTF-8"), "{error}");
+}
+
+#[test]
 fn bad_lines_are_named_with_what_was_expected() {
     let folder = ScratchFolder::new("bad-requests");
     let [file, data] = ["list.jsonl", "data.csv"].map(|name| folder.file(name));
@@ -214,6 +234,7 @@ fn bad_lines_are_named_with_what_was_expected() {
         ("GET /a\nGET", "list.jsonl:2: expected a method and a URL"),
         ("GET http://127.0.0.1:10/", "the URL is of another server: expected http://127.0.0.1:9/..."),
         ("GET /a\n@missing.json", "list.jsonl:2: cannot read"),
+        ("GET /a\n@/dev/zero", "list.jsonl:1: the body has 67108865 bytes: expected at most"),
     ] {
         fs::write(&file, text).unwrap();
         let output = load(&[target, "--requests", &file, "--data", &data]);
@@ -226,6 +247,8 @@ fn bad_lines_are_named_with_what_was_expected() {
     for (arguments, expected) in [
         (&[target, "--requests", &file, "--data", &data][..], "data.csv:3: CSV error"),
         (&[target, "--requests", "/missing"], "--requests: cannot read /missing"),
+        (&[target, "--requests", "/dev/zero"], "--requests: /dev/zero is too long: expected at most"),
+        (&[target, "--requests", &file, "--data", "/dev/zero"], "--data: /dev/zero is too long"),
         (&[target, "--requests", &file, "--body", "x"], "cannot be used with"),
         (&[target, "--data", &data], "--requests"),
         (&["tcp://127.0.0.1:9", "--requests", &file], "--requests cannot be used with tcp://"),

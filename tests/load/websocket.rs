@@ -223,20 +223,24 @@ fn close_frames_are_told_with_their_code_and_reason() {
 
 #[test]
 fn a_close_while_nothing_is_under_way_is_no_error() {
-    let (target, seen) = server(Box::new(|socket, message, _| {
-        socket.send(message)?;
-        socket.close(None)?;
-        while socket.read().is_ok() {}
-        Err(tungstenite::Error::ConnectionClosed)
-    }));
-    let report = measure(&[&target, "--rate", "2", "--arrivals", "even", "--count", "3"], 0);
-    assert_eq!(
-        (number(&report["requests"]["answered"]), number(&report["errors"]["total"])),
-        (3, 0),
-        "{report}"
-    );
-    assert_eq!(number(&report["connections"]["closed_idle"]), 2, "{report}");
-    assert_eq!(seen.opened.load(Ordering::Relaxed), 3);
+    // Found while the connection is watched, or with the answer: no further message is sent there.
+    for pace in [&["--rate", "2", "--arrivals", "even"][..], &[], &["--session", "2"]] {
+        let (target, seen) = server(Box::new(|socket, message, _| {
+            // Both are written at once.
+            socket.write(message)?;
+            socket.close(None)?;
+            while socket.read().is_ok() {}
+            Err(tungstenite::Error::ConnectionClosed)
+        }));
+        let report = measure(&[&[target.as_str(), "--count", "3"], pace].concat(), 0);
+        let messages = if pace.contains(&"--session") { 6 } else { 3 };
+        let requests = &report["requests"];
+        let counts = ["sent", "answered", "resent"].map(|name| number(&requests[name]));
+        assert_eq!((counts, number(&report["errors"]["total"])), ([messages, messages, 0], 0), "{report}");
+        assert_eq!(number(&report["connections"]["closed_idle"]), messages - 1, "{report}");
+        assert_eq!(seen.messages.load(Ordering::Relaxed), messages);
+        assert_eq!(seen.opened.load(Ordering::Relaxed), messages);
+    }
 }
 
 #[test]

@@ -194,8 +194,7 @@ impl Worker {
             }
             Err(interrupt) => Err(interrupt.into()),
             Ok(Reply::NotSent) => {
-                self.count(request, |requests| requests.sent -= 1);
-                self.return_request(request);
+                self.take_back(request);
                 return Next::Go;
             }
             // A target may refuse for ever: once in a row, or where it ends a connection on which it has answered.

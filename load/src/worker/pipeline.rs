@@ -12,7 +12,7 @@ use ringspun_fibers::{self as fibers, Interrupt};
 use ringspun_net as net;
 
 use super::{Clock, Connection, IDLE_WATCH_MIN, REOPEN_PAUSE, Request, Wait, Worker};
-use crate::link::Link;
+use crate::link::{Early, Link};
 use crate::outcome::ErrorKind;
 use crate::reading::{Answer, Reading, describe_surplus, early_answer};
 use crate::transport::{self, Transport};
@@ -115,9 +115,13 @@ impl Worker {
             let was_idle = pipeline.flights.is_empty();
             let next = self.fill(clock, pipeline, now);
             if was_idle && !pipeline.flights.is_empty() {
-                match stream.early_bytes() {
-                    Ok(None) => {}
-                    Ok(Some(bytes)) => return self.note_early_bytes(clock, pipeline, &bytes),
+                match stream.early() {
+                    Ok(Early::Bytes(bytes)) => return self.note_early_bytes(clock, pipeline, &bytes),
+                    Ok(Early::End(_)) if pipeline.is_reused => return self.note_early_end(pipeline),
+                    Ok(Early::End(Some(error))) => {
+                        return self.end_connection(clock, pipeline, Err(error), Instant::now());
+                    }
+                    Ok(Early::Nothing | Early::End(None)) => {}
                     Err(error) => return self.end_connection(clock, pipeline, Err(error), Instant::now()),
                 }
             }
@@ -176,14 +180,21 @@ impl Worker {
         pipeline: &mut Pipeline<'_>,
         bytes: &[u8],
     ) -> Option<Connection> {
-        pipeline.batch.clear();
         if self.work.is_idle_timeout(bytes) {
-            pipeline.flights.drain(..).for_each(|flight| self.take_back(flight.request));
-            self.tally.closed_idle();
-            return Some(Connection::Reopen);
+            return self.note_early_end(pipeline);
         }
+        pipeline.batch.clear();
         pipeline.flights.drain(1..).for_each(|flight| self.take_back(flight.request));
         self.note_answer(clock, pipeline, Ok(early_answer()), Instant::now())
+    }
+
+    /// The connection has ended before the requests that were to be sent, which take another one.
+    #[cold]
+    fn note_early_end(&self, pipeline: &mut Pipeline<'_>) -> Option<Connection> {
+        pipeline.batch.clear();
+        pipeline.flights.drain(..).for_each(|flight| self.take_back(flight.request));
+        self.tally.closed_idle();
+        Some(Connection::Reopen)
     }
 
     /// Whether requests in flight are sent again on the next connection, as [`Worker::may_resend`] has it.

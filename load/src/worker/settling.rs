@@ -99,8 +99,16 @@ impl Worker {
     /// Takes a request back that was not sent, for the next free connection.
     #[cold]
     pub(super) fn take_back(&self, request: Request) {
-        self.count(request, |requests| requests.sent -= 1);
+        self.uncount(request);
         self.return_request(request);
+    }
+
+    /// Counts a request that was counted as sent, or sent again, as not sent.
+    pub(super) fn uncount(&self, request: Request) {
+        self.count(request, |requests| {
+            requests.sent -= 1;
+            requests.resent -= u64::from(request.was_sent);
+        });
     }
 
     /// A request that was sent, as one that is to be sent again.
@@ -151,8 +159,10 @@ impl Worker {
                     false => (ErrorKind::Status, shown, next),
                 }
             }
-            Ok(Answer::Ended { text, .. }) => (ErrorKind::Closed, text, Connection::ReopenLater),
-            Ok(Answer::Broken(error)) => {
+            Ok(Answer::Ended { text, .. } | Answer::Unsent(Ok(text))) => {
+                (ErrorKind::Closed, text, Connection::ReopenLater)
+            }
+            Ok(Answer::Broken(error) | Answer::Unsent(Err(error))) => {
                 (transport::request_error_kind(&error), self.describe_break(&error), Connection::ReopenLater)
             }
             Err(error) if net::interrupt_of(&error).is_some() => {

@@ -101,7 +101,16 @@ impl Worker {
     /// Takes a request back that was not answered, to be sent again: by the next free connection, unless it is a later
     /// one of a session, which is returned for its connection.
     pub(super) fn resend_of_visit(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
-        let request = self.uncount_sent(request);
+        self.give_back(self.uncount_sent(request), visit)
+    }
+
+    /// Takes a request back of which nothing was sent, as [`Worker::resend_of_visit`] does.
+    pub(super) fn take_back_of_visit(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
+        self.uncount(request);
+        self.give_back(request, visit)
+    }
+
+    fn give_back(&self, request: Request, visit: &mut Option<Visit>) -> Option<Request> {
         if request.turn == Turn::Later {
             return Some(request);
         }

@@ -8,6 +8,7 @@ mod find;
 mod goal;
 mod histogram;
 mod http2;
+mod input;
 mod json;
 mod live;
 mod names;

@@ -1,11 +1,18 @@
 //! Files of requests (`--requests`), as lines of JSON or in the format of vegeta, and of data for them (`--data`).
 
-use std::fs;
 use std::path::Path;
 
-use ringspun_load::{DataRows, Header, HttpRequest, HttpTarget, ListedRequest, RequestList, StatusSet};
+use ringspun_load::{
+    BODY_MAX_BYTES, DataRows, Header, HttpRequest, HttpTarget, ListedRequest, RequestList, StatusSet,
+};
 use serde_json::{Map, Value};
 
+use super::input::read_bounded;
+
+/// The most that a file of requests or of data may have: all of it is kept, and some files never end.
+const FILE_MAX_BYTES: usize = 256 * 1024 * 1024;
+/// What some editors put in front of a text.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// The fields of a request in JSON.
 const FIELDS: [&str; 8] = ["name", "method", "path", "headers", "body", "weight", "expect", "expect_body"];
 
@@ -18,9 +25,9 @@ pub fn read(
     data: Option<DataRows>,
 ) -> Result<RequestList, String> {
     let shown = path.display();
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("--requests: cannot read {shown}: {error}"))?;
+    let text = read_text("--requests", path)?;
     let at = |number: usize, error: String| format!("{shown}:{number}: {error}");
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     let lines = || (1..).zip(text.lines().map(str::trim));
     let is_json = lines().find(|(_, line)| is_content(line)).is_some_and(|(_, line)| line.starts_with('{'));
     let (mut requests, mut numbers) = (Vec::new(), Vec::new());
@@ -57,6 +64,20 @@ pub fn read(
         list.check_request(listed, target).map_err(|error| at(number, error))?;
     }
     Ok(list)
+}
+
+/// Reads a file in UTF-8.
+fn read_text(flag: &str, path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let bytes = read_bounded(path, FILE_MAX_BYTES).map_err(|error| format!("{flag}: {error}"))?;
+    if bytes.len() > FILE_MAX_BYTES {
+        return Err(format!("{flag}: {shown} is too long: expected at most {FILE_MAX_BYTES} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let number = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        format!("{shown}:{number}: a character is not in UTF-8: expected a file in UTF-8")
+    })
 }
 
 /// Whether a line is not empty, and no comment.
@@ -177,9 +198,7 @@ fn of_line(line: &str, base: &HttpRequest, target: &HttpTarget) -> Result<Listed
 /// Adds a line behind a request: a header, or the name of a file with the body; false if it is another request.
 fn add_to(listed: &mut ListedRequest, line: &str, folder: &Path) -> Result<bool, String> {
     if let Some(file) = line.strip_prefix('@') {
-        let path = folder.join(file);
-        listed.request.body =
-            fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        listed.request.body = read_bounded(&folder.join(file), BODY_MAX_BYTES)?;
         return Ok(true);
     }
     let first = line.split(char::is_whitespace).next().unwrap_or_default();
@@ -197,7 +216,8 @@ pub fn read_data(path: &Path) -> Result<DataRows, String> {
         Some(position) => format!("{shown}:{}: {error}", position.line()),
         None => format!("--data: cannot read {shown}: {error}"),
     };
-    let mut reader = csv::Reader::from_path(path).map_err(describe)?;
+    let text = read_text("--data", path)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let fields = |record: &csv::StringRecord| record.iter().map(str::to_string).collect::<Vec<_>>();
     let columns = fields(reader.headers().map_err(describe)?);
     let rows = reader.records().map(|record| record.map(|record| fields(&record)));

@@ -1,7 +1,5 @@
 //! The workload of `ringspun load`: its flags, and its description in the results.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -11,6 +9,7 @@ use ringspun_load::{
 };
 use serde_json::{Value, json};
 
+use super::input::read_bounded;
 use super::requests;
 use super::secrets::{Guarded, guarded, refused_header};
 use super::websocket::{self, Messages, WebSocketFlags};
@@ -351,14 +350,8 @@ impl Kind {
     }
 }
 
-/// Reads at most one byte more than allowed, which reveals an excess: some files never end.
 fn read_file(flag: &str, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error: io::Error| format!("{flag}: cannot read {}: {error}", path.display()))
+    read_bounded(path, max_bytes).map_err(|error| format!("{flag}: {error}"))
 }
 
 /// The workload, for the first line of the results.

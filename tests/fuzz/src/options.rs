@@ -16,6 +16,8 @@ mod goal;
 #[path = "../../../src/cli/load/http2.rs"]
 #[expect(dead_code, reason = "the words in the results are the command's")]
 mod http2;
+#[path = "../../../src/cli/load/input.rs"]
+mod input;
 #[path = "../../../src/cli/load/pace.rs"]
 mod pace;
 #[path = "../../../src/cli/load/requests.rs"]
