@@ -75,7 +75,7 @@ impl Rest {
 
     // Out of line, like all that concerns more than one waiter.
     #[cold]
-    fn wake_all(self: Box<Self>) {
+    fn wake_all(self) {
         self.by_arrival.into_values().for_each(Wake::wake);
     }
 }
