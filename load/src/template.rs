@@ -32,12 +32,17 @@ impl DataRows {
     ///
     /// # Errors
     ///
-    /// A message, if there is no row, or one has another number of fields than there are columns.
+    /// A message, if there is no row, or one has another number of fields than there are columns, or two columns have
+    /// the same name.
     pub fn new(columns: Vec<String>, rows: Vec<Vec<String>>) -> Result<Self, String> {
         if rows.is_empty() {
             return Err(
                 "the table has no rows: expected one or more below the names of the columns".to_string()
             );
+        }
+        let has_twin = |(at, name): &(usize, &String)| columns[..*at].contains(name);
+        if let Some((_, twin)) = columns.iter().enumerate().find(has_twin) {
+            return Err(format!("two columns have the name {twin:?}: expected a name of its own for each"));
         }
         let count = columns.len();
         match rows.iter().find(|row| row.len() != count) {

@@ -268,8 +268,9 @@ pub(crate) fn describe_connect_error(error: &io::Error) -> String {
 /// The errors of all addresses of a name, as one of the kind of the first. One of a connection that was established, or
 /// that the run was stopped, goes before.
 fn together(mut errors: Vec<io::Error>) -> io::Error {
-    let is_unreachable =
-        |error: &io::Error| net::errno_of(error).is_some() || error.kind() == io::ErrorKind::TimedOut;
+    // No source address has the family, for instance.
+    let is_ours = |kind| matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::InvalidInput);
+    let is_unreachable = |error: &io::Error| net::errno_of(error).is_some() || is_ours(error.kind());
     match errors.iter().rposition(|error| !is_unreachable(error)) {
         Some(at) => return errors.swap_remove(at),
         None if errors.len() == 1 => return errors.swap_remove(0),

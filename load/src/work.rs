@@ -345,6 +345,11 @@ fn read_answer(
             // Returns the buffer before waiting for more.
             ([], None) => drop(bytes),
             ([], Some(answer)) => return Ok(answer),
+            // The connection was idle for too long, before this was looked at.
+            (rest, Some(Answer::Response(mut response, traffic))) if is_idle_timeout(rest) => {
+                response.closes = true;
+                return Ok(Answer::Response(response, traffic));
+            }
             (rest, _) => return Ok(Answer::Wrong { text: describe_surplus(rest), in_sync: false }),
         }
         received = match stream.receive() {

@@ -244,8 +244,11 @@ fn bad_lines_are_named_with_what_was_expected() {
     }
     fs::write(&file, "{}").unwrap();
     fs::write(&data, "a,b\n1,2\n1\n").unwrap();
+    let twins = folder.file("twins.csv");
+    fs::write(&twins, "a,b,a\n1,2,3\n").unwrap();
     for (arguments, expected) in [
         (&[target, "--requests", &file, "--data", &data][..], "data.csv:3: CSV error"),
+        (&[target, "--requests", &file, "--data", &twins], "twins.csv: two columns have the name \"a\""),
         (&[target, "--requests", "/missing"], "--requests: cannot read /missing"),
         (&[target, "--requests", "/dev/zero"], "--requests: /dev/zero is too long: expected at most"),
         (&[target, "--requests", &file, "--data", "/dev/zero"], "--data: /dev/zero is too long"),

@@ -153,7 +153,7 @@ fn a_script_that_cannot_be_run_is_an_error_before_the_run() {
         }
     }
     let output = load(&[&target, "--script", "/nowhere/script.janet"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(error_text(&output).contains("/nowhere/script.janet"), "{}", error_text(&output));
     assert!(counts.lock().unwrap().is_empty());
 }

@@ -135,7 +135,7 @@ fn a_target_that_speaks_no_tls_and_files_without_certificates_are_told() {
     std::fs::write(&file, "/etc/hostname").unwrap();
     let path = script(ECHO);
     let output = load(&["tls://127.0.0.1:1", "--cacert", &file, "--script", path.to_str().unwrap()]);
-    assert_eq!((output.status.code(), text_of(&output).as_str()), (Some(1), ""));
+    assert_eq!((output.status.code(), text_of(&output).as_str()), (Some(2), ""));
     assert!(error_text(&output).contains("no certificate in PEM"), "{}", error_text(&output));
 }
 

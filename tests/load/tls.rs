@@ -187,12 +187,15 @@ fn flags_for_tls_are_refused_without_it() {
         assert_eq!(output.status.code(), Some(2));
         assert!(error_text(&output).contains(expected), "{}", error_text(&output));
     }
-    // What is read from the file is checked when the run begins.
     let folder = ScratchFolder::new("load-tls-files");
     let file = folder.file("empty.pem");
     std::fs::write(&file, "").unwrap();
-    let output = load(&["tls://127.0.0.1:1", "--cacert", &file]);
-    assert!(error_text(&output).contains("no certificate in PEM"), "{}", error_text(&output));
+    for flags in [&["--cacert", &file][..], &["--cert", &file, "--key", &file]] {
+        let output = load(&[&["tls://127.0.0.1:1"][..], flags].concat());
+        let error = error_text(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(&flags.join(" ")) && error.contains("no certificate in PEM"), "{error}");
+    }
 }
 
 /// Fibers of a run have room for TLS, with the least stack of all.

@@ -262,6 +262,10 @@ impl Worker {
     ) -> Option<Connection> {
         while !bytes.is_empty() {
             let Some(oldest) = pipeline.flights.front_mut() else {
+                if self.work.is_idle_timeout(bytes) {
+                    self.tally.closed_idle();
+                    return Some(Connection::Reopen);
+                }
                 // It belongs to no request, so that none is counted.
                 self.tally.failed(ErrorKind::Wrong, || describe_surplus(bytes));
                 return Some(Connection::Reopen);

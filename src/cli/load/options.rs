@@ -172,7 +172,7 @@ impl Options {
         plan.connections = saturated(self.connections);
         self.workload.apply(&mut plan)?;
         self.http2.apply(&mut plan);
-        self.sessions.apply(&mut plan);
+        self.sessions.apply(&mut plan)?;
         self.tls.apply(&mut plan)?;
         plan.timeout = self.timeout;
         match (self.count, self.duration) {

@@ -1,6 +1,7 @@
 //! The flags of `ringspun load` for sessions, and their part of the results.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,15 +104,23 @@ impl Display for Time {
 
 impl SessionFlags {
     /// Sets the part of a plan.
-    pub fn apply(&self, plan: &mut Plan) {
+    ///
+    /// # Errors
+    ///
+    /// A script that cannot be read.
+    pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
         plan.sessions = self.session.clone().map(|requests| {
             let mut sessions = Sessions::of(requests);
             sessions.think = self.think.clone().unwrap_or(sessions.think);
             sessions
         });
         if let Some(path) = &self.script {
-            plan.workload = Workload::Driven { name: path.display().to_string() };
+            let shown = path.display();
+            // Each thread's VM reads it.
+            File::open(path).map_err(|error| format!("--script: cannot read {shown}: {error}"))?;
+            plan.workload = Workload::Driven { name: shown.to_string() };
         }
+        Ok(())
     }
 }
 

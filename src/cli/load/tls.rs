@@ -1,15 +1,16 @@
 //! The flags of `ringspun load` for TLS, and their part of the results.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use ringspun::tls::{Identity, Roots};
 use ringspun_load::{Plan, TlsOptions};
 use serde_json::{Value, json};
 
+use super::input::read_bounded;
+
 /// The longest file of certificates that is read.
-const PEM_MAX_BYTES: u64 = 16 * 1024 * 1024;
+const PEM_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The flags for TLS.
 #[derive(Args)]
@@ -52,15 +53,23 @@ impl TlsFlags {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read.
+    /// A file that cannot be read, or does not have what it should.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), String> {
-        let cacert = self.cacert.as_ref().map(|path| read("--cacert", path));
+        let authorities = self.cacert.as_ref().map(|path| {
+            let pem = read("--cacert", path)?;
+            let error = |error| format!("--cacert {}: {error}", path.display());
+            Roots::from_pem(&pem).map_err(error).map(|_| pem)
+        });
         let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some((read("--cert", cert)?, read("--key", key)?)),
+            (Some(cert), Some(key)) => {
+                let (chain_pem, key_pem) = (read("--cert", cert)?, read("--key", key)?);
+                let error = |error| format!("--cert {} --key {}: {error}", cert.display(), key.display());
+                Some(Identity::from_pem(&chain_pem, &key_pem).map_err(error).map(|_| (chain_pem, key_pem))?)
+            }
             _ => None,
         };
         plan.tls = TlsOptions {
-            authorities_pem: cacert.transpose()?,
+            authorities_pem: authorities.transpose()?,
             identity_pem: identity,
             is_insecure: self.insecure,
             alpn: self.alpn.clone(),
@@ -71,12 +80,13 @@ impl TlsFlags {
 }
 
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(PEM_MAX_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error: io::Error| format!("{flag}: cannot read {}: {error}", path.display()))
+    let bytes = read_bounded(path, PEM_MAX_BYTES).map_err(|error| format!("{flag}: {error}"))?;
+    match bytes.len() > PEM_MAX_BYTES {
+        true => {
+            Err(format!("{flag}: {} is too long: expected at most {PEM_MAX_BYTES} bytes", path.display()))
+        }
+        false => Ok(bytes),
+    }
 }
 
 /// What a plan has of TLS (docs/load-json.md).
