@@ -72,13 +72,9 @@ impl Rest {
         self.arrivals.remove(&Rc::as_ptr(&first).cast());
         Some(first)
     }
-
-    // Out of line, like all that concerns more than one waiter.
-    #[cold]
-    fn wake_all(self) {
-        self.by_arrival.into_values().for_each(Wake::wake);
-    }
 }
+
+// What concerns more than one waiter is out of line: a request has one.
 
 impl WaitList {
     /// Adds a waiter unless it is present; true if it is the first.
@@ -108,21 +104,21 @@ impl WaitList {
     pub fn remove(&self, waiter: &Rc<dyn Wake>) -> bool {
         let first = self.first.take();
         let was_first = first.as_ref().is_some_and(|first| Rc::ptr_eq(first, waiter));
-        if !was_first {
-            self.first.set(first);
-        }
-        if let Some(rest) = self.rest.take() {
-            self.remove_from_rest(rest, waiter, was_first);
+        match self.rest.take() {
+            None if was_first => {}
+            None => self.first.set(first),
+            Some(rest) => self.remove_from_many(first.filter(|_| !was_first), rest, waiter),
         }
         was_first
     }
 
+    /// Removes a waiter. `first` is absent if it was the first.
     #[cold]
-    fn remove_from_rest(&self, mut rest: Box<Rest>, waiter: &Rc<dyn Wake>, was_first: bool) {
-        match was_first {
-            true => self.first.set(rest.pop_first()),
-            false => rest.remove(waiter),
+    fn remove_from_many(&self, first: Option<Rc<dyn Wake>>, mut rest: Box<Rest>, waiter: &Rc<dyn Wake>) {
+        if first.is_some() {
+            rest.remove(waiter);
         }
+        self.first.set(first.or_else(|| rest.pop_first()));
         self.rest.set((!rest.by_arrival.is_empty()).then_some(rest));
     }
 
@@ -149,10 +145,15 @@ impl WaitList {
         let Some(first) = self.first.take() else { return };
         let rest = self.rest.take();
         first.wake();
-        if let Some(rest) = rest {
-            rest.wake_all();
+        if rest.is_some() {
+            wake_all_of(rest);
         }
     }
+}
+
+#[cold]
+fn wake_all_of(rest: Option<Box<Rest>>) {
+    rest.into_iter().for_each(|rest| rest.by_arrival.into_values().for_each(Wake::wake));
 }
 
 #[cfg(test)]
