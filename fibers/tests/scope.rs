@@ -54,8 +54,11 @@ fn sleepers<'scope>(scope: &'scope Scope<'scope, '_>, borrowed: &'scope Borrowed
         });
         std::mem::forget(sleeper.unwrap());
     }
-    fibers::yield_now().unwrap();
-    assert_eq!(borrowed.borrowers.get(), 3);
+    match fibers::yield_now() {
+        Ok(()) => assert_eq!(borrowed.borrowers.get(), 3),
+        // On a slow machine, a deadline has passed before they have begun.
+        Err(interrupt) => assert_eq!(interrupt, Interrupt::DeadlineExpired),
+    }
 }
 
 #[test]
