@@ -436,9 +436,12 @@ fn a_runtime_ends_while_pipes_and_children_are_waited_for() {
             two.set(two.get() + 1);
         })
         .unwrap();
+        let begun = Rc::new(Cell::new(false));
+        let begins = begun.clone();
         fibers::spawn(move || {
             let mut child = net::spawn(Command::new("sleep").arg("1000")).unwrap();
             child.set_kill_on_drop(true);
+            begins.set(true);
             assert!(child.wait().is_err());
             ended.set(ended.get() + 1);
         })
@@ -449,6 +452,10 @@ fn a_runtime_ends_while_pipes_and_children_are_waited_for() {
             drop(writer);
         })
         .unwrap();
+        // All of them wait, then.
+        while !begun.get() {
+            fibers::sleep(SOON).unwrap();
+        }
         fibers::sleep(SOON).unwrap();
     })
     .unwrap();

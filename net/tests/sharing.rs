@@ -169,16 +169,25 @@ fn a_selection_waits_for_sockets_and_loses_nothing() {
                 .wait()
         };
         assert_eq!(select()?, "nothing");
+        // On a slow machine, nothing may come first.
+        let something = || -> io::Result<String> {
+            loop {
+                match select()? {
+                    nothing if nothing == "nothing" => {}
+                    text => return Ok(text),
+                }
+            }
+        };
         client.write(b"bytes")?;
-        assert_eq!(select()?, "bytes");
+        assert_eq!(something()?, "bytes");
         let other = net::connect(listener.localname()?)?;
-        assert_eq!(select()?, "accepted true");
+        assert_eq!(something()?, "accepted true");
         client.write(b"more")?;
         messages.give(7).map_err(io::Error::from)?;
-        assert_eq!(select()?, "message 7", "the first clause");
-        assert_eq!(select()?, "more", "and what was not chosen is still there");
+        assert_eq!(something()?, "message 7", "the first clause");
+        assert_eq!(something()?, "more", "and what was not chosen is still there");
         drop((client, other));
-        assert_eq!(select()?, "end");
+        assert_eq!(something()?, "end");
         // Interrupted, by a deadline and a cancel.
         let idle = Stream::pair()?;
         let forever = || Select::new().on(idle.0.receiving(), drop).wait();
