@@ -31,14 +31,18 @@ fn echo(stream: &TcpStream) {
     let _ = io::copy(&mut from, &mut to);
 }
 
-/// Sends a signal, once the process handles SIGINT, as ours: a shell that becomes it handles the signal, too.
+/// Sends a signal, once the process handles or ignores all that end a run, as ours: a shell that becomes it does, too.
 fn send(signal: Signal, running: &Child) {
-    let handles =
-        |mask: &str| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (Signal::SIGINT as u64 - 1) != 0;
+    let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        if handles(caught) && status.starts_with("Name:\tringspun\n") {
+        let mask = |name: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let handled = mask("SigCgt:") | mask("SigIgn:");
+        let handles_all = ending.iter().all(|signal| handled & 1 << (*signal as u64 - 1) != 0);
+        if handles_all && status.starts_with("Name:\tringspun\n") {
             break;
         }
         thread::yield_now();
