@@ -284,9 +284,9 @@ fn a_drain_lets_connections_end_and_cancels_the_rest() {
         assert_eq!(text, "answer");
     }
     let drained = draining.join().unwrap().unwrap();
-    // Connections that were accepted while it stopped listening, by the loop above, count as well, and on a slow
-    // machine some of them do not end in time.
-    assert!(drained.cancelled >= 3 && drained.ended >= 5 && drained.left == 0, "{drained:?}");
+    // Connections that were accepted while it stopped listening, by the loop above, count as well.
+    assert_eq!((drained.cancelled, drained.left), (3, 0));
+    assert!(drained.ended >= 5, "{drained:?}");
     assert!(idle.iter_mut().all(|client| client.read(&mut [0]).unwrap_or(0) == 0));
     server.wait().unwrap();
 }

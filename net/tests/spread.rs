@@ -143,9 +143,7 @@ fn the_kernel_alone_spreads_connections_less_evenly() {
         spread(vec![ServerBuilder::new().workers(WORKERS).serve("127.0.0.1:0", echo).start().unwrap()])
     }));
     println!("busiest / mean of 64 connections: {by_kernel:.2} by the kernel, {placed:.2} placed");
-    // At most one off, 17 of 16, but where a machine is so slow that accepting alone keeps the workers busy: what each
-    // has done counts, then (1.13 were seen on an emulated one).
-    assert!(placed <= 1.15, "{placed:.2}");
+    assert!(placed <= 17.0 / 16.0, "{placed:.2}");
     // For random choices it is 1.28 on average; less than 1.15 over all of these rounds is out of the question.
     assert!(by_kernel > 1.15, "{by_kernel:.2}");
 }
