@@ -17,8 +17,8 @@ pub fn raise_open_files() -> Result<(), String> {
     raised.map_err(|error| format!("cannot raise the soft limit on open files to the hard limit: {error}"))
 }
 
-/// Has a write beyond the limit on the size of files (`ulimit -f`) fail, as on a full disk. By default, SIGXFSZ ends
-/// the process there, with all results.
+/// Has a write beyond the limit on the size of files (`ulimit -f`) fail, as on a full disk. By default, SIGXFSZ would
+/// end the process there, and all results would be lost.
 pub fn survive_file_size() {
     // SAFETY: an ignored signal runs no code of ours. The call cannot fail for this signal.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
