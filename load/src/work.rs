@@ -180,12 +180,11 @@ impl Work {
             Self::Exchange(Exchange::Following(prepared, follow, elsewhere)) => {
                 perform_following((prepared, follow, elsewhere), transport, None)
             }
-            Self::Exchange(exchange) => exchange.perform(transport, request),
+            Self::Exchange(exchange) | Self::Churn(Some(exchange)) => exchange.perform(transport, request),
             Self::Send(messages) => send(transport, messages.message(request)),
             Self::Receive(_) => receive(transport),
             // Connecting is all there is to do.
             Self::Churn(None) => Ok(Answer::Correct(Traffic::default())),
-            Self::Churn(Some(exchange)) => exchange.perform(transport, request),
             // Those have fibers of their own.
             #[cfg(feature = "http2")]
             Self::Http2(_) => Err(io::ErrorKind::InvalidInput.into()),
@@ -200,6 +199,7 @@ impl Work {
 
 impl Work {
     /// Performs a request of a session, with its cookies where it is one of HTTP.
+    #[inline(never)]
     pub(crate) fn perform_in_session(
         &self,
         transport: &Transport,
@@ -333,7 +333,8 @@ impl Exchange {
 }
 
 /// Reads the response, of which a piece has been received, or the end of the connection.
-#[inline(always)]
+// Not inlined: its frame lies where those of the receive have just been, and not in lines of its own.
+#[inline(never)]
 fn read_answer(
     stream: &Link,
     reading: &mut Reading<'_>,

@@ -8,6 +8,7 @@
 //! request waits for a connection that is busy while another one is free.
 
 mod churn;
+mod driving;
 mod monitor;
 #[cfg(feature = "http2")]
 mod multiplexed;
@@ -33,7 +34,6 @@ use crate::interval::Cutter;
 use crate::name_tally::NameTally;
 use crate::outcome::{Outcome, Requests};
 use crate::plan::{Length, Pace, Plan, Workload};
-use crate::reading::Answer;
 use crate::request_list::Chosen;
 use crate::schedule::Numbers;
 use crate::share::{Arrival, NoStart, Share};
@@ -42,7 +42,7 @@ use crate::step_tally::StepTally;
 use crate::tally::Tally;
 use crate::transport::{Destination, LARGE_STACK_SIZE_BYTES, Transport};
 use crate::work::Work;
-use visits::{Visit, VisitTally};
+use visits::VisitTally;
 
 /// The stack of a connection's fiber. Idle fibers touch a page or two; untouched pages take no memory.
 const CONNECTION_STACK_SIZE_BYTES: usize = 32 * 1024;
@@ -361,116 +361,6 @@ impl Worker {
         if request.is_measured {
             self.count(request, |requests| requests.sent -= 1);
             self.remaining.set(self.remaining.get().saturating_add(1));
-        }
-    }
-
-    /// Sends a request that is due, over the connection with this index, and waits for the answer.
-    // Inlined, as a part of the path of each request.
-    #[inline(always)]
-    fn ask(
-        &self,
-        open: &Transport,
-        (index, number): (usize, usize),
-        request: &mut Request,
-        sent: Instant,
-        visit: &mut Option<Visit>,
-    ) -> io::Result<Answer> {
-        self.note_sent(*request);
-        if let Some(sessions) = &self.plan.sessions {
-            // In a closed loop, a pause ends when it does.
-            if self.numbers.is_none() {
-                request.due = sent;
-            }
-            visit.get_or_insert_with(|| self.begin_visit(sessions, *request));
-        }
-        self.waiting_since[index].set(Some(sent));
-        let answer = match visit {
-            None => self.work.perform(open, number, request.chosen),
-            Some(visit) => self.work.perform_in_session(open, number, request.chosen, &mut visit.cookies),
-        };
-        self.waiting_since[index].set(None);
-        answer
-    }
-
-    /// Sends requests over one connection, one at a time, until the run is over. `transport` is absent if the
-    /// connection could not be opened yet.
-    fn drive(&self, index: usize, mut transport: Option<Transport>) {
-        let clock = self.clock.get();
-        let mut now = Instant::now();
-        let mut pause = self.first_pause(index);
-        // How many requests were sent on this connection, and before it was reopened.
-        let (mut sent_count, mut sent_before) = (0_u64, 0);
-        // A request that waits for the connection to be reopened.
-        let mut held = None;
-        let mut visit: Option<Visit> = None;
-        loop {
-            let open = match transport.take() {
-                Some(open) => open,
-                None => {
-                    if (pause.is_zero() || visit.is_some()) && held.is_none() {
-                        // No connection is opened without a request for it.
-                        held = self.next_request(visit.as_ref(), &clock, now);
-                    }
-                    let Some(open) = self.reopen(pause, &mut held) else { return };
-                    now = Instant::now();
-                    sent_before = sent_count;
-                    open
-                }
-            };
-            let next = held.take().or_else(|| self.next_request(visit.as_ref(), &clock, now));
-            let Some(mut request) = next else { return };
-            let sent = match self.wait_until_due(Some(&open), request, now) {
-                Wait::Due(now) => now,
-                Wait::Closed => {
-                    self.tally.closed();
-                    (held, pause) = (Some(request), Duration::ZERO);
-                    continue;
-                }
-                Wait::Stopped => return,
-            };
-            // Neighbouring connections have different messages, too.
-            let number = index + sent_count as usize;
-            let answer = self.ask(&open, (index, number), &mut request, sent, &mut visit);
-            now = Instant::now();
-            let service_time = now - sent;
-            let next = match self.settle(&clock, request, now, (service_time, service_time), &answer) {
-                Some(next) => next,
-                None if sent_count > sent_before && self.ends_well(&answer) => {
-                    self.withdraw(request);
-                    Connection::Reopen
-                }
-                None if sent_count > sent_before && matches!(answer, Ok(Answer::Unsent(_))) => {
-                    self.tally.closed_idle();
-                    held = self.take_back_of_visit(request, &mut visit);
-                    Connection::Reopen
-                }
-                None if sent_count > sent_before && self.may_resend(&clock, request, now, &answer) => {
-                    held = self.resend_of_visit(request, &mut visit);
-                    Connection::Reopen
-                }
-                None => {
-                    let Some(next) = self.note_failure(answer, request, service_time) else { return };
-                    next
-                }
-            };
-            let is_used_up =
-                self.plan.requests_per_connection.is_some_and(|max| sent_count + 1 - sent_before >= max);
-            match next {
-                Connection::Keep if is_used_up => pause = Duration::ZERO,
-                Connection::Keep => transport = Some(open),
-                Connection::Reopen => pause = Duration::ZERO,
-                Connection::ReopenLater => pause = REOPEN_PAUSE,
-            }
-            if transport.is_none() {
-                self.tally.closed();
-            }
-            if service_time >= self.plan.timeout {
-                // The monitor may have interrupted this fiber when the response had just arrived; the
-                // interrupt must not reach the next request.
-                let _ = fibers::check();
-            }
-            self.end_turn(&mut visit, held.as_ref());
-            sent_count += 1;
         }
     }
 }
