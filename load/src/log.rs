@@ -10,8 +10,8 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::fs;
-use std::io::{self, LineWriter, Read as _, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, LineWriter, Read as _, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ const NO_COUNT: [u8; 9] = [0xFF; 9];
 const ANSWERED_MAX: u64 = 1 << 56;
 /// A generous bound: with three digits, a histogram has at most half a megabyte.
 const HISTOGRAM_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Such a histogram in base64, and what stands before it. Some files have no lines, and never end.
+const LINE_MAX_BYTES: usize = HISTOGRAM_MAX_BYTES / 3 * 4 + 4096;
 
 /// Writes intervals as a log, each as soon as it is available. The start time and the base time are the
 /// beginning of the measurement. Without any interval, nothing is written.
@@ -143,8 +145,8 @@ impl Log {
     /// The file cannot be read, or a line is malformed.
     pub fn read(path: &Path) -> Result<Self, LogError> {
         let name = path.display().to_string();
-        match fs::read(path) {
-            Ok(text) => Self::parse(&name, &text),
+        match File::open(path) {
+            Ok(file) => Self::read_from(&name, BufReader::new(file)),
             Err(error) => Err(LogError { name, line: None, reason: error.to_string() }),
         }
     }
@@ -155,10 +157,23 @@ impl Log {
     ///
     /// A line is malformed.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self, LogError> {
+        Self::read_from(name, text)
+    }
+
+    fn read_from(name: &str, mut text: impl BufRead) -> Result<Self, LogError> {
         let error = |line, reason| LogError { name: name.to_string(), line, reason };
         let mut reader = Reader::new().map_err(|failed| error(None, failed.to_string()))?;
-        for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
-            reader.read_line(line).map_err(|reason| error(Some(number), reason))?;
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            let read = text.by_ref().take(LINE_MAX_BYTES as u64 + 1).read_until(b'\n', &mut line);
+            match read.map_err(|failed| error(Some(number), failed.to_string()))? {
+                0 => break,
+                count if count > LINE_MAX_BYTES => {
+                    return Err(error(Some(number), format!("longer than {LINE_MAX_BYTES} bytes")));
+                }
+                _ => reader.read_line(&line).map_err(|reason| error(Some(number), reason))?,
+            }
         }
         reader.finish(name).map_err(|reason| error(None, reason))
     }

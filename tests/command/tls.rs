@@ -61,6 +61,8 @@ fn flags_that_lack_something_are_refused() {
             &["--tls", "127.0.0.1:0", "--cert", "/nonexistent", "--key", "/nonexistent"],
             "cannot read /nonexistent",
         ),
+        // It has no end.
+        (&["--tls", "127.0.0.1:0", "--cert", "/dev/zero", "--key", "/dev/zero"], "/dev/zero: longer than"),
         (&["--tcp", "127.0.0.1:0", "--cert", "x", "--key", "y"], "--tls <HOST:PORT>"),
         (&["--tls", "127.0.0.1:0", "--cert", "x"], "--key <FILE>"),
     ] {

@@ -1,7 +1,8 @@
 //! Certificates with their private keys, and roots, from PEM.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, server::ParsedCertificate};
 
 use crate::error::{text_of, text_of_certificate};
+
+/// The longest file that is read.
+const PEM_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A chain of certificates, the own one first, and its private key. The key stays in memory of the process until the
 /// last configuration and session that use it are dropped; it is never shown.
@@ -39,7 +43,7 @@ impl Identity {
     /// # Errors
     ///
     /// The kernel's, with the path; `InvalidData` with what is wrong: no certificate or key in the file, one that
-    /// cannot be parsed, an encrypted key, or a key that does not belong to the certificate.
+    /// cannot be parsed, an encrypted key, a key that does not belong to the certificate, or a file longer than 16 MiB.
     pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Self> {
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         let (chain_name, key_name) = (certificates.display(), key.display());
@@ -189,7 +193,7 @@ impl Roots {
     ///
     /// # Errors
     ///
-    /// The kernel's, with the path; `InvalidData` if there is none, or one that cannot be a root.
+    /// The kernel's, with the path; `InvalidData` if there is none, one that cannot be a root, or more than 16 MiB.
     pub fn from_pem_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         Self::build(&read(path)?, &path.display())
@@ -245,8 +249,23 @@ fn certificates_of(pem: &[u8], name: &dyn fmt::Display) -> io::Result<Vec<Certif
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
+    let read = || {
+        let mut bytes = Vec::new();
+        // One byte more reveals an excess: some files never end.
+        File::open(path)?.take(PEM_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) if bytes.len() > PEM_MAX_BYTES => invalid(format!(
+            "{}: longer than {PEM_MAX_BYTES} bytes: expected certificates or a key",
+            path.display()
+        )),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => {
+            let error: io::Error = error;
+            Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
+        }
+    }
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

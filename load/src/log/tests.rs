@@ -148,6 +148,9 @@ fn a_broken_line_is_named_with_its_file() {
     let error = Log::parse("a.hdr", cut.as_bytes()).unwrap_err().to_string();
     assert!(error.starts_with("a.hdr: ") && error.contains("incomplete"), "{error}");
     assert!(Log::parse("a.hdr", b"").unwrap_err().to_string().contains("no interval"));
+    // Neither a line nor the file ends.
+    let endless = Log::read(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(endless.starts_with("/dev/zero: line 1: longer than "), "{endless}");
 }
 
 #[test]
