@@ -29,6 +29,10 @@ answer=$("$root/usr/bin/ringspun" janet -e '(print (+ 40 2))')
 [ "$answer" = 42 ] || { say "FAILED: janet -e printed $answer"; exit 1; }
 gzip -dc "$root/usr/share/man/man1/ringspun-serve-echo.1.gz" | grep tcp >/dev/null || { say "FAILED: no manual page"; exit 1; }
 bash -n "$root/usr/share/bash-completion/completions/ringspun"
+documents=$root/usr/share/doc/ringspun
+grep -o '](\(docs/\)\?[^):#]*\.md' "$documents/README.md" | sed 's/^](//' | sort -u | while read -r document; do
+    [ -e "$documents/$document" ] || { say "FAILED: README.md leads to $document, which is not there"; exit 1; }
+done
 (cd "$root" && md5sum --quiet --check var/lib/dpkg/info/ringspun.md5sums)
 
 in_root --purge ringspun >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
