@@ -75,12 +75,13 @@
 //!   time     deadline pollable   sleeps and intervals; limits on waits; what can be waited for
 //!   overflow wait    panics      the message of a stack overflow; the only way to park; who has panicked
 //!   current  spans               which fiber runs; spans of `tracing`, which a parked fiber leaves
+//!   wait_checks                  waits inside of what belongs to the thread, in debug builds
 //!   group                        fibers that end together
 //!   fiber                        coroutine, state, and the queue that a wake puts a fiber into
 //!   inquiry  backtrace           what fibers are asked for a dump, and answer
 //!   wait_reason                  what a wait is for, in words
 //!   stack    interrupt  locals   memory with guards; why a wait ended early; values of a fiber's own
-//!   pulse                        whether a loop turns
+//!   pulse    affinity            whether a loop turns; on which processors a thread runs
 //! ```
 //!
 //! A wake does nothing but append the fiber to the queue; the scheduler resumes it between two turns of the

@@ -7,7 +7,7 @@
 //! ```text
 //!   submit(operation, owner) ──► slot ──► backend (io_uring, poll) ──► kernel
 //!                                 │                                      │
-//!   owner.complete(completion) ◄──┴── ready queue ◄── reaping ◄─────┘
+//!   owner.complete(completion) ◄──┴── ready queue ◄── reaping ◄──────────┘
 //! ```
 //!
 //! A slot and the memory that its operation uses are released at the operation's *terminal* completion, never earlier:

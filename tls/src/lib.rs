@@ -7,7 +7,8 @@
 //! use ringspun_tls::{self as tls, ClientConfig, Identity, Roots, ServerConfig};
 //!
 //! fibers::run(|| -> std::io::Result<()> {
-//!     // In earnest: Identity::from_pem_files("chain.pem", "key.pem"), and tls::connect("example.org:443").
+//!     // With the feature `self-signed`. In earnest, Identity::from_pem_files("chain.pem", "key.pem"), and
+//!     // tls::connect("example.org:443").
 //!     let identity = Identity::self_signed(&["localhost"])?;
 //!     let trusted = Roots::from_pem(identity.certificate_pem().as_bytes())?;
 //!     let server = tls::server("localhost:0", &ServerConfig::builder().identity(identity).build()?, |stream| {
