@@ -479,10 +479,12 @@ fn describe_garbage(bytes: &[u8], error: httparse::Error) -> String {
     format!("{} was received ({error}): expected an HTTP/1.1 response", quote_bytes(bytes))
 }
 
-/// Quotes the first bytes, for messages.
+/// Quotes the first bytes, for messages; without a query, which may be a secret, and which an echo server sends back.
 fn quote_bytes(bytes: &[u8]) -> String {
-    let more = if bytes.len() > SHOWN_BYTES { "..." } else { "" };
-    format!("\"{}{more}\"", bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii())
+    let before_query = bytes.iter().position(|byte| *byte == b'?').map_or(bytes.len(), |at| at + 1);
+    let length = before_query.min(SHOWN_BYTES);
+    let more = if bytes.len() > length { "..." } else { "" };
+    format!("\"{}{more}\"", bytes[..length].escape_ascii())
 }
 
 /// Skips up to `missing` bytes; returns whether none are missing any more.

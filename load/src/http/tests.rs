@@ -98,6 +98,8 @@ fn what_is_no_http_is_an_error_with_what_was_expected() {
     for (text, expected) in [
         ("SSH-2.0-OpenSSH\r\n".to_string(), "\"SSH-2.0"),
         ("HTTP/2.0 200 OK\r\n\r\n".to_string(), "expected an HTTP/1.1 response"),
+        // By a server that sends back what it gets, without the query.
+        ("GET /?a=b HTTP/1.1\r\n\r\n".to_string(), "\"GET /?...\" was received (invalid HTTP version)"),
         ("HTTP/1.1 700 What\r\nContent-Length: 0\r\n\r\n".to_string(), "from 100 to 599"),
         ("HTTP/1.1 101 Switching\r\n\r\n".to_string(), "HTTP 101"),
         (format!("{head}Content-Length: -1\r\n\r\n"), "Content-Length is \"-1\": expected a number"),
