@@ -13,9 +13,9 @@ use ringspun_load::format_count;
 const OWN_DESCRIPTORS: u64 = 10;
 /// The backlog of listeners of `ringspun::net`, the same as Janet's.
 const LISTENER_BACKLOG: u64 = 1024;
-/// Memory of one idle connection of `ringspun serve echo`, as measured: 4.9 KB in the process, of which a
-/// page is its fiber's stack, and 4.6 KB in the kernel.
-const IDLE_CONNECTION_BYTES: u64 = 9_500;
+/// Memory of one idle connection of `ringspun serve echo` (docs/scale.md): 4.8 KB in the process, of which a page is its
+/// fiber's stack, and 6.9 KB in the kernel, page tables included.
+const IDLE_CONNECTION_BYTES: u64 = 11_700;
 
 /// A limit and its meaning.
 pub struct Limit {
@@ -209,7 +209,7 @@ fn memory(group_room_bytes: Option<u64>) -> Option<Limit> {
     let available = group_room_bytes.map_or(machine, |room| room.min(machine));
     let bound = if available < machine { " The limit of the control group applies." } else { "" };
     let meaning = format!(
-        "Room for about {} idle connections of `ringspun serve echo`, at {} each, half of it in the kernel, \
+        "Room for about {} idle connections of `ringspun serve echo`, at {} each, 60 % of it in the kernel, \
          plus the bytes in socket buffers.{bound}",
         format_count(rounded(available / IDLE_CONNECTION_BYTES)),
         binary_size(IDLE_CONNECTION_BYTES)
