@@ -13,8 +13,8 @@ use ringspun_load::format_count;
 const OWN_DESCRIPTORS: u64 = 10;
 /// The backlog of listeners of `ringspun::net`, the same as Janet's.
 const LISTENER_BACKLOG: u64 = 1024;
-/// Memory of one idle connection of `ringspun serve echo` (docs/scale.md): 4.8 KB in the process, of which a page is its
-/// fiber's stack, and 6.9 KB in the kernel, page tables included.
+/// Memory of one idle connection of `ringspun serve echo` (docs/scale.md): 4.8 KB in the process, of which a page is
+/// its fiber's stack, and 6.9 KB in the kernel, page tables included.
 const IDLE_CONNECTION_BYTES: u64 = 11_700;
 
 /// A limit and its meaning.
