@@ -2,13 +2,13 @@
 //! for what it is, and never taken for a success.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{error_text, load, measure, mortal_listener, number, tcp_server, text_of};
 use serde_json::Value;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -269,7 +269,7 @@ fn a_target_that_dies_is_a_failure_that_says_so() {
         &["--duration", "2s", "--rate", "100", "--workload", "churn"],
         &["--duration", "2s", "--workers", "2"],
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = mortal_listener();
         let target = format!("tcp://{}", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
             let mut streams: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
@@ -302,7 +302,7 @@ fn requests_on_their_way_when_the_target_dies_are_lost() {
         &["--count", "50", "--session", "3"],
         &["--count", "50", "--session", "20"],
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = mortal_listener();
         let target = format!("http://{}/", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -460,7 +460,7 @@ fn rows_of_seconds_can_go_to_standard_output() {
 fn a_run_that_cannot_begin_leaves_the_results_of_an_earlier_one() {
     let path = format!("{}/{}-earlier.json", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     std::fs::write(&path, "earlier").unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);
     let output = load(&[&target, "--json", &path]);

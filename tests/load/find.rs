@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -11,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::measuring::{error_text, load, measure, tcp_server, text_of};
+use crate::support::measuring::{error_text, load, measure, mortal_listener, tcp_server, text_of};
 use crate::support::scratch::ScratchFolder;
 
 fn echo_server() -> String {
@@ -88,7 +87,7 @@ fn a_search_stays_within_its_bounds_and_says_so() {
 
 #[test]
 fn a_search_on_a_target_that_goes_away_keeps_what_it_has() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -20,7 +20,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::backend;
-use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{
+    check_sums, error_text, load, measure, mortal_listener, number, tcp_server, text_of,
+};
 use crate::support::scratch::scratch_path;
 
 /// How long each message is, unless a test says otherwise.
@@ -198,7 +200,7 @@ fn a_gate_that_breaks_exits_with_three_and_says_so() {
 
 #[test]
 fn a_target_that_is_not_there_exits_with_one_and_the_reason() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);
     let missing = format!("unix:{}", scratch_path("missing.socket").display());
@@ -407,7 +409,7 @@ fn lost_datagrams_are_counted() {
 
 #[test]
 fn a_server_that_goes_away_for_good_ends_a_run_by_count() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();

@@ -10,7 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::measuring::{check_sums, error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{
+    check_sums, error_text, load, measure, mortal_listener, number, tcp_server, text_of,
+};
 use crate::support::scratch::scratch_path;
 
 /// An echo server that tells when each request came, and over which of its connections.
@@ -150,7 +152,7 @@ fn a_run_starts_at_the_time_that_it_was_told() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);
     let output = load(&[&target, "--workers", "4", "--connections", "10"]);

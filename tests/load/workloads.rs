@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::answering::{answering_server, counts, errors, example};
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{error_text, load, measure, mortal_listener, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
 
 /// A server that sends back whatever comes.
@@ -346,7 +346,7 @@ fn churn_makes_a_connection_for_each_request() {
 
 #[test]
 fn churn_counts_what_is_refused_and_what_is_not_echoed() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = mortal_listener();
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);
     let report = measure(&[&target, "--workload", "churn", "--count", "3"], 1);
