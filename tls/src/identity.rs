@@ -249,23 +249,19 @@ fn certificates_of(pem: &[u8], name: &dyn fmt::Display) -> io::Result<Vec<Certif
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        // One byte more reveals an excess: some files never end.
-        File::open(path)?.take(PEM_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
-        Ok(bytes) if bytes.len() > PEM_MAX_BYTES => invalid(format!(
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    // One byte more reveals an excess: some files never end.
+    let mut file = File::open(path).map_err(failed)?.take(PEM_MAX_BYTES as u64 + 1);
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > PEM_MAX_BYTES {
+        return invalid(format!(
             "{}: longer than {PEM_MAX_BYTES} bytes: expected certificates or a key",
             path.display()
-        )),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => {
-            let error: io::Error = error;
-            Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
-        }
+        ));
     }
+    Ok(bytes)
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
