@@ -33,7 +33,8 @@ impl Course {
 impl Worker {
     /// Sends requests over one connection, one at a time, until the run is over. `transport` is absent if the
     /// connection could not be opened yet.
-    // Only what nearly each request needs is here, as the frame is in the cache or not for each of many connections.
+    // Only what nearly every request needs is here: with many connections, each request has to fetch its frame into the
+    // cache again.
     #[inline(never)]
     pub(super) fn drive(&self, index: usize, mut transport: Option<Transport>) {
         let clock = self.clock.get();
