@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::backend;
+use crate::support::closing::leave_dead_socket;
 use crate::support::scratch::scratch_path;
 
 const RINGSPUN: &str = env!("CARGO_BIN_EXE_ringspun");
@@ -449,7 +450,7 @@ fn socket_path(name: &str) -> String {
 fn a_command_server_answers_and_removes_its_socket() {
     let path = socket_path("command");
     // A server that was killed has left this one.
-    drop(UnixListener::bind(&path).unwrap());
+    leave_dead_socket(path.as_ref());
     let server = Server::start(janet("command_server.janet", &[&path]));
     assert_eq!(server.address, path);
     let (_, errors) = ended(janet("command_server.janet", &[&path]).output().unwrap(), 1);

@@ -26,7 +26,9 @@ fn load(server: &Server, arguments: &[&str]) -> Command {
 
 /// Every request is answered, with the bytes that it sent.
 fn answers_all(server: &Server, arguments: &[&str]) {
-    let output = load(server, arguments).args(["--fail-if", "errors>0"]).output().unwrap();
+    // What a network loses is sent again after seconds, if it is lost repeatedly.
+    let output =
+        load(server, arguments).args(["--timeout", "60s", "--fail-if", "errors>0"]).output().unwrap();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{errors}");
 }

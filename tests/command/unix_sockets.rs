@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::support::backend;
+use crate::support::closing::leave_dead_socket;
 
 struct Ended(Child);
 
@@ -108,7 +109,7 @@ fn of_many_servers_that_start_at_once_one_gets_the_socket() {
     for &backend in backend::usable() {
         let folder = folder(&format!("many-{backend}"));
         let path = folder.join("echo.socket");
-        drop(UnixListener::bind(&path).unwrap());
+        leave_dead_socket(&path);
         let mut servers: Vec<_> = (0..6).map(|_| start(&path, backend)).collect();
         let listening = servers.iter_mut().map(listens).filter(|&listens| listens).count();
         assert_eq!(listening, 1);

@@ -143,7 +143,7 @@ fn a_drain_lets_connections_end_and_cancels_the_rest() {
         (def idle (seq [_ :range [0 3]] (client "idle")))
         (repeat 7 (ev/take begun))
         (def drained (ev/chan))
-        (ev/spawn (ev/give drained (:drain server 0.3)))
+        (ev/spawn (ev/give drained (:drain server 5)))
         # It accepts no more.
         (wait-until (fn []
           (def [is-accepted connection] (protect (net/connect host port)))

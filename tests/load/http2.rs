@@ -114,36 +114,38 @@ const PACES: [&[&str]; 4] =
 
 #[test]
 fn streams_share_connections_and_are_never_more_than_planned_or_allowed() {
+    const REQUESTS: u64 = 60;
     for (planned, allowed) in [(1, 100), (5, 100), (8, 3)] {
         for pace in PACES {
             let most = Arc::new(AtomicU64::new(0));
-            let (seen, waiting) = (most.clone(), Mutex::new(Vec::<(u64, u32)>::new()));
+            let (seen, waiting) = (most.clone(), Mutex::new((0, Vec::<(u64, u32, Frames)>::new())));
             let target = frame_server(allowed, move |frames, request| {
-                // Each waits until as many have come as may, or the last one has.
-                let mut waiting = waiting.lock().unwrap();
-                waiting.push((request.connection, request.stream));
-                let ours = waiting.iter().filter(|(connection, _)| *connection == request.connection);
+                // Each waits until as many have come on its connection as may, or the last of all has.
+                let (came, waiting) = &mut *waiting.lock().unwrap();
+                *came += 1;
+                waiting.push((request.connection, request.stream, Frames(frames.0.try_clone().unwrap())));
+                let ours = waiting.iter().filter(|(connection, ..)| *connection == request.connection);
                 seen.fetch_max(ours.count() as u64, Ordering::Relaxed);
-                let is_full = request.number % u64::from(allowed.min(planned)) == 0;
-                if is_full || request.number >= 12 {
-                    waiting.retain(|(connection, stream)| {
-                        let is_ours = *connection == request.connection;
-                        if is_ours {
-                            frames.answer(*stream, STATUS_200, b"hello");
-                        }
-                        !is_ours
-                    });
-                }
+                let is_full = request.number % u64::from(allowed.min(planned)) == 0 || request.number >= 12;
+                let is_last = *came == REQUESTS;
+                waiting.retain_mut(|(connection, stream, frames)| {
+                    let is_due = is_last || (is_full && *connection == request.connection);
+                    if is_due {
+                        frames.answer(*stream, STATUS_200, b"hello");
+                    }
+                    !is_due
+                });
                 true
             });
             let streams = planned.to_string();
-            let base = [&target, "--http2", "--streams", &streams, "--connections", "2", "--count", "60"];
+            let count = REQUESTS.to_string();
+            let base = [&target, "--http2", "--streams", &streams, "--connections", "2", "--count", &count];
             let report = measure(&[&base[..], pace].concat(), 0);
-            assert_eq!(number(&report["requests"]["answered"]), 60, "{report}");
+            assert_eq!(number(&report["requests"]["answered"]), REQUESTS, "{report}");
             assert_eq!(number(&report["errors"]["total"]), 0, "{}", report["errors"]);
             assert_eq!(number(&report["connections"]["opened"]), 2);
-            assert_eq!(number(&report["traffic"]["received_bytes"]), 60 * 5);
-            assert_eq!(report["statuses"]["200"], 60);
+            assert_eq!(number(&report["traffic"]["received_bytes"]), REQUESTS * 5);
+            assert_eq!(report["statuses"]["200"], REQUESTS);
             assert!(most.load(Ordering::Relaxed) <= u64::from(planned.min(allowed)), "{planned} {allowed}");
             let told = &report["connections"]["streams_allowed"];
             assert_eq!(told.as_u64(), (allowed < planned).then_some(allowed.into()), "{report}");
@@ -299,7 +301,7 @@ fn a_request_without_an_answer_times_out_alone() {
     });
     for workers in ["1", "2"] {
         let base = [&target, "--http2", "--streams", "2", "--connections", "2", "--count", "50"];
-        let report = measure(&[&base[..], &["--timeout", "200ms", "--workers", workers]].concat(), 0);
+        let report = measure(&[&base[..], &["--timeout", "5s", "--workers", workers]].concat(), 0);
         let requests = &report["requests"];
         assert_eq!(number(&requests["timed_out"]), 2, "{report}");
         assert_eq!(number(&report["connections"]["opened"]), 2, "a stream was reset, not the connection");

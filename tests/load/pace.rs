@@ -109,7 +109,7 @@ fn rates_may_be_below_one_per_second() {
 #[test]
 fn connections_are_opened_over_the_ramp_up_and_an_open_loop_rises_with_them() {
     let ramp_up = Duration::from_secs(1);
-    for (pace, sent_max) in [(&[][..], None), (&["--rate", "1k"], Some(550 + 10))] {
+    for (pace, sent_max) in [(&[][..], None), (&["--rate", "1k", "--arrivals", "even"], Some(550 + 10))] {
         let (target, came, asked) = watched_server();
         let base = [&target, "--connections", "10", "--ramp-up", "1s", "--count", "300", "--timeout", "60s"];
         let report = measure(&[&base[..], pace].concat(), 0);

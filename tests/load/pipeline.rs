@@ -113,7 +113,7 @@ fn a_timeout_in_a_pipeline_is_of_the_oldest_request() {
         }
         Some(vec![0; 4])
     });
-    let base = [&target, "--workload", "request", "--response", "4", "--pipeline", "4", "--timeout", "2s"];
+    let base = [&target, "--workload", "request", "--response", "4", "--pipeline", "4", "--timeout", "10s"];
     let report = measure(&[&base[..], &["--count", "20"]].concat(), 0);
     assert_eq!(counts(&report, ["answered", "timed_out", "lost"]), [16, 1, 3]);
     assert_eq!((errors(&report), number(&report["connections"]["opened"])), (1, 2));

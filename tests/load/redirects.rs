@@ -1,13 +1,13 @@
 //! `ringspun load --follow --follow-to`: redirects to other servers, what is sent there, and what is counted.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringspun::tls::{Identity, ServerConfig, TlsStream};
 
 use crate::http::{HELLO, http_server};
+use crate::support::closing::dead_target;
 use crate::support::measuring::{error_text, load, measure, number, tcp_server};
 use crate::support::scratch::ScratchFolder;
 use crate::tls::serve;
@@ -95,7 +95,7 @@ fn connections_that_other_servers_close_are_replaced() {
 
 #[test]
 fn errors_elsewhere_are_told_and_cost_the_target_nothing() {
-    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let closed = dead_target().replace("tcp://", "http://");
     let garbage = tcp_server(|mut stream, _| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"SSH-2.0-x\r\n\r\n");

@@ -20,8 +20,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::backend;
+use crate::support::closing::{close, dead_target, mortal_listener};
 use crate::support::measuring::{
-    check_sums, error_text, load, measure, mortal_listener, number, tcp_server, text_of,
+    check_sums, error_text, load, measure, number, stopped_text, tcp_server, text_of,
 };
 use crate::support::scratch::scratch_path;
 
@@ -162,7 +163,7 @@ fn the_warm_up_is_sent_and_not_counted() {
     });
     for pace in [&[][..], &["--rate", "1k"]] {
         let before = served.load(Ordering::Relaxed);
-        let report = measure(&[&[target.as_str(), "--warmup", "100ms", "--count", "50"], pace].concat(), 0);
+        let report = measure(&[&[target.as_str(), "--warmup", "1s", "--count", "50"], pace].concat(), 0);
         assert_eq!(number(&report["requests"]["answered"]), 50);
         assert!(served.load(Ordering::Relaxed) - before > 50, "the warm-up sent nothing");
     }
@@ -200,9 +201,7 @@ fn a_gate_that_breaks_exits_with_three_and_says_so() {
 
 #[test]
 fn a_target_that_is_not_there_exits_with_one_and_the_reason() {
-    let listener = mortal_listener();
-    let target = format!("tcp://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let target = dead_target();
     let missing = format!("unix:{}", scratch_path("missing.socket").display());
     for (target, reason) in [(&target, "Connection refused"), (&missing, "No such file")] {
         let output = load(&[target, "--connections", "500"]);
@@ -383,7 +382,7 @@ fn a_request_that_times_out_is_counted_and_its_late_answer_is_not_taken_for_anot
             true
         });
     });
-    let report = measure(&[&target, "--count", "20", "--timeout", "3s"], 0);
+    let report = measure(&[&target, "--count", "20", "--timeout", "10s"], 0);
     let (requests, connections) = (&report["requests"], &report["connections"]);
     assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (19, 1), "{requests}");
     assert_eq!((number(&connections["opened"]), &connections["open_max"]), (2, &1.into()));
@@ -402,7 +401,7 @@ fn lost_datagrams_are_counted() {
             }
         }
     });
-    let report = measure(&[&target, "--count", "40", "--timeout", "2s"], 0);
+    let report = measure(&[&target, "--count", "40", "--timeout", "10s"], 0);
     let requests = &report["requests"];
     assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (38, 2), "{requests}");
 }
@@ -413,10 +412,10 @@ fn a_server_that_goes_away_for_good_ends_a_run_by_count() {
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        drop(listener);
+        close(listener);
         answer_each(stream, |number, _| number < 5);
     });
-    let report = measure(&[&target, "--count", "100", "--timeout", "2s"], 1);
+    let report = measure(&[&target, "--count", "100", "--timeout", "10s"], 1);
     assert!(
         report["target_loss"]["error"].as_str().unwrap().contains("refused"),
         "{}",
@@ -451,7 +450,7 @@ fn a_signal_ends_a_run_early_with_its_results() {
         kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         let output = running.wait_with_output().unwrap();
         let told = "ringspun: the run was stopped early by SIGINT\n";
-        assert_eq!((output.status.code(), error_text(&output).as_str()), (Some(130), told));
+        assert_eq!((output.status.code(), stopped_text(&output).as_str()), (Some(130), told));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         check_sums(&report);
         assert_eq!(report["stopped_by"], "SIGINT");

@@ -102,7 +102,7 @@ fn a_search_may_be_for_a_rate_of_sessions_without_a_script() {
         let _ = std::io::copy(&mut reader, &mut stream);
     });
     let find = ["--find", "errors<1", "--find-from", "20", "--find-to", "40", "--find-confirm", "1"];
-    let flags = ["-c", "8", "-d", "500ms", "--session", "3", "--arrivals", "even", "--timeout", "60s"];
+    let flags = ["-c", "8", "-d", "4s", "--session", "3", "--arrivals", "even", "--timeout", "60s"];
     let report = measure(&[&[target.as_str()], &flags[..], &find].concat(), 0);
     let rate = report["search"]["rate_per_s"].as_f64().unwrap();
     assert!((20.0..=40.0).contains(&rate), "{}", report["search"]);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::http::{HELLO, http_server};
+use crate::support::closing::dead_target;
 use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
 
@@ -177,13 +177,13 @@ fn a_step_without_an_answer_times_out_and_the_next_session_gets_its_own() {
             (def stream (load/connection session))
             (:write stream "hello")
             (assert (= "hello" (string (:chunk stream 5)))))))"#;
-    let report = run(&target, source, &["-n", "6", "--timeout", "300ms"], 0);
+    let report = run(&target, source, &["-n", "6", "--timeout", "5s"], 0);
     let requests = &report["requests"];
     assert_eq!(["sent", "answered", "timed_out"].map(|name| number(&requests[name])), [6, 3, 3]);
     assert_eq!((sessions(&report), number(&report["connections"]["opened"])), ([6, 6, 3], 6));
     assert_eq!(report["errors"]["kinds"][0]["example"], "echo: deadline expired");
     // Times are rounded down to one in a thousand.
-    assert!(report["failure_time"]["min_us"].as_f64().unwrap() >= 299_700.0, "{}", report["failure_time"]);
+    assert!(report["failure_time"]["min_us"].as_f64().unwrap() >= 4_995_000.0, "{}", report["failure_time"]);
 }
 
 #[test]
@@ -242,10 +242,9 @@ fn conditions_end_runs_and_a_warm_up_is_not_counted() {
 
 #[test]
 fn a_target_that_refuses_is_told_and_not_tried_in_a_busy_loop() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let source = r#"(defn main [session] (load/step session "get" load/request session "GET" "/"))"#;
     let path = script(source);
-    let target = format!("http://{closed}/");
+    let target = dead_target().replace("tcp://", "http://");
     let output = load(&[&target, "-d", "1s", "--json", "-", "--script", path.to_str().unwrap()]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -172,8 +172,7 @@ fn sessions_over_udp_have_a_socket_each() {
         (load/step session "second" ask session "another")
         (load/step session "third" ask session "lost"))"#;
     let path = script(source);
-    let base =
-        [target.as_str(), "--script", path.to_str().unwrap(), "-c", "2", "-n", "4", "--timeout", "300ms"];
+    let base = [target.as_str(), "--script", path.to_str().unwrap(), "-c", "2", "-n", "4", "--timeout", "5s"];
     for pace in [&[][..], &["--rate", "50"]] {
         let report = measure(&[&base[..], pace].concat(), 0);
         let requests = &report["requests"];

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::answering::{counts, errors};
-use crate::support::measuring::{check_sums, error_text, measure, number, tcp_server};
+use crate::support::measuring::{check_sums, error_text, measure, number, stopped_text, tcp_server};
 use crate::support::namespace;
 
 /// A run that nothing but a signal ends.
@@ -36,6 +36,7 @@ fn send(signal: Signal, running: &Child) {
     let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+        assert!(!status.contains("\nState:\tZ"), "the run has ended before the signal");
         let mask = |name: &str| {
             let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             u64::from_str_radix(mask.trim(), 16).unwrap()
@@ -53,7 +54,7 @@ fn send(signal: Signal, running: &Child) {
 /// Checks that a run was stopped by a signal, and returns its results.
 fn check_stopped(output: &Output, signal: Signal) -> Value {
     let told = format!("ringspun: the run was stopped early by {signal}\n");
-    assert_eq!((output.status.code(), error_text(output)), (Some(128 + signal as i32), told));
+    assert_eq!((output.status.code(), stopped_text(output)), (Some(128 + signal as i32), told));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     check_sums(&report);
     assert_eq!((&report["stopped_by"], errors(&report)), (&signal.as_str().into(), 0));
@@ -120,7 +121,7 @@ fn a_connection_that_is_closed_before_the_start_is_replaced() {
             }
             echo(&stream);
         });
-        let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 5;
+        let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 10;
         let start_at = start_at.to_string();
         let run = [&target, "--connections", "4", "--count", "40", "--start-at", &start_at];
         let report = measure(&[&run, arguments].concat(), 0);

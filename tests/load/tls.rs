@@ -202,7 +202,8 @@ fn flags_for_tls_are_refused_without_it() {
 #[test]
 fn many_connections_at_once_shake_hands() {
     let (_server, target) = echo_server();
-    let report = measure(&[&target, "--insecure", "--connections", "200", "--count", "1k"], 0);
+    let base = [&target, "--insecure", "--timeout", "60s"];
+    let report = measure(&[&base[..], &["--connections", "200", "--count", "1k"]].concat(), 0);
     assert_eq!(number(&report["connections"]["open_max"]), 200);
     check_handshakes(&report);
     assert!(fibers::statistics().is_none());

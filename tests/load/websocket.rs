@@ -133,7 +133,9 @@ fn a_message_that_comes_before_one_was_sent_is_no_answer_to_it() {
         // Each second message may also come late, on a busy machine, but not all of them.
         assert!(wrong > 0, "{}", report["requests"]);
         let text = report["errors"]["kinds"][0]["example"].as_str().unwrap();
-        assert!(text.starts_with("bytes before a request: "), "{text}");
+        // Or as the answer to the next request, if it is that late.
+        let late = expected.is_empty() && text.starts_with("byte ");
+        assert!(text.starts_with("bytes before a request: ") || late, "{text}");
         // Each costs the connection; after the last request, none is opened.
         assert!(number(&report["connections"]["opened"]).abs_diff(wrong) <= 1, "{report}");
     }
@@ -250,7 +252,7 @@ fn a_message_without_an_answer_times_out_and_its_connection_is_replaced() {
         _ => Ok(()),
     }));
     for workers in ["1", "2"] {
-        let base = [&target, "--connections", "2", "--count", "12", "--timeout", "150ms"];
+        let base = [&target, "--connections", "2", "--count", "12", "--timeout", "5s"];
         let report = measure(&[&base[..], &["--workers", workers]].concat(), 0);
         let requests = &report["requests"];
         assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (8, 4), "{report}");

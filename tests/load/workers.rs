@@ -10,8 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::support::closing::dead_target;
 use crate::support::measuring::{
-    check_sums, error_text, load, measure, mortal_listener, number, tcp_server, text_of,
+    check_sums, error_text, load, measure, number, stopped_text, tcp_server, text_of,
 };
 use crate::support::scratch::scratch_path;
 
@@ -33,7 +34,7 @@ fn watched_server() -> (String, Receiver<(u64, SystemTime)>) {
 
 #[test]
 fn threads_share_connections_and_requests_and_it_all_adds_up() {
-    for pace in [&[][..], &["--rate", "2k"], &["--rate", "2k", "--warmup", "50ms", "--ramp-up", "50ms"]] {
+    for pace in [&[][..], &["--rate", "2k"], &["--rate", "2k", "--warmup", "1s", "--ramp-up", "50ms"]] {
         let (target, requests) = watched_server();
         let base = [&target, "--workers", "3", "--connections", "7", "--count", "100", "--timeout", "60s"];
         let report = measure(&[&base[..], pace].concat(), 0);
@@ -121,7 +122,7 @@ fn a_signal_ends_all_threads_and_also_while_they_wait_to_start() {
         (0..if start.is_empty() { 10 } else { 3 }).for_each(|_| came.recv().unwrap());
         kill(Pid::from_raw(running.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         let output = running.wait_with_output().unwrap();
-        let errors = error_text(&output);
+        let errors = stopped_text(&output);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         check_sums(&report);
         assert_eq!((&report["requests"]["planned"], number(&report["errors"]["total"])), (&Value::Null, 0));
@@ -134,7 +135,7 @@ fn a_signal_ends_all_threads_and_also_while_they_wait_to_start() {
 #[test]
 fn a_run_starts_at_the_time_that_it_was_told() {
     // To the second, as `date +%s` says it; late enough for both to have been called by then.
-    let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 6;
+    let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 15;
     let measured = ["1", "2"].map(|workers| {
         std::thread::spawn(move || {
             let (target, requests) = watched_server();
@@ -152,9 +153,7 @@ fn a_run_starts_at_the_time_that_it_was_told() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let listener = mortal_listener();
-    let target = format!("tcp://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let target = dead_target();
     let output = load(&[&target, "--workers", "4", "--connections", "10"]);
     let errors = error_text(&output);
     assert_eq!((output.status.code(), text_of(&output)), (Some(1), String::new()), "{errors}");

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::answering::{answering_server, counts, errors, example};
-use crate::support::measuring::{error_text, load, measure, mortal_listener, number, tcp_server, text_of};
+use crate::support::closing::dead_target;
+use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::scratch_path;
 
 /// A server that sends back whatever comes.
@@ -208,8 +209,7 @@ fn a_slow_reader_shows_in_the_times_of_what_is_sent() {
 #[test]
 fn a_reader_that_stops_times_out() {
     let (target, _) = counting_server(|_| thread::sleep(Duration::from_secs(3600)));
-    let base =
-        [&target, "--workload", "send", "--payload", "1M", "--duration", "500ms", "--timeout", "300ms"];
+    let base = [&target, "--workload", "send", "--payload", "1M", "--duration", "500ms", "--timeout", "3s"];
     let report = measure(&base, 0);
     assert!(number(&report["requests"]["timed_out"]) > 0, "{}", report["requests"]);
     assert_eq!(errors(&report), number(&report["requests"]["timed_out"]));
@@ -234,7 +234,7 @@ fn sending_server(pieces: usize, piece: &'static [u8], ends: bool) -> String {
 fn all_that_comes_is_counted() {
     // 100,000 bytes on each of 3 connections, and then silence, which is no error at the end.
     let target = sending_server(100, &[b'x'; 1000], false);
-    let report = measure(&[&target, "--workload", "receive", "--connections", "3", "--duration", "2s"], 0);
+    let report = measure(&[&target, "--workload", "receive", "--connections", "3", "--duration", "6s"], 0);
     assert_eq!(number(&report["traffic"]["received_bytes"]), 300_000);
     assert_eq!(number(&report["traffic"]["sent_bytes"]), 0);
     assert_eq!(errors(&report), 0);
@@ -346,9 +346,7 @@ fn churn_makes_a_connection_for_each_request() {
 
 #[test]
 fn churn_counts_what_is_refused_and_what_is_not_echoed() {
-    let listener = mortal_listener();
-    let target = format!("tcp://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let target = dead_target();
     let report = measure(&[&target, "--workload", "churn", "--count", "3"], 1);
     assert_eq!(counts(&report, ["answered", "sent", "lost"]), [0, 3, 3]);
     assert_eq!((number(&report["connections"]["refused"]), errors(&report)), (3, 3));

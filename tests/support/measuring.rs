@@ -3,7 +3,6 @@
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use serde_json::Value;
@@ -17,6 +16,14 @@ pub fn load(arguments: &[&str]) -> Output {
 /// What it said to people about what went wrong.
 pub fn error_text(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The same of a run that a signal has stopped, without what is said about the wait for the last responses where that
+/// takes long.
+pub fn stopped_text(output: &Output) -> String {
+    let text = error_text(output);
+    let waited = text.starts_with("ringspun: still waiting for responses");
+    text.split_inclusive('\n').skip(usize::from(waited)).collect()
 }
 
 /// What it printed.
@@ -73,17 +80,6 @@ pub fn check_sums(report: &Value) {
     for kind in kinds {
         assert!(kind["example"].as_str().is_some_and(|example| !example.is_empty()), "{kind}");
     }
-}
-
-/// A listener for a target that dies, at an address of its own where there are several: a port that it leaves would be
-/// another test's within the run, which would then answer.
-pub fn mortal_listener() -> TcpListener {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let second = 1 + COUNT.fetch_add(1, Ordering::Relaxed) % 200;
-    let is_linux = cfg!(target_os = "linux");
-    let host = if is_linux { format!("127.{second}.{high}.{low}") } else { "127.0.0.1".to_string() };
-    TcpListener::bind((host, 0)).unwrap()
 }
 
 /// A TCP server that gives each connection, with its number, to `serve` on a thread of its own, for as long as

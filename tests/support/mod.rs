@@ -5,6 +5,7 @@
 #[cfg(feature = "cli")]
 pub mod answering;
 pub mod backend;
+pub mod closing;
 #[cfg(feature = "cli")]
 pub mod measuring;
 pub mod namespace;

@@ -1,9 +1,10 @@
 //! Programs at a terminal.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,14 +12,35 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{Winsize, grantpt, posix_openpt, ptsname, unlockpt};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Far longer than anything here takes; only a hang comes to it.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Held while a terminal is made: a program that another test starts meanwhile would keep it open.
-static STARTING: Mutex<()> = Mutex::new(());
+/// The two ends of a new terminal. Neither is inherited by programs that other tests start, which would keep it open.
+fn open_terminal() -> io::Result<(File, File)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    // SAFETY: the only fault of the function is that another call changes the text, and they take turns.
+    let path = {
+        static NAMING: Mutex<()> = Mutex::new(());
+        let _naming = NAMING.lock().unwrap_or_else(PoisonError::into_inner);
+        unsafe { ptsname(&master) }?
+    };
+    let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)?;
+    Ok((File::from(OwnedFd::from(master)), slave))
+}
+
+fn set_columns(terminal: &File, columns: u16) {
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads the structure.
+    let status = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    assert_eq!(status, 0);
+}
 
 /// A program and the terminal that it runs at.
 pub struct Session {
@@ -32,24 +54,21 @@ pub struct Session {
 impl Session {
     /// None, and the reason is printed, where there are no terminals.
     pub fn start(mut command: Command, columns: u16) -> Option<Self> {
-        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let (master, slave) = match openpty(&size, None) {
-            // The copies are closed in what is started, unlike these.
-            Ok(pair) => (pair.master.try_clone().unwrap(), pair.slave.try_clone().unwrap()),
+        let (keyboard, slave) = match open_terminal() {
+            Ok(pair) => pair,
             Err(error) => {
                 println!("SKIPPED: no pseudoterminal: {error}");
                 return None;
             }
         };
+        set_columns(&keyboard, columns);
         let side = || Stdio::from(slave.try_clone().unwrap());
         command.stdin(side()).stdout(side()).stderr(side());
         // Who starts tests in the background has them ignore it.
         // SAFETY: between fork and exec, nothing but a system call that is safe there.
         unsafe { command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?)) };
         let child = command.spawn().unwrap();
-        drop((command, slave, starting));
-        let keyboard = File::from(master);
+        drop((command, slave));
         let mut output = keyboard.try_clone().unwrap();
         let (send, screen) = channel();
         // Reading fails when the last program has left the terminal.
@@ -66,10 +85,7 @@ impl Session {
 
     /// Changes the width of the terminal.
     pub fn resize(&self, columns: u16) {
-        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the kernel reads the structure.
-        let status = unsafe { libc::ioctl(self.keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-        assert_eq!(status, 0);
+        set_columns(&self.keyboard, columns);
     }
 
     pub fn types(&mut self, keys: &str) {

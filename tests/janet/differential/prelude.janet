@@ -48,7 +48,7 @@
 
 (def patience
   "How long ours may take, in seconds, for what the VM's own code never does."
-  (if (= (os/getenv "RINGSPUN_NET") "stock") 0.3 60))
+  (if (= (os/getenv "RINGSPUN_NET") "stock") 3 60))
 
 (defn settle
   "Lets every other fiber run until it waits, and take what is there for it: a number of turns of the loop."

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,6 +58,14 @@ fn fault(root: &Path, command: &[String]) -> Option<String> {
     Some(format!("{} --help: {wrong}", command.join(" ")))
 }
 
+/// Writes a program in a process of its own: no child that another test forks meanwhile has it open for writing, in which
+/// case it could not be run.
+fn write_program(path: &Path, text: &str) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", text]).arg(path);
+    assert!(shell.status().unwrap().success(), "{}", path.display());
+}
+
 /// A folder of programs that only write down that they were called.
 struct Stubs {
     folder: PathBuf,
@@ -72,8 +79,7 @@ impl Stubs {
         let stubs = Self { folder };
         for program in KEPT_FROM {
             let path = stubs.folder.join(program);
-            fs::write(&path, "#!/bin/sh\necho \"${0##*/}\" >>\"${0%/*}/called\"\nexit 1\n").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&path, "#!/bin/sh\necho \"${0##*/}\" >>\"${0%/*}/called\"\nexit 1\n");
         }
         stubs
     }
@@ -100,8 +106,7 @@ fn planted_scripts_that_give_no_help_are_found() {
     fs::create_dir_all(&folder).unwrap();
     let run = |text: &str| {
         let path = folder.join("script");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, &format!("#!/bin/sh\n{text}\n"));
         fault(&folder, &["script".to_string()])
     };
     let builds = run("cargo build; echo help");
