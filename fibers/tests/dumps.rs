@@ -213,6 +213,7 @@ fn since_when_is_told_if_it_is_recorded() {
     for is_on in [false, true] {
         let run = Runtime::new().record_waits(is_on).run(move || {
             named("sleeper", || fibers::sleep(Duration::MAX));
+            settle();
             fibers::sleep(Duration::from_millis(20)).unwrap();
             fibers::dump();
             // A dump does not count as running.

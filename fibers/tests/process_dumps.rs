@@ -26,7 +26,13 @@ fn all_runtimes_of_the_process_are_told_and_those_that_do_not_answer() {
         .unwrap();
     // It blocks the thread, which is what this is for.
     let busy = each.next().unwrap().spawn(move || released.recv().is_err()).unwrap();
-    let dump = fibers::dump_process(Duration::from_secs(5));
+    // However long it takes until the one that waits gets the time to answer.
+    let dump = loop {
+        let dump = fibers::dump_process(Duration::from_secs(1));
+        if dump.dumps().iter().any(|dump| dump.thread() == "worker 0") {
+            break dump;
+        }
+    };
     let text = dump.to_string();
     assert!(dump.silent_threads().contains(&"worker 1".to_string()), "{text}");
     let first = dump.dumps().iter().find(|dump| dump.thread() == "worker 0").unwrap();

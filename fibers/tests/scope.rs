@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringspun_fibers::sync::Notify;
 use ringspun_fibers::{self as fibers, Channel, Interrupt, JoinError, JoinSet, Scope};
 
 use common::{Chance, on_both_stacks, settle, spawn};
@@ -364,13 +365,14 @@ fn a_join_set_gives_results_in_the_order_of_the_ends() {
 fn a_dropped_join_set_ends_its_fibers_and_a_detached_one_does_not() {
     on_both_stacks(|| {
         let ended = Rc::new(Cell::new(0));
+        let gate = Rc::new(Notify::new());
         let fill = || {
             let mut set = JoinSet::new();
             for _ in 0..3 {
-                let ended = ended.clone();
+                let (ended, gate) = (ended.clone(), gate.clone());
                 let stubborn = move || {
                     // Every wait from now on is interrupted, not only one.
-                    while fibers::sleep(Duration::from_millis(50)).is_err() {
+                    while gate.wait().is_err() {
                         if fibers::sleep(AGES).is_err() {
                             break;
                         }
@@ -388,7 +390,8 @@ fn a_dropped_join_set_ends_its_fibers_and_a_detached_one_does_not() {
         fill().detach();
         settle();
         assert_eq!(ended.get(), 3);
-        fibers::sleep(Duration::from_millis(100)).unwrap();
+        (0..3).for_each(|_| gate.notify_one());
+        settle();
         assert_eq!(ended.get(), 6);
     });
 }

@@ -84,7 +84,7 @@ fn locks(stop: &AtomicBool) -> u64 {
     0
 }
 
-/// Plants a stall, and returns what is told of it. It lasts until then.
+/// Plants a stall, and returns what is told of that turn of the worker. It lasts until then.
 fn planted(worker: &Worker, told: &Told, stall: Stall) -> (Option<StalledFiber>, u64) {
     let (stop, id) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (stopped, own) = (stop.clone(), id.clone());
@@ -99,15 +99,8 @@ fn planted(worker: &Worker, told: &Told, stall: Stall) -> (Option<StalledFiber>,
         fiber.unwrap().join().unwrap()
     });
     begun.take().unwrap();
-    // Where threads get little time, the worker's other code may be told of, too, without a fiber or with another one.
-    let fiber = loop {
-        let (index, fiber) = told.recv().unwrap();
-        assert_eq!(index, worker.index(), "the other one only waits");
-        let is_it = fiber.as_ref().is_none_or(|fiber| fiber.id() == id.load(Ordering::Relaxed));
-        if is_it {
-            break fiber;
-        }
-    };
+    let (index, fiber) = told.recv().unwrap();
+    assert_eq!(index, worker.index(), "the other one only waits");
     stop.store(true, Ordering::Relaxed);
     stalling.unwrap().join().unwrap();
     (fiber, id.load(Ordering::Relaxed))
@@ -131,8 +124,14 @@ fn each_planted_stall_is_told_with_the_function_that_keeps_the_loop() {
     ];
     for (name, stall) in kinds {
         for _ in 0..PLANTED {
-            let (fiber, id) = planted(worker, &told, stall);
-            let fiber = fiber.expect("it is asked while it runs");
+            // Where threads get little time, other code may be told of instead, of the worker or of the fiber before it
+            // stalls: each turn is told of once.
+            let fibers = std::iter::repeat_with(|| planted(worker, &told, stall));
+            let is_planted = |(fiber, id): (Option<StalledFiber>, u64)| {
+                let stalls = |fiber: &StalledFiber| fiber.stack().iter().any(|frame| frame.contains(name));
+                fiber.filter(|fiber| fiber.id() == id && stalls(fiber)).map(|fiber| (fiber, id))
+            };
+            let (fiber, id) = fibers.take(100).find_map(is_planted).expect("it is asked while it runs");
             assert_eq!((fiber.id(), fiber.name()), (id, Some("greedy")));
             let stack = fiber.stack();
             let own = stack.iter().position(|frame| frame.contains(name));

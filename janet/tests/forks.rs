@@ -57,7 +57,7 @@ fn run_if_asked() {
 const PARENT: &str = r#"
     (defn echo [stream]
       (defer (:close stream) (while (def bytes (:read stream 100)) (:write stream bytes))))
-    (defn ask [stream question] (:write stream question 5) (string (:read stream 100 @"" 5)))
+    (defn ask [stream question] (:write stream question 60) (string (:read stream 100 @"" 60)))
     (def server (net/server "127.0.0.1" "0" echo))
     (def client (net/connect ;(net/localname server)))
     (def name (string "@ringspun-forks-" (os/getpid)))
@@ -81,9 +81,9 @@ const AFTERWARDS: &str = r#"
     (def anew (with [stream (net/connect ;(net/localname server))] (ask stream "anew")))
     (def after [(ask client "after") anew])
     (:write sender "datagram")
-    (def datagram (string (:read receiver 100 @"" 5)))
-    (ev/spawn (forever (unless (get (protect (:read peer 1000000 nil 1)) 1) (break))))
-    (def waited (ev/with-deadline 5 (ev/take written)))
+    (def datagram (string (:read receiver 100 @"" 60)))
+    (ev/spawn (forever (unless (get (protect (:read peer 1000000 nil 60)) 1) (break))))
+    (def waited (ev/with-deadline 60 (ev/take written)))
     (while (< beats 5) (ev/sleep 0.01))
     (each stream [server client unix-server full peer receiver sender] (:close stream))
     (string/format "%j" [status before after datagram waited])
@@ -113,7 +113,7 @@ fn a_parent_goes_on_whatever_its_child_does() {
            (os/exit (length (ask (net/connect ;(net/localname own)) "own")))"#,
         r#"(def own (net/listen "127.0.0.1" "0" :datagram))
            (:write (net/connect ;(net/localname own) :datagram) "own")
-           (os/exit (length (:read own 100 @"" 5)))"#,
+           (os/exit (length (:read own 100 @"" 60)))"#,
         // A connection that it has inherited: one process at a time may talk there.
         r#"(os/exit (length (ask client "own")))"#,
         // A connection of its own to its parent.

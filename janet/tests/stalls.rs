@@ -119,14 +119,18 @@ fn only_the_vm_that_stalls_is_told() {
         Vm::new().unwrap().run_string(&program).unwrap();
     });
     let mut vm = Vm::new().unwrap();
-    while !others.is_finished() {
+    // The watch also sees what other tests plant. It looks some times per stall, or later on a busy machine.
+    let (mut all, mut is_told) = (Vec::new(), false);
+    while !others.is_finished() || !is_told {
         vm.run_string("(defn stalls [] (os/sleep 0.6)) (stalls)").unwrap();
+        let came = Vec::from_iter(told.try_iter());
+        is_told |= came.iter().any(|text| text.contains("in os/sleep") && text.contains("in stalls"));
+        all.extend(came);
     }
     others.join().unwrap();
     drop(watch);
-    let told: Vec<_> = told.iter().collect();
-    // The watch also sees what other tests plant.
-    assert!(told.iter().any(|text| text.contains("in os/sleep") && text.contains("in stalls")), "{told:?}");
+    all.extend(told);
+    let told = all;
     assert!(!told.iter().any(|text| text.contains("in turns")), "{told:?}");
 }
 
@@ -138,8 +142,10 @@ fn a_vm_that_does_not_answer_tells_what_it_runs() {
     let asking = thread::spawn(move || {
         loop {
             if let Some(stack) = inquirer.running().filter(|stack| stack.contains("in os/sleep [")) {
-                assert_eq!(inquirer.dump(Duration::from_millis(1)), None);
-                return stack;
+                // Unless it had just ended.
+                if inquirer.dump(Duration::from_millis(1)).is_none() {
+                    return stack;
+                }
             }
         }
     });

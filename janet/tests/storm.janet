@@ -334,7 +334,7 @@
   (unless cut-short
     (def certain (sum (map |(or ($ :outcome) 0) senders)))
     (var rounds 0)
-    (while (and lossless (< rounds 5000) (< (received :count) certain))
+    (while (and lossless (< rounds 60000) (< (received :count) certain))
       (++ rounds)
       (ev/sleep 0.001))
     (when lossless
@@ -376,7 +376,7 @@
 # A connect whose result was overtaken by a cancel leaves a stream to the collector, and a handler that
 # waits for its end.
 (var rounds 0)
-(while (and (< rounds 5000) (> (length (ev/all-tasks)) 1))
+(while (and (< rounds 60000) (> (length (ev/all-tasks)) 1))
   (++ rounds)
   (gccollect)
   (ev/sleep 0.001))

@@ -42,7 +42,7 @@ fn descriptors() -> usize {
 
 /// Lookups that were given up run to their end, and have files open until then.
 fn check_descriptors(before: usize) {
-    for _ in 0..5_000 {
+    for _ in 0..60_000 {
         if descriptors() == before {
             return;
         }

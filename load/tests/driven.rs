@@ -108,8 +108,8 @@ fn a_first_step_is_late_from_when_its_session_was_due() {
 
 #[test]
 fn sessions_that_did_not_begin_are_unsent() {
-    let mut plan = plan(Length::Duration(Duration::from_millis(200)));
-    plan.pace = Pace::Open { rate: Rate::per_s(100) };
+    let mut plan = plan(Length::Duration(Duration::from_secs(2)));
+    plan.pace = Pace::Open { rate: Rate::per_s(10) };
     let outcome = run(
         &plan,
         driver(|ledger, session| {

@@ -13,12 +13,11 @@ use ringspun_net as net;
 const STALL: Duration = Duration::from_millis(1500);
 /// Far above what an answer takes, and far below the stall.
 const LONG: Duration = Duration::from_millis(500);
-const STALLS_AT: u32 = 50;
 const REQUESTS: u64 = 400;
 
-/// An echo server on a thread of its own, for one run. It sleeps at its 50th request, and then answers what has
-/// come meanwhile.
-fn stalling_server() -> (String, JoinHandle<()>) {
+/// An echo server on a thread of its own, for one run. It sleeps at its request of this number, and then answers what
+/// has come meanwhile.
+fn stalling_server(stalls_at: u32) -> (String, JoinHandle<()>) {
     let (sender, address) = mpsc::channel();
     let thread = thread::spawn(move || {
         let served = fibers::run(move || {
@@ -28,7 +27,7 @@ fn stalling_server() -> (String, JoinHandle<()>) {
             let count = Rc::new(Cell::new(0));
             while let Ok(Some(bytes)) = stream.receive() {
                 count.set(count.get() + 1);
-                if count.get() == STALLS_AT {
+                if count.get() == stalls_at {
                     fibers::sleep(STALL).unwrap();
                 }
                 stream.write(&bytes).unwrap();
@@ -44,7 +43,7 @@ fn measure(pace: Pace) -> Outcome {
 }
 
 fn measure_pipeline(pace: Pace, pipeline: usize) -> Outcome {
-    let (address, server) = stalling_server();
+    let (address, server) = stalling_server(50);
     let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
     plan.pace = pace;
     plan.pipeline = pipeline;
@@ -100,15 +99,15 @@ fn a_stall_shows_in_the_service_times_of_all_requests_in_flight() {
 
 #[test]
 fn what_could_not_be_sent_in_time_is_told() {
-    let (address, server) = stalling_server();
+    let (address, server) = stalling_server(5);
     let mut plan = Plan::new(format!("tcp://{address}").parse().unwrap());
     plan.pace = Pace::Open { rate: Rate::per_s(200) };
-    // Over before the stall is: of 200 requests, those after the 50th wait on its connection.
+    // Over before the stall is: of 200 requests, those after the fifth wait on its connection.
     plan.length = Length::Duration(Duration::from_secs(1));
     let outcome = ringspun_load::run(&plan, Hooks::default()).unwrap();
     server.join().unwrap();
     let requests = outcome.requests;
-    assert_eq!((requests.planned, requests.sent, requests.unsent()), (Some(200), 50, 150));
-    assert_eq!((requests.answered, requests.answered_after_end), (50, 1));
-    assert_eq!(outcome.rate_per_s(), 49.0);
+    assert_eq!((requests.planned, requests.sent, requests.unsent()), (Some(200), 5, 195));
+    assert_eq!((requests.answered, requests.answered_after_end), (5, 1));
+    assert_eq!(outcome.rate_per_s(), 4.0);
 }

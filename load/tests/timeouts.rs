@@ -11,7 +11,7 @@ use ringspun_net as net;
 
 const TIMEOUT: Duration = Duration::from_millis(40);
 
-/// An echo server on a thread of its own, that takes about as long as the timeout for each answer, and ends
+/// An echo server on a thread of its own, that takes up to somewhat longer than the timeout for each answer, and ends
 /// when the other side of `end` is dropped.
 fn slow_server(end: mpsc::Receiver<()>) -> String {
     let (sender, address) = mpsc::channel();
@@ -22,7 +22,7 @@ fn slow_server(end: mpsc::Receiver<()>) -> String {
             let server = net::server("127.0.0.1:0", move |stream| {
                 while let Ok(Some(bytes)) = stream.receive() {
                     random.set(random.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-                    let late_us = 30_000 + u64::from(random.get() >> 16) % 20_000;
+                    let late_us = 10_000 + u64::from(random.get() >> 16) % 40_000;
                     let slept = fibers::sleep(Duration::from_micros(late_us));
                     if slept.is_err() || stream.write(&bytes).is_err() {
                         return;

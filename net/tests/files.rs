@@ -524,7 +524,7 @@ fn opens_of_fifos_keep_no_other_file_waiting() {
             rounds -= 1;
         }
         let file = folder.path("file");
-        fibers::with_deadline(Duration::from_secs(20), || -> io::Result<()> {
+        fibers::with_deadline(Duration::from_secs(60), || -> io::Result<()> {
             File::create(&file)?.write_all(b"text")?;
             assert_eq!(File::open(&file)?.metadata()?.len(), 4);
             assert_eq!(fs::read(&file)?, b"text");

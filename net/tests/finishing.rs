@@ -50,6 +50,7 @@ fn a_peer_that_does_not_end_is_waited_for_so_long_and_no_longer() {
     run(|| {
         for (client, server) in pairs()? {
             client.write(b"and I go on")?;
+            server.peek(&mut [0])?;
             server.finish(SOON)?;
             // What it waited for is dropped, and the input is still open.
             client.write(b"more")?;

@@ -42,9 +42,9 @@ fn unread_bytes_and_settings_move_along() {
     let workers = workers(2);
     let moved = workers.get(0).unwrap().spawn(|| -> io::Result<_> {
         let (stream, mut peer) = pair()?;
-        stream.set_read_timeout(Some(Duration::from_millis(10)));
         stream.set_write_behind(true);
         with_unread(&stream, &mut peer)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)));
         // Its send is in flight.
         stream.write(b"written")?;
         Ok((stream.into_movable()?, peer))

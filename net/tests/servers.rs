@@ -273,7 +273,7 @@ fn a_drain_lets_connections_end_and_cancels_the_rest() {
     (0..8).for_each(|_| told.recv().unwrap());
 
     let handle = server.handle();
-    let draining = thread::spawn(move || handle.drain(Duration::from_secs(1)));
+    let draining = thread::spawn(move || handle.drain(Duration::from_secs(5)));
     let address = server.addresses()[0].to_string();
     // It accepts no more.
     wait_until(|| TcpStream::connect(&address).is_err());

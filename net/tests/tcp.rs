@@ -353,6 +353,8 @@ fn connecting_can_be_cancelled_and_times_out() {
         let full = std::net::TcpListener::bind("127.0.0.1:0")?;
         nix_backlog_zero(&full)?;
         let address = full.local_addr()?;
+        // The first place; where the other is taken later, it is taken then.
+        let _first = std::net::TcpStream::connect(address)?;
         let mut filling = Vec::new();
         let error = loop {
             match fibers::with_deadline(SOON, || net::connect(address)) {

@@ -63,7 +63,7 @@ fn a_loop_that_no_deadline_stops_lets_others_run() {
 /// Sends more than the kernel's buffers hold to a peer that takes some of it per timeout, and all of it in many.
 fn write_to_a_slow_peer(write: fn(&Stream, &[u8]) -> io::Result<()>) {
     run(move || {
-        const PIECE_BYTES: usize = 128 * 1024;
+        const PIECE_BYTES: usize = 256 * 1024;
         let (client, peer) = pair()?;
         client.set_option(SocketOption::SendBufferBytes(64 * 1024))?;
         peer.set_option(SocketOption::ReceiveBufferBytes(64 * 1024))?;
@@ -73,12 +73,12 @@ fn write_to_a_slow_peer(write: fn(&Stream, &[u8]) -> io::Result<()>) {
             let mut got = vec![0; expected.len()];
             for piece in got.chunks_mut(PIECE_BYTES) {
                 peer.chunk(piece)?;
-                fibers::sleep(SOON)?;
+                fibers::sleep(5 * SOON)?;
             }
             Ok(got == expected)
         })?;
         // Long enough for a busy machine, and much shorter than the whole.
-        let patience = 10 * SOON;
+        let patience = 50 * SOON;
         client.set_write_timeout(Some(patience));
         let began = fibers::now();
         write(&client, &data)?;

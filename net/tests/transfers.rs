@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ringspun_fibers::{self as fibers, Interrupt};
@@ -37,7 +38,9 @@ fn pattern(length: usize) -> Vec<u8> {
 
 /// A file without a name.
 fn file_of(bytes: &[u8]) -> File {
-    let path = std::env::temp_dir().join(format!("ringspun-transfers-{}-{:p}", std::process::id(), bytes));
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("ringspun-transfers-{}-{number}", std::process::id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     file.write_all_at(bytes, 0).unwrap();

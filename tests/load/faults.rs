@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::closing::{close, dead_target, mortal_listener};
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{at_once, error_text, load, measure, number, tcp_server, text_of};
 use serde_json::Value;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -262,63 +262,72 @@ fn the_axes_of_a_page_of_failures_can_be_read() {
 
 #[test]
 fn a_target_that_dies_is_a_failure_that_says_so() {
-    for flags in [
-        &["--count", "2000"][..],
-        &["--duration", "6s"],
-        &["--duration", "6s", "--rate", "100"],
-        &["--duration", "6s", "--rate", "100", "--workload", "churn"],
-        &["--duration", "6s", "--workers", "2"],
-    ] {
-        let listener = mortal_listener();
-        let target = format!("tcp://{}", listener.local_addr().unwrap());
-        let server = thread::spawn(move || {
-            let mut streams: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
-            close(listener);
-            let mut message = [0; 64];
-            for stream in &mut streams {
-                // With churn, there is nothing to read.
-                let _ = stream.read_exact(&mut message).and_then(|()| stream.write_all(&message));
-            }
-        });
-        let base = [target.as_str(), "--connections", "2", "--timeout", "5s", "--json", "-"];
-        let output = load(&[&base[..], flags].concat());
-        server.join().unwrap();
-        let errors = error_text(&output);
-        assert_eq!(output.status.code(), Some(1), "{flags:?}: {errors}");
-        assert!(errors.contains("the target was lost ") && errors.contains("refused"), "{flags:?}: {errors}");
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let loss = &report["target_loss"];
-        assert!(loss["before_end_s"].as_f64().unwrap() > 0.0, "{flags:?}: {loss}");
-    }
+    at_once(
+        &[
+            &["--count", "2000"][..],
+            &["--duration", "6s"],
+            &["--duration", "6s", "--rate", "100"],
+            &["--duration", "6s", "--rate", "100", "--workload", "churn"],
+            &["--duration", "6s", "--workers", "2"],
+        ],
+        |flags| {
+            let listener = mortal_listener();
+            let target = format!("tcp://{}", listener.local_addr().unwrap());
+            let server = thread::spawn(move || {
+                let mut streams: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+                close(listener);
+                let mut message = [0; 64];
+                for stream in &mut streams {
+                    // With churn, there is nothing to read.
+                    let _ = stream.read_exact(&mut message).and_then(|()| stream.write_all(&message));
+                }
+            });
+            let base = [target.as_str(), "--connections", "2", "--timeout", "5s", "--json", "-"];
+            let output = load(&[&base[..], flags].concat());
+            server.join().unwrap();
+            let errors = error_text(&output);
+            assert_eq!(output.status.code(), Some(1), "{flags:?}: {errors}");
+            assert!(
+                errors.contains("the target was lost ") && errors.contains("refused"),
+                "{flags:?}: {errors}"
+            );
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let loss = &report["target_loss"];
+            assert!(loss["before_end_s"].as_f64().unwrap() > 0.0, "{flags:?}: {loss}");
+        },
+    );
 }
 
 #[test]
 fn requests_on_their_way_when_the_target_dies_are_lost() {
-    for flags in [
-        &["--count", "2000"][..],
-        &["--duration", "6s"],
-        &["--count", "50", "--rate", "100"],
-        &["--count", "2000", "--pipeline", "4"],
-        &["--count", "50", "--session", "3"],
-        &["--count", "50", "--session", "20"],
-    ] {
-        let listener = mortal_listener();
-        let target = format!("http://{}/", listener.local_addr().unwrap());
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            close(listener);
-            for answer in [OK, OK, OK, ""] {
-                assert!(read_head(&mut stream));
-                stream.write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        let report = measure(&[&[target.as_str(), "--timeout", "5s"][..], flags].concat(), 1);
-        server.join().unwrap();
-        let [answered, resent, lost] = requests(&report, ["answered", "resent", "lost"]);
-        assert_eq!((answered, resent), (3, 0), "{flags:?}: {}", report["requests"]);
-        assert!(lost >= 1, "{flags:?}: {}", report["requests"]);
-        assert_eq!(report["requests"]["sent"], 3 + lost, "{flags:?}: {}", report["requests"]);
-    }
+    at_once(
+        &[
+            &["--count", "2000"][..],
+            &["--duration", "6s"],
+            &["--count", "50", "--rate", "100"],
+            &["--count", "2000", "--pipeline", "4"],
+            &["--count", "50", "--session", "3"],
+            &["--count", "50", "--session", "20"],
+        ],
+        |flags| {
+            let listener = mortal_listener();
+            let target = format!("http://{}/", listener.local_addr().unwrap());
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                close(listener);
+                for answer in [OK, OK, OK, ""] {
+                    assert!(read_head(&mut stream));
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            });
+            let report = measure(&[&[target.as_str(), "--timeout", "5s"][..], flags].concat(), 1);
+            server.join().unwrap();
+            let [answered, resent, lost] = requests(&report, ["answered", "resent", "lost"]);
+            assert_eq!((answered, resent), (3, 0), "{flags:?}: {}", report["requests"]);
+            assert!(lost >= 1, "{flags:?}: {}", report["requests"]);
+            assert_eq!(report["requests"]["sent"], 3 + lost, "{flags:?}: {}", report["requests"]);
+        },
+    );
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn two_hosts_measure_together_and_their_logs_are_merged() {
     let is_done = namespace::in_namespace(&format!("{}::{TEST}", module_path!()), prepare, || {
         let peers = echo_server();
         // Late enough for both to have opened their connections, unless the machine is very slow.
-        let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 15;
+        let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 10;
         let (start, rate, duration) =
             (start_at.to_string(), RATE_PER_S.to_string(), format!("{DURATION_S}s"));
         let files = [1, 2]

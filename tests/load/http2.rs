@@ -14,7 +14,7 @@ use ringspun::fibers::{self, block_on};
 use ringspun::net::AsyncStream;
 use ringspun::tls::{self, Identity, ServerConfig, TlsStream};
 
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{at_once, error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::ScratchFolder;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -299,13 +299,13 @@ fn a_request_without_an_answer_times_out_alone() {
         }
         true
     });
-    for workers in ["1", "2"] {
+    at_once(&["1", "2"], |workers| {
         let base = [&target, "--http2", "--streams", "2", "--connections", "2", "--count", "50"];
         let report = measure(&[&base[..], &["--timeout", "5s", "--workers", workers]].concat(), 0);
         let requests = &report["requests"];
         assert_eq!(number(&requests["timed_out"]), 2, "{report}");
         assert_eq!(number(&report["connections"]["opened"]), 2, "a stream was reset, not the connection");
-    }
+    });
 }
 
 #[test]

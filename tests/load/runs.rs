@@ -401,7 +401,7 @@ fn lost_datagrams_are_counted() {
             }
         }
     });
-    let report = measure(&[&target, "--count", "40", "--timeout", "10s"], 0);
+    let report = measure(&[&target, "--count", "40", "--timeout", "5s"], 0);
     let requests = &report["requests"];
     assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (38, 2), "{requests}");
 }

@@ -177,13 +177,13 @@ fn a_step_without_an_answer_times_out_and_the_next_session_gets_its_own() {
             (def stream (load/connection session))
             (:write stream "hello")
             (assert (= "hello" (string (:chunk stream 5)))))))"#;
-    let report = run(&target, source, &["-n", "6", "--timeout", "5s"], 0);
+    let report = run(&target, source, &["-n", "6", "--timeout", "3s"], 0);
     let requests = &report["requests"];
     assert_eq!(["sent", "answered", "timed_out"].map(|name| number(&requests[name])), [6, 3, 3]);
     assert_eq!((sessions(&report), number(&report["connections"]["opened"])), ([6, 6, 3], 6));
     assert_eq!(report["errors"]["kinds"][0]["example"], "echo: deadline expired");
     // Times are rounded down to one in a thousand.
-    assert!(report["failure_time"]["min_us"].as_f64().unwrap() >= 4_995_000.0, "{}", report["failure_time"]);
+    assert!(report["failure_time"]["min_us"].as_f64().unwrap() >= 2_997_000.0, "{}", report["failure_time"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ringspun::tls::{ClientAuth, Identity, Roots, ServerConfig, TlsStream};
 use serde_json::Value;
 
 use crate::scripts::{named, run, script, sessions};
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{at_once, error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::ScratchFolder;
 use crate::tls::{check_handshakes, echo, echo_server, serve};
 
@@ -173,10 +173,10 @@ fn sessions_over_udp_have_a_socket_each() {
         (load/step session "third" ask session "lost"))"#;
     let path = script(source);
     let base = [target.as_str(), "--script", path.to_str().unwrap(), "-c", "2", "-n", "4", "--timeout", "5s"];
-    for pace in [&[][..], &["--rate", "50"]] {
+    at_once(&[&[][..], &["--rate", "50"]], |pace| {
         let report = measure(&[&base[..], pace].concat(), 0);
         let requests = &report["requests"];
         assert_eq!(["sent", "answered", "timed_out"].map(|name| number(&requests[name])), [12, 8, 4]);
         assert_eq!((sessions(&report), number(&report["connections"]["opened"])), ([4, 4, 0], 4));
-    }
+    });
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::answering::{counts, errors};
-use crate::support::measuring::{check_sums, error_text, measure, number, stopped_text, tcp_server};
+use crate::support::measuring::{at_once, check_sums, error_text, measure, number, stopped_text, tcp_server};
 use crate::support::namespace;
 
 /// A run that nothing but a signal ends.
@@ -114,7 +114,7 @@ fn a_run_whose_terminal_closes_goes_on_under_nohup() {
 #[test]
 fn a_connection_that_is_closed_before_the_start_is_replaced() {
     const CONNECTIONS: u64 = 4;
-    for arguments in [&[][..], &["--workers", "2", "--rate", "1k"], &["--pipeline", "3"]] {
+    at_once(&[&[][..], &["--workers", "2", "--rate", "1k"], &["--pipeline", "3"]], |arguments| {
         let target = tcp_server(|stream, connection| {
             if connection < CONNECTIONS {
                 return;
@@ -124,10 +124,10 @@ fn a_connection_that_is_closed_before_the_start_is_replaced() {
         let start_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 10;
         let start_at = start_at.to_string();
         let run = [&target, "--connections", "4", "--count", "40", "--start-at", &start_at];
-        let report = measure(&[&run, arguments].concat(), 0);
+        let report = measure(&[&run[..], arguments].concat(), 0);
         assert_eq!(counts(&report, ["sent", "answered", "lost"]), [40, 40, 0]);
         assert_eq!((errors(&report), number(&report["connections"]["closed_idle"])), (0, CONNECTIONS));
-    }
+    });
 }
 
 #[test]

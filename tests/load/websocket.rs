@@ -14,7 +14,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::measuring::{error_text, load, measure, number, tcp_server, text_of};
+use crate::support::measuring::{at_once, error_text, load, measure, number, tcp_server, text_of};
 use crate::support::scratch::ScratchFolder;
 
 /// What a server does with a message.
@@ -251,12 +251,12 @@ fn a_message_without_an_answer_times_out_and_its_connection_is_replaced() {
         0 | 1 => socket.send(message),
         _ => Ok(()),
     }));
-    for workers in ["1", "2"] {
+    at_once(&["1", "2"], |workers| {
         let base = [&target, "--connections", "2", "--count", "12", "--timeout", "5s"];
         let report = measure(&[&base[..], &["--workers", workers]].concat(), 0);
         let requests = &report["requests"];
         assert_eq!((number(&requests["answered"]), number(&requests["timed_out"])), (8, 4), "{report}");
-    }
+    });
 }
 
 #[test]

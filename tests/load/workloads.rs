@@ -234,7 +234,8 @@ fn sending_server(pieces: usize, piece: &'static [u8], ends: bool) -> String {
 fn all_that_comes_is_counted() {
     // 100,000 bytes on each of 3 connections, and then silence, which is no error at the end.
     let target = sending_server(100, &[b'x'; 1000], false);
-    let report = measure(&[&target, "--workload", "receive", "--connections", "3", "--duration", "6s"], 0);
+    let base = [&target, "--workload", "receive", "--connections", "3"];
+    let report = measure(&[&base[..], &["--duration", "6s", "--timeout", "60s"]].concat(), 0);
     assert_eq!(number(&report["traffic"]["received_bytes"]), 300_000);
     assert_eq!(number(&report["traffic"]["sent_bytes"]), 0);
     assert_eq!(errors(&report), 0);

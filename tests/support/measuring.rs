@@ -40,6 +40,15 @@ pub fn measure(arguments: &[&str], status: i32) -> Value {
     report
 }
 
+/// Tests several cases at the same time, as most of theirs goes into waiting.
+pub fn at_once<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
 /// A count in the report.
 pub fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is a whole number"))

@@ -25,10 +25,10 @@ fn open_terminal() -> io::Result<(File, File)> {
     let master = posix_openpt(flags)?;
     grantpt(&master)?;
     unlockpt(&master)?;
-    // SAFETY: the only fault of the function is that another call changes the text, and they take turns.
     let path = {
         static NAMING: Mutex<()> = Mutex::new(());
         let _naming = NAMING.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the only fault of the function is that another call changes its text, and they take turns.
         unsafe { ptsname(&master) }?
     };
     let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)?;

@@ -109,7 +109,7 @@ fn unread_bytes_and_settings_move_along() {
         let torn = client.records(b" torn");
         let (begin, end) = torn.split_at(9);
         client.socket.write_all(begin)?;
-        stream.set_read_timeout(Some(Duration::from_millis(10)));
+        stream.set_read_timeout(Some(Duration::from_secs(1)));
         stream.set_write_behind(true);
         // Its send is in flight.
         stream.write(b"written")?;

@@ -164,7 +164,7 @@ pub fn datagrams(storm: &Rc<Storm>, mut random: Random) -> io::Result<()> {
             server.close();
         }
     }
-    for _ in 0..if lossless && !cut_short { 5000 } else { 0 } {
+    for _ in 0..if lossless && !cut_short { 60_000 } else { 0 } {
         if received.count.get() == sent {
             break;
         }

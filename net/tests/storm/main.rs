@@ -79,7 +79,7 @@ fn check_that_nothing_is_left(descriptors_before: usize) {
         (fibers::event_loop().unwrap().statistics(), fibers.alive, descriptors())
     };
     let nothing = (LoopStatistics::default(), 1, descriptors_before);
-    for _ in 0..5_000 {
+    for _ in 0..60_000 {
         if left() == nothing {
             return;
         }
@@ -90,7 +90,7 @@ fn check_that_nothing_is_left(descriptors_before: usize) {
 
 /// Abandoned lookups run to completion, and have files open until then.
 fn check_descriptors(at_first: usize) {
-    for _ in 0..5_000 {
+    for _ in 0..60_000 {
         if descriptors() == at_first {
             return;
         }

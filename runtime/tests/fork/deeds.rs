@@ -73,7 +73,9 @@ impl Deed {
             Self::Exit => {
                 thread_local! { static KEPT: RefCell<Option<Box<dyn std::any::Any>>> = const { RefCell::new(None) }; }
                 KEPT.set(Some(Box::new((event_loop, others))));
-                std::process::exit(0);
+                // That of the standard library also waits for threads of the parent that were starting.
+                // SAFETY: runs the handlers of exits, which is what this is for.
+                unsafe { libc::exit(0) };
             }
             Self::Drop => drop((event_loop, others)),
             Self::ShutDown => event_loop.shutdown().unwrap(),

@@ -58,7 +58,7 @@ impl Server {
     /// Connects to all listeners until they are closed.
     fn check_that_it_serves(&self) {
         for port in &self.tcp_ports {
-            TcpStream::connect(("127.0.0.1", *port)).unwrap();
+            TcpStream::connect((HOST, *port)).unwrap();
         }
         for number in 0..self.plan.loops {
             UnixStream::connect(self.path(number)).unwrap();
@@ -77,7 +77,7 @@ impl Server {
     fn ended(mut self) -> ExitStatus {
         let status = self.process.wait().unwrap();
         for port in &self.tcp_ports {
-            let connected = TcpStream::connect(("127.0.0.1", *port));
+            let connected = TcpStream::connect((HOST, *port));
             assert_eq!(connected.err().map(|error| error.kind()), Some(ErrorKind::ConnectionRefused), "TCP");
         }
         for number in 0..self.plan.loops {
@@ -97,6 +97,8 @@ impl Server {
     }
 }
 
+/// Where the ports are that are let go: on 127.0.0.1, some would be other tests' at once.
+const HOST: &str = if cfg!(target_os = "linux") { "127.77.0.1" } else { "127.0.0.1" };
 /// Those of which some rounds are run.
 const COMMON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 /// The others that end a process by default, but for faults, SIGKILL and SIGPIPE, which Rust programs ignore.

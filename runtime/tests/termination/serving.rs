@@ -141,7 +141,7 @@ fn make_busy(event_loop: &Rc<EventLoop>) {
 /// Listens on all kinds of sockets, passes the TCP port to `ready`, and turns the loop.
 fn serve(plan: &Plan, number: usize, ready: impl FnOnce(u16)) {
     let event_loop = EventLoop::new(&Configuration::default()).unwrap();
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = TcpListener::bind((crate::HOST, 0)).unwrap();
     let unix = UnixListener::bind(format!("{}.{number}", plan.path)).unwrap();
     let udp = shared_udp(plan.udp_port);
     let sink = Rc::new(Sink);
