@@ -69,7 +69,7 @@ fn a_search_stays_within_its_bounds_and_says_so() {
     let base = [&target, "-c", "2", "--find-confirm", "1"];
     // A rate only holds if nearly all requests end before the run does: none of them is due shortly before that.
     let flags =
-        ["-d", "4s", "--arrivals", "even", "--find", "errors>=0", "--find-from", "20", "--find-to", "50"];
+        ["-d", "3s", "--arrivals", "even", "--find", "errors>=0", "--find-from", "20", "--find-to", "50"];
     let output = load(&[&base[..], &flags].concat());
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let text = text_of(&output);

@@ -58,8 +58,8 @@ fn fault(root: &Path, command: &[String]) -> Option<String> {
     Some(format!("{} --help: {wrong}", command.join(" ")))
 }
 
-/// Writes a program in a process of its own: no child that another test forks meanwhile has it open for writing, in which
-/// case it could not be run.
+/// Writes a program in a process of its own: no child that another test forks meanwhile has it open for writing, as it
+/// could not be run then.
 fn write_program(path: &Path, text: &str) {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", text]).arg(path);
