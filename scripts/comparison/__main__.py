@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,14 @@ def interleaved(cells, plan, results):
                 seen = attempt(results, cell.name, server.name, measure.sample, cell, server, plan["duration_s"], plan["warmup_s"])
                 if seen:
                     results["samples"].append({"round": turn + 1, "cell": cell.name, "server": server.name, **seen})
+        results["whole_rounds"] = turn + 1
+
+
+def keep_whole_rounds(results):
+    """Leaves those that every server had its turn in: ratios are within a round."""
+    rounds = results["whole_rounds"]
+    results["samples"] = [sample for sample in results["samples"] if sample["round"] <= rounds]
+    results["plan"] = {**results["plan"], "rounds": rounds}
 
 
 def attempt(results, cell, server, function, *parameters):
@@ -203,15 +212,25 @@ def main():
             for cell in cells
             if cell.name in names
         ],
-        "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
+        "whole_rounds": 0, "samples": [], "counts": [], "memory": [], "parked_fibers": None, "failures": [],
     }
-    interleaved([cell for cell in cells if cell.name in names], plan, results)
-    once(names, counts, results)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    is_interrupted = False
+    try:
+        interleaved([cell for cell in cells if cell.name in names], plan, results)
+        once(names, counts, results)
+    except KeyboardInterrupt:
+        is_interrupted = True
+        keep_whole_rounds(results)
     results["took_s"] = round(time.time() - began)
     progress("")
     if options.json:
         with open(os.path.join(os.environ["RINGSPUN_CALLER"], options.json), "w") as file:
             json.dump(results, file, indent=1)
+    if is_interrupted:
+        if results["samples"]:
+            print(tables.tables(results))
+        sys.exit(f"interrupted after {results['plan']['rounds']} whole rounds: the documents stay as they are")
     if options.cells:
         print(tables.tables(results))
     if options.again:
